@@ -1,0 +1,218 @@
+"""Packages from a Debian mirror, with signatures checked and the machine's own apt left alone.
+
+Everything apt writes goes to a private directory; from the machine only the mirror's address and
+the way to reach it (proxies) are taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Sequence
+
+from harness.errors import SetupError
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+ARCHITECTURE = "amd64"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The addresses of the main archive and of the security archive."""
+
+    main: str
+    security: str
+
+    def of(self, suite: str) -> str:
+        """Return the address that serves `suite`."""
+        return self.security if suite.endswith("-security") else self.main
+
+
+@dataclass(frozen=True)
+class Package:
+    """One version of a binary package; `depends` has bare names, first alternatives only."""
+
+    name: str
+    version: str
+    depends: tuple[str, ...]
+
+
+def mirror() -> Mirror:
+    """Return the mirror from SPINLOCK_MIRROR, else the one the machine's apt uses.
+
+    Raises SetupError when neither names one.
+    """
+    chosen = os.environ.get("SPINLOCK_MIRROR", "")
+    uris = chosen.split() or _machine_uris()
+    found = choose_mirror(uris)
+    if found is None:
+        raise SetupError(
+            "No Debian mirror is known: set SPINLOCK_MIRROR to its address, which ends in /debian "
+            "(put a second address after a space if /debian-security is elsewhere)."
+        )
+    return found
+
+
+def choose_mirror(uris: Sequence[str]) -> Mirror | None:
+    """Pick the main and security archives among `uris` by how Debian names them."""
+    clean = [uri.rstrip("/") for uri in uris]
+    main = next((uri for uri in clean if uri.endswith("/debian")), None)
+    if main is None:
+        return None
+    security = next((uri for uri in clean if uri.endswith("/debian-security")), main + "-security")
+    return Mirror(main, security)
+
+
+def sources(suites: Sequence[str]) -> str:
+    """Return sources.list text for `suites`, tied to Debian's archive keyring.
+
+    Raises SetupError when there is no keyring or no mirror.
+    """
+    if not KEYRING.exists():
+        raise SetupError(
+            f"{KEYRING} is missing, so downloads cannot be verified: "
+            "install the package debian-archive-keyring."
+        )
+    where = mirror()
+    return "".join(
+        f"deb [arch={ARCHITECTURE} signed-by={KEYRING}] {where.of(suite)} {suite} main\n"
+        for suite in suites
+    )
+
+
+def reach() -> str:
+    """Return apt configuration text: how this machine reaches mirrors, never less verified."""
+    dump = _run(["apt-config", "dump"])
+    lines = [line for line in dump.splitlines() if line.startswith("Acquire::")]
+    lines += [
+        'Acquire::Languages "none";',
+        'Acquire::AllowInsecureRepositories "0";',
+        'Acquire::AllowWeakRepositories "0";',
+        'Acquire::AllowDowngradeToInsecureRepositories "0";',
+        'APT::Get::AllowUnauthenticated "0";',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Archive:
+    """The packages of some suites, seen through a private apt state under `directory`."""
+
+    def __init__(self, directory: Path, suites: Sequence[str]) -> None:
+        self.directory = directory
+        self.suites = tuple(suites)
+        self._config = directory / "apt.conf"
+
+    def refresh(self) -> None:
+        """Fetch the suites' indexes; raise SetupError when a mirror or a signature fails."""
+        for part in ("state/lists/partial", "cache/archives/partial", "etc"):
+            (self.directory / part).mkdir(parents=True, exist_ok=True)
+        (self.directory / "status").touch()
+        (self.directory / "sources.list").write_text(sources(self.suites))
+        self._config.write_text(reach() + self._private())
+        self._apt("apt-get", "update", "--error-on=any")
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of all packages that start with `prefix`."""
+        return self._apt("apt-cache", "pkgnames", prefix).split()
+
+    def newest(self, name: str) -> Package:
+        """Return the newest version of package `name`; raise SetupError when there is none."""
+        text = self._apt("apt-cache", "show", "--no-all-versions", name)
+        return parse_package(text)
+
+    def download(self, packages: Sequence[Package], into: Path) -> list[Path]:
+        """Download `packages`, verified against the signed index, and return the files."""
+        into.mkdir(parents=True, exist_ok=True)
+        before = set(into.glob("*.deb"))
+        wanted = [f"{package.name}={package.version}" for package in packages]
+        self._apt("apt-get", "download", "--quiet", *wanted, cwd=into)
+        files = sorted(set(into.glob("*.deb")) - before)
+        if len(files) != len(packages):
+            raise SetupError(f"apt-get download left {len(files)} files for {', '.join(wanted)}.")
+        return files
+
+    def _private(self) -> str:
+        # The main and parts files of the machine are left out: their hooks clean the machine's
+        # own caches. apt would drop privileges to a user who cannot enter the cache directory.
+        return (
+            f'Dir::State "{self.directory}/state";\n'
+            f'Dir::State::status "{self.directory}/status";\n'
+            f'Dir::Cache "{self.directory}/cache";\n'
+            f'Dir::Etc "{self.directory}/etc";\n'
+            f'Dir::Etc::sourcelist "{self.directory}/sources.list";\n'
+            'Dir::Etc::sourceparts "/dev/null";\n'
+            'Dir::Etc::main "/dev/null";\n'
+            'Dir::Etc::parts "/dev/null";\n'
+            f'APT::Architecture "{ARCHITECTURE}";\n'
+            f'APT::Architectures {{ "{ARCHITECTURE}"; }};\n'
+            'APT::Sandbox::User "";\n'
+        )
+
+    def _apt(self, *command: str, cwd: Path | None = None) -> str:
+        return _run(list(command), cwd=cwd, env={**os.environ, "APT_CONFIG": str(self._config)})
+
+
+def parse_package(text: str) -> Package:
+    """Read one record of `apt-cache show`."""
+    fields = dict(
+        line.split(": ", 1) for line in text.splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+    )
+    depends = [
+        re.split(r"[ :(|]", item.strip(), maxsplit=1)[0]
+        for key in ("Pre-Depends", "Depends")
+        for item in fields.get(key, "").split(",")
+        if item.strip()
+    ]
+    return Package(fields["Package"], fields["Version"], tuple(depends))
+
+
+def newest(packages: Sequence[Package]) -> Package:
+    """Return the package with the highest version, in dpkg's order; `packages` is not empty."""
+    return max(packages, key=functools.cmp_to_key(_compare))
+
+
+def unpack(deb: Path, into: Path) -> None:
+    """Extract the files of a package."""
+    _run(["dpkg-deb", "--extract", str(deb), str(into)])
+
+
+def _compare(left: Package, right: Package) -> int:
+    if left.version == right.version:
+        return 0
+    command = ["dpkg", "--compare-versions", left.version, "gt", right.version]
+    return 1 if subprocess.run(command, check=False).returncode == 0 else -1
+
+
+def _machine_uris() -> list[str]:
+    try:
+        return _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split()
+    except SetupError:
+        return []
+
+
+def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**(env or os.environ), "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"{command[0]} is missing: install the packages apt and dpkg.") from error
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+        detail = " ".join(errors or done.stderr.strip().splitlines()[-1:])
+        raise SetupError(
+            f"{' '.join(command[:2])} failed: check the network and SPINLOCK_MIRROR ({detail})."
+        )
+    return done.stdout

@@ -1,0 +1,572 @@
+"""Guests under QEMU: a kernel is cold-booted once, saved, and every later guest is restored.
+
+A saved guest is its memory as a sparse file plus QEMU's device state. Restored guests map the
+memory file copy-on-write, so they start without reading it and share what they do not change.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional, Sequence
+
+from filelock import FileLock
+
+from harness import paths
+from harness.debian import Progress
+from harness.errors import SetupError
+from harness.image import Image
+from harness.kernel import Kernel, cpio
+
+QEMU = "qemu-system-x86_64"
+FORMAT = 1  # raise when saved guests of older harnesses must not be used
+
+BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
+RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
+PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
+CONSOLE_TAIL = 4000  # characters kept in a SetupError
+
+# Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
+FAST_BOOT = (
+    "console=ttyS0",
+    "quiet",
+    "mitigations=off",
+    "nokaslr",  # addresses in logs match vmlinux
+    "audit=0",
+    "random.trust_cpu=on",
+    "cryptomgr.notests",
+    "tsc=reliable",
+    "no_timer_check",
+    "rcupdate.rcu_expedited=1",
+)
+
+# A kernel that has gone wrong must say so and stop: -no-reboot turns the reboot into QEMU's exit.
+STOP_ON_TROUBLE = (
+    "panic=-1",
+    "oops=panic",
+    "softlockup_panic=1",
+    "hung_task_panic=1",
+    "unknown_nmi_panic",
+    "watchdog_thresh=5",
+    "rcupdate.rcu_cpu_stall_timeout=8",
+    "sysctl.kernel.panic_on_rcu_stall=1",
+    "panic_print=64",  # backtraces of all CPUs: a deadlock has two sides (bit known since v5.18)
+)
+
+
+def arguments(
+    kernel: Kernel,
+    image: Image,
+    *,
+    accelerator: str,
+    cpus: int,
+    memory_mib: int,
+    append: str,
+    initrd: Path,
+    console: Path,
+    channel_fd: int,
+    qmp_fd: int,
+    memory: Path | None = None,
+    incoming: bool = False,
+) -> list[str]:
+    """Return QEMU's command line.
+
+    `memory` is the file that backs the guest's memory: written when the guest is booted to be
+    saved, only read when `incoming`.
+    """
+    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *append.split()]
+    command = [
+        *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *accelerator_arguments(accelerator),
+        *("-m", str(memory_mib), "-smp", str(cpus)),
+        *("-kernel", str(kernel.vmlinux), "-initrd", str(initrd), "-append", " ".join(words)),
+    ]
+    machine = "q35,hpet=off,vmport=off"
+    if memory is not None:
+        share = "off" if incoming else "on"
+        backend = f"memory-backend-file,id=ram,size={memory_mib}M,share={share}"
+        command += ["-object", f"{backend},mem-path={_escape(memory)}"]
+        machine += ",memory-backend=ram"
+    command += ["-machine", machine]
+    for name, path in (("base", image.root), ("modules", kernel.modules)):
+        drive = f"if=none,id={name},format=raw,read-only=on,file.locking=off,cache=unsafe"
+        command += ["-drive", f"{drive},file={_escape(path)}"]
+        command += ["-device", f"virtio-blk-pci,drive={name}"]
+    command += [
+        *("-chardev", f"file,id=console,path={_escape(console)}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=agent,fd={channel_fd}", "-device", "virtio-serial-pci"),
+        *("-device", "virtserialport,chardev=agent,name=spinlock"),
+        *("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+    ]
+    if incoming:
+        command += ["-incoming", "defer"]
+    return command
+
+
+def accelerator_arguments(accelerator: str) -> list[str]:
+    """Return the arguments for "kvm" or "tcg"."""
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    # Walking 5-level page tables is slow when emulated.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+
+
+def save_key(command: Sequence[str], *facts: str) -> str:
+    """Return the name of the saved guest that `command` and the `facts` beside it describe."""
+    text = json.dumps([FORMAT, list(command), list(facts)])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def describe_end(status: int, console: str, messages: str) -> str:
+    """Return why QEMU ended, from its exit status, the guest's console and QEMU's own messages."""
+    panics = re.findall(r"Kernel panic - not syncing: (.*)", console)
+    if panics:
+        return f"the kernel panicked: {panics[0].strip()}"
+    inits = re.findall(r"spinlock-init: (.*)", console)
+    if inits:
+        return f"the guest's init stopped: {inits[-1].strip()}"
+    if status < 0:
+        return f"QEMU was ended by {signal.Signals(-status).name}"
+    said = messages.strip().splitlines()
+    if status != 0 and said:
+        return f"QEMU ended: {said[-1]}"
+    return f"the guest stopped or reset (QEMU's exit status {status})"
+
+
+class Guest:
+    """One QEMU process. Use `start` to make one, and as a context manager to end it.
+
+    `channel` is connected to the agent's virtio-serial port; `hello` is the agent's first message;
+    `boot` says how the guest came up ("cold" or "restored") and in how many seconds;
+    `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
+    """
+
+    def __init__(self, accelerator: str) -> None:
+        self.accelerator = accelerator
+        self.boot: dict[str, Any] = {}
+        self.hello: dict[str, Any] = {}
+        self.command: list[str] = []
+        self._directory = tempfile.TemporaryDirectory(prefix="spinlock-")
+        self.runtime = Path(self._directory.name)
+        self.channel, self._channel_far = socket.socketpair()
+        ours, self._qmp_far = socket.socketpair()
+        self._qmp = _Qmp(ours)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: str | None = None
+        self._last_console = ""
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Return QEMU's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def console(self) -> str:
+        """Return what the guest has written to its console so far; also after `close`."""
+        try:
+            text = (self.runtime / "console").read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return self._last_console
+        return text.replace("\r\n", "\n")
+
+    def alive(self) -> bool:
+        """Say whether QEMU still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def exit_reason(self) -> str | None:
+        """Return one phrase on why QEMU ended, or None while it runs."""
+        if self._end is None and self._process is not None and not self.alive():
+            messages = (self.runtime / "messages").read_text(errors="replace")
+            self._end = describe_end(self._process.returncode, self.console(), messages)
+        return self._end
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until QEMU has ended, at most `seconds`; say whether it has."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def inject_nmi(self) -> None:
+        """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
+        self._qmp.execute("inject-nmi", RESTORE_LIMIT_S)
+
+    def close(self) -> None:
+        """End QEMU and remove the guest's files; may be called again."""
+        if self._process is not None:
+            if self.exit_reason() is None:
+                self._process.kill()
+                self._process.wait()
+                self._end = "closed by the harness"
+            self._last_console = self.console()
+        for end in (self.channel, self._channel_far, self._qmp_far):
+            end.close()
+        self._qmp.close()
+        self._directory.cleanup()
+
+    def fail(self, what: str) -> SetupError:
+        """Return the error that `what` went wrong, with the reason QEMU ended and the console."""
+        if not self.alive():
+            what = f"{what}: {self.exit_reason()}"
+        return SetupError(f"{what}; its command line and console say more.", self.tail())
+
+    def tail(self) -> str:
+        """Return the end of the console."""
+        return self.console()[-CONSOLE_TAIL:]
+
+    def _spawn(self, command: list[str]) -> None:
+        self.command = command
+        # The kernel ends QEMU together with the thread that forked it, hence the spawner thread.
+        # Whoever lost the parent before that was arranged sees another parent and does not start.
+        guard = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+        wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, "sh", *command]
+        far = (self._channel_far.fileno(), self._qmp_far.fileno())
+        with (self.runtime / "messages").open("wb") as messages:
+            spawn = functools.partial(
+                subprocess.Popen,
+                wrapped,
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=messages,
+                pass_fds=far,
+                start_new_session=True,
+            )
+            try:
+                self._process = _spawner(os.getpid()).submit(spawn).result()
+            except FileNotFoundError as error:
+                raise SetupError("setpriv is missing: install the package util-linux.") from error
+        # With our copies closed, the end of QEMU is the end of file on our sides.
+        self._channel_far.close()
+        self._qmp_far.close()
+
+    def _read_line(self, limit: float, what: str) -> dict[str, Any]:
+        """Read one message of the agent; what follows it must not have been sent yet."""
+        deadline = time.monotonic() + limit
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self.channel], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise self.fail(f"The guest gave no {what} within {limit:.0f} s")
+            got = self.channel.recv(65536)
+            if not got:
+                self.wait(RESTORE_LIMIT_S)
+                raise self.fail(f"The guest ended before its {what}")
+            line += got
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self.fail(f"The guest sent {line[:80]!r} for its {what}") from None
+        return message
+
+
+def start(
+    kernel: Kernel,
+    image: Image,
+    *,
+    cpus: int = 4,
+    memory_mib: int = 1024,
+    agent: Path,
+    append: str = "",
+    snapshot: bool = True,
+    progress: Progress = lambda message: None,
+) -> Guest:
+    """Return a running guest whose agent answers.
+
+    With `snapshot` it is restored from a saved guest, which is made first if there is none.
+    Raises SetupError, with the console's end, when there is no such guest to be had.
+    """
+    plan = _Plan(kernel, image, cpus, memory_mib, agent, append, accelerator(kernel, progress))
+    if not snapshot:
+        return plan.cold(progress, None)
+    saved = paths.cache("guests") / plan.key
+    with FileLock(f"{saved}.lock"):
+        if (saved / "guest.json").exists():
+            try:
+                return plan.restore(saved)
+            except SetupError as error:
+                progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
+                shutil.rmtree(saved)
+        boot = plan.save(saved, progress)
+        guest = plan.restore(saved)
+    guest.boot = boot
+    return guest
+
+
+def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> str:
+    """Return "kvm" if it really boots `kernel` here, else "tcg".
+
+    SPINLOCK_ACCELERATOR overrides the probe, whose answer is remembered per host and QEMU.
+    """
+    chosen = os.environ.get("SPINLOCK_ACCELERATOR", "")
+    if chosen:
+        if chosen not in ("kvm", "tcg"):
+            raise SetupError(f"SPINLOCK_ACCELERATOR is {chosen!r}: set it to kvm or tcg.")
+        return chosen
+    version()
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    remembered = paths.cache("probe") / f"kvm-{save_key([], version(), _host())}"
+    with FileLock(f"{remembered}.lock"):
+        if not remembered.exists():
+            progress("probing KVM")
+            answer = "kvm" if _kvm_boots(kernel) else "tcg"
+            remembered.with_suffix(".new").write_text(answer)
+            remembered.with_suffix(".new").rename(remembered)
+        return remembered.read_text()
+
+
+@functools.lru_cache(maxsize=None)
+def version() -> str:
+    """Return QEMU's version line; raise SetupError when QEMU is missing."""
+    try:
+        done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise SetupError(f"{QEMU} is missing: install the package qemu-system-x86.") from error
+    if done.returncode != 0:
+        raise SetupError(f"{QEMU} does not run ({done.stderr.strip()}): reinstall it.")
+    return done.stdout.splitlines()[0]
+
+
+class _Plan:
+    """What one call of `start` wants, and the three ways to get there."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        image: Image,
+        cpus: int,
+        memory_mib: int,
+        agent: Path,
+        append: str,
+        accelerator: str,
+    ) -> None:
+        self.kernel = kernel
+        self.accelerator = accelerator
+        try:
+            self._agent = agent.read_bytes()
+        except OSError as error:
+            raise SetupError(f"The agent {agent} cannot be read: {error.strerror}.") from error
+        self._arguments = functools.partial(
+            arguments,
+            kernel,
+            image,
+            accelerator=accelerator,
+            cpus=cpus,
+            memory_mib=memory_mib,
+            append=append,
+        )
+        # Names of runtime files do not matter to a saved guest.
+        nowhere = Path("-")
+        command = self._arguments(initrd=nowhere, console=nowhere, channel_fd=0, qmp_fd=0)
+        self.key = save_key(
+            command,
+            version(),
+            kernel.digest,
+            image.digest,
+            hashlib.sha256(self._agent).hexdigest(),
+            _host() if accelerator == "kvm" else "",
+        )
+
+    def cold(self, progress: Progress, memory: Path | None) -> Guest:
+        """Boot a guest and wait for its hello."""
+        progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
+        started = time.monotonic()
+        guest = Guest(self.accelerator)
+        try:
+            self._launch(guest, memory, incoming=False)
+            message = guest._read_line(BOOT_LIMIT_S, "hello")
+            guest.hello = message.get("hello", {})
+        except BaseException:
+            guest.close()
+            raise
+        guest.boot = {"kind": "cold", "seconds": time.monotonic() - started}
+        return guest
+
+    def save(self, saved: Path, progress: Progress) -> dict[str, Any]:
+        """Boot a guest and make it the directory `saved`; return its boot facts."""
+        for leftover in saved.parent.glob(f"{saved.name}.building-*"):
+            shutil.rmtree(leftover)
+        building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
+        try:
+            with self.cold(progress, building / "memory") as guest:
+                progress(f"guest {self.kernel.name}: saving")
+                guest._qmp.save(building / "state")
+                facts = {"hello": guest.hello, "boot": guest.boot}
+            (building / "guest.json").write_text(json.dumps(facts))
+            building.rename(saved)
+        except OSError as error:
+            raise SetupError(
+                f"The guest cannot be saved below {saved.parent} ({error}): "
+                "free some space or set SPINLOCK_CACHE."
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return guest.boot
+
+    def restore(self, saved: Path) -> Guest:
+        """Bring a saved guest back and wait until its agent answers."""
+        started = time.monotonic()
+        guest = Guest(self.accelerator)
+        try:
+            guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
+            self._launch(guest, saved / "memory", incoming=True)
+            guest._qmp.load(saved / "state")
+            guest.channel.sendall(b'{"ping": 0}\n')
+            guest._read_line(RESTORE_LIMIT_S, "answer to a ping")
+        except BaseException:
+            guest.close()
+            raise
+        guest.boot = {"kind": "restored", "seconds": time.monotonic() - started}
+        return guest
+
+    def _launch(self, guest: Guest, memory: Path | None, *, incoming: bool) -> None:
+        initrd = guest.runtime / "initrd"
+        initrd.write_bytes(self.kernel.initrd.read_bytes() + cpio({"agent.pyz": self._agent}))
+        guest._spawn(
+            self._arguments(
+                initrd=initrd,
+                console=guest.runtime / "console",
+                channel_fd=guest._channel_far.fileno(),
+                qmp_fd=guest._qmp_far.fileno(),
+                memory=memory,
+                incoming=incoming,
+            )
+        )
+        try:
+            guest._qmp.greet()
+        except (EOFError, OSError):
+            guest.wait(RESTORE_LIMIT_S)
+            raise guest.fail("QEMU did not start") from None
+
+
+class _Qmp:
+    """QEMU's control socket. EOFError means that QEMU has gone."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._buffer = b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def greet(self) -> None:
+        self._receive(time.monotonic() + RESTORE_LIMIT_S)
+        self.execute("qmp_capabilities", RESTORE_LIMIT_S)
+
+    def execute(self, command: str, limit: float, **arguments: Any) -> Any:
+        """Run one command and return its result; SetupError if QEMU refuses it."""
+        deadline = time.monotonic() + limit
+        request = {"execute": command, "arguments": arguments}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            message = self._receive(deadline)
+            if "return" in message:
+                return message["return"]
+            if "error" in message:
+                raise SetupError(f"QEMU refused {command}: {message['error']['desc']}.")
+
+    def save(self, state: Path) -> None:
+        """Stop the guest and write its device state; the memory is in its own file already."""
+        self.execute("stop", RESTORE_LIMIT_S)
+        self._migration_settings()
+        self.execute("migrate", RESTORE_LIMIT_S, uri=f"exec:cat > {shlex.quote(str(state))}")
+        self._migrated("save")
+
+    def load(self, state: Path) -> None:
+        """Take over a device state and run."""
+        self._migration_settings()
+        self.execute("migrate-incoming", RESTORE_LIMIT_S, uri=f"exec:cat {shlex.quote(str(state))}")
+        self._migrated("restore")
+        self.execute("cont", RESTORE_LIMIT_S)
+
+    def _migration_settings(self) -> None:
+        on = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+        self.execute("migrate-set-capabilities", RESTORE_LIMIT_S, capabilities=on)
+        self.execute("migrate-set-parameters", RESTORE_LIMIT_S, **{"max-bandwidth": 1 << 40})
+
+    def _migrated(self, what: str) -> None:
+        deadline = time.monotonic() + RESTORE_LIMIT_S
+        while True:
+            message = self._receive(deadline)
+            if message.get("event") != "MIGRATION":
+                continue
+            status = message["data"]["status"]
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                raise SetupError(
+                    f"QEMU could not {what} a guest: check that {paths.cache()} has free space."
+                )
+
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._socket], [], [], left)[0]:
+                raise SetupError("QEMU does not answer its control socket: is the machine hung?")
+            got = self._socket.recv(65536)
+            if not got:
+                raise EOFError
+            self._buffer += got
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+def _kvm_boots(kernel: Kernel) -> bool:
+    """Boot as far as init under KVM: the device file may exist and still run no guest."""
+    with Guest("kvm") as guest:
+        guest._spawn(
+            [
+                *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+                *(*accelerator_arguments("kvm"), "-machine", "q35", "-m", "512", "-smp", "2"),
+                *("-kernel", str(kernel.vmlinux), "-initrd", str(kernel.initrd)),
+                *("-append", " ".join([*FAST_BOOT, *STOP_ON_TROUBLE, "spinlock.init=probe"])),
+                *("-chardev", f"file,id=console,path={_escape(guest.runtime / 'console')}"),
+                *("-serial", "chardev:console"),
+            ]
+        )
+        guest.wait(PROBE_LIMIT_S)
+        return "spinlock-init: alive" in guest.console()
+
+
+@functools.lru_cache(maxsize=None)
+def _spawner(pid: int) -> concurrent.futures.Executor:
+    """Return the thread that forks every QEMU of the process `pid` and lives as long as it."""
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="qemu-spawner")
+
+
+def _host() -> str:
+    """Return what of the host decides whether and how KVM works."""
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    return f"{platform.release()} {model.group(1) if model else ''}"
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace(",", ",,")
