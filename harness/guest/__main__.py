@@ -1,0 +1,124 @@
+"""The agent: `agent.pyz serve [PORT]` answers JSON lines from a host, each session in a new process.
+
+Lines from the host            Lines to the host
+{"ping": n}                    {"pong": n}
+{"session": {"now": seconds}}  {"session": "open"}, then, from a process of its own:
+  {"call": name, "with": {…}}    events, and {"return": value}
+                                 or {"raise": {"kind": …, "errno": …, "message": …, …}}
+  {"close": true}
+                               {"closed": exit status or -signal}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any, BinaryIO, Dict, List
+
+_CLOCK_SKEW_SECONDS = 2.0
+_HOST_AWAY_SECONDS = 0.01
+
+
+def _send(port: BinaryIO, line: Dict[str, Any]) -> None:
+    port.write(json.dumps(line).encode() + b"\n")
+    port.flush()
+
+
+def _session(source: BinaryIO, sink: BinaryIO) -> None:
+    from harness.guest.libbpf import errno_name
+    from harness.guest.loaders import Refused
+    from harness.guest.session import Session
+
+    session = Session(lambda event: _send(sink, event))
+    _send(sink, {"session": "open"})  # the host waits for it, so nothing is read ahead of the fork
+    while True:
+        line = source.readline()
+        if not line:
+            return
+        request = json.loads(line)
+        if request.get("close"):
+            return
+        try:
+            value = session.call(request["call"], request.get("with", {}))
+        except Refused as refused:
+            answer: Dict[str, Any] = {
+                "raise": {"kind": "refused", "message": str(refused), **refused.facts()}
+            }
+        except OSError as error:
+            name = errno_name(error.errno) if error.errno else None
+            answer = {"raise": {"kind": "errno", "errno": name, "message": str(error)}}
+        except (KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError):
+            # Not an answer of the kernel: the host reports it as an ERROR of the harness.
+            answer = {"raise": {"kind": "agent", "message": traceback.format_exc()}}
+        else:
+            answer = {"return": value}
+        _send(sink, answer)
+
+
+def _set_clock(now: float) -> None:
+    """A restored guest still has the time at which it was saved."""
+    if abs(time.time() - now) > _CLOCK_SKEW_SECONDS:
+        try:
+            time.clock_settime(time.CLOCK_REALTIME, now)
+        except PermissionError:
+            print("spinlock agent: not root, the clock stays as it is", file=sys.stderr)
+
+
+def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
+    """Answer requests until the host closes the stream; a port is never closed for good.
+
+    Reading a virtio port while no host is connected gives an end of file at once, and so does
+    poll(): there is nothing to wait on but time.
+    """
+    from harness.guest import facts  # bcc is imported here, once, before the guest is saved
+
+    _send(sink, {"hello": facts.collect()})
+    while True:
+        line = source.readline()
+        if not line:
+            if not is_port:
+                return
+            time.sleep(_HOST_AWAY_SECONDS)
+            continue
+        request = json.loads(line)
+        if "ping" in request:
+            _send(sink, {"pong": request["ping"]})
+        elif "session" in request:
+            _set_clock(request["session"]["now"])
+            _send(sink, {"closed": _in_a_child(source, sink)})
+
+
+def _in_a_child(source: BinaryIO, sink: BinaryIO) -> int:
+    """Hold one session in a process of its own; return its exit status, or -signal."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _session(source, sink)
+            status = 0
+        finally:
+            os._exit(status)
+    _, waited = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(waited)
+
+
+def main(arguments: List[str]) -> int:
+    """Serve on a character device, or on standard input and output."""
+    if len(arguments) == 2 and arguments[0] == "serve":
+        port = os.open(arguments[1], os.O_RDWR)
+        serve(os.fdopen(port, "rb"), os.fdopen(os.dup(port), "wb"), is_port=True)
+        return 0
+    if arguments == ["serve"]:
+        sink = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)  # a stray print must not corrupt the protocol
+        serve(os.fdopen(os.dup(0), "rb"), sink, is_port=False)
+        return 0
+    print("usage: agent.pyz serve [PORT]", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Which kernel this is and what it runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from harness.guest import libbpf
+
+
+def _read(path: str) -> Optional[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def bcc_version() -> Optional[str]:
+    """Return bcc's version, or None when it is not installed."""
+    try:
+        import bcc
+    except ImportError:
+        return None
+    return str(bcc.__version__)
+
+
+def collect() -> Dict[str, Any]:
+    """Return the facts about kernel, machine and tools that every result carries."""
+    release = platform.release()
+    config = _read(f"/boot/config-{release}")
+    return {
+        "release": release,
+        "version": _read("/proc/version"),
+        "command_line": _read("/proc/cmdline"),
+        "config_sha256": hashlib.sha256(config.encode()).hexdigest() if config else None,
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
+        "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "headers": os.path.isdir(f"/lib/modules/{release}/build"),
+        "jit": _read("/proc/sys/net/core/bpf_jit_enable"),
+        "tainted": _read("/proc/sys/kernel/tainted"),
+        "bcc": bcc_version(),
+        "libbpf": libbpf.version(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,415 @@
+"""The part of libbpf that is needed here, through ctypes.
+
+Every call raises OSError with the kernel's errno on failure. Structures follow libbpf's public
+headers; each starts with its own size, which is how libbpf tells the version a caller was built for.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import os
+from typing import Any, Iterator, List, Optional, Tuple
+
+PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
+PROG_TYPE_SK_LOOKUP = 30
+MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
+
+VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
+
+_lib = ct.CDLL("libbpf.so.1", use_errno=True)
+_libc = ct.CDLL(None)
+_VOIDP, _INT, _U32, _U64, _CHARP = ct.c_void_p, ct.c_int, ct.c_uint32, ct.c_uint64, ct.c_char_p
+_PRINT = ct.CFUNCTYPE(_INT, _INT, _CHARP, _VOIDP)
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(_lib, name)
+    function.restype, function.argtypes = result, list(arguments)
+    return function
+
+
+def _structure(name: str, *fields: Tuple[str, Any]) -> Any:
+    return type(name, (ct.Structure,), {"_fields_": list(fields)})
+
+
+def _u32s(*names: str) -> List[Tuple[str, Any]]:
+    return [(name, _U32) for name in names]
+
+
+LoadOpts = _structure(
+    "bpf_prog_load_opts",
+    ("sz", ct.c_size_t),
+    ("attempts", _INT),
+    *_u32s("expected_attach_type", "prog_btf_fd", "prog_flags", "prog_ifindex", "kern_version"),
+    *_u32s("attach_btf_id", "attach_prog_fd", "attach_btf_obj_fd"),
+    ("fd_array", _VOIDP),
+    ("func_info", _VOIDP),
+    *_u32s("func_info_cnt", "func_info_rec_size"),
+    ("line_info", _VOIDP),
+    *_u32s("line_info_cnt", "line_info_rec_size", "log_level", "log_size"),
+    ("log_buf", _VOIDP),
+)
+MapCreateOpts = _structure(
+    "bpf_map_create_opts",
+    ("sz", ct.c_size_t),
+    *_u32s("btf_fd", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id"),
+    *_u32s("inner_map_fd", "map_flags"),
+    ("map_extra", _U64),
+    *_u32s("numa_node", "map_ifindex"),
+)
+BtfLoadOpts = _structure(
+    "bpf_btf_load_opts", ("sz", ct.c_size_t), ("log_buf", _VOIDP), *_u32s("log_level", "log_size")
+)
+TestRunOpts = _structure(
+    "bpf_test_run_opts",
+    ("sz", ct.c_size_t),
+    ("data_in", _VOIDP),
+    ("data_out", _VOIDP),
+    *_u32s("data_size_in", "data_size_out"),
+    ("ctx_in", _VOIDP),
+    ("ctx_out", _VOIDP),
+    *_u32s("ctx_size_in", "ctx_size_out", "retval"),
+    ("repeat", _INT),
+    *_u32s("duration", "flags", "cpu", "batch_size"),
+)
+BatchOpts = _structure(
+    "bpf_map_batch_opts", ("sz", ct.c_size_t), ("elem_flags", _U64), ("flags", _U64)
+)
+MapInfo = _structure(
+    "bpf_map_info",
+    *_u32s("type", "id", "key_size", "value_size", "max_entries", "map_flags"),
+    ("name", ct.c_char * 16),
+    *_u32s("ifindex", "btf_vmlinux_value_type_id"),
+    ("netns_dev", _U64),
+    ("netns_ino", _U64),
+    *_u32s("btf_id", "btf_key_type_id", "btf_value_type_id"),
+)
+
+_set_print = _function("libbpf_set_print", _VOIDP, _PRINT)
+_version = _function("libbpf_version_string", _CHARP)
+_type_by_name = _function("libbpf_prog_type_by_name", _INT, _CHARP, _VOIDP, _VOIDP)
+_vmlinux_btf_id = _function("libbpf_find_vmlinux_btf_id", _INT, _CHARP, _INT)
+_open_mem = _function("bpf_object__open_mem", _VOIDP, _CHARP, ct.c_size_t, _VOIDP)
+_object_load = _function("bpf_object__load", _INT, _VOIDP)
+_object_close = _function("bpf_object__close", None, _VOIDP)
+_object_btf = _function("bpf_object__btf", _VOIDP, _VOIDP)
+_btf_raw_data = _function("btf__raw_data", _VOIDP, _VOIDP, _VOIDP)
+_next_program = _function("bpf_object__next_program", _VOIDP, _VOIDP, _VOIDP)
+_next_map = _function("bpf_object__next_map", _VOIDP, _VOIDP, _VOIDP)
+_program_name = _function("bpf_program__name", _CHARP, _VOIDP)
+_program_fd = _function("bpf_program__fd", _INT, _VOIDP)
+_program_type = _function("bpf_program__type", _INT, _VOIDP)
+_program_attach_type = _function("bpf_program__expected_attach_type", _INT, _VOIDP)
+_program_insns = _function("bpf_program__insns", _VOIDP, _VOIDP)
+_program_insn_cnt = _function("bpf_program__insn_cnt", ct.c_size_t, _VOIDP)
+_set_autoload = _function("bpf_program__set_autoload", _INT, _VOIDP, ct.c_bool)
+_set_log_buf = _function("bpf_program__set_log_buf", _INT, _VOIDP, _VOIDP, ct.c_size_t)
+_map_name = _function("bpf_map__name", _CHARP, _VOIDP)
+_map_fd = _function("bpf_map__fd", _INT, _VOIDP)
+_map_inner = _function("bpf_map__inner_map", _VOIDP, _VOIDP)
+_map_is_internal = _function("bpf_map__is_internal", ct.c_bool, _VOIDP)
+_map_create = _function("bpf_map_create", _INT, _INT, _CHARP, _U32, _U32, _U32, _VOIDP)
+_btf_load = _function("bpf_btf_load", _INT, _VOIDP, ct.c_size_t, _VOIDP)
+_prog_load = _function("bpf_prog_load", _INT, _INT, _CHARP, _CHARP, _VOIDP, ct.c_size_t, _VOIDP)
+_test_run = _function("bpf_prog_test_run_opts", _INT, _INT, _VOIDP)
+_raw_tracepoint_open = _function("bpf_raw_tracepoint_open", _INT, _CHARP, _INT)
+_info_by_fd = _function("bpf_obj_get_info_by_fd", _INT, _INT, _VOIDP, _VOIDP)
+_update = _function("bpf_map_update_elem", _INT, _INT, _CHARP, _CHARP, _U64)
+_lookup = _function("bpf_map_lookup_elem_flags", _INT, _INT, _CHARP, _VOIDP, _U64)
+_delete = _function("bpf_map_delete_elem", _INT, _INT, _CHARP)
+_lookup_and_delete = _function(
+    "bpf_map_lookup_and_delete_elem_flags", _INT, _INT, _CHARP, _VOIDP, _U64
+)
+_next_key = _function("bpf_map_get_next_key", _INT, _INT, _CHARP, _VOIDP)
+_batch_functions = {
+    name: _function(f"bpf_map_{name}", _INT, _INT, *[_VOIDP] * 6)
+    for name in ("lookup_batch", "lookup_and_delete_batch")
+}
+_update_batch = _function("bpf_map_update_batch", _INT, _INT, _CHARP, _CHARP, _VOIDP, _VOIDP)
+
+messages: List[str] = []  # what libbpf had to say since the list was last cleared
+
+
+@_PRINT
+def _collect(level: int, template: bytes, arguments: int) -> int:
+    if level == 0:  # warnings; on x86-64 a va_list is passed as a pointer, so this may format it
+        text = ct.create_string_buffer(2048)
+        _libc.vsnprintf(text, ct.c_size_t(len(text)), template, _VOIDP(arguments))
+        messages.append(text.value.decode(errors="replace").strip())
+    return 0
+
+
+def capture_messages() -> None:
+    """Collect libbpf's warnings in `messages`. Every BPF() of bcc undoes this: call it again."""
+    _set_print(_collect)
+    messages.clear()
+
+
+def _check(result: int) -> int:
+    if result < 0:  # libbpf 1.x returns -errno
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def _pointer(pointer: Optional[int]) -> int:
+    if not pointer:
+        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+    return pointer
+
+
+def errno_name(number: int) -> str:
+    """Return the name of an errno. The kernel leaks one to user space that has none there."""
+    return errno.errorcode.get(number, {524: "ENOTSUPP"}.get(number, str(number)))
+
+
+def version() -> str:
+    """Return libbpf's version, as in "v1.5"."""
+    text: bytes = _version()
+    return text.decode()
+
+
+def program_type(section: str) -> Tuple[int, int]:
+    """Return (program type, expected attach type) that a section name stands for."""
+    kind, attach = _INT(), _INT()
+    _check(_type_by_name(section.encode(), ct.byref(kind), ct.byref(attach)))
+    return kind.value, attach.value
+
+
+def vmlinux_btf_id(function: str, attach_type: int) -> int:
+    """Return the BTF id of the kernel function a tracing or LSM program is for."""
+    return _check(_vmlinux_btf_id(function.encode(), attach_type))
+
+
+def log_buffer() -> Any:
+    """Return a buffer for a verifier log."""
+    return ct.create_string_buffer(VERIFIER_LOG_BYTES)
+
+
+def load_program(kind: int, name: str, insns: int, count: int, log: Any, **options: int) -> int:
+    """Load `count` instructions from address `insns` by one system call per log level.
+
+    A program that loads needs no log; one that does not is loaded again to get it. Returns the fd.
+    """
+    opts = LoadOpts(sz=ct.sizeof(LoadOpts), attempts=1, **options)
+    opts.log_buf, opts.log_size = ct.cast(log, _VOIDP), len(log)
+    return _check(_prog_load(kind, name[:15].encode(), b"GPL", insns, count, ct.byref(opts)))
+
+
+def load_btf(data: bytes) -> int:
+    """Load BTF by one plain system call; return its fd."""
+    opts = BtfLoadOpts(sz=ct.sizeof(BtfLoadOpts))
+    return _check(_btf_load(data, len(data), ct.byref(opts)))
+
+
+def test_run(fd: int, data: bytes, repeat: int = 1) -> int:
+    """Run a program by BPF_PROG_TEST_RUN; return its last return value."""
+    buffer = ct.create_string_buffer(data, len(data)) if data else None
+    opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), repeat=repeat)
+    if buffer is not None:
+        opts.data_in, opts.data_size_in = ct.cast(buffer, _VOIDP), len(data)
+    _check(_test_run(fd, ct.byref(opts)))
+    return ct.c_int32(opts.retval).value
+
+
+def open_raw_tracepoint(fd: int, name: Optional[str] = None) -> int:
+    """Attach a raw tracepoint, tp_btf, fentry or LSM program; return the link's fd."""
+    return _check(_raw_tracepoint_open(name.encode() if name else None, fd))
+
+
+def possible_cpus() -> int:
+    """Return how many values a per-CPU map holds for one key."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        return int(file.read().strip().split("-")[-1]) + 1
+
+
+class Map:
+    """A map by its fd: element access with every flag, values as the kernel copies them."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        info = MapInfo()
+        size = _U32(ct.sizeof(info))
+        _check(_info_by_fd(fd, ct.byref(info), ct.byref(size)))
+        self.type: int = info.type
+        self.key_size: int = info.key_size
+        self.entries: int = info.max_entries
+        self.value_size: int = info.value_size
+        if self.type in MAP_TYPES_PER_CPU:
+            self.value_size = (info.value_size + 7) // 8 * 8 * possible_cpus()
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Write one element."""
+        _check(_update(self.fd, key, value, flags))
+
+    def lookup(self, key: bytes, flags: int = 0, fill: int = 0) -> bytes:
+        """Read one element into a buffer that was filled with the byte `fill`."""
+        return self._read(_lookup, key, flags, fill)
+
+    def lookup_and_delete(self, key: bytes, flags: int = 0, fill: int = 0) -> bytes:
+        """Read and remove one element."""
+        return self._read(_lookup_and_delete, key, flags, fill)
+
+    def _read(self, function: Any, key: bytes, flags: int, fill: int) -> bytes:
+        buffer = ct.create_string_buffer(bytes([fill]) * self.value_size, self.value_size)
+        _check(function(self.fd, key, buffer, flags))
+        return buffer.raw
+
+    def delete(self, key: bytes) -> None:
+        """Remove one element."""
+        _check(_delete(self.fd, key))
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys."""
+        key: Optional[bytes] = None
+        while True:
+            buffer = ct.create_string_buffer(self.key_size)
+            result = _next_key(self.fd, key, buffer)
+            if result == -errno.ENOENT:
+                return
+            _check(result)
+            key = buffer.raw
+            yield key
+
+    def read_batch(self, name: str, flags: int = 0, fill: int = 0) -> List[Tuple[bytes, bytes]]:
+        """Read all elements by "lookup_batch" or "lookup_and_delete_batch"."""
+        count = _U32(self.entries)
+        keys = ct.create_string_buffer(self.key_size * self.entries)
+        size = self.value_size * self.entries
+        values = ct.create_string_buffer(bytes([fill]) * size, size)
+        cursor = ct.create_string_buffer(max(self.key_size, 8))
+        opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
+        function = _batch_functions[name]
+        result = function(
+            self.fd, None, cursor, keys, values, ct.byref(count), ct.cast(ct.byref(opts), _VOIDP)
+        )
+        if result != -errno.ENOENT:  # ENOENT: the end of the map was reached
+            _check(result)
+        return [
+            (
+                keys.raw[i * self.key_size : (i + 1) * self.key_size],
+                values.raw[i * self.value_size : (i + 1) * self.value_size],
+            )
+            for i in range(count.value)
+        ]
+
+    def update_batch(self, elements: List[Tuple[bytes, bytes]], flags: int = 0) -> None:
+        """Write elements by one call."""
+        count = _U32(len(elements))
+        opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
+        keys, values = b"".join(k for k, _ in elements), b"".join(v for _, v in elements)
+        _check(_update_batch(self.fd, keys, values, ct.byref(count), ct.byref(opts)))
+
+    def reset(self) -> None:
+        """Bring a hash or an array back to its state at creation."""
+        for key in list(self.keys()):
+            try:
+                self.delete(key)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # elements of an array cannot be deleted
+                    raise
+                self.update(key, bytes(self.value_size))
+
+
+class Object:
+    """An ELF object that libbpf opened, to be loaded with just the named programs.
+
+    Raises OSError when libbpf refuses the file; `messages` tells why.
+    """
+
+    def __init__(self, data: bytes, programs: Optional[List[str]] = None) -> None:
+        self._data = data  # libbpf reads from it
+        self._object = _pointer(_open_mem(data, len(data), None))
+        self._programs = {
+            _program_name(p).decode(): p for p in self._each(_next_program)
+        }
+        self._maps = {_map_name(m).decode(): m for m in self._each(_next_map)}
+        for name, pointer in self._programs.items():
+            _check(_set_autoload(pointer, programs is None or name in programs))
+
+    def _each(self, following: Any) -> Iterator[int]:
+        pointer = following(self._object, None)
+        while pointer:
+            yield pointer
+            pointer = following(self._object, pointer)
+
+    def close(self) -> None:
+        """Free it and close its fds."""
+        _object_close(self._object)
+
+    def btf(self) -> bytes:
+        """Return the object's BTF as libbpf would load it: with section sizes filled in."""
+        size = _U32()
+        data = _pointer(_btf_raw_data(_pointer(_object_btf(self._object)), ct.byref(size)))
+        return ct.string_at(data, size.value)
+
+    def create_map(self, name: str, btf_fd: int) -> int:
+        """Create one of its maps by a plain system call, BTF included; return the fd.
+
+        libbpf itself creates the map again without BTF when the kernel refuses it, and so hides
+        the kernel's answer.
+        """
+        return self._create(self._maps[name], name, btf_fd)
+
+    def _create(self, pointer: int, name: str, btf_fd: int) -> int:
+        kind, key_size, value_size, entries, flags, key_type, value_type = (
+            _function(f"bpf_map__{field}", _U32, _VOIDP)(pointer)
+            for field in (
+                "type",
+                "key_size",
+                "value_size",
+                "max_entries",
+                "map_flags",
+                "btf_key_type_id",
+                "btf_value_type_id",
+            )
+        )
+        opts = MapCreateOpts(sz=ct.sizeof(MapCreateOpts), map_flags=flags)
+        if key_type or value_type:
+            opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
+        inner = _map_inner(pointer)
+        try:
+            if inner:
+                opts.inner_map_fd = self._create(inner, "inner", btf_fd)
+            return _check(
+                _map_create(
+                    kind, name[:15].encode(), key_size, value_size, entries, ct.byref(opts)
+                )
+            )
+        finally:
+            if opts.inner_map_fd:
+                os.close(opts.inner_map_fd)
+
+    def own_maps(self) -> List[str]:
+        """Return the names of the maps that the source declares; .rodata and such are not."""
+        return [name for name, m in self._maps.items() if not _map_is_internal(m)]
+
+    def set_log(self, program: str, log: Any) -> None:
+        """Let the verifier's log of a program go to a buffer."""
+        _check(_set_log_buf(self._programs[program], log, len(log)))
+
+    def load(self) -> None:
+        """Create the maps and load the programs."""
+        _check(_object_load(self._object))
+
+    def program_names(self) -> List[str]:
+        """Return the names of its programs."""
+        return list(self._programs)
+
+    def program_fd(self, name: str) -> int:
+        """Return the fd of a loaded program."""
+        return _check(_program_fd(self._programs[name]))
+
+    def program_kind(self, name: str) -> Tuple[int, int]:
+        """Return (program type, expected attach type) of a program."""
+        pointer = self._programs[name]
+        return _program_type(pointer), _program_attach_type(pointer)
+
+    def instructions(self, name: str) -> Tuple[int, int]:
+        """Return (address, count) of a program's instructions, with map fds in once loaded."""
+        pointer = self._programs[name]
+        return _pointer(_program_insns(pointer)), _program_insn_cnt(pointer)
+
+    def map_fd(self, name: str) -> int:
+        """Return the fd of a created map; raises KeyError for an unknown one."""
+        return _check(_map_fd(self._maps[name]))

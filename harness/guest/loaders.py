@@ -1,0 +1,267 @@
+"""Two ways to bring one C source into the kernel: bcc and libbpf. Both end in the same fds."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
+
+from harness.guest import libbpf
+
+BPF_F_SLEEPABLE = 16
+_NOBODY = 65534
+
+
+class Refused(Exception):
+    """Something said no: at which stage, with which errno, and what the log held."""
+
+    def __init__(self, stage: str, number: int, log: str = "", detail: str = "") -> None:
+        super().__init__(f"{stage}: {libbpf.errno_name(number)} {detail or log}".strip())
+        self.stage, self.number, self.log, self.detail = stage, number, log, detail
+
+    def facts(self) -> Dict[str, Any]:
+        """Return it as the fields of an observation."""
+        return {
+            "stage": self.stage,
+            "errno": libbpf.errno_name(self.number) if self.number else None,
+            "log": self.log,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A program to load: its name, its SEC(), and as whom."""
+
+    name: str
+    section: str
+    user: str = "root"
+
+
+class Unit(Protocol):
+    """The programs and maps of one object or module, on their way into the kernel."""
+
+    def load(self, programs: List[Wanted]) -> None:
+        """Bring programs into the kernel, with maps as at creation. Raises Refused."""
+
+    def program_fd(self, name: str) -> int:
+        """Return the fd of a loaded program."""
+
+    def map_fd(self, name: str) -> int:
+        """Return the fd of a map; raises KeyError."""
+
+    def unload(self) -> None:
+        """Close what load() opened."""
+
+
+def _text(log: Any) -> str:
+    value: bytes = log.value
+    return value.decode(errors="replace")
+
+
+class LibbpfUnit:
+    """An ELF object through libbpf; loaded anew each time."""
+
+    def __init__(self, data: bytes) -> None:
+        libbpf.capture_messages()
+        self._data = data
+        self._log = libbpf.log_buffer()
+        self._object: Optional[libbpf.Object] = None
+        self._as_nobody: Dict[str, int] = {}
+        self._probe()
+
+    def _probe(self) -> None:
+        """Ask the kernel by plain system calls for the BTF and the maps. Raises Refused."""
+        try:
+            elf = libbpf.Object(self._data)
+        except OSError as error:
+            raise Refused("open", error.errno or 0, detail="; ".join(libbpf.messages)) from None
+        fds: List[int] = []
+        stage, what = "btf_load", "the object's BTF"
+        try:
+            fds.append(libbpf.load_btf(elf.btf()))
+            stage = "map_create"
+            for name in elf.own_maps():
+                what = f"map '{name}'"
+                fds.append(elf.create_map(name, fds[0]))
+        except OSError as error:
+            raise Refused(stage, error.errno or 0, detail=what) from None
+        finally:
+            for fd in fds:
+                os.close(fd)
+            elf.close()
+
+    def load(self, programs: List[Wanted]) -> None:
+        """See Unit."""
+        libbpf.messages.clear()
+        self._log[0] = b"\0"
+        self._object = libbpf.Object(self._data, [p.name for p in programs])
+        for program in programs:
+            self._object.set_log(program.name, self._log)
+        try:
+            self._object.load()
+        except OSError as error:
+            detail = "; ".join(libbpf.messages)
+            raise Refused("prog_load", error.errno or 0, _text(self._log), detail) from None
+        for program in programs:
+            if program.user == "nobody":
+                kind, attach = self._object.program_kind(program.name)
+                insns, count = self._object.instructions(program.name)
+                options = {"expected_attach_type": attach}
+                load_as_nobody(kind, program.name, insns, count, self._log, options)
+
+    def program_fd(self, name: str) -> int:
+        """See Unit."""
+        assert self._object is not None
+        return self._object.program_fd(name)
+
+    def map_fd(self, name: str) -> int:
+        """See Unit."""
+        assert self._object is not None
+        return self._object.map_fd(name)
+
+    def unload(self) -> None:
+        """See Unit."""
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+
+class BccUnit:
+    """A C text through bcc: it compiles and creates the maps once, programs are loaded at will.
+
+    bcc's own load function repeats a refused PROG_LOAD up to four times, drops the BTF on the way
+    and prints the log; its instructions are loaded by libbpf's plain call instead, once.
+    """
+
+    def __init__(self, text: str) -> None:
+        from bcc import BPF, lib  # the host must not need bcc, and a target may lack it
+
+        self._lib = lib
+        self._log = libbpf.log_buffer()
+        self._fds: Dict[str, int] = {}
+        with _captured_stderr() as stderr:
+            try:
+                self._module = BPF(text=text)
+                failure = None
+            except Exception as error:  # bcc raises bare Exception for every failure
+                failure = str(error)
+        libbpf.capture_messages()  # BPF() took the handler away
+        if failure is not None:
+            raise _bcc_refusal(failure, stderr[0])
+
+    def load(self, programs: List[Wanted]) -> None:
+        """See Unit."""
+        for index in range(self._lib.bpf_num_tables(self._module.module)):
+            libbpf.Map(self._lib.bpf_table_fd_id(self._module.module, index)).reset()
+        for program in programs:
+            name, self._log[0] = program.name.encode(), b"\0"
+            insns = self._lib.bpf_function_start(self._module.module, name)
+            count = self._lib.bpf_function_size(self._module.module, name) // 8
+            if not insns:
+                raise Refused("open", 0, detail=f"bcc's module has no function '{program.name}'")
+            kind, options = _kind(program.section)
+            if program.user == "nobody":
+                load_as_nobody(kind, program.name, insns, count, self._log, options)
+            try:
+                self._fds[program.name] = libbpf.load_program(
+                    kind, program.name, insns, count, self._log, **options
+                )
+            except OSError as error:
+                raise Refused("prog_load", error.errno or 0, _text(self._log)) from None
+
+    def program_fd(self, name: str) -> int:
+        """See Unit."""
+        return self._fds[name]
+
+    def map_fd(self, name: str) -> int:
+        """See Unit."""
+        fd: int = self._module[name.encode()].map_fd
+        return fd
+
+    def unload(self) -> None:
+        """See Unit."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def _kind(section: str) -> Tuple[int, Dict[str, int]]:
+    """Return (program type, load options) of a section, as libbpf would choose them."""
+    kind, attach = libbpf.program_type(section)
+    options = {"expected_attach_type": attach}
+    prefix, _, function = section.partition("/")
+    if kind in (libbpf.PROG_TYPE_TRACING, libbpf.PROG_TYPE_LSM) and function:
+        options["attach_btf_id"] = libbpf.vmlinux_btf_id(function, attach)
+    if prefix.endswith(".s") or kind == libbpf.PROG_TYPE_SYSCALL:
+        options["prog_flags"] = BPF_F_SLEEPABLE
+    return kind, options
+
+
+def _bcc_refusal(failure: str, stderr: str) -> Refused:
+    """Tell a map that the kernel refused from a text that does not compile."""
+    refused = re.search(r"could not open bpf map: (\S+), error: (.+)", stderr)
+    if not refused:
+        return Refused("compile", 0, detail=stderr.strip() or failure)
+    name, reason = refused.groups()
+    number = next((n for n in range(1, 600) if os.strerror(n) == reason.strip()), 0)
+    return Refused("map_create", number, detail=f"map '{name}'")
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[List[str]]:
+    """Collect what C code writes to fd 2; the list holds it once the block has ended."""
+    result: List[str] = []
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield result
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            result.append(file.read().decode(errors="replace"))
+
+
+_UNPRIVILEGED = "/proc/sys/kernel/unprivileged_bpf_disabled"
+
+
+def load_as_nobody(
+    kind: int, name: str, insns: int, count: int, log: Any, options: Dict[str, int]
+) -> None:
+    """Load a program as uid 65534 without capabilities. Raises Refused.
+
+    The maps stay root's: what is asked is whether the verifier lets the user's program lock.
+    """
+    with open(_UNPRIVILEGED, "r+", encoding="ascii") as sysctl:
+        before = sysctl.read()
+        sysctl.write("0")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        number = 0
+        try:
+            libbpf.load_program(kind, name, insns, count, log, **options)
+        except OSError as error:
+            number = error.errno or 0
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(number.to_bytes(4, "little") + log.value)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    with open(_UNPRIVILEGED, "w", encoding="ascii") as sysctl:
+        sysctl.write(before.strip())
+    if len(answer) < 4:
+        raise Refused("open", 0, detail="the unprivileged process died")
+    number = int.from_bytes(answer[:4], "little")
+    if number:
+        raise Refused("prog_load", number, answer[4:].decode(errors="replace"))

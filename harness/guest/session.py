@@ -1,0 +1,184 @@
+"""The calls a host can make in one session, which is one process of its own.
+
+A call takes keyword arguments and returns JSON; OSError and Refused become answers, anything else
+is a defect of the harness and is reported as such.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from harness.guest import facts, libbpf
+from harness.guest.kmsg import KernelLog
+from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
+
+Json = Dict[str, Any]
+PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
+_WITHOUT_PACKET = (17, libbpf.PROG_TYPE_TRACING, libbpf.PROG_TYPE_SYSCALL, libbpf.PROG_TYPE_SK_LOOKUP)
+
+
+class Session:
+    """The state between calls: the kernel log's position and the loaded unit."""
+
+    def __init__(self, emit: Callable[[Json], None]) -> None:
+        self._emit = emit
+        self._kernel_log: Optional[KernelLog] = None
+        self._unit: Optional[Unit] = None
+
+    def call(self, name: str, arguments: Json) -> Any:
+        """Make one call. Raises KeyError for a name that is none."""
+        if name.startswith("_") or name == "call" or not hasattr(self, name):
+            raise KeyError(name)
+        return getattr(self, name)(**arguments)
+
+    # -- facts and the kernel log -----------------------------------------------------------------
+
+    def facts(self) -> Json:
+        """Return which kernel this is."""
+        return facts.collect()
+
+    def begin(self, name: str) -> None:
+        """Mark the begin of a case in the kernel log."""
+        self._kernel_log = KernelLog()
+        self._kernel_log.mark(name)
+
+    def end(self) -> Json:
+        """Return the kernel log since begin(); None says it could not be read."""
+        self._unload()
+        return {"kernel_log": self._log_lines()}
+
+    def _log_lines(self) -> Optional[List[str]]:
+        if self._kernel_log is None:
+            return None
+        try:
+            self._kernel_log.settle()
+            return self._kernel_log.read()
+        except OSError:
+            return None
+
+    # -- verdicts of the verifier and the map code ------------------------------------------------
+
+    def verify(self, source: Json, cases: List[Json]) -> None:
+        """Load each program of one unit, run it where asked; emit one observation per case."""
+        unit: Optional[Unit] = None
+        refusal: Optional[Refused] = None
+        for index, case in enumerate(cases):
+            self._emit({"begin": case["name"]})
+            started = time.monotonic()
+            observation: Json = {"seconds": {}}
+            try:
+                self.begin(case["name"])
+                if index == 0:
+                    try:
+                        unit = _open(source)
+                    except Refused as refused:
+                        refusal = refused  # holds for every program of the unit
+                    observation["seconds"]["open"] = round(time.monotonic() - started, 4)
+                if refusal is not None:
+                    raise refusal
+                assert unit is not None
+                observation.update(_observe(unit, case))
+            except Refused as refused:
+                observation.update(refused.facts())
+            except OSError as error:
+                observation.update({"stage": "agent", "detail": str(error)})
+            finally:
+                if unit is not None:
+                    unit.unload()
+            observation["kernel_log"] = self._log_lines()
+            observation["seconds"]["case"] = round(time.monotonic() - started, 4)
+            self._emit({"end": case["name"], "observation": observation})
+
+    # -- programs and maps that stay ----------------------------------------------------------------
+
+    def load(self, source: Json, programs: List[Json]) -> None:
+        """Load programs and keep them and their maps until the end. Raises Refused."""
+        self._unload()
+        self._unit = _open(source)
+        self._unit.load([Wanted(p["name"], p["section"]) for p in programs])
+
+    def test_run(self, program: str, repeat: int = 1) -> Json:
+        """Run a loaded program by BPF_PROG_TEST_RUN."""
+        return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
+
+    def map_update(self, map: str, key: str, value: str, flags: int = 0) -> None:
+        """Write one element; bytes are given in hexadecimal."""
+        self._map(map).update(bytes.fromhex(key), bytes.fromhex(value), flags)
+
+    def map_lookup(self, map: str, key: str, flags: int = 0, fill: int = 0) -> str:
+        """Read one element into a buffer filled with `fill`."""
+        return self._map(map).lookup(bytes.fromhex(key), flags, fill).hex()
+
+    def map_lookup_and_delete(self, map: str, key: str, flags: int = 0, fill: int = 0) -> str:
+        """Read and remove one element."""
+        return self._map(map).lookup_and_delete(bytes.fromhex(key), flags, fill).hex()
+
+    def map_delete(self, map: str, key: str) -> None:
+        """Remove one element."""
+        self._map(map).delete(bytes.fromhex(key))
+
+    def map_read_batch(self, map: str, name: str, flags: int = 0, fill: int = 0) -> List[List[str]]:
+        """Read all elements by lookup_batch or lookup_and_delete_batch."""
+        return [[k.hex(), v.hex()] for k, v in self._map(map).read_batch(name, flags, fill)]
+
+    def map_update_batch(self, map: str, elements: List[List[str]], flags: int = 0) -> None:
+        """Write elements by one call."""
+        pairs = [(bytes.fromhex(k), bytes.fromhex(v)) for k, v in elements]
+        self._map(map).update_batch(pairs, flags)
+
+    @property
+    def _loaded(self) -> Unit:
+        if self._unit is None:
+            raise OSError(0, "nothing is loaded")
+        return self._unit
+
+    def _map(self, name: str) -> libbpf.Map:
+        return libbpf.Map(self._loaded.map_fd(name))
+
+    def _unload(self) -> None:
+        if self._unit is not None:
+            self._unit.unload()
+            self._unit = None
+
+    # -- anything else -------------------------------------------------------------------------------
+
+    def command(self, arguments: List[str], input: str = "") -> Json:
+        """Run a program in the guest and return what came of it."""
+        done = subprocess.run(arguments, input=input, capture_output=True, text=True, check=False)
+        return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+    def write(self, path: str, text: str) -> None:
+        """Write to a file, of /proc or /sys say."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _open(source: Json) -> Unit:
+    if source["loader"] == "bcc":
+        return BccUnit(source["text"])
+    return LibbpfUnit(base64.b64decode(source["object"]))
+
+
+def _observe(unit: Unit, case: Json) -> Json:
+    """Load one program and run it where asked. Raises Refused."""
+    wanted = Wanted(case["name"], case["section"], case.get("user", "root"))
+    unit.load([wanted])
+    fd = unit.program_fd(wanted.name)
+    observation: Json = {"stage": None, "errno": None, "log": ""}
+    if case.get("attach"):
+        try:
+            os.close(libbpf.open_raw_tracepoint(fd))
+        except OSError as error:
+            raise Refused("attach", error.errno or 0) from None
+    if case.get("run"):
+        kind, _ = libbpf.program_type(wanted.section)
+        try:
+            packet = b"" if kind in _WITHOUT_PACKET else PACKET
+            observation["retval"] = libbpf.test_run(fd, packet)
+        except OSError as error:
+            raise Refused("run", error.errno or 0) from None
+    return observation

@@ -1,0 +1,181 @@
+"""(Expectation, Observation) -> Verdict with its explanation. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from packaging.version import Version
+
+from harness import splat
+from harness.scenario import Expectation, Scenario, compile_message, covers
+
+
+class Kind(str, enum.Enum):
+    """How a case ended; the worst first."""
+
+    CRASH = "CRASH"  # the kernel panicked, hung or complained in its log
+    ERROR = "ERROR"  # the check could not run
+    FAIL = "FAIL"  # the kernel did something else than it must
+    INCONCLUSIVE = "INCONCLUSIVE"  # the check ran but had no power to fail
+    KNOWN = "KNOWN"  # a bug of this kernel that is on record
+    SKIP = "SKIP"  # the kernel's version says that the question does not arise
+    PASS = "PASS"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict, one sentence of reason, and the lines that show it."""
+
+    kind: Kind
+    reason: str
+    evidence: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the guest saw of one case. The defaults are those of a case that never came back."""
+
+    stage: Optional[str] = "lost"  # where it was refused; None says loaded, and run where asked
+    errno: Optional[str] = None
+    log: str = ""  # the verifier's
+    detail: str = ""  # the compiler's or the loader's words
+    retval: Optional[int] = None
+    kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    lost: Optional[str] = None  # why the guest was lost during this case
+    lost_is_crash: bool = False  # the kernel's doing, not the harness's or the user's
+    console: str = ""  # the end of the lost guest's console
+
+    @classmethod
+    def from_json(cls, facts: Dict[str, Any]) -> "Observation":
+        """Make one of what the guest sent."""
+        lines = facts.get("kernel_log")
+        return cls(**{**facts, "kernel_log": None if lines is None else tuple(lines)})
+
+
+# Stages at which nothing was asked of the kernel under test yet.
+_OUTSIDE_THE_KERNEL = {
+    "compile": "the program does not compile",
+    "open": "the loader did not accept the program",
+    "agent": "the guest's agent could not carry out the check",
+}
+
+
+def judge(
+    scenario: Scenario,
+    release: Version,
+    observation: Observation,
+    twin: Optional[Verdict] = None,
+) -> Verdict:
+    """Judge one case. `twin` is the verdict of the scenario's legal twin, when it has one."""
+    broken = disturbed(observation)
+    known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
+    if broken is not None:
+        if known is not None and broken.kind is Kind.CRASH and observation.lost is None:
+            return Verdict(Kind.KNOWN, f"bug on record, mended by {known.commit}: {broken.reason}")
+        return broken
+    if observation.stage in _OUTSIDE_THE_KERNEL:
+        words = observation.detail or observation.errno or "no reason given"
+        return Verdict(Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,))
+    expectation = scenario.expectation(release)
+    if expectation is None:
+        return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
+    verdict = compare(expectation, observation)
+    if known is not None:
+        if verdict.kind is Kind.FAIL:
+            return Verdict(
+                Kind.KNOWN, f"bug on record, mended by {known.commit}: {verdict.reason}", verdict.evidence
+            )
+        return Verdict(
+            Kind.FAIL,
+            f"kernel {release} is on record as breaking this rule until {known.commit}, and does not:"
+            " correct the range of __known_bug",
+            verdict.evidence,
+        )
+    if verdict.kind is Kind.PASS and not expectation.accepted and scenario.twin is not None:
+        if twin is None or twin.kind is not Kind.PASS:
+            why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
+            return Verdict(
+                Kind.INCONCLUSIVE,
+                f"refused as expected, but so may anything be: its legal twin {scenario.twin} did not"
+                f" pass ({why})",
+                verdict.evidence,
+            )
+    return verdict
+
+
+def disturbed(observation: Observation) -> Optional[Verdict]:
+    """Return CRASH or ERROR when the case was not left alone, whatever else it showed; else None."""
+    if observation.lost is not None:
+        kind = Kind.CRASH if observation.lost_is_crash else Kind.ERROR
+        return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[-40:]))
+    if observation.kernel_log is None:
+        return Verdict(Kind.ERROR, "the kernel log could not be read, so a splat could not be seen")
+    found = splat.find(observation.kernel_log)
+    if found is not None:
+        return Verdict(Kind.CRASH, f"{found[0]} in the kernel log: {found[1]}", observation.kernel_log)
+    return None
+
+
+def compare(expectation: Expectation, observation: Observation) -> Verdict:
+    """Compare what must happen with what did: PASS or FAIL, one evidence line per expectation."""
+    lines = []
+    ok = True
+
+    def check(holds: bool, expected: str, seen: str) -> None:
+        nonlocal ok
+        ok = ok and holds
+        lines.append(f"MATCHED    {expected}" if holds else f"EXPECTED   {expected}")
+        if not holds:
+            lines.append(f"UNEXPECTED {seen}")
+
+    seen = _seen(observation)
+    if expectation.accepted:
+        check(observation.stage is None, "loads", seen)
+        if expectation.retval is not None and observation.stage is None:
+            returned = f"returned {observation.retval}"
+            check(observation.retval == expectation.retval, f"returns {expectation.retval}", returned)
+    else:
+        check(observation.stage == expectation.stage, f"refused at {expectation.stage}", seen)
+        if expectation.errno is not None:
+            check(observation.errno == expectation.errno, f"errno {expectation.errno}", seen)
+        position = 0
+        for message in expectation.messages:
+            match = compile_message(message).search(observation.log, position)
+            position = match.end() if match else position
+            check(match is not None, f'"{message}"', f'log: "{telling_line(observation.log)}"')
+        for message in expectation.absent:
+            match = compile_message(message).search(observation.log)
+            check(match is None, f'no "{message}"', f'log: "{match.group() if match else ""}"')
+    if ok:
+        return Verdict(Kind.PASS, seen, tuple(lines))
+    failed = [line.split(None, 1)[1] for line in lines if line.startswith("EXPECTED")]
+    return Verdict(Kind.FAIL, f"expected: {', '.join(failed)}; {seen}", tuple(lines))
+
+
+def _seen(observation: Observation) -> str:
+    """Say in one line what happened."""
+    if observation.stage is None:
+        ran = "" if observation.retval is None else f", returned {observation.retval}"
+        return f"loaded{ran}"
+    words = telling_line(observation.log) or observation.detail
+    return f"refused at {observation.stage}: {observation.errno}{' ' + words if words else ''}"
+
+
+def telling_line(log: str) -> str:
+    """Return the line of a verifier log that says why; "" for an empty log.
+
+    It is the last one that is no statistics. From 7.3 on, an explanation of many lines follows it.
+    """
+    lines = [line.strip() for line in log.split("Verification failed:")[0].splitlines()]
+    noise = ("processed ", "verification time", "stack depth", "max_states", "insns (limit", "=====")
+    telling = [line for line in lines if line and not line.startswith(noise)]
+    return telling[-1] if telling else ""
+
+
+def _first(text: str) -> str:
+    """Return the first line of a compiler's or loader's words that reports an error."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")

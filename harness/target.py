@@ -1,0 +1,248 @@
+"""A target takes sessions: one process of the agent on a real kernel, asked call by call.
+
+`Qemu` gives every session a guest of its own, restored in a fraction of a second; `Vagrant` and
+`Local` talk to one machine. A session that is lost says why (`GuestLost`), and the next one works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol
+
+from harness import build, image, kernel, qemu, splat
+from harness.errors import SetupError
+
+Json = Dict[str, Any]
+Progress = Callable[[str], None]
+
+CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
+_DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
+_CONSOLE_LINES = 60
+
+
+class KernelRefusal(Exception):
+    """A call was answered by an errno, or a load refused at a stage; the facts as the guest saw them."""
+
+    def __init__(self, facts: Json) -> None:
+        super().__init__(facts["message"])
+        self.errno: Optional[str] = facts["errno"]
+        self.stage: Optional[str] = facts.get("stage")
+        self.log: str = facts.get("log", "")
+
+
+class AgentError(Exception):
+    """The agent itself failed: a defect of the harness; the message is its traceback."""
+
+
+class GuestLost(Exception):
+    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console."""
+
+    def __init__(self, reason: str, crashed: bool, console: str) -> None:
+        super().__init__(reason)
+        self.crashed = crashed
+        self.console = console
+
+
+class _Gone(Exception):
+    """The stream ended, or (`timed_out`) nothing came in time."""
+
+    def __init__(self, timed_out: bool) -> None:
+        super().__init__("no answer in time" if timed_out else "the stream ended")
+        self.timed_out = timed_out
+
+
+class Stream:
+    """JSON lines over a pair of file descriptors, with a time limit on each."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader, self._writer = reader, writer
+        self._rest = b""
+
+    def send(self, line: Json) -> None:
+        """Send one line. Raises _Gone when the other side is not there."""
+        data = memoryview(json.dumps(line).encode() + b"\n")
+        try:
+            while data:
+                data = data[os.write(self._writer, data) :]
+        except (BrokenPipeError, ConnectionResetError):
+            raise _Gone(timed_out=False) from None
+
+    def receive(self, seconds: float) -> Json:
+        """Return the next line. Raises _Gone after so many seconds without one, or at the end."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
+                raise _Gone(timed_out=True)
+            try:
+                data = os.read(self._reader, 1 << 20)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise _Gone(timed_out=False)
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer: Json = json.loads(line)
+        return answer
+
+
+class Session:
+    """One process of the agent."""
+
+    def __init__(self, stream: Stream, lost: Callable[[bool], GuestLost], boot: Json) -> None:
+        self._stream, self._lost = stream, lost
+        self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
+        try:
+            stream.send({"session": {"now": time.time()}})
+            answer = stream.receive(CALL_SECONDS)
+        except _Gone as gone:
+            raise lost(gone.timed_out) from None
+        if answer != {"session": "open"}:
+            raise AgentError(f"the agent answered {answer} when asked for a session")
+
+    def call(
+        self,
+        name: str,
+        on_event: Callable[[Json], None] = lambda event: None,
+        limit: float = CALL_SECONDS,
+        **arguments: Any,
+    ) -> Any:
+        """Make one call of harness/guest/session.py and return its value.
+
+        `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
+        """
+        try:
+            self._stream.send({"call": name, "with": arguments})
+            while True:
+                answer = self._stream.receive(limit)
+                if "return" in answer:
+                    return answer["return"]
+                if "raise" in answer:
+                    if answer["raise"]["kind"] == "agent":
+                        raise AgentError(answer["raise"]["message"])
+                    raise KernelRefusal(answer["raise"])
+                if "closed" in answer:
+                    raise AgentError(f"the agent's process ended with status {answer['closed']}")
+                on_event(answer)
+        except _Gone as gone:
+            raise self._lost(gone.timed_out) from None
+
+    def close(self) -> None:
+        """End the agent's process."""
+        try:
+            self._stream.send({"close": True})
+            while "closed" not in self._stream.receive(CALL_SECONDS):
+                pass
+        except _Gone as gone:
+            raise self._lost(gone.timed_out) from None
+
+
+class Target(Protocol):
+    """What takes sessions."""
+
+    name: str
+    cpus: int
+
+    def session(self) -> "Any":
+        """Return a context manager that gives a Session."""
+
+    def describe(self) -> Json:
+        """Return what results say about the target: accelerator, versions, command."""
+
+    def headers(self) -> Path:
+        """Return the directory of uapi and libbpf headers to compile against."""
+
+    def close(self) -> None:
+        """Let go of everything that was started."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose."""
+
+    target: str
+    kernel: str = kernel.DEFAULT
+    cpus: int = 4
+    memory_mib: int = 1024
+    append: str = ""
+
+
+def why_lost(timed_out: bool, exit_reason: str, console: str) -> GuestLost:
+    """Tell from what is left of a guest why it is gone.
+
+    A console that shows a splat convicts the kernel; so does a guest that stopped answering, or
+    that rebooted by itself. A QEMU that was killed from outside is nobody's crash.
+    """
+    tail = "\n".join(console.splitlines()[-_CONSOLE_LINES:])
+    found = splat.find(console.splitlines())
+    if found is not None:
+        hang = " (it had stopped answering)" if timed_out else ""
+        return GuestLost(f"{found[0]}: {found[1]}{hang}", crashed=True, console=tail)
+    if timed_out:
+        return GuestLost("the guest stopped answering and left no word", crashed=True, console=tail)
+    if "signal" in exit_reason:
+        return GuestLost(f"the guest was killed from outside ({exit_reason})", False, tail)
+    return GuestLost(f"the guest is gone ({exit_reason})", crashed=True, console=tail)
+
+
+class Qemu:
+    """Guests on this machine, a fresh one for every session."""
+
+    name = "qemu"
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.cpus = settings.cpus
+        self._settings, self._progress = settings, progress
+        self._image = image.ensure(progress)
+        self._kernel = kernel.fetch(settings.kernel, progress)
+        self._description: Json = {}
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Restore a guest and give a session in it."""
+        with qemu.start(
+            self._kernel,
+            self._image,
+            agent=build.agent(),
+            cpus=self.cpus,
+            memory_mib=self._settings.memory_mib,
+            append=self._settings.append,
+            progress=self._progress,
+        ) as guest:
+            self._description = {
+                "accelerator": guest.accelerator,
+                "command": guest.command,
+                "image": self._image.versions,
+                "kernel_package": self._kernel.package_version,
+            }
+
+            def lost(timed_out: bool) -> GuestLost:
+                if timed_out and guest.alive():
+                    guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
+                guest.wait(_DYING_SECONDS)
+                return why_lost(timed_out, guest.exit_reason() or "", guest.console())
+
+            fd = guest.channel.fileno()
+            yield Session(Stream(fd, fd), lost, guest.boot)
+            # The guest is thrown away as it is: nothing in it needs to be ended in order.
+
+    def describe(self) -> Json:
+        """See Target."""
+        return self._description
+
+    def headers(self) -> Path:
+        """See Target."""
+        return self._image.include
+
+    def close(self) -> None:
+        """See Target."""
