@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One C source, two loaders; and the words in which a program says what must happen to it.
+ *
+ * 1. Annotations
+ * --------------
+ * They stand between SEC() and the function and expand to nothing, so that they cannot change the
+ * object under test. harness/scenario.py reads them from the text. The words are those of the
+ * kernel's own BPF selftests where those have one.
+ *
+ *   __rule("...")          the rule this case belongs to, in words: a row of the rule table
+ *   __description("...")   one line for people, when the function's name does not say it
+ *   __twin(program)        the legal twin of a refused program: the same code but for the one thing
+ *                          that breaks the rule. If the twin is refused as well, the refusal proves
+ *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __failure.
+ *   __loader(libbpf)       only this loader can express the case (the comment above says why)
+ *   __success              it must load; with __retval it must also run
+ *   __failure              it must be refused, as the next three say; at least __msg or __errno
+ *   __stage(prog_load)     where: btf_load, map_create, prog_load (the default) or attach
+ *   __errno(EINVAL)        with this errno
+ *   __msg("text")          the verifier log holds this text, literally; {{...}} holds a regular
+ *                          expression. Several must appear in this order.
+ *   __not_msg("text")      the verifier log does not hold this text
+ *   __retval(0)            BPF_PROG_TEST_RUN on one packet returns this
+ *   __kernel(">=6.9")      starts a clause that holds for these kernels only. What stands before
+ *                          the first __kernel holds for all clauses. Exactly one clause may match
+ *                          a kernel; when none does the case is skipped there.
+ *   __user(nobody)         load it as uid 65534 without any capability
+ *   __known_bug("commit", "<7.0")
+ *                          these kernels are known to break the rule; the commit mends it
+ *
+ * 2. Objects
+ * ----------
+ * The programs of a file share one object (libbpf) or module (bcc). What stands inside
+ * "#if UNIT(name)" ... "#endif" is an object of its own: needed where a map or its BTF cannot be
+ * created, because that would take every other program of the object with it.
+ *
+ * 3. Two loaders
+ * --------------
+ * libbpf gets an object from clang. bcc gets this text after "clang -E -DLOADER_BCC", because bcc
+ * rewrites map calls in the source before the preprocessor runs and refuses those it finds inside a
+ * macro. No other header may be included: bcc brings its own, and the guest's would differ.
+ */
+#ifndef SPINLOCK_H
+#define SPINLOCK_H
+
+#define __rule(name)
+#define __description(text)
+#define __twin(program)
+#define __loader(name)
+#define __success
+#define __failure
+#define __stage(name)
+#define __errno(name)
+#define __msg(text)
+#define __not_msg(text)
+#define __retval(value)
+#define __kernel(range)
+#define __user(name)
+#define __known_bug(commit, range)
+
+#define UNIT(name) UNIT_##name
+
+#ifdef LOADER_BCC
+
+#define SEC(name)
+
+/* bcc knows a map type by a word of its own. */
+#define BCC_HASH "hash"
+#define BCC_ARRAY "array"
+#define BCC_PERCPU_HASH "percpu_hash"
+#define BCC_PERCPU_ARRAY "percpu_array"
+#define BCC_LRU_HASH "lru_hash"
+#define BCC_LRU_PERCPU_HASH "lru_percpu_hash"
+#define BCC_LPM_TRIE "lpm_trie"
+#define BCC_PROG_ARRAY "prog"
+#define MAP(kind, name, key, value, entries) BPF_TABLE(BCC_##kind, key, value, name, entries);
+#define MAP_FLAGS(kind, name, key, value, entries, flags) \
+	BPF_F_TABLE(BCC_##kind, key, value, name, entries, flags);
+
+#define map_lookup(map, key) map.lookup(key)
+#define map_update(map, key, value) map.update(key, value)
+#define map_delete(map, key) map.delete(key)
+#define map_tail_call(ctx, map, index) map.call(ctx, index)
+
+#else
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+char _license[] SEC("license") = "GPL";
+
+#define MAP_FLAGS(kind, name, key_type, value_type, entries, flags) \
+	struct {                                                    \
+		__uint(type, BPF_MAP_TYPE_##kind);                  \
+		__uint(max_entries, entries);                       \
+		__uint(map_flags, flags);                           \
+		__type(key, key_type);                              \
+		__type(value, value_type);                          \
+	} name SEC(".maps");
+#define MAP(kind, name, key_type, value_type, entries) \
+	MAP_FLAGS(kind, name, key_type, value_type, entries, 0)
+
+#define map_lookup(map, key) bpf_map_lookup_elem(&map, key)
+#define map_update(map, key, value) bpf_map_update_elem(&map, key, value, BPF_ANY)
+#define map_delete(map, key) bpf_map_delete_elem(&map, key)
+#define map_tail_call(ctx, map, index) bpf_tail_call(ctx, &map, index)
+
+/* The classic packet loads; bcc declares the same. */
+unsigned long long load_byte(void *skb, unsigned long long offset) asm("llvm.bpf.load.byte");
+
+#endif
+
+/* What most programs protect: a counter beside its lock. */
+struct counter {
+	struct bpf_spin_lock lock;
+	__u32 value;
+};
+
+#endif
