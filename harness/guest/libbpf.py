@@ -131,7 +131,6 @@ _update_batch = _function("bpf_map_update_batch", _INT, _INT, _CHARP, _CHARP, _V
 messages: List[str] = []  # what libbpf had to say since the list was last cleared
 
 
-@_PRINT
 def _collect(level: int, template: bytes, arguments: int) -> int:
     if level == 0:  # warnings; on x86-64 a va_list is passed as a pointer, so this may format it
         text = ct.create_string_buffer(2048)
@@ -140,9 +139,12 @@ def _collect(level: int, template: bytes, arguments: int) -> int:
     return 0
 
 
+_handler = _PRINT(_collect)  # must live as long as libbpf may call it
+
+
 def capture_messages() -> None:
     """Collect libbpf's warnings in `messages`. Every BPF() of bcc undoes this: call it again."""
-    _set_print(_collect)
+    _set_print(_handler)
     messages.clear()
 
 
@@ -306,6 +308,8 @@ class Map:
             try:
                 self.delete(key)
             except OSError as error:
+                if error.errno == errno.ENOENT:  # an array of programs names its empty slots, too
+                    continue
                 if error.errno != errno.EINVAL:  # elements of an array cannot be deleted
                     raise
                 self.update(key, bytes(self.value_size))
