@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The four bytes of the lock are the kernel's: a program may neither load nor store them, nor let a
+ * helper do so. commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1).
+ *
+ * Each legal case does to the bytes beside the lock what the refused one does to the lock.
+ */
+#include "spinlock.h"
+
+struct record {
+	__u64 before;
+	struct bpf_spin_lock lock;
+	__u32 after;
+	__u64 more;
+};
+
+MAP(ARRAY, records, __u32, struct record, 1)
+MAP(HASH, by_word, __u32, __u32, 4)
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)
+int read_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return *(volatile __u32 *)&r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(read_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int read_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return *(volatile __u32 *)&r->lock;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(read_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__description("a load of the member that struct bpf_spin_lock declares")
+int read_member_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return r->lock.val;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(7)
+int write_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	*(volatile __u32 *)&r->after = 7;
+	return r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(write_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int write_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	*(volatile __u32 *)&r->lock = 7;
+	return r->after;
+}
+
+/* Who holds the lock does not matter: it is no more its owner's than anybody else's. */
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(7)
+int write_beside_held_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_spin_lock(&r->lock);
+	*(volatile __u32 *)&r->after = 7;
+	bpf_spin_unlock(&r->lock);
+	return r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(write_beside_held_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int write_held_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_spin_lock(&r->lock);
+	*(volatile __u32 *)&r->lock = 7;
+	bpf_spin_unlock(&r->lock);
+	return r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)
+int read_first_byte_after_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return ((volatile unsigned char *)&r->lock)[4];
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(read_first_byte_after_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int read_last_byte_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return ((volatile unsigned char *)&r->lock)[3];
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(1)
+int write_last_byte_before_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	((volatile unsigned char *)&r->before)[7] = 1;
+	return r->before >> 56;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(write_last_byte_before_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int write_first_byte_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	((volatile unsigned char *)&r->before)[8] = 1;
+	return r->before >> 56;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(7)
+int write_eight_bytes_before_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	*(volatile __u64 *)&r->before = 7;
+	return r->before;
+}
+
+/* Four of the eight bytes are the lock. */
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(write_eight_bytes_before_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int write_eight_bytes_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	*(volatile __u64 *)&r->lock = 7;
+	return r->before;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(1)
+int atomic_add_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	__sync_fetch_and_add(&r->after, 1);
+	return r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(atomic_add_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int atomic_add_to_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	__sync_fetch_and_add((__u32 *)&r->lock, 1);
+	return r->after;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(1)
+int atomic_add_eight_bytes_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	__sync_fetch_and_add(&r->more, 1);
+	return r->more;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(atomic_add_eight_bytes_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int atomic_add_eight_bytes_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	__sync_fetch_and_add((__u64 *)&r->lock, 1);
+	return r->more;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)
+int clear_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	__builtin_memset(&r->more, 0, sizeof(r->more));
+	barrier();
+	return r->more;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(clear_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int clear_whole_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	__builtin_memset(r, 0, sizeof(*r));
+	barrier();
+	return r->more;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)
+int copy_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	volatile __u64 copy;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	copy = r->more;
+	return copy;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(copy_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int copy_whole_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	volatile struct record copy;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	copy = *r;
+	return copy.more;
+}
+
+/* The verifier refuses a range of offsets when the lock lies anywhere in it. */
+SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(1)
+int variable_offset_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 7;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	((volatile unsigned char *)&r->before)[offset] = 1;
+	return r->before;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores")
+__twin(variable_offset_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int variable_offset_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 15;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	((volatile unsigned char *)&r->before)[offset] = 1;
+	return r->before;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int update_value_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, &key, &r->after);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(update_value_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int lock_as_update_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, &key, (__u32 *)&r->lock);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int update_value_from_stack(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct record copy = {};
+
+	if (!r)
+		return -1;
+	return map_update(records, &key, &copy);
+}
+
+/* What a helper would leave out when it copies is not the verifier's concern. */
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(update_value_from_stack) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int whole_value_as_update_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(records, &key, r);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int lookup_key_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, *word;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	word = map_lookup(by_word, &r->after);
+	return word ? *word : 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(lookup_key_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int lock_as_lookup_key(struct __sk_buff *skb)
+{
+	__u32 key = 0, *word;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	word = map_lookup(by_word, (__u32 *)&r->lock);
+	return word ? *word : 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int load_bytes_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_load_bytes(skb, 0, &r->after, 4);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(load_bytes_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int load_bytes_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_load_bytes(skb, 0, &r->lock, 4);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int store_bytes_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &r->after, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(store_bytes_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int store_bytes_from_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &r->lock, 4, 0);
+}
