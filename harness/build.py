@@ -54,7 +54,9 @@ def clang() -> Path:
     """Return the compiler. Raises SetupError without one that is new enough."""
     found = shutil.which(os.environ.get("CLANG", "clang"))
     if found is None:
-        raise SetupError("There is no clang on this machine; run `make setup` (or install 'clang').")
+        raise SetupError(
+            "There is no clang on this machine; run `make setup` (or install 'clang')."
+        )
     match = re.search(r"version (\d+)", clang_version(found))
     if match and int(match.group(1)) < OLDEST_CLANG:
         raise SetupError(
@@ -71,7 +73,9 @@ def clang_version(command: str) -> str:
     return done.stdout.splitlines()[0] if done.stdout else "unknown"
 
 
-def source(file: Path, unit: str, loader: str, include: Path, defines: Optional[Dict[str, str]] = None) -> Source:
+def source(
+    file: Path, unit: str, loader: str, include: Path, defines: Optional[Dict[str, str]] = None
+) -> Source:
     """Build one unit of a C file for a loader, or take it from the cache.
 
     `include` holds the uapi and libbpf headers of the guest's image, so that every host compiles
@@ -84,7 +88,15 @@ def source(file: Path, unit: str, loader: str, include: Path, defines: Optional[
         # Only spinlock.h is expanded; line markers stay, so that bcc's messages name the C file.
         command = [str(clang()), "-E", "-nostdinc", "-DLOADER_BCC", *options, str(file)]
     else:
-        command = [str(clang()), *_CFLAGS, "-nostdlibinc", f"-isystem{include}", *options, "-c", str(file)]
+        command = [
+            str(clang()),
+            *_CFLAGS,
+            "-nostdlibinc",
+            f"-isystem{include}",
+            *options,
+            "-c",
+            str(file),
+        ]
     cached = paths.cache("build") / f"{_key(command, file)}.{'c' if loader == 'bcc' else 'o'}"
     if cached.exists():
         return Source(file.name, unit, loader, cached.read_bytes(), 0.0)

@@ -78,7 +78,9 @@ def judge(
         return broken
     if observation.stage in _OUTSIDE_THE_KERNEL:
         words = observation.detail or observation.errno or "no reason given"
-        return Verdict(Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,))
+        return Verdict(
+            Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
+        )
     expectation = scenario.expectation(release)
     if expectation is None:
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
@@ -86,7 +88,9 @@ def judge(
     if known is not None:
         if verdict.kind is Kind.FAIL:
             return Verdict(
-                Kind.KNOWN, f"bug on record, mended by {known.commit}: {verdict.reason}", verdict.evidence
+                Kind.KNOWN,
+                f"bug on record, mended by {known.commit}: {verdict.reason}",
+                verdict.evidence,
             )
         return Verdict(
             Kind.FAIL,
@@ -115,7 +119,9 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
         return Verdict(Kind.ERROR, "the kernel log could not be read, so a splat could not be seen")
     found = splat.find(observation.kernel_log)
     if found is not None:
-        return Verdict(Kind.CRASH, f"{found[0]} in the kernel log: {found[1]}", observation.kernel_log)
+        return Verdict(
+            Kind.CRASH, f"{found[0]} in the kernel log: {found[1]}", observation.kernel_log
+        )
     return None
 
 
@@ -136,7 +142,9 @@ def compare(expectation: Expectation, observation: Observation) -> Verdict:
         check(observation.stage is None, "loads", seen)
         if expectation.retval is not None and observation.stage is None:
             returned = f"returned {observation.retval}"
-            check(observation.retval == expectation.retval, f"returns {expectation.retval}", returned)
+            check(
+                observation.retval == expectation.retval, f"returns {expectation.retval}", returned
+            )
     else:
         check(observation.stage == expectation.stage, f"refused at {expectation.stage}", seen)
         if expectation.errno is not None:
@@ -170,7 +178,14 @@ def telling_line(log: str) -> str:
     It is the last one that is no statistics. From 7.3 on, an explanation of many lines follows it.
     """
     lines = [line.strip() for line in log.split("Verification failed:")[0].splitlines()]
-    noise = ("processed ", "verification time", "stack depth", "max_states", "insns (limit", "=====")
+    noise = (
+        "processed ",
+        "verification time",
+        "stack depth",
+        "max_states",
+        "insns (limit",
+        "=====",
+    )
     telling = [line for line in lines if line and not line.startswith(noise)]
     return telling[-1] if telling else ""
 

@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
-import signal
 import subprocess
-import sys
+import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol
+from typing import Any, Callable, ContextManager, Dict, Iterator, Optional, Protocol, Sequence
 
 from harness import build, image, kernel, qemu, splat
 from harness.errors import SetupError
 
 Json = Dict[str, Any]
 Progress = Callable[[str], None]
+
+NAMES = ("qemu", "vagrant", "local")
+DEFAULT_KERNEL = kernel.DEFAULT
 
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
@@ -53,8 +54,8 @@ class GuestLost(Exception):
         self.console = console
 
 
-class _Gone(Exception):
-    """The stream ended, or (`timed_out`) nothing came in time."""
+class Gone(Exception):
+    """Inside this module: the stream ended, or (`timed_out`) nothing came in time."""
 
     def __init__(self, timed_out: bool) -> None:
         super().__init__("no answer in time" if timed_out else "the stream ended")
@@ -69,27 +70,27 @@ class Stream:
         self._rest = b""
 
     def send(self, line: Json) -> None:
-        """Send one line. Raises _Gone when the other side is not there."""
+        """Send one line. Raises Gone when the other side is not there."""
         data = memoryview(json.dumps(line).encode() + b"\n")
         try:
             while data:
                 data = data[os.write(self._writer, data) :]
         except (BrokenPipeError, ConnectionResetError):
-            raise _Gone(timed_out=False) from None
+            raise Gone(timed_out=False) from None
 
     def receive(self, seconds: float) -> Json:
-        """Return the next line. Raises _Gone after so many seconds without one, or at the end."""
+        """Return the next line. Raises Gone after so many seconds without one, or at the end."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._reader], [], [], left)[0]:
-                raise _Gone(timed_out=True)
+                raise Gone(timed_out=True)
             try:
                 data = os.read(self._reader, 1 << 20)
             except ConnectionResetError:
                 data = b""
             if not data:
-                raise _Gone(timed_out=False)
+                raise Gone(timed_out=False)
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         answer: Json = json.loads(line)
@@ -102,17 +103,19 @@ class Session:
     def __init__(self, stream: Stream, lost: Callable[[bool], GuestLost], boot: Json) -> None:
         self._stream, self._lost = stream, lost
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
+        self.disturbed = False  # something went wrong in it: nobody may use this guest again
         try:
             stream.send({"session": {"now": time.time()}})
             answer = stream.receive(CALL_SECONDS)
-        except _Gone as gone:
+        except Gone as gone:
             raise lost(gone.timed_out) from None
         if answer != {"session": "open"}:
             raise AgentError(f"the agent answered {answer} when asked for a session")
 
     def call(
         self,
-        name: str,
+        function: str,
+        /,
         on_event: Callable[[Json], None] = lambda event: None,
         limit: float = CALL_SECONDS,
         **arguments: Any,
@@ -122,7 +125,7 @@ class Session:
         `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
         """
         try:
-            self._stream.send({"call": name, "with": arguments})
+            self._stream.send({"call": function, "with": arguments})
             while True:
                 answer = self._stream.receive(limit)
                 if "return" in answer:
@@ -134,7 +137,7 @@ class Session:
                 if "closed" in answer:
                     raise AgentError(f"the agent's process ended with status {answer['closed']}")
                 on_event(answer)
-        except _Gone as gone:
+        except Gone as gone:
             raise self._lost(gone.timed_out) from None
 
     def close(self) -> None:
@@ -143,7 +146,7 @@ class Session:
             self._stream.send({"close": True})
             while "closed" not in self._stream.receive(CALL_SECONDS):
                 pass
-        except _Gone as gone:
+        except Gone as gone:
             raise self._lost(gone.timed_out) from None
 
 
@@ -153,8 +156,11 @@ class Target(Protocol):
     name: str
     cpus: int
 
-    def session(self) -> "Any":
-        """Return a context manager that gives a Session."""
+    def session(self, warm: bool = False) -> ContextManager["Session"]:
+        """Return a context manager that gives a session.
+
+        `warm` prefers a guest that was used before, where a fresh one would be slower.
+        """
 
     def describe(self) -> Json:
         """Return what results say about the target: accelerator, versions, command."""
@@ -170,14 +176,14 @@ class Target(Protocol):
 class Settings:
     """What the user chose."""
 
-    target: str
-    kernel: str = kernel.DEFAULT
+    target: Optional[str]  # one of NAMES; None: a running Vagrant machine, else qemu
+    kernel: str = DEFAULT_KERNEL
     cpus: int = 4
     memory_mib: int = 1024
     append: str = ""
 
 
-def why_lost(timed_out: bool, exit_reason: str, console: str) -> GuestLost:
+def why_lost(timed_out: bool, exit_reason: Optional[str], console: str) -> GuestLost:
     """Tell from what is left of a guest why it is gone.
 
     A console that shows a splat convicts the kernel; so does a guest that stopped answering, or
@@ -185,18 +191,31 @@ def why_lost(timed_out: bool, exit_reason: str, console: str) -> GuestLost:
     """
     tail = "\n".join(console.splitlines()[-_CONSOLE_LINES:])
     found = splat.find(console.splitlines())
+    exit_reason = exit_reason or "still running"
     if found is not None:
         hang = " (it had stopped answering)" if timed_out else ""
         return GuestLost(f"{found[0]}: {found[1]}{hang}", crashed=True, console=tail)
     if timed_out:
         return GuestLost("the guest stopped answering and left no word", crashed=True, console=tail)
-    if "signal" in exit_reason:
+    if "QEMU was ended by SIG" in exit_reason:
         return GuestLost(f"the guest was killed from outside ({exit_reason})", False, tail)
     return GuestLost(f"the guest is gone ({exit_reason})", crashed=True, console=tail)
 
 
+def open_target(settings: Settings, progress: Progress) -> Target:
+    """Return the target a user chose. Raises SetupError when it is not to be had."""
+    if settings.target == "local":
+        return Local(settings, progress)
+    return Qemu(settings, progress)
+
+
 class Qemu:
-    """Guests on this machine, a fresh one for every session."""
+    """Guests on this machine, fresh ones restored from a saved state.
+
+    A session in a guest that has compiled something with bcc before takes seconds less, because
+    the emulator has LLVM translated by then: such a guest is kept for the next session that says
+    `warm`, until a session in it was lost or disturbed.
+    """
 
     name = "qemu"
 
@@ -205,12 +224,40 @@ class Qemu:
         self._settings, self._progress = settings, progress
         self._image = image.ensure(progress)
         self._kernel = kernel.fetch(settings.kernel, progress)
+        self._kept: Optional[qemu.Guest] = None
         self._description: Json = {}
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Restore a guest and give a session in it."""
-        with qemu.start(
+    def session(self, warm: bool = False) -> Iterator[Session]:
+        """See Target."""
+        guest = self._take(warm)
+
+        def lost(timed_out: bool) -> GuestLost:
+            if timed_out and guest.alive():
+                guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
+            guest.wait(_DYING_SECONDS)
+            return why_lost(timed_out, guest.exit_reason(), guest.console())
+
+        keep = False
+        try:
+            fd = guest.channel.fileno()
+            session = Session(Stream(fd, fd), lost, guest.boot)
+            yield session
+            if warm and not session.disturbed:
+                session.close()
+                guest.boot = {"kind": "kept", "seconds": 0.0}
+                keep = True
+        finally:
+            if keep:
+                self._kept = guest
+            else:
+                guest.close()
+
+    def _take(self, warm: bool) -> qemu.Guest:
+        if warm and self._kept is not None:
+            guest, self._kept = self._kept, None
+            return guest
+        guest = qemu.start(
             self._kernel,
             self._image,
             agent=build.agent(),
@@ -218,23 +265,14 @@ class Qemu:
             memory_mib=self._settings.memory_mib,
             append=self._settings.append,
             progress=self._progress,
-        ) as guest:
-            self._description = {
-                "accelerator": guest.accelerator,
-                "command": guest.command,
-                "image": self._image.versions,
-                "kernel_package": self._kernel.package_version,
-            }
-
-            def lost(timed_out: bool) -> GuestLost:
-                if timed_out and guest.alive():
-                    guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
-                guest.wait(_DYING_SECONDS)
-                return why_lost(timed_out, guest.exit_reason() or "", guest.console())
-
-            fd = guest.channel.fileno()
-            yield Session(Stream(fd, fd), lost, guest.boot)
-            # The guest is thrown away as it is: nothing in it needs to be ended in order.
+        )
+        self._description = {
+            "accelerator": guest.accelerator,
+            "command": guest.command,
+            "image": self._image.versions,
+            "kernel_package": self._kernel.package_version,
+        }
+        return guest
 
     def describe(self) -> Json:
         """See Target."""
@@ -246,3 +284,75 @@ class Qemu:
 
     def close(self) -> None:
         """See Target."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+
+class Local:
+    """This machine's own running kernel. Only on request: it loads experimental BPF right here."""
+
+    name = "local"
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        if os.geteuid() != 0:
+            raise SetupError("--target local loads BPF into the running kernel: run it as root.")
+        if not Path("/usr/include/bpf/bpf_helpers.h").exists():
+            raise SetupError(
+                "--target local compiles against libbpf's headers: install libbpf-dev."
+            )
+        self.cpus = min(settings.cpus, len(os.sched_getaffinity(0)))
+        progress("local: loading BPF programs into THIS machine's kernel")
+
+    @contextmanager
+    def session(self, warm: bool = False) -> Iterator[Session]:
+        """See Target."""
+        # Debian's bcc module belongs to the system's Python.
+        with piped(["/usr/bin/python3", str(build.agent()), "serve"]) as session:
+            yield session
+
+    def describe(self) -> Json:
+        """See Target."""
+        return {"accelerator": "none"}
+
+    def headers(self) -> Path:
+        """See Target."""
+        return Path("/usr/include")
+
+    def close(self) -> None:
+        """See Target."""
+
+
+@contextmanager
+def piped(
+    command: Sequence[str], describe_loss: Optional[Callable[[bool], GuestLost]] = None
+) -> Iterator[Session]:
+    """Give a session with an agent that a command starts on its standard input and output."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as messages:
+        agent = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages
+        )
+        assert agent.stdin is not None and agent.stdout is not None
+
+        def lost(timed_out: bool) -> GuestLost:
+            if describe_loss is not None:
+                return describe_loss(timed_out)
+            messages.seek(0)
+            text = messages.read().decode(errors="replace")
+            how = "does not answer" if timed_out else "ended"
+            return GuestLost(f"the agent {how}: {text.strip()[-300:]}", crashed=False, console=text)
+
+        try:
+            stream = Stream(agent.stdout.fileno(), agent.stdin.fileno())
+            try:
+                stream.receive(CALL_SECONDS)  # its hello
+            except Gone as gone:
+                raise lost(gone.timed_out) from None
+            boot = {"kind": "running", "seconds": round(time.monotonic() - started, 3)}
+            yield Session(stream, lost, boot)
+        finally:
+            agent.kill()
+            agent.wait()
+            agent.stdin.close()
+            agent.stdout.close()

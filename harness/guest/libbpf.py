@@ -324,9 +324,7 @@ class Object:
     def __init__(self, data: bytes, programs: Optional[List[str]] = None) -> None:
         self._data = data  # libbpf reads from it
         self._object = _pointer(_open_mem(data, len(data), None))
-        self._programs = {
-            _program_name(p).decode(): p for p in self._each(_next_program)
-        }
+        self._programs = {_program_name(p).decode(): p for p in self._each(_next_program)}
         self._maps = {_map_name(m).decode(): m for m in self._each(_next_map)}
         for name, pointer in self._programs.items():
             _check(_set_autoload(pointer, programs is None or name in programs))
@@ -376,9 +374,7 @@ class Object:
             if inner:
                 opts.inner_map_fd = self._create(inner, "inner", btf_fd)
             return _check(
-                _map_create(
-                    kind, name[:15].encode(), key_size, value_size, entries, ct.byref(opts)
-                )
+                _map_create(kind, name[:15].encode(), key_size, value_size, entries, ct.byref(opts))
             )
         finally:
             if opts.inner_map_fd:

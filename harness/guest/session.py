@@ -18,7 +18,12 @@ from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
 
 Json = Dict[str, Any]
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
-_WITHOUT_PACKET = (17, libbpf.PROG_TYPE_TRACING, libbpf.PROG_TYPE_SYSCALL, libbpf.PROG_TYPE_SK_LOOKUP)
+_WITHOUT_PACKET = (
+    17,
+    libbpf.PROG_TYPE_TRACING,
+    libbpf.PROG_TYPE_SYSCALL,
+    libbpf.PROG_TYPE_SK_LOOKUP,
+)
 
 
 class Session:

@@ -1,0 +1,257 @@
+"""The `spinlock` command: a thin front of pytest, and what a VM needs around it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import pytest
+from rich.console import Console
+
+from harness import build, image, kernel, qemu, results, scenario, target
+from harness.errors import SetupError, UsageError
+from harness.plugin import Run, case_name, needs_guest
+
+ROOT = Path(__file__).resolve().parent.parent
+OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
+    3 inconclusive, 4 harness or set-up error."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.action is not run:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        code: int = options.action(options, rest)
+        return code
+    except UsageError as error:
+        print(f"spinlock: {error}", file=sys.stderr)
+        return USAGE
+    except SetupError as error:
+        if error.console:
+            print(error.console.rstrip(), file=sys.stderr)
+        print(f"spinlock: {error}", file=sys.stderr)
+        return SETUP
+    except KeyboardInterrupt:
+        print("spinlock: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spinlock",
+        description="Test bpf_spin_lock on a real kernel in a VM.",
+        epilog="exit codes: 0 all passed, 1 failed or crashed, 2 usage, 3 inconclusive, 4 set-up error",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    command("doctor", doctor, "Say what this machine has and lacks, and how to mend it.")
+    listing = command("list", list_cases, "List the scenarios, by rule. Needs no VM.")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    running = command(
+        "run", run, "Run scenarios: all, or those named. Any option of pytest may follow."
+    )
+    running.add_argument("names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)")
+    running.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
+    shell_command = command("shell", shell, "A root shell in a fresh guest; it is gone when you leave.")
+    shell_command.add_argument("--kernel", default=target.DEFAULT_KERNEL)
+    shell_command.add_argument("--cpus", type=int, default=4)
+    shell_command.add_argument("words", nargs="*", metavar="COMMAND", help="run this and leave")
+    images = command("image", image_command, "Build or remove the guest's userland and kernel.")
+    images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
+    return parser
+
+
+# -- run and list ------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace, rest: List[str]) -> int:
+    """Run scenarios through pytest; map their verdicts to the exit code."""
+    arguments = [*_common(), *_tests(), *rest]
+    for name in options.names:
+        arguments += ["--scenario", name]
+    if options.j > 1:
+        arguments += ["-n", str(options.j), "--dist", "loadgroup"]
+    keep = _Keep()
+    code = int(pytest.main(arguments, plugins=[keep]))
+    if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and keep.run is not None:
+        return results.exit_code(keep.run.results)
+    return {
+        pytest.ExitCode.INTERRUPTED: 130,
+        pytest.ExitCode.USAGE_ERROR: USAGE,
+    }.get(pytest.ExitCode(code), SETUP)
+
+
+def list_cases(options: argparse.Namespace, rest: List[str]) -> int:
+    """Print every case with its rule."""
+    keep = _Keep(collect_only=True)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        saved, sys.stdout = sys.stdout, nowhere
+        try:
+            code = pytest.main([*_common(), *_tests(), "--collect-only", "-q", "--loader", "all"], plugins=[keep])
+        finally:
+            sys.stdout = saved
+    if code != pytest.ExitCode.OK:
+        raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
+    cases: Dict[str, Dict[str, Any]] = {}
+    for item in keep.items:
+        row = cases.setdefault(case_name(item), _row(item))
+        row["loaders"].append(getattr(item, "callspec").params["loader"])
+    if options.json:
+        print(json.dumps(list(cases.values()), indent=1))
+        return OK
+    console = Console(highlight=False)
+    rules: Dict[str, List[Dict[str, Any]]] = {}
+    for row in cases.values():
+        rules.setdefault(row["rule"], []).append(row)
+    width = max(len(name) for name in cases) + 4
+    for rule, rows in rules.items():
+        console.print(rule, style="bold")
+        for row in rows:
+            console.print(f"  {row['name']:<{width}}{'+'.join(row['loaders']):<14}{row['where']}", soft_wrap=True)
+    console.print(f"{len(cases)} scenarios, {len(rules)} rules")
+    return OK
+
+
+def _row(item: pytest.Item) -> Dict[str, Any]:
+    params = getattr(item, "callspec").params
+    case = params.get("scenario")
+    path, line = (case.file, case.line) if case else (item.path, (item.location[1] or 0) + 1)
+    return {
+        "name": case_name(item),
+        "rule": case.rule if case else getattr(getattr(item, "module"), "RULE"),
+        "description": case.description if case else (getattr(item, "obj").__doc__ or "").split("\n")[0],
+        "where": f"{path.parent.name}/{path.name}:{line}",
+        "loaders": [],
+    }
+
+
+class _Keep:
+    """Keeps what a pytest run leaves in memory."""
+
+    def __init__(self, collect_only: bool = False) -> None:
+        self.run: Optional[Run] = None
+        self.items: List[pytest.Item] = []
+        self._collect_only = collect_only
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember the run's plugin and its cases."""
+        plugin = session.config.pluginmanager.get_plugin("spinlock-run")
+        self.run = plugin if isinstance(plugin, Run) else None
+        self.items = [item for item in session.items if needs_guest(item)]
+
+
+def _common() -> List[str]:
+    return ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
+
+
+def _tests() -> List[str]:
+    return [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
+
+
+# -- doctor, shell, image ------------------------------------------------------------------------------
+
+
+def doctor(options: argparse.Namespace, rest: List[str]) -> int:
+    """Print each need with ok or missing and what to do."""
+    console = Console(highlight=False)
+    worst = OK
+
+    def line(what: str, state: str, detail: str) -> None:
+        style = {"ok": "green", "missing": "red", "note": "yellow"}[state]
+        console.print(f"[{style}]{state:<8}[/]{what:<16}{detail}", soft_wrap=True)
+
+    def need(what: str, check: Any) -> None:
+        nonlocal worst
+        try:
+            line(what, "ok", str(check()))
+        except (SetupError, UsageError) as error:
+            worst = SETUP
+            line(what, "missing", str(error))
+
+    need("clang", lambda: build.clang_version(str(build.clang())))
+    need("qemu", qemu.version)
+    found_image = image.cached()
+    if found_image is None:
+        line("image", "note", "not built yet; `make image` or the first run builds it")
+    else:
+        line("image", "ok", ", ".join(f"{k} {v}" for k, v in found_image.versions.items()))
+    found_kernel = kernel.cached(target.DEFAULT_KERNEL)
+    if found_kernel is None:
+        line("kernel", "note", f"{target.DEFAULT_KERNEL} is not fetched yet; the first run does it")
+    else:
+        headers = "with" if found_kernel.headers else "without"
+        line("kernel", "ok", f"{found_kernel.release}, {headers} headers for bcc")
+        if worst == OK:
+            accelerator = qemu.accelerator(found_kernel)
+            meaning = "guests run at native speed" if accelerator == "kvm" else "KVM does not boot this kernel here; emulation works, slower"
+            line("accelerator", "ok" if accelerator == "kvm" else "note", f"{accelerator}: {meaning}")
+    for tool, package in (("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools")):
+        if found_image is None or found_kernel is None:
+            need(tool, lambda tool=tool, package=package: _tool(tool, package))
+    vagrant = shutil.which("vagrant")
+    line("vagrant", "ok" if vagrant else "note", vagrant or "not installed; only `vagrant up` needs it (`make setup-vagrant`)")
+    return worst
+
+
+def _tool(name: str, package: str) -> str:
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is None:
+        raise SetupError(f"install the package {package}, or run `make setup`.")
+    return found
+
+
+def shell(options: argparse.Namespace, rest: List[str]) -> int:
+    """Give a root shell in a fresh guest, or run one command in it."""
+    settings = target.Settings("qemu", options.kernel, options.cpus)
+    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
+    guests = target.open_target(settings, progress)
+    with guests.session() as session:
+        if options.words:
+            done = session.call("command", arguments=options.words)
+            sys.stdout.write(done["stdout"])
+            sys.stderr.write(done["stderr"])
+            status: int = done["status"]
+            return status
+        return session.interact(["/bin/bash", "-l"])
+
+
+def image_command(options: argparse.Namespace, rest: List[str]) -> int:
+    """Build, remove or show the guest's userland and the default kernel."""
+    if options.what == "remove":
+        return _remove()
+    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
+    if options.what == "build":
+        image.ensure(progress)
+        kernel.fetch(target.DEFAULT_KERNEL, progress)
+    found, booted = image.cached(), kernel.cached(target.DEFAULT_KERNEL)
+    if found is None or booted is None:
+        print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)
+        return SETUP
+    for name, path in (("userland", found.root), ("kernel", booted.vmlinux), ("modules", booted.modules)):
+        print(f"{name:<10}{path}  {path.stat().st_blocks * 512 >> 20} MiB")
+    return OK
+
+
+def _remove() -> int:
+    from harness import paths
+
+    for name in ("image", "kernels", "guests", "apt", "build", "agent", "probe"):
+        shutil.rmtree(paths.cache(name), ignore_errors=True)
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

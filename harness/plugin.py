@@ -1,0 +1,507 @@
+"""The pytest plugin: options, parametrisation, fixtures, and a result for every case.
+
+A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets
+a session on the kernel under test. Both end in a Verdict, which becomes pytest's outcome and a line
+of results.jsonl.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Tuple
+
+import pytest
+from packaging.version import Version
+
+from harness import build, judge, report, results, scenario, target, verify
+from harness.errors import SetupError, UsageError
+from harness.judge import Kind, Observation, Verdict
+from harness.results import Result, ResultLog
+from harness.scenario import Scenario
+from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
+
+RUNTIME_RULE = "Run-time behaviour"
+
+
+class Judged(Exception):
+    """A verdict other than PASS; carries the text pytest shows."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options that `spinlock run` shares."""
+    group = parser.getgroup("spinlock", "bpf_spin_lock on a real kernel")
+    group.addoption(
+        "--target",
+        choices=target.NAMES,
+        help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
+    )
+    group.addoption(
+        "--kernel", default=target.DEFAULT_KERNEL, help="kernel by name (default: %(default)s)"
+    )
+    group.addoption(
+        "--loader",
+        choices=(*scenario.LOADERS, "all"),
+        help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
+    )
+    group.addoption("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    group.addoption(
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run only this case; repeatable",
+    )
+    group.addoption("--append", default="", help="more words for the guest kernel's command line")
+    group.addoption(
+        "--results",
+        metavar="DIR",
+        help="where results go (default: results/<time>, linked as results/latest)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up the run's state."""
+    if config.option.cpus < 1:
+        raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
+    config.pluginmanager.register(Run(config), "spinlock-run")
+
+
+def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
+    """Return the loaders a case is run through, given --loader and those that can express it."""
+    if option is None:
+        return ["bcc" if "bcc" in able else able[0]]
+    if option == "all":
+        return [loader for loader in scenario.LOADERS if loader in able]
+    return [option] if option in able else []
+
+
+class Run:
+    """One pytest run: its scenarios, its target once needed, its results."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.results: List[Result] = []
+        self._log: Optional[ResultLog] = None
+        self._target: Optional[Target] = None
+        self._verifier: Optional[verify.Verifier] = None
+        self._failed_setup: Optional[SetupError] = None
+        self._items: List[pytest.Item] = []
+        self._files: Optional[List[scenario.SourceFile]] = None
+
+    # -- collection ---------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> List[scenario.SourceFile]:
+        """The C files, read once."""
+        if self._files is None:
+            try:
+                self._files = scenario.read_directory(build.PROGRAMS)
+            except UsageError as error:
+                raise pytest.UsageError(str(error)) from None
+        return self._files
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each test that asks for a scenario or a guest its loaders."""
+        option = self.config.option.loader
+        if "scenario" in metafunc.fixturenames:
+            cases = [
+                pytest.param(case, loader, id=f"{case.name}-{loader}")
+                for file in self.files
+                for case in file.scenarios
+                for loader in loaders_for(option, case.loaders)
+            ]
+            metafunc.parametrize("scenario,loader", cases)
+        elif "guest" in metafunc.fixturenames:
+            metafunc.parametrize("loader", loaders_for(option, scenario.LOADERS))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
+        """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
+        names = self.config.option.scenario
+        if names:
+            known = sorted({case_name(item) for item in items if needs_guest(item)})
+            for name in names:
+                if name not in known:
+                    hint = scenario.nearest(name, known)
+                    raise pytest.UsageError(
+                        f"There is no scenario '{name}'"
+                        + (
+                            f" for --loader {self.config.option.loader}"
+                            if self.config.option.loader
+                            else ""
+                        )
+                        + f"{hint or ''}. `spinlock list` shows them all."
+                    )
+            kept = [i for i in items if needs_guest(i) and case_name(i) in names]
+            self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
+            items[:] = kept
+        for item in items:
+            if needs_guest(item):
+                item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Say at once, before any test runs, when there is no kernel to run them on."""
+        self._items = [item for item in session.items if needs_guest(item)]
+        if self._items and not self.config.option.collectonly and not _has_workers(self.config):
+            try:
+                build.clang()
+                self.target  # noqa: B018  (starts it)
+            except (SetupError, UsageError) as error:
+                raise pytest.UsageError(str(error)) from None
+
+    # -- the target ---------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target:
+        """The target, opened when it is first needed. Raises SetupError, the same one every time."""
+        if self._failed_setup is not None:
+            raise self._failed_setup
+        if self._target is None:
+            option = self.config.option
+            try:
+                self._target = target.open_target(
+                    Settings(option.target, option.kernel, option.cpus, append=option.append),
+                    self._progress,
+                )
+            except SetupError as error:
+                self._failed_setup = error
+                raise
+        return self._target
+
+    @property
+    def verifier(self) -> verify.Verifier:
+        """What observes scenarios."""
+        if self._verifier is None:
+            cases = [case for file in self.files for case in file.scenarios]
+            self._verifier = verify.Verifier(self.target, cases)
+        return self._verifier
+
+    def together(self, loader: str, file: Path) -> List[Scenario]:
+        """Return the selected scenarios that share a request."""
+        calls = [
+            getattr(item, "callspec").params for item in self._items if hasattr(item, "callspec")
+        ]
+        return [
+            params["scenario"]
+            for params in calls
+            if "scenario" in params
+            and params["loader"] == loader
+            and params["scenario"].file == file
+        ]
+
+    def _progress(self, message: str) -> None:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"spinlock: {message}")
+        else:
+            print(f"spinlock: {message}", file=sys.stderr)
+
+    # -- running ------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, None]:
+        """Turn what a test with a guest did into a verdict, and the verdict into an outcome."""
+        outcome = yield
+        guest = pyfuncitem.funcargs.get("guest")
+        if isinstance(guest, Guest):
+            try:
+                outcome.get_result()
+                error: Optional[BaseException] = None
+            except Exception as raised:  # noqa: B902  every kind of failure becomes a verdict
+                error = raised
+            try:
+                self.finish(pyfuncitem, guest.finish(error))
+            except BaseException as ending:  # noqa: B902  handed to pytest as it is
+                outcome.force_exception(ending)
+            else:
+                outcome.force_result(True)
+
+    def finish(self, item: pytest.Item, result: Result) -> None:
+        """Attach a result to its item and end the test accordingly."""
+        item.stash[RESULT] = result
+        if result.verdict is Kind.PASS:
+            return
+        if result.verdict is Kind.SKIP:
+            pytest.skip(result.reason)
+        if result.verdict is Kind.KNOWN:
+            pytest.xfail(result.reason)
+        raise Judged(report.explain(result))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
+        """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
+        outcome = yield
+        test_report = outcome.get_result()
+        if call.excinfo is not None and call.excinfo.errisinstance((Judged, SetupError)):
+            test_report.longrepr = str(call.excinfo.value)
+        if call.when == "call" and RESULT in item.stash:
+            result = item.stash[RESULT]
+            test_report.spinlock = result.to_json()
+            item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
+            test_report.user_properties = item.user_properties
+        elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
+            if call.excinfo.errisinstance(SetupError):
+                test_report.spinlock = self._not_run(item, str(call.excinfo.value)).to_json()
+
+    def _not_run(self, item: pytest.Item, why: str) -> Result:
+        return Result(case_name(item), _loader(item), "", Kind.ERROR, why, repeat=self.repeat(item))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Store a result the moment it is known; runs in the process that talks to the user."""
+        data = getattr(report, "spinlock", None)
+        if data is not None and not hasattr(self.config, "workerinput"):
+            result = Result.from_json(data)
+            self.results.append(result)
+            if self._log is None:
+                self._log = ResultLog(
+                    results.new_directory(self.config.option.results) / "results.jsonl"
+                )
+            self._log.add(result)
+
+    def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:
+        """Show verdicts instead of pytest's words."""
+        data = getattr(report, "spinlock", None)
+        if data is None:
+            return None
+        kind = Kind(data["verdict"])
+        category = {Kind.PASS: "passed", Kind.SKIP: "skipped", Kind.KNOWN: "xfailed"}.get(
+            kind, "failed"
+        )
+        return category, {"passed": "."}.get(category, kind.value[0]), kind.value
+
+    def pytest_report_header(self) -> str:
+        """Name what is tested."""
+        option = self.config.option
+        return f"spinlock: kernel {option.kernel}, loader {option.loader or 'bcc, else libbpf'}, {option.cpus} CPUs"
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the table of verdicts."""
+        if self.results:
+            width = terminalreporter._tw.fullwidth
+            terminalreporter.section("verdicts")
+            terminalreporter.write_line(
+                report.table(self.results, width, terminalreporter._tw.hasmarkup)
+            )
+            terminalreporter.write_line("")
+            terminalreporter.write_line(report.summary(self.results))
+            if self._log is not None:
+                terminalreporter.write_line(f"results: {self._log.path}")
+
+    def pytest_unconfigure(self) -> None:
+        """Let go of the target and the results."""
+        if self._target is not None:
+            self._target.close()
+        if self._log is not None:
+            self._log.close()
+
+    # -- results ------------------------------------------------------------------------------------
+
+    def repeat(self, item: pytest.Item) -> str:
+        """Return the command that runs just this case again."""
+        option = self.config.option
+        words = ["spinlock run", case_name(item), f"--loader {_loader(item)}"]
+        if option.kernel != target.DEFAULT_KERNEL:
+            words.append(f"--kernel {option.kernel}")
+        if option.cpus != 4:
+            words.append(f"--cpus {option.cpus}")
+        if option.target:
+            words.append(f"--target {option.target}")
+        return " ".join(words)
+
+
+RESULT: pytest.StashKey[Result] = pytest.StashKey()
+
+
+def case_name(item: pytest.Item) -> str:
+    """Return the name by which a case is run: its program's, or its test's with its parameters."""
+    params = dict(getattr(getattr(item, "callspec", None), "params", {}))
+    if "scenario" in params:
+        name: str = params["scenario"].name
+        return name
+    callspec = getattr(item, "callspec", None)
+    words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
+    if callspec is not None:
+        loader = params.get("loader")
+        words += [word for word in callspec.id.split("-") if word != loader]
+    return "_".join(words)
+
+
+def _loader(item: pytest.Item) -> str:
+    loader: str = getattr(item, "callspec").params["loader"]
+    return loader
+
+
+def needs_guest(item: pytest.Item) -> bool:
+    """Tell whether a test runs on the kernel under test."""
+    names = getattr(item, "fixturenames", ())
+    return "scenario" in names or "guest" in names
+
+
+def _group(item: pytest.Item) -> str:
+    params = getattr(item, "callspec").params
+    file = params["scenario"].file.name if "scenario" in params else item.path.name
+    return f"{file}-{params['loader']}"
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    return bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Run:
+    """Return this run's state."""
+    plugin = request.config.pluginmanager.get_plugin("spinlock-run")
+    assert isinstance(plugin, Run)
+    return plugin
+
+
+@pytest.fixture
+def verdict(run: Run, request: pytest.FixtureRequest) -> Any:
+    """Return a function that judges a scenario and ends the test accordingly."""
+
+    def judge_scenario(case: Scenario, loader: str) -> None:
+        judged, seen = run.verifier.judge(case, loader, run.together(loader, case.file))
+        run.finish(
+            request.node,
+            Result(
+                name=case.name,
+                loader=loader,
+                kernel=seen.facts.get("release", ""),
+                verdict=judged.kind,
+                reason=judged.reason,
+                evidence=judged.evidence,
+                rule=case.rule,
+                where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
+                target=run.target.name,
+                observation=_observation(seen.observation),
+                facts={**seen.facts, **run.target.describe()},
+                seconds=seen.seconds,
+                repeat=run.repeat(request.node),
+            ),
+        )
+
+    return judge_scenario
+
+
+def _observation(observation: Observation) -> Dict[str, Any]:
+    data = {name: getattr(observation, name) for name in Observation.__dataclass_fields__}
+    return {name: value for name, value in data.items() if name != "seconds"}
+
+
+class Guest:
+    """A session on the kernel under test, for tests of what programs do when they run."""
+
+    def __init__(self, run: Run, item: pytest.Item, session: Session, loader: str) -> None:
+        self._run, self._item, self._session = run, item, session
+        self._verdict: Optional[Verdict] = None
+        self._evidence: List[str] = []
+        self._failed: List[str] = []
+        self._measurements: Dict[str, Any] = {}
+        self._started = time.monotonic()
+        self.loader = loader
+        self.facts: Dict[str, Any] = session.call("facts")
+        self.release: Version = scenario.kernel_version(self.facts["release"])
+        self.cpus: int = self.facts["cpus"]
+        session.call("begin", name=case_name(item))
+
+    def load(self, file: str, programs: Sequence[str], unit: str = "") -> None:
+        """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
+
+        Raises CompileError, KernelRefusal.
+        """
+        path = build.PROGRAMS / file
+        source_file = next((f for f in self._run.files if f.path == path), None)
+        if source_file is None:
+            raise UsageError(f"There is no bpf_progs/{file}.")
+        sections = {p.name: p.section for p in source_file.programs}
+        source = build.source(path, unit, self.loader, self._run.target.headers())
+        wanted = [{"name": name, "section": sections[name]} for name in programs]
+        self._session.call("load", source=source.request(), programs=wanted)
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
+        return self._session.call(function, **arguments)
+
+    def check(self, holds: bool, expected: str, seen: object = "") -> None:
+        """Note that something must hold; the test passes when all of it did."""
+        self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
+        if not holds:
+            self._evidence.append(f"UNEXPECTED {seen}")
+            self._failed.append(expected)
+
+    def conclude(self, verdict: Verdict, **measurements: Any) -> None:
+        """Say how the test ended, with what was measured."""
+        self._verdict, self._measurements = verdict, measurements
+
+    def finish(self, error: Optional[BaseException]) -> Result:
+        """Return the result, `error` being what the test raised."""
+        seconds = {"boot": self._session.boot["seconds"]}
+        observation = Observation(stage=None, kernel_log=())
+        if not isinstance(error, GuestLost):
+            try:
+                lines = self._session.call("end")["kernel_log"]
+                observation = Observation(
+                    stage=None, kernel_log=None if lines is None else tuple(lines)
+                )
+            except GuestLost as lost:
+                error = lost
+            except (AgentError, KernelRefusal) as failure:
+                error = error or failure
+        if isinstance(error, GuestLost):
+            observation = Observation(
+                lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
+            )
+        verdict = judge.disturbed(observation) or self._conclusion(error)
+        self._session.disturbed = verdict.kind not in (Kind.PASS, Kind.INCONCLUSIVE)
+        seconds["case"] = round(time.monotonic() - self._started, 4)
+        path = Path(str(self._item.path))
+        line = self._item.location[1]
+        return Result(
+            name=case_name(self._item),
+            loader=self.loader,
+            kernel=self.facts["release"],
+            verdict=verdict.kind,
+            reason=verdict.reason,
+            evidence=verdict.evidence,
+            rule=_rule(self._item),
+            where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
+            target=self._run.target.name,
+            observation={**_observation(observation), "measurements": self._measurements},
+            facts={**self.facts, **self._run.target.describe()},
+            seconds=seconds,
+            repeat=self._run.repeat(self._item),
+        )
+
+    def _conclusion(self, error: Optional[BaseException]) -> Verdict:
+        evidence = tuple(self._evidence)
+        if isinstance(error, KernelRefusal):
+            words = error.log.strip().splitlines()[-20:]
+            return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
+        if isinstance(error, AssertionError):
+            return Verdict(Kind.FAIL, str(error).split("\n", 1)[0] or "assertion failed", evidence)
+        if error is not None:
+            return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
+        if self._failed:
+            return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
+        if self._verdict is not None:
+            shown = (*evidence, *self._verdict.evidence)
+            return Verdict(self._verdict.kind, self._verdict.reason, shown)
+        if not evidence:
+            return Verdict(Kind.ERROR, "the test checked nothing")
+        return Verdict(Kind.PASS, f"{len(evidence)} checks held", evidence)
+
+
+def _rule(item: pytest.Item) -> str:
+    """Return the rule a test is about: its module's RULE."""
+    rule: str = getattr(getattr(item, "module", None), "RULE", RUNTIME_RULE)
+    return rule
+
+
+@pytest.fixture
+def guest(run: Run, request: pytest.FixtureRequest, loader: str) -> Iterator[Guest]:
+    """Give a fresh session on the kernel under test."""
+    with run.target.session(warm=loader == "bcc") as session:
+        yield Guest(run, request.node, session, loader)

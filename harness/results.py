@@ -1,0 +1,133 @@
+"""results.jsonl: one line per case, written as it goes; the only stored truth of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from harness.errors import SetupError, UsageError
+from harness.judge import Kind
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case with everything that was seen of it."""
+
+    name: str
+    loader: str
+    kernel: str  # uname -r
+    verdict: Kind
+    reason: str
+    evidence: Tuple[str, ...] = ()
+    rule: str = ""
+    where: str = ""  # file:line
+    target: str = ""
+    observation: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the kernel's and the tools'
+    seconds: Mapping[str, float] = field(default_factory=dict)  # boot, build, case
+    repeat: str = ""  # the command that repeats it
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return it as a JSON object."""
+        return {**dataclasses.asdict(self), "verdict": self.verdict.value}
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> "Result":
+        """Make one of a JSON object. Raises TypeError, KeyError or ValueError if it is none."""
+        known = {**data, "verdict": Kind(data["verdict"]), "evidence": tuple(data["evidence"])}
+        return cls(**known)
+
+
+class ResultLog:
+    """Appends results to a file; each is on the disk before the next case begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise SetupError(
+                f"Cannot write results to {path} ({error.strerror}); choose another place by --results."
+            ) from None
+
+    def add(self, result: Result) -> None:
+        """Write one result. Raises SetupError when it cannot be stored."""
+        try:
+            self._file.write(json.dumps(result.to_json()) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise SetupError(
+                f"Cannot write results to {self.path} ({error.strerror}); what came before is kept."
+                " Make room, then run again."
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read(path: Path) -> List[Result]:
+    """Read a results.jsonl; a last line that a killed run left unfinished is left out.
+
+    Raises UsageError when there is none or it holds something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise UsageError(f"Cannot read results from {path}: {error.strerror}.") from None
+    results: List[Result] = []
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line.endswith("\n"):
+            break
+        try:
+            results.append(Result.from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path}:{number} is no result of this harness.") from None
+    return results
+
+
+def exit_code(results: List[Result]) -> int:
+    """Return the exit code that a run with these results deserves.
+
+    0 all passed (or known, or skipped beside something that passed), 1 failed or crashed,
+    3 inconclusive, 4 something could not run, or nothing ran at all.
+    """
+    kinds = {result.verdict for result in results}
+    if kinds & {Kind.FAIL, Kind.CRASH}:
+        return 1
+    if Kind.ERROR in kinds or not kinds - {Kind.SKIP}:
+        return 4
+    return 3 if Kind.INCONCLUSIVE in kinds else 0
+
+
+def new_directory(chosen: Optional[str]) -> Path:
+    """Return the directory for a new run's results: the one chosen, or results/<time>.
+
+    The latter is linked as results/latest. Raises SetupError when it cannot be made.
+    """
+    if chosen:
+        return Path(chosen)
+    directory = Path("results") / datetime.datetime.now().strftime("%Y-%m-%dT%H.%M.%S")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        link = directory.parent / f".latest-{os.getpid()}"
+        link.symlink_to(directory.name)
+        link.replace(directory.parent / "latest")
+    except OSError as error:
+        raise SetupError(
+            f"Cannot make {directory} ({error.strerror}); choose another place by --results."
+        ) from None
+    return directory
+
+
+def latest(directory: Path) -> Optional[Path]:
+    """Return the results of the last run below a results directory, or None."""
+    path = directory / "latest" / "results.jsonl"
+    return path if path.exists() else None

@@ -1,0 +1,181 @@
+"""Scenarios -> observations: batches them by file, and blames a lost guest on the right one."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from packaging.version import Version
+
+from harness import build, judge
+from harness.judge import Observation, Verdict
+from harness.scenario import Scenario, kernel_version
+from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
+
+Json = Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one case, and where."""
+
+    observation: Observation
+    facts: Json  # the kernel's; {} when no guest came up
+    seconds: Json  # boot, build, open, case
+
+
+class Verifier:
+    """Observes scenarios on one target; each once, however often it is asked for."""
+
+    def __init__(self, target: Target, scenarios: Sequence[Scenario]) -> None:
+        self._target = target
+        self._by_name = {s.name: s for s in scenarios}
+        self._seen: Dict[Tuple[str, str], Seen] = {}
+        self._facts: Json = {}
+
+    def judge(
+        self, scenario: Scenario, loader: str, together: Iterable[Scenario] = ()
+    ) -> Tuple[Verdict, Seen]:
+        """Judge one scenario. `together` are others that will be asked for and may share a request.
+
+        Raises SetupError when no guest can be had.
+        """
+        seen = self._observe(scenario, loader, together)
+        twin: Optional[Verdict] = None
+        if scenario.twin is not None:
+            twin_seen = self._observe(self._by_name[scenario.twin], loader, ())
+            twin = judge.judge(
+                self._by_name[scenario.twin], self._release(twin_seen), twin_seen.observation
+            )
+        return judge.judge(scenario, self._release(seen), seen.observation, twin), seen
+
+    @staticmethod
+    def _release(seen: Seen) -> Version:
+        return kernel_version(seen.facts.get("release", "0"))
+
+    def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
+        if (scenario.name, loader) not in self._seen:
+            wanted = {s.name: s for s in (scenario, *together) if loader in s.loaders}
+            for case in list(wanted.values()):
+                if case.twin is not None:
+                    wanted.setdefault(case.twin, self._by_name[case.twin])
+            self._request(
+                [s for s in wanted.values() if (s.name, loader) not in self._seen], loader
+            )
+        return self._seen[scenario.name, loader]
+
+    def _request(self, scenarios: List[Scenario], loader: str) -> None:
+        """Observe scenarios of one loader, in as many sessions as it takes."""
+        units = [
+            (key, list(cases))
+            for key, cases in itertools.groupby(
+                sorted(scenarios, key=lambda s: (str(s.file), s.unit, s.line)),
+                key=lambda s: (s.file, s.unit),
+            )
+        ]
+        with ThreadPoolExecutor() as pool:
+            sources = list(
+                pool.map(lambda unit: self._build(unit[0][0], unit[0][1], loader), units)
+            )
+        queue = [(source, cases) for source, (_, cases) in zip(sources, units)]
+        while queue:
+            queue = self._one_session(queue, loader)
+
+    def _build(self, file: Path, unit: str, loader: str) -> Union[build.Source, build.CompileError]:
+        try:
+            return build.source(file, unit, loader, self._target.headers())
+        except build.CompileError as error:
+            return error
+
+    def _one_session(self, queue: List[Any], loader: str) -> List[Any]:
+        """Work on the queue until it is empty or the guest is lost; return what is left of it."""
+        begun: List[str] = []
+        boot: Json = {}
+        try:
+            with self._target.session(warm=loader == "bcc") as session:
+                boot = {"boot": session.boot["seconds"]}
+                self._facts = {**session.call("facts"), "boot": session.boot["kind"]}
+                while queue:
+                    source, cases = queue[0]
+                    if isinstance(source, build.CompileError):
+                        failed = Observation(stage="compile", detail=str(source), kernel_log=())
+                        for case in cases:
+                            self._note(case.name, loader, failed, boot)
+                    else:
+                        seconds = {**boot, "build": source.seconds}
+                        self._verify(session, source, cases, loader, seconds, begun)
+                    queue = queue[1:]
+        except GuestLost as lost:
+            return self._blame(queue, loader, lost, boot, begun)
+        except (AgentError, KernelRefusal) as error:
+            for case in queue[0][1]:
+                if (case.name, loader) not in self._seen:
+                    failed = Observation(stage="agent", detail=str(error), kernel_log=())
+                    self._note(case.name, loader, failed, boot)
+            return queue[1:]
+        return queue
+
+    def _verify(
+        self,
+        session: Session,
+        source: build.Source,
+        cases: Sequence[Scenario],
+        loader: str,
+        seconds: Json,
+        begun: List[str],
+    ) -> None:
+        release = kernel_version(self._facts["release"])
+
+        def on_event(event: Json) -> None:
+            if "begin" in event:
+                begun.append(event["begin"])
+            else:
+                observation = Observation.from_json(event["observation"])
+                if judge.disturbed(observation) is not None:
+                    session.disturbed = True
+                self._note(event["end"], loader, observation, seconds)
+
+        session.call(
+            "verify",
+            on_event=on_event,
+            source=source.request(),
+            cases=[_case(scenario, release) for scenario in cases],
+        )
+
+    def _blame(
+        self, queue: List[Any], loader: str, lost: GuestLost, boot: Json, begun: List[str]
+    ) -> List[Any]:
+        """Blame a lost guest on the case that had begun, and return the others for a new session.
+
+        Without one that had begun it is blamed on the next: that way a guest that is lost again and
+        again costs one case each time, and the run comes to an end.
+        """
+        source, cases = queue[0]
+        left = [case for case in cases if (case.name, loader) not in self._seen]
+        culprit = next((case for case in left if case.name in begun), left[0])
+        observation = Observation(
+            lost=str(lost), lost_is_crash=lost.crashed, console=lost.console, kernel_log=()
+        )
+        self._note(culprit.name, loader, observation, boot)
+        rest = [case for case in left if case is not culprit]
+        return ([(source, rest)] if rest else []) + queue[1:]
+
+    def _note(self, name: str, loader: str, observation: Observation, seconds: Json) -> None:
+        self._seen[name, loader] = Seen(
+            observation, self._facts, {**seconds, **observation.seconds}
+        )
+
+
+def _case(scenario: Scenario, release: Version) -> Json:
+    """Return what the guest must know of a scenario: what to do, never what to expect of it."""
+    clause = scenario.expectation(release)
+    return {
+        "name": scenario.name,
+        "section": scenario.section,
+        "user": scenario.user,
+        "run": clause is not None and clause.retval is not None,
+        "attach": clause is not None and clause.stage == "attach",
+    }
