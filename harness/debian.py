@@ -121,10 +121,12 @@ class Archive:
         """Return the names of all packages that start with `prefix`."""
         return self._apt("apt-cache", "pkgnames", prefix).split()
 
-    def newest(self, name: str) -> Package:
-        """Return the newest version of package `name`; raise SetupError when there is none."""
-        text = self._apt("apt-cache", "show", "--no-all-versions", name)
-        return parse_package(text)
+    def packages(self, names: Sequence[str]) -> list[Package]:
+        """Return each package's newest version; raise SetupError when one does not exist."""
+        if not names:
+            return []
+        text = self._apt("apt-cache", "show", "--no-all-versions", *names)
+        return [parse_package(record) for record in text.strip().split("\n\n")]
 
     def download(self, packages: Sequence[Package], into: Path) -> list[Path]:
         """Download `packages`, verified against the signed index, and return the files."""

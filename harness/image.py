@@ -47,7 +47,7 @@ VERSIONS = {
     "python": "python3",
     "bcc": "python3-bpfcc",
     "libbpf": "libbpf1",
-    "clang": "clang",
+    "clang": "clang-19",  # clang itself is a metapackage with a version of its own
     "bpftool": "bpftool",
     "pyroute2": "python3-pyroute2",
 }
@@ -92,7 +92,11 @@ for timer in usr/lib/systemd/system/*.timer; do
 done
 ln -sf /usr/lib/systemd/system/systemd-networkd.service \
     etc/systemd/system/multi-user.target.wants/systemd-networkd.service
-ln -sf /dev/null etc/systemd/system/systemd-networkd-wait-online.service
+for unit in systemd-networkd-wait-online.service getty@.service dev-hugepages.mount; do
+    ln -sf /dev/null "etc/systemd/system/$unit"
+done
+mkdir -p etc/systemd/system-generators
+ln -sf /dev/null etc/systemd/system-generators/systemd-ssh-generator
 mkdir -p usr/share/spinlock usr/src
 chroot . dpkg-query --show > usr/share/spinlock/packages
 rm -rf var/lib/apt/lists/* var/cache/apt var/log/* var/cache/ldconfig/aux-cache \
@@ -251,8 +255,7 @@ def _headers(include: Path, scratch: Path) -> None:
     archive = debian.Archive(paths.cache("apt", SUITES[0]), SUITES)
     with FileLock(str(archive.directory) + ".lock"):
         archive.refresh()
-        chosen = [archive.newest(name) for name in HEADER_PACKAGES]
-        for deb in archive.download(chosen, scratch):
+        for deb in archive.download(archive.packages(HEADER_PACKAGES), scratch):
             debian.unpack(deb, scratch)
     include.mkdir()
     for name in ("bpf", "linux", "asm-generic"):

@@ -30,10 +30,11 @@ from harness.debian import Progress
 from harness.errors import SetupError, UsageError
 
 INIT_SOURCE = Path(__file__).parent / "guest" / "init.c"
-FORMAT = 1  # raise when a kernel's directory changes in a way `recipe` cannot see
+FORMAT = 2  # raise when a kernel's directory changes in a way `recipe` cannot see
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
-# libvirt attaches them. Their dependencies come from modules.dep; built-in ones cost nothing.
+# libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
+# Dependencies come from modules.dep; built-in modules cost nothing.
 AGENT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "squashfs", "overlay")
 SYSTEM_MODULES = ("ahci", "ata_piix", "virtio_scsi", "sd_mod", "sr_mod", "isofs")
 
@@ -74,12 +75,18 @@ class Kernel:
     digest: str
 
 
+_BULLSEYE = ("bullseye-security",)
+_BOOKWORM = ("bookworm", "bookworm-security")
 _TRIXIE = ("trixie", "trixie-security")
+_BACKPORTS = ("trixie-backports",)
 
 KERNELS: Mapping[str, Debian] = {
     row.name: row
     for row in (
+        Debian("5.10", "5.10", _BULLSEYE),
+        Debian("6.1", "6.1", _BOOKWORM),
         Debian("6.12", "6.12", _TRIXIE),
+        Debian("7.3", "7.3", _BACKPORTS),
         Debian("6.12-full", "6.12", _TRIXIE, "amd64"),
         Debian("6.12-rt", "6.12", _TRIXIE, "rt-amd64"),
     )
@@ -158,11 +165,9 @@ def recipe(row: Debian) -> str:
 
 
 def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
-    """Return those package names that hold the kernel of `row` (a bootable image, signed)."""
-    # From 6.19 the image lies in linux-binary-…; linux-image-… then only depends on it.
+    """Return those package names that bring a kernel of `row`, signed ones only."""
     pattern = re.compile(
-        rf"linux-(?:image|binary)-{re.escape(row.series)}[.\-+][^ ]*?(?<!rt)(?<!cloud)"
-        rf"-{re.escape(row.flavour)}"
+        rf"linux-image-{re.escape(row.series)}[.\-+][^ ]*?(?<!rt)(?<!cloud)-{re.escape(row.flavour)}"
     )
     return [name for name in candidates if pattern.fullmatch(name)]
 
@@ -191,11 +196,13 @@ def vmlinux(bzimage: bytes) -> bytes:
     raise SetupError(f"The kernel image's compression ({payload[:6].hex()}) is not known.")
 
 
-def module_order(wanted: Sequence[str], dep: str, builtin: str) -> list[str]:
+def module_order(
+    wanted: Sequence[str], dep: str, builtin: str, *, required: bool = True
+) -> list[str]:
     """Return the module files to load for `wanted`, dependencies first, as paths in modules.dep.
 
-    `dep` and `builtin` are the texts of modules.dep and modules.builtin. Modules in neither are
-    left out: flavours differ in what they have.
+    `dep` and `builtin` are the texts of modules.dep and modules.builtin. Raises SetupError when a
+    module is in neither, unless not `required`.
     """
     needs: dict[str, list[str]] = {}
     for line in dep.splitlines():
@@ -205,8 +212,12 @@ def module_order(wanted: Sequence[str], dep: str, builtin: str) -> list[str]:
     inside = {_module_name(path) for path in builtin.split()}
     order: list[str] = []
     for name in wanted:
-        if name in inside or name not in by_name:
+        if name in inside or (name not in by_name and not required):
             continue
+        if name not in by_name:
+            raise SetupError(
+                f"The kernel has no module {name}: choose one made for virtual machines."
+            )
         path = by_name[name]
         # depmod lists the most basic dependency last.
         order += [item for item in [*reversed(needs[path]), path] if item not in order]
@@ -297,30 +308,27 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> str:
     archive = debian.Archive(paths.cache("apt", row.suites[0]), row.suites)
     with FileLock(str(archive.directory) + ".lock"):
         archive.refresh()
-        found: list[debian.Package] = []
-        for kind in ("binary", "image"):
-            listed = archive.names(f"linux-{kind}-{row.series}")
-            found = [archive.newest(name) for name in image_package(listed, row)]
-            if found:
-                break
+        listed = archive.names(f"linux-image-{row.series}")
+        found = archive.packages(image_package(listed, row))
         if not found:
             raise SetupError(
                 f"Debian {row.suites[0]} has no {row.series} {row.flavour} kernel any more: "
                 f"choose another kernel than {row.name}."
             )
         image = debian.newest(found)
-        full = re.sub(r"^linux-(?:image|binary)-", "", image.name)
+        full = image.name[len("linux-image-") :]
         chosen = {image.name: image}
         waiting = [*image.depends]
         if archive.names(f"linux-headers-{full}"):
             waiting.append(f"linux-headers-{full}")
         version = re.sub(rf"-{re.escape(row.flavour)}$", "", full)
+        # From 6.19 linux-image-… only depends on the packages that hold the image and the modules.
         # bcc reads headers only: kbuild and the compiler packages stay out.
-        useful = re.compile(rf"linux-(?:modules|base|headers)-{re.escape(version)}-.*")
+        useful = re.compile(rf"linux-(?:binary|modules|base|headers)-{re.escape(version)}-.*")
         while waiting:
             name = waiting.pop()
             if name not in chosen and useful.fullmatch(name):
-                chosen[name] = archive.newest(name)
+                chosen[name] = archive.packages([name])[0]
                 waiting += chosen[name].depends
         progress(f"kernel {row.name}: downloading {full}")
         for deb in archive.download(list(chosen.values()), scratch):
@@ -362,7 +370,11 @@ def _write_boot_modules(modules: Path, result: Path) -> None:
     dep = (modules / "modules.dep").read_text()
     builtin = (modules / "modules.builtin").read_text()
     early = module_order(AGENT_MODULES, dep, builtin)
-    late = [path for path in module_order(SYSTEM_MODULES, dep, builtin) if path not in early]
+    late = [
+        path
+        for path in module_order(SYSTEM_MODULES, dep, builtin, required=False)
+        if path not in early
+    ]
     files: dict[str, bytes] = {}
     for name, order in (("agent", early), ("system", late)):
         listed = [f"modules/{Path(path).name}" for path in order]

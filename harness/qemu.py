@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Sequence
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness import paths
 from harness.debian import Progress
@@ -39,6 +39,7 @@ FORMAT = 1  # raise when saved guests of older harnesses must not be used
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
+KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 CONSOLE_TAIL = 4000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
@@ -250,15 +251,17 @@ class Guest:
         wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, "sh", *command]
         far = (self._channel_far.fileno(), self._qmp_far.fileno())
         with (self.runtime / "messages").open("wb") as messages:
-            spawn = functools.partial(
-                subprocess.Popen,
-                wrapped,
-                stdin=subprocess.DEVNULL,
-                stdout=messages,
-                stderr=messages,
-                pass_fds=far,
-                start_new_session=True,
-            )
+
+            def spawn() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    wrapped,
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    pass_fds=far,
+                    start_new_session=True,
+                )
+
             try:
                 self._process = _spawner(os.getpid()).submit(spawn).result()
             except FileNotFoundError as error:
@@ -305,7 +308,7 @@ def start(
     plan = _Plan(kernel, image, cpus, memory_mib, agent, append, accelerator(kernel, progress))
     if not snapshot:
         return plan.cold(progress, None)
-    saved = paths.cache("guests") / plan.key
+    saved = paths.cache("guests") / f"{kernel.name}-{plan.key}"
     with FileLock(f"{saved}.lock"):
         if (saved / "guest.json").exists():
             try:
@@ -316,6 +319,7 @@ def start(
         boot = plan.save(saved, progress)
         guest = plan.restore(saved)
     guest.boot = boot
+    _forget_old(kernel.name, saved)
     return guest
 
 
@@ -352,6 +356,18 @@ def version() -> str:
     if done.returncode != 0:
         raise SetupError(f"{QEMU} does not run ({done.stderr.strip()}): reinstall it.")
     return done.stdout.splitlines()[0]
+
+
+def _forget_old(name: str, newest: Path) -> None:
+    """Remove the saved guests of kernel `name` used longest ago, all but KEPT_GUESTS."""
+    found = [path for path in newest.parent.glob(f"{name}-{'?' * 20}") if path != newest]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for stale in found[KEPT_GUESTS - 1 :]:
+        try:
+            with FileLock(f"{stale}.lock", timeout=0):
+                shutil.rmtree(stale)
+        except Timeout:
+            continue  # somebody is just starting it
 
 
 class _Plan:
@@ -433,6 +449,7 @@ class _Plan:
     def restore(self, saved: Path) -> Guest:
         """Bring a saved guest back and wait until its agent answers."""
         started = time.monotonic()
+        os.utime(saved)
         guest = Guest(self.accelerator)
         try:
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
