@@ -367,9 +367,9 @@ class Object:
             )
         )
         opts = MapCreateOpts(sz=ct.sizeof(MapCreateOpts), map_flags=flags)
-        if key_type or value_type:
-            opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         inner = _map_inner(pointer)
+        if (key_type or value_type) and not inner:  # the value of a map of maps has no type
+            opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         try:
             if inner:
                 opts.inner_map_fd = self._create(inner, "inner", btf_fd)
