@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where in a value the lock may stand: in a struct, once, aligned, and with its own type. Since
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2) it
+ * is looked for when the BTF is loaded, before that when a program used the map.
+ *
+ * Layouts that no kernel refuses before a program is loaded share the object; those whose BTF is
+ * refused have a unit of their own. These are libbpf only: bcc drops BTF that the kernel refuses
+ * without a word, and makes its maps without.
+ */
+#include "spinlock.h"
+
+/* The same program for all; only its maps differ. */
+#define LOCK_AND_UNLOCK(map, type, lock)         \
+	__u32 key = 0;                           \
+	type *v = map_lookup(map, &key);         \
+						 \
+	if (!v)                                  \
+		return 0;                        \
+	bpf_spin_lock((void *)(lock));           \
+	bpf_spin_unlock((void *)(lock));         \
+	return 1;
+
+struct first {
+	struct bpf_spin_lock lock;
+	__u32 value;
+};
+MAP(ARRAY, first_map, __u32, struct first, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __success __retval(1)
+int lock_first(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(first_map, struct first, &v->lock)
+}
+
+struct last {
+	__u64 value;
+	struct bpf_spin_lock lock;
+};
+MAP(ARRAY, last_map, __u32, struct last, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __success __retval(1)
+int lock_last(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(last_map, struct last, &v->lock)
+}
+
+struct middle {
+	__u64 before;
+	struct bpf_spin_lock lock;
+	__u32 after;
+};
+MAP(ARRAY, middle_map, __u32, struct middle, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __success __retval(1)
+int lock_in_the_middle(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(middle_map, struct middle, &v->lock)
+}
+
+struct only {
+	struct bpf_spin_lock lock;
+};
+MAP(ARRAY, only_map, __u32, struct only, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __success __retval(1)
+int lock_only_member(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(only_map, struct only, &v->lock)
+}
+
+/* It is the value's type that has no typedef; the member's is another matter, below. */
+typedef struct first first_t;
+MAP(ARRAY, typedef_map, __u32, first_t, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __success __retval(1)
+int lock_in_typedef_of_struct(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(typedef_map, first_t, &v->lock)
+}
+
+/*
+ * The other field with a type of the kernel's: commit b00628b1c7d5 ("bpf: Introduce bpf timers.")
+ * (in v5.15).
+ */
+struct with_timer {
+	struct bpf_timer timer;
+	struct bpf_spin_lock lock;
+};
+MAP(ARRAY, timer_map, __u32, struct with_timer, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level")
+__kernel(">=5.15") __success __retval(1)
+int lock_beside_timer(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(timer_map, struct with_timer, &v->lock)
+}
+
+/*
+ * commit 64e8ee814819 ("bpf: look into the types of the fields of a struct type recursively.")
+ * (in v6.11) made "at top level" obsolete, and lets an array of one pass as well.
+ */
+struct inner {
+	__u32 value;
+	struct bpf_spin_lock lock;
+};
+
+struct depth_1 {
+	__u64 value;
+	struct inner inner;
+};
+MAP(ARRAY, depth_1_map, __u32, struct depth_1, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel(">=6.11") __success __retval(1)
+int lock_in_inner_struct(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(depth_1_map, struct depth_1, &v->inner.lock)
+}
+
+struct depth_2 {
+	__u64 value;
+	struct depth_1 inner;
+};
+MAP(ARRAY, depth_2_map, __u32, struct depth_2, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel(">=6.11") __success __retval(1)
+int lock_two_structs_deep(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(depth_2_map, struct depth_2, &v->inner.inner.lock)
+}
+
+struct depth_3 {
+	__u64 value;
+	struct depth_2 inner;
+};
+MAP(ARRAY, depth_3_map, __u32, struct depth_3, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel(">=6.11") __success __retval(1)
+int lock_three_structs_deep(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(depth_3_map, struct depth_3, &v->inner.inner.inner.lock)
+}
+
+struct with_anonymous_struct {
+	__u64 value;
+	struct {
+		__u32 more;
+		struct bpf_spin_lock lock;
+	};
+};
+MAP(ARRAY, anonymous_map, __u32, struct with_anonymous_struct, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel(">=6.11") __success __retval(1)
+int lock_in_anonymous_struct(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(anonymous_map, struct with_anonymous_struct, &v->lock)
+}
+
+struct array_of_one {
+	__u64 value;
+	struct bpf_spin_lock lock[1];
+};
+MAP(ARRAY, array_of_one_map, __u32, struct array_of_one, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel(">=6.11") __success __retval(1)
+int lock_in_array_of_one(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(array_of_one_map, struct array_of_one, &v->lock[0])
+}
+
+struct array_of_two {
+	__u64 value;
+	struct bpf_spin_lock lock[2];
+};
+MAP(ARRAY, array_of_two_map, __u32, struct array_of_two, 1)
+
+SEC("tc") __rule("One lock per value") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int lock_in_array_of_two(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(array_of_two_map, struct array_of_two, &v->lock[0])
+}
+
+struct two_inner_structs {
+	__u64 value;
+	struct inner inner[2];
+};
+MAP(ARRAY, two_inner_map, __u32, struct two_inner_structs, 1)
+
+SEC("tc") __rule("One lock per value") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int lock_in_array_of_two_structs(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(two_inner_map, struct two_inner_structs, &v->inner[0].lock)
+}
+
+/*
+ * What follows hides the type from the kernel, which then sees four bytes like any others: it even
+ * copies them. The map is made, but no program may lock.
+ */
+struct union_member {
+	__u64 value;
+	union {
+		struct bpf_spin_lock lock;
+		__u32 word;
+	};
+};
+MAP(ARRAY, union_member_map, __u32, struct union_member, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int lock_in_union(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(union_member_map, struct union_member, &v->lock)
+}
+
+union union_value {
+	struct bpf_spin_lock lock;
+	__u64 value;
+};
+MAP(ARRAY, union_map, __u32, union union_value, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_first)
+__kernel(">=6.2") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int value_is_union(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(union_map, union union_value, &v->lock)
+}
+
+typedef struct bpf_spin_lock spin_lock_t;
+struct typedef_member {
+	__u64 value;
+	spin_lock_t lock;
+};
+MAP(ARRAY, typedef_lock_map, __u32, struct typedef_member, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int lock_by_typedef(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(typedef_lock_map, struct typedef_member, &v->lock)
+}
+
+struct const_member {
+	__u64 value;
+	const struct bpf_spin_lock lock;
+};
+MAP(ARRAY, const_map, __u32, struct const_member, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int const_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(const_map, struct const_member, &v->lock)
+}
+
+struct volatile_member {
+	__u64 value;
+	volatile struct bpf_spin_lock lock;
+};
+MAP(ARRAY, volatile_map, __u32, struct volatile_member, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int volatile_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(volatile_map, struct volatile_member, &v->lock)
+}
+
+/* The kernel goes by the name. */
+struct other_spin_lock {
+	__u32 val;
+};
+struct renamed {
+	__u64 value;
+	struct other_spin_lock lock;
+};
+MAP(ARRAY, renamed_map, __u32, struct renamed, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int lock_of_other_name(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(renamed_map, struct renamed, &v->lock)
+}
+
+MAP(ARRAY, lock_map, __u32, struct bpf_spin_lock, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level")
+__twin(lock_only_member) __failure
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int value_is_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lock_map, struct bpf_spin_lock, v)
+}
+
+MAP(ARRAY, int_map, __u32, int, 1)
+
+SEC("tc") __rule("The value is a struct with the lock at top level")
+__twin(lock_only_member) __failure
+__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int value_is_int(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(int_map, int, v)
+}
+
+struct offset_4 {
+	__u32 before;
+	struct bpf_spin_lock lock;
+};
+MAP(ARRAY, offset_4_map, __u32, struct offset_4, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __success __retval(1)
+int lock_at_offset_4(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(offset_4_map, struct offset_4, &v->lock)
+}
+
+struct offset_12 {
+	__u32 before[3];
+	struct bpf_spin_lock lock;
+};
+MAP(ARRAY, offset_12_map, __u32, struct offset_12, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __success __retval(1)
+int lock_at_offset_12(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(offset_12_map, struct offset_12, &v->lock)
+}
+
+/* Packed, but by chance aligned. */
+struct packed_aligned {
+	__u8 before[4];
+	struct bpf_spin_lock lock;
+	__u8 after;
+} __attribute__((packed));
+MAP(ARRAY, packed_map, __u32, struct packed_aligned, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __success __retval(1)
+int packed_lock_at_offset_4(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(packed_map, struct packed_aligned, &v->lock)
+}
+
+#if UNIT(lock_at_offset_1)
+struct offset_1 {
+	__u8 before;
+	struct bpf_spin_lock lock;
+	__u8 after[3];
+} __attribute__((packed));
+MAP(ARRAY, offset_1_map, __u32, struct offset_1, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
+__twin(packed_lock_at_offset_4) __failure
+__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+int lock_at_offset_1(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(offset_1_map, struct offset_1, &v->lock)
+}
+#endif
+
+#if UNIT(lock_at_offset_2)
+struct offset_2 {
+	__u16 before;
+	struct bpf_spin_lock lock;
+	__u16 after;
+} __attribute__((packed));
+MAP(ARRAY, offset_2_map, __u32, struct offset_2, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
+__twin(packed_lock_at_offset_4) __failure
+__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+int lock_at_offset_2(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(offset_2_map, struct offset_2, &v->lock)
+}
+#endif
+
+#if UNIT(two_locks)
+struct two_locks {
+	struct bpf_spin_lock first;
+	struct bpf_spin_lock second;
+};
+MAP(ARRAY, two_locks_map, __u32, struct two_locks, 1)
+
+SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(lock_first) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has more than one 'struct bpf_spin_lock'")
+__kernel(">=6.2") __stage(btf_load) __errno(E2BIG)
+int two_locks(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(two_locks_map, struct two_locks, &v->first)
+}
+#endif
+
+/*
+ * commit f08619f06046 ("bpf: Preserve unique-field state across nested structs") (in v7.3): since
+ * v6.11 a second lock was not noticed when the two stood in different structs of one value. Stable
+ * kernels have it too: 6.12.107 is known to be broken, 6.12.117 to be mended, 7.2.12 as well.
+ */
+#if UNIT(lock_and_inner_lock)
+struct lock_and_inner_lock {
+	struct bpf_spin_lock lock;
+	struct inner inner;
+};
+MAP(ARRAY, lock_and_inner_map, __u32, struct lock_and_inner_lock, 1)
+
+/* Before v6.11 the inner lock was not seen. */
+SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(lock_first)
+__known_bug("f08619f06046", ">=6.11,<=6.12.107") __known_bug("f08619f06046", ">=6.13,<7.2")
+__kernel("<6.11") __success __retval(1)
+__kernel(">=6.11") __failure __stage(btf_load) __errno(E2BIG)
+int lock_and_inner_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lock_and_inner_map, struct lock_and_inner_lock, &v->lock)
+}
+#endif
+
+#if UNIT(two_inner_locks)
+struct two_inner_locks {
+	struct inner first;
+	struct inner second;
+};
+MAP(ARRAY, two_inner_locks_map, __u32, struct two_inner_locks, 1)
+
+SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(lock_first) __failure
+__known_bug("f08619f06046", ">=6.11,<=6.12.107") __known_bug("f08619f06046", ">=6.13,<7.2")
+__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
+__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+int two_inner_locks(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(two_inner_locks_map, struct two_inner_locks, &v->first.lock)
+}
+#endif
