@@ -73,8 +73,10 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
     Reading a virtio port while no host is connected gives an end of file at once, and so does
     poll(): there is nothing to wait on but time.
     """
-    from harness.guest import facts  # bcc is imported here, once, before the guest is saved
+    from harness.guest import drivers, facts  # bcc is imported here, once, before the guest is saved
 
+    if is_port:
+        drivers.prepare()
     _send(sink, {"hello": facts.collect()})
     while True:
         line = source.readline()

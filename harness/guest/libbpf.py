@@ -15,10 +15,12 @@ PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
 PROG_TYPE_SK_LOOKUP = 30
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
+_BPF_F_ALLOW_MULTI = 2
+
 VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
 
 _lib = ct.CDLL("libbpf.so.1", use_errno=True)
-_libc = ct.CDLL(None)
+_libc = ct.CDLL(None, use_errno=True)
 _VOIDP, _INT, _U32, _U64, _CHARP = ct.c_void_p, ct.c_int, ct.c_uint32, ct.c_uint64, ct.c_char_p
 _PRINT = ct.CFUNCTYPE(_INT, _INT, _CHARP, _VOIDP)
 
@@ -114,6 +116,8 @@ _btf_load = _function("bpf_btf_load", _INT, _VOIDP, ct.c_size_t, _VOIDP)
 _prog_load = _function("bpf_prog_load", _INT, _INT, _CHARP, _CHARP, _VOIDP, ct.c_size_t, _VOIDP)
 _test_run = _function("bpf_prog_test_run_opts", _INT, _INT, _VOIDP)
 _raw_tracepoint_open = _function("bpf_raw_tracepoint_open", _INT, _CHARP, _INT)
+_xdp_attach = _function("bpf_xdp_attach", _INT, _INT, _INT, _U32, _VOIDP)
+_prog_attach = _function("bpf_prog_attach", _INT, _INT, _INT, _INT, ct.c_uint)
 _info_by_fd = _function("bpf_obj_get_info_by_fd", _INT, _INT, _VOIDP, _VOIDP)
 _update = _function("bpf_map_update_elem", _INT, _INT, _CHARP, _CHARP, _U64)
 _lookup = _function("bpf_map_lookup_elem_flags", _INT, _INT, _CHARP, _VOIDP, _U64)
@@ -219,6 +223,22 @@ def open_raw_tracepoint(fd: int, name: Optional[str] = None) -> int:
     return _check(_raw_tracepoint_open(name.encode() if name else None, fd))
 
 
+def attach_xdp(interface: int, fd: int, flags: int) -> None:
+    """Attach an XDP program to an interface, by its index; the flags choose native or generic."""
+    _check(_xdp_attach(interface, fd, flags, None))
+
+
+def attach_to_cgroup(fd: int, cgroup: int, attach_type: int) -> None:
+    """Attach a program to a cgroup, by an fd of its directory, until that is removed."""
+    _check(_prog_attach(fd, cgroup, attach_type, _BPF_F_ALLOW_MULTI))
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that CLONE_NEW… flags name for new ones; os has it from 3.12 on."""
+    if _libc.unshare(flags) != 0:
+        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+
+
 def possible_cpus() -> int:
     """Return how many values a per-CPU map holds for one key."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
@@ -302,6 +322,14 @@ class Map:
         keys, values = b"".join(k for k, _ in elements), b"".join(v for _, v in elements)
         _check(_update_batch(self.fd, keys, values, ct.byref(count), ct.byref(opts)))
 
+    def total(self) -> int:
+        """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element 0."""
+        value = self.lookup(bytes(self.key_size))
+        size = self.value_size // possible_cpus()
+        return sum(
+            int.from_bytes(value[at : at + 8], "little") for at in range(0, self.value_size, size)
+        )
+
     def reset(self) -> None:
         """Bring a hash or an array back to its state at creation."""
         for key in list(self.keys()):
@@ -368,7 +396,7 @@ class Object:
         )
         opts = MapCreateOpts(sz=ct.sizeof(MapCreateOpts), map_flags=flags)
         inner = _map_inner(pointer)
-        if (key_type or value_type) and not inner:  # the value of a map of maps has no type
+        if value_type:  # a key's alone, as a map of maps has it, is refused
             opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         try:
             if inner:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from harness.guest import facts, libbpf
+from harness.guest import drivers, facts, libbpf
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
 
@@ -109,6 +109,21 @@ class Session:
     def test_run(self, program: str, repeat: int = 1) -> Json:
         """Run a loaded program by BPF_PROG_TEST_RUN."""
         return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
+
+    def drive(
+        self, driver: str, program: str, cpus: List[int], operations: int, counter: str
+    ) -> Json:
+        """Run a loaded program so many times on each CPU, through a hook; see drivers.py.
+
+        The first eight bytes of each value of the per-CPU map `counter` tell how often it ran.
+        """
+        runs = self._map(counter)
+        fd = self._loaded.program_fd(program)
+        return drivers.drive(driver, drivers.Order(fd, tuple(cpus), operations, runs.total))
+
+    def map_reset(self, map: str) -> None:
+        """Bring a map back to its state at creation."""
+        self._map(map).reset()
 
     def map_update(self, map: str, key: str, value: str, flags: int = 0) -> None:
         """Write one element; bytes are given in hexadecimal."""
