@@ -19,6 +19,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from harness.debian import Progress
 from harness.errors import SetupError, UsageError
 
 INIT_SOURCE = Path(__file__).parent / "guest" / "init.c"
-FORMAT = 2  # raise when a kernel's directory changes in a way `recipe` cannot see
+FORMAT = 3  # raise when a kernel's directory changes in a way `recipe` cannot see
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
@@ -166,9 +167,8 @@ def recipe(row: Debian) -> str:
 
 def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
     """Return those package names that bring a kernel of `row`, signed ones only."""
-    pattern = re.compile(
-        rf"linux-image-{re.escape(row.series)}[.\-+][^ ]*?(?<!rt)(?<!cloud)-{re.escape(row.flavour)}"
-    )
+    series, flavour = re.escape(row.series), re.escape(row.flavour)
+    pattern = re.compile(rf"linux-image-{series}[.\-+][^ ]*?(?<!rt)(?<!cloud)-{flavour}")
     return [name for name in candidates if pattern.fullmatch(name)]
 
 
@@ -184,11 +184,14 @@ def vmlinux(bzimage: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", bzimage, 0x248)
     start = (sectors + 1) * 512 + offset
     payload = bzimage[start : start + length]
-    if payload[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=io.BytesIO(payload)).read(_payload_size(payload))
-    if payload[:6] == b"\xfd7zXZ\x00":
-        return lzma.LZMADecompressor().decompress(payload)
-    # The kernel appends the uncompressed size, which these tools would take for a broken frame.
+    # The kernel appends the uncompressed size, which decompressors would take for a broken frame.
+    try:
+        if payload[:2] == b"\x1f\x8b":
+            return gzip.GzipFile(fileobj=io.BytesIO(payload)).read(_payload_size(payload))
+        if payload[:6] == b"\xfd7zXZ\x00":
+            return lzma.LZMADecompressor().decompress(payload)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise SetupError(f"The kernel image is damaged ({error}): get it again.") from error
     if payload[:4] == b"\x28\xb5\x2f\xfd":
         return _filter(["zstd", "--decompress", "--stdout"], payload[:-4], "zstd")
     if payload[:4] == b"\x02\x21\x4c\x18":
@@ -199,7 +202,7 @@ def vmlinux(bzimage: bytes) -> bytes:
 def module_order(
     wanted: Sequence[str], dep: str, builtin: str, *, required: bool = True
 ) -> list[str]:
-    """Return the module files to load for `wanted`, dependencies first, as paths in modules.dep.
+    """Return the files of the modules `wanted`, dependencies first, as paths in modules.dep.
 
     `dep` and `builtin` are the texts of modules.dep and modules.builtin. Raises SetupError when a
     module is in neither, unless not `required`.
@@ -211,6 +214,13 @@ def module_order(
     by_name = {_module_name(path): path for path in needs}
     inside = {_module_name(path) for path in builtin.split()}
     order: list[str] = []
+
+    def add(path: str) -> None:
+        for needed in needs[path]:
+            add(needed)
+        if path not in order:
+            order.append(path)
+
     for name in wanted:
         if name in inside or (name not in by_name and not required):
             continue
@@ -218,9 +228,7 @@ def module_order(
             raise SetupError(
                 f"The kernel has no module {name}: choose one made for virtual machines."
             )
-        path = by_name[name]
-        # depmod lists the most basic dependency last.
-        order += [item for item in [*reversed(needs[path]), path] if item not in order]
+        add(by_name[name])
     return order
 
 
@@ -317,19 +325,25 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> str:
             )
         image = debian.newest(found)
         full = image.name[len("linux-image-") :]
-        chosen = {image.name: image}
-        waiting = [*image.depends]
-        if archive.names(f"linux-headers-{full}"):
-            waiting.append(f"linux-headers-{full}")
         version = re.sub(rf"-{re.escape(row.flavour)}$", "", full)
         # From 6.19 linux-image-… only depends on the packages that hold the image and the modules.
         # bcc reads headers only: kbuild and the compiler packages stay out.
         useful = re.compile(rf"linux-(?:binary|modules|base|headers)-{re.escape(version)}-.*")
+        chosen = {image.name: image}
+        missing = []
+        waiting = [*image.depends, f"linux-headers-{full}"]
         while waiting:
             name = waiting.pop()
-            if name not in chosen and useful.fullmatch(name):
-                chosen[name] = archive.packages([name])[0]
-                waiting += chosen[name].depends
+            if name in chosen or not useful.fullmatch(name):
+                continue
+            if name not in archive.names(name):
+                missing.append(name)
+                continue
+            chosen[name] = archive.packages([name])[0]
+            waiting += chosen[name].depends
+        # The index forgets headers before it forgets images, and then nothing can verify them.
+        if any(name.startswith("linux-headers-") for name in missing):
+            chosen = {name: item for name, item in chosen.items() if "-headers-" not in name}
         progress(f"kernel {row.name}: downloading {full}")
         for deb in archive.download(list(chosen.values()), scratch):
             debian.unpack(deb, scratch)

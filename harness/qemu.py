@@ -40,6 +40,7 @@ BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
+SPARE_MIB = 64  # beside the memory: device state
 CONSOLE_TAIL = 4000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
@@ -385,6 +386,7 @@ class _Plan:
     ) -> None:
         self.kernel = kernel
         self.accelerator = accelerator
+        self._memory_mib = memory_mib
         try:
             self._agent = agent.read_bytes()
         except OSError as error:
@@ -429,6 +431,13 @@ class _Plan:
         """Boot a guest and make it the directory `saved`; return its boot facts."""
         for leftover in saved.parent.glob(f"{saved.name}.building-*"):
             shutil.rmtree(leftover)
+        # The disk filling up later would end QEMU with SIGBUS, which explains nothing.
+        free, needed = shutil.disk_usage(saved.parent).free >> 20, self._memory_mib + SPARE_MIB
+        if free < needed:
+            raise SetupError(
+                f"{saved.parent} has {free} MiB free and a saved guest may need {needed} MiB: "
+                "free some space, set SPINLOCK_CACHE to a larger disk, or run without snapshots."
+            )
         building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
         try:
             with self.cold(progress, building / "memory") as guest:
@@ -478,7 +487,8 @@ class _Plan:
         )
         try:
             guest._qmp.greet()
-        except (EOFError, OSError):
+            initrd.unlink()  # read by now; a killed harness leaves nothing large behind
+        except EOFError:
             guest.wait(RESTORE_LIMIT_S)
             raise guest.fail("QEMU did not start") from None
 
@@ -494,6 +504,7 @@ class _Qmp:
         self._socket.close()
 
     def greet(self) -> None:
+        """Wait until QEMU is up."""
         self._receive(time.monotonic() + RESTORE_LIMIT_S)
         self.execute("qmp_capabilities", RESTORE_LIMIT_S)
 
@@ -547,9 +558,12 @@ class _Qmp:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._socket], [], [], left)[0]:
                 raise SetupError("QEMU does not answer its control socket: is the machine hung?")
-            got = self._socket.recv(65536)
+            try:
+                got = self._socket.recv(65536)
+            except ConnectionResetError:
+                got = b""
             if not got:
-                raise EOFError
+                raise EOFError("QEMU has ended")
             self._buffer += got
         line, self._buffer = self._buffer.split(b"\n", 1)
         message: dict[str, Any] = json.loads(line)

@@ -1,0 +1,170 @@
+"""kernel.py without downloads: the payload of a bzImage, initramfs archives, names, rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import lzma
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import kernel
+from harness.errors import SetupError, UsageError
+
+ELF = b"\x7fELF" + bytes(range(256)) * 64
+
+
+def bzimage(payload: bytes, sectors: int = 3, offset: int = 0x40) -> bytes:
+    """Make a bzImage header around `payload`, which may be compressed data without its size."""
+    payload += struct.pack("<I", len(ELF))
+    image = bytearray((sectors + 1) * 512 + offset)
+    image[0x1F1] = sectors
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<II", image, 0x248, offset, len(payload))
+    return bytes(image) + payload + b"after the payload"
+
+
+def tool(*command: str) -> bytes:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(command, input=ELF, capture_output=True, check=True).stdout
+
+
+def test_gzip_and_xz() -> None:
+    assert kernel.vmlinux(bzimage(gzip.compress(ELF))) == ELF
+    assert kernel.vmlinux(bzimage(lzma.compress(ELF, check=lzma.CHECK_CRC32))) == ELF
+
+
+def test_zstd() -> None:
+    assert kernel.vmlinux(bzimage(tool("zstd", "-q", "-c"))) == ELF
+
+
+def test_lz4() -> None:
+    assert kernel.vmlinux(bzimage(tool("lz4", "-l", "-q", "-c"))) == ELF
+
+
+@pytest.mark.parametrize("sectors", [1, 31])
+def test_setup_size_counts(sectors: int) -> None:
+    assert kernel.vmlinux(bzimage(gzip.compress(ELF), sectors, 0)) == ELF
+
+
+def test_refusals_say_what_is_wrong() -> None:
+    with pytest.raises(SetupError, match="not a bzImage"):
+        kernel.vmlinux(ELF)
+    with pytest.raises(SetupError, match="compression .* not known"):
+        kernel.vmlinux(bzimage(b"BZh91AY&SY"))
+    with pytest.raises(SetupError, match="damaged"):
+        kernel.vmlinux(bzimage(lzma.compress(ELF)[:40] + b"\xff" * 40))
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(kernel.UnknownKernel, match=r"6\.12") as caught:
+        kernel.find("6.21")
+    assert isinstance(caught.value, UsageError)
+    with pytest.raises(kernel.UnknownKernel, match="5.10 or 6.1 or"):
+        kernel.find("windows")
+
+
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        (
+            kernel.Debian("a", "6.12", ("s",)),
+            ["linux-image-6.12.9+deb13-cloud-amd64", "linux-image-6.12.90+deb13.1-cloud-amd64"],
+        ),
+        (kernel.Debian("b", "6.12", ("s",), "amd64"), ["linux-image-6.12.9+deb13-amd64"]),
+        (kernel.Debian("c", "6.12", ("s",), "rt-amd64"), ["linux-image-6.12.9+deb13-rt-amd64"]),
+        (kernel.Debian("d", "6.1", ("s",)), ["linux-image-6.1.0-56-cloud-amd64"]),
+    ],
+)
+def test_image_package(row: kernel.Debian, expected: list[str]) -> None:
+    listed = [
+        "linux-image-6.12.9+deb13-cloud-amd64",
+        "linux-image-6.12.9+deb13-cloud-amd64-unsigned",
+        "linux-image-6.12.9+deb13-cloud-amd64-dbg",
+        "linux-image-6.12.90+deb13.1-cloud-amd64",
+        "linux-image-6.12.9+deb13-amd64",
+        "linux-image-6.12.9+deb13-rt-amd64",
+        "linux-image-6.1.0-56-cloud-amd64",
+        "linux-image-cloud-amd64",
+    ]
+    assert kernel.image_package(listed, row) == expected
+
+
+DEP = """\
+kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/mbcache.ko kernel/fs/jbd2/jbd2.ko
+kernel/fs/mbcache.ko:
+kernel/lib/crc16.ko:
+kernel/fs/jbd2/jbd2.ko: kernel/lib/crc16.ko
+kernel/drivers/block/virtio_blk.ko.xz: kernel/lib/virtio.ko
+kernel/lib/virtio.ko:
+"""
+
+
+def test_module_order_puts_dependencies_first_and_once() -> None:
+    order = kernel.module_order(["virtio_blk", "ext4", "jbd2"], DEP, "")
+    at = {Path(path).name: place for place, path in enumerate(order)}
+    assert len(at) == len(order) == 6
+    assert at["ext4.ko"] > at["jbd2.ko"] > at["crc16.ko"]
+    assert at["ext4.ko"] > at["mbcache.ko"]
+    assert at["virtio_blk.ko.xz"] > at["virtio.ko"]
+
+
+def test_module_order_knows_builtin_and_missing() -> None:
+    builtin = "kernel/drivers/virtio/virtio-pci.ko\n"
+    assert kernel.module_order(["virtio_pci"], DEP, builtin) == []
+    assert kernel.module_order(["ahci"], DEP, builtin, required=False) == []
+    with pytest.raises(SetupError, match="ahci"):
+        kernel.module_order(["ahci"], DEP, builtin)
+
+
+def test_cpio_is_read_back_by_cpio(tmp_path: Path) -> None:
+    if shutil.which("cpio") is None:
+        pytest.skip("cpio is not installed")
+    files = {"init": b"program", "modules/a.list": b"/modules/a.ko\n", "modules/empty": b""}
+    archive = kernel.cpio(files, executable=["init"])
+    assert len(archive) % 512 == 0
+    assert archive == kernel.cpio(files, executable=["init"])
+    subprocess.run(
+        ["cpio", "--extract", "--quiet"], input=archive, cwd=tmp_path, check=True, timeout=10
+    )
+    found = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert found == files
+    assert (tmp_path / "init").stat().st_mode & 0o777 == 0o755
+
+
+def test_recipe_changes_with_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = kernel.find(kernel.DEFAULT)
+    before = kernel.recipe(row)
+    assert kernel.recipe(dataclasses.replace(row, flavour="amd64")) != before
+    monkeypatch.setattr(kernel, "AGENT_MODULES", ("virtio_pci",))
+    assert kernel.recipe(row) != before
+
+
+def test_only_a_finished_and_current_build_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
+    row = kernel.find(kernel.DEFAULT)
+    directory = tmp_path / "kernels" / f"{row.name}-{kernel.recipe(row)}"
+    directory.mkdir(parents=True)
+    assert kernel.cached(row.name) is None
+    manifest = {"release": "1", "package_version": "2", "headers": True, "digest": "3"}
+    (directory / "kernel.json").write_text(json.dumps(manifest))
+    assert kernel.cached(row.name) is None, "no initramfs for the present init.c"
+    (directory / "initrd-000000000000.cpio").touch()
+    assert kernel.cached(row.name) is None, "an initramfs of another init.c"
+    (directory / f"initrd-{kernel._init_digest()}.cpio").touch()
+    found = kernel.cached(row.name)
+    assert found is not None and found.release == "1"
+    monkeypatch.setattr(kernel, "FORMAT", kernel.FORMAT + 1)
+    assert kernel.cached(row.name) is None
