@@ -165,8 +165,9 @@ def _pointer(pointer: Optional[int]) -> int:
 
 
 def errno_name(number: int) -> str:
-    """Return the name of an errno. The kernel leaks one to user space that has none there."""
-    return errno.errorcode.get(number, {524: "ENOTSUPP"}.get(number, str(number)))
+    """Return the kernel's name of an errno, also of the one it leaks that user space lacks."""
+    kernels = {95: "EOPNOTSUPP", 524: "ENOTSUPP"}  # Python calls 95 by its other name, ENOTSUP
+    return kernels.get(number) or errno.errorcode.get(number, str(number))
 
 
 def version() -> str:
