@@ -1,0 +1,650 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Which maps may hold a lock. commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * allowed HASH and ARRAY; the kinds of storage came with their own commits. All others are refused
+ * when they are created: with ENOTSUPP, an errno of the kernel's own, until commit db559117828d
+ * ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2) made it EOPNOTSUPP.
+ *
+ * Each refused map is a unit of its own, as it takes its object with it. bcc gets those that it has
+ * a word for. It takes ENOTSUPP to mean that the kernel knows no BTF, and makes the map without.
+ */
+#include "spinlock.h"
+
+/* For types whose values must have four bytes. */
+struct only_lock {
+	struct bpf_spin_lock lock;
+};
+
+/* The same program for all; only its map differs. */
+#define LOCK_AND_UNLOCK(map, key_type, value_type)      \
+	key_type key = { 0 };                           \
+	value_type zero = {};                           \
+	value_type *v;                                  \
+							\
+	map_update(map, &key, &zero);                   \
+	v = map_lookup(map, &key);                      \
+	if (!v)                                         \
+		return 0;                               \
+	bpf_spin_lock(&v->lock);                        \
+	bpf_spin_unlock(&v->lock);                      \
+	return 1;
+
+MAP(ARRAY, array, __u32, struct counter, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
+int array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(array, __u32, struct counter)
+}
+
+MAP(ARRAY, array_of_locks, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
+int array_holds_four_bytes(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(array_of_locks, __u32, struct only_lock)
+}
+
+MAP(HASH, hash, __u32, struct counter, 4)
+
+SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
+int hash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(hash, __u32, struct counter)
+}
+
+MAP_FLAGS(HASH, hash_on_demand, __u32, struct counter, 4, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
+int hash_without_preallocation_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(hash_on_demand, __u32, struct counter)
+}
+
+struct prefix {
+	__u32 length;
+	__u32 address;
+};
+
+MAP_FLAGS(HASH, hash_of_prefixes, struct prefix, struct counter, 4, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
+__description("the twin of the trie: its key, its flag")
+int hash_of_prefixes_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(hash_of_prefixes, struct prefix, struct counter)
+}
+
+/*
+ * Storage that belongs to a kernel object, libbpf only: bcc gives these maps other macros, and the
+ * maps are not HASH or ARRAY with another word. One unit each: not every kernel has them all.
+ */
+#if UNIT(cgroup_storage)
+MAP(CGROUP_STORAGE, storage, struct bpf_cgroup_storage_key, struct counter, 0)
+
+SEC("cgroup_skb/egress") __rule("Only some map types hold a lock") __loader(libbpf)
+__success __retval(1)
+int cgroup_storage_holds_lock(struct __sk_buff *skb)
+{
+	struct counter *c = bpf_get_local_storage(&storage, 0);
+
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return c->value == 1;
+}
+#endif
+
+#if UNIT(sk_storage)
+MAP_FLAGS(SK_STORAGE, sockets, int, struct counter, 0, BPF_F_NO_PREALLOC)
+
+/* commit 6ac99e8f23d4 ("bpf: Introduce bpf sk local storage") (in v5.2). */
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__kernel(">=5.2") __success __retval(1)
+int sk_storage_holds_lock(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct counter *c;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	c = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return c->value;
+}
+#endif
+
+/*
+ * No packet belongs to an inode, a task or a cgroup as such: these programs are only loaded. What
+ * kinds of program may lock is the matter of program_type.bpf.c.
+ */
+#if UNIT(inode_storage)
+MAP_FLAGS(INODE_STORAGE, inodes, int, struct counter, 0, BPF_F_NO_PREALLOC)
+
+/*
+ * commit 8ea636848aca ("bpf: Implement bpf_local_storage for inodes") (in v5.10); the program needs
+ * commit 9e7a4d9831e8 ("bpf: Allow LSM programs to use bpf spin locks") (in v5.11).
+ */
+SEC("lsm/inode_unlink") __rule("Only some map types hold a lock") __loader(libbpf)
+__kernel(">=5.11") __success
+int inode_storage_holds_lock(unsigned long long *ctx)
+{
+	struct inode *directory = (void *)ctx[0];
+	struct counter *c;
+
+	c = bpf_inode_storage_get(&inodes, directory, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 0;
+}
+#endif
+
+#if UNIT(task_storage)
+MAP_FLAGS(TASK_STORAGE, tasks, int, struct counter, 0, BPF_F_NO_PREALLOC)
+
+/*
+ * commit 4cf1bc1f1045 ("bpf: Implement task local storage") (in v5.11). A v5.10 kernel does not
+ * know the type.
+ */
+SEC("lsm/task_alloc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock)
+__kernel("<5.11") __failure __stage(map_create) __errno(EINVAL)
+__kernel(">=5.11") __success
+int task_storage_holds_lock(unsigned long long *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	struct counter *c;
+
+	c = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 0;
+}
+#endif
+
+#if UNIT(cgrp_storage)
+MAP_FLAGS(CGRP_STORAGE, cgroups, int, struct counter, 0, BPF_F_NO_PREALLOC)
+
+/*
+ * commit c4bcfb38a95e ("bpf: Implement cgroup storage available to non-cgroup-attached bpf progs")
+ * (in v6.2). A v6.1 kernel does not know the type.
+ */
+SEC("tp_btf/cgroup_mkdir") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock)
+__kernel("<6.2") __failure __stage(map_create) __errno(EINVAL)
+__kernel(">=6.2") __success
+int cgrp_storage_holds_lock(unsigned long long *ctx)
+{
+	struct cgroup *cgroup = (void *)ctx[0];
+	struct counter *c;
+
+	c = bpf_cgrp_storage_get(&cgroups, cgroup, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 0;
+}
+#endif
+
+/*
+ * The kinds of hash map, array and trie that bcc has words for: a program for each loader, because
+ * bcc made a map without BTF of what kernels before v6.2 refused.
+ */
+#if UNIT(lru_hash)
+MAP(LRU_HASH, lru_hash, __u32, struct counter, 4)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int lru_hash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lru_hash, __u32, struct counter)
+}
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
+__twin(hash_holds_lock) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
+__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+int lru_hash_of_bcc_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lru_hash, __u32, struct counter)
+}
+#endif
+
+#if UNIT(percpu_hash)
+MAP(PERCPU_HASH, percpu_hash, __u32, struct counter, 4)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int percpu_hash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(percpu_hash, __u32, struct counter)
+}
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
+__twin(hash_holds_lock) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
+__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+int percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(percpu_hash, __u32, struct counter)
+}
+#endif
+
+#if UNIT(lru_percpu_hash)
+MAP(LRU_PERCPU_HASH, lru_percpu_hash, __u32, struct counter, 4)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int lru_percpu_hash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lru_percpu_hash, __u32, struct counter)
+}
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
+__twin(hash_holds_lock) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
+__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+int lru_percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lru_percpu_hash, __u32, struct counter)
+}
+#endif
+
+#if UNIT(percpu_array)
+MAP(PERCPU_ARRAY, percpu_array, __u32, struct counter, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int percpu_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(percpu_array, __u32, struct counter)
+}
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
+__twin(array_holds_lock) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
+__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+int percpu_array_of_bcc_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(percpu_array, __u32, struct counter)
+}
+#endif
+
+#if UNIT(lpm_trie)
+MAP_FLAGS(LPM_TRIE, lpm_trie, struct prefix, struct counter, 4, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_of_prefixes_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int lpm_trie_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lpm_trie, struct prefix, struct counter)
+}
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
+__twin(hash_of_prefixes_holds_lock) __failure
+__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
+__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+int lpm_trie_of_bcc_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(lpm_trie, struct prefix, struct counter)
+}
+#endif
+
+#if UNIT(percpu_cgroup_storage)
+/* libbpf only, as CGROUP_STORAGE. */
+MAP(PERCPU_CGROUP_STORAGE, percpu_storage, struct bpf_cgroup_storage_key, struct counter, 0)
+
+SEC("cgroup_skb/egress") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(cgroup_storage_holds_lock) __failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
+int percpu_cgroup_storage_holds_lock(struct __sk_buff *skb)
+{
+	struct counter *c = bpf_get_local_storage(&percpu_storage, 0);
+
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return c->value == 1;
+}
+#endif
+
+/*
+ * Maps whose values mean something to the kernel: programs, sockets, devices and such. libbpf only:
+ * bcc gives them no BTF, or values of its own.
+ */
+#if UNIT(prog_array)
+MAP(PROG_ARRAY, prog_array, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int prog_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(prog_array, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(perf_event_array)
+MAP(PERF_EVENT_ARRAY, perf_event_array, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int perf_event_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(perf_event_array, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(stack_trace)
+MAP(STACK_TRACE, stack_trace, __u32, struct counter, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int stack_trace_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(stack_trace, __u32, struct counter)
+}
+#endif
+
+#if UNIT(cgroup_array)
+MAP(CGROUP_ARRAY, cgroup_array, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int cgroup_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(cgroup_array, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(sockmap)
+MAP(SOCKMAP, sockmap, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int sockmap_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(sockmap, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(sockhash)
+MAP(SOCKHASH, sockhash, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int sockhash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(sockhash, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(cpumap)
+MAP(CPUMAP, cpumap, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int cpumap_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(cpumap, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(xskmap)
+MAP(XSKMAP, xskmap, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int xskmap_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(xskmap, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(reuseport_sockarray)
+MAP(REUSEPORT_SOCKARRAY, reuseport_sockarray, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int reuseport_sockarray_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(reuseport_sockarray, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(outer_array_of_maps)
+/* The lock in the outer value; what an inner one may hold is in pointer.bpf.c. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct only_lock);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, __u32);
+	});
+} outer_array_of_maps SEC(".maps");
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int outer_array_of_maps_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(outer_array_of_maps, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(outer_hash_of_maps)
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct only_lock);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, __u32);
+	});
+} outer_hash_of_maps SEC(".maps");
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int outer_hash_of_maps_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(outer_hash_of_maps, __u32, struct only_lock)
+}
+#endif
+
+/* These two are read-only to programs anyway, which is refused first; see the flags below. */
+#if UNIT(devmap)
+MAP(DEVMAP, devmap, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+int devmap_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(devmap, __u32, struct only_lock)
+}
+#endif
+
+#if UNIT(devmap_hash)
+MAP(DEVMAP_HASH, devmap_hash, __u32, struct only_lock, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_four_bytes)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+int devmap_hash_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(devmap_hash, __u32, struct only_lock)
+}
+#endif
+
+/*
+ * Maps without keys. A filter's values may be described by BTF; those of a queue and a stack may
+ * not, whatever they are, so there can be no lock in them either.
+ */
+#define KEYLESS_MAP(kind, name, value_type)                 \
+	struct {                                            \
+		__uint(type, BPF_MAP_TYPE_##kind);          \
+		__uint(max_entries, 4);                     \
+		__type(value, value_type);                  \
+	} name SEC(".maps");
+
+#if UNIT(bloom_filter)
+KEYLESS_MAP(BLOOM_FILTER, bloom_filter, struct counter)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int bloom_filter_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(bloom_filter, __u32, struct counter)
+}
+#endif
+
+#if UNIT(queue)
+KEYLESS_MAP(QUEUE, queue, struct counter)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EINVAL)
+int queue_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(queue, __u32, struct counter)
+}
+#endif
+
+#if UNIT(stack)
+KEYLESS_MAP(STACK, stack, struct counter)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EINVAL)
+int stack_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(stack, __u32, struct counter)
+}
+#endif
+
+/*
+ * Flags. Programs must be able to read and to write the map; what user space may do with it does
+ * not matter.
+ */
+MAP_FLAGS(ARRAY, mmapable_array, __u32, struct counter, 1, BPF_F_MMAPABLE)
+
+/* commit fc9702273e2e ("bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY") (in v5.5). */
+SEC("tc") __rule("Map flags") __kernel(">=5.5") __success __retval(1)
+__description("the map is made; that mmap() refuses it is not the verifier's matter")
+int mmapable_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(mmapable_array, __u32, struct counter)
+}
+
+/* libbpf only: bcc's maps are emptied between cases by system calls, which these flags forbid. */
+#ifndef LOADER_BCC
+MAP_FLAGS(HASH, user_reads_hash, __u32, struct counter, 4, BPF_F_RDONLY)
+
+SEC("tc") __rule("Map flags") __loader(libbpf) __success __retval(1)
+int hash_read_only_to_user_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(user_reads_hash, __u32, struct counter)
+}
+
+MAP_FLAGS(HASH, user_writes_hash, __u32, struct counter, 4, BPF_F_WRONLY)
+
+SEC("tc") __rule("Map flags") __loader(libbpf) __success __retval(1)
+int hash_write_only_to_user_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(user_writes_hash, __u32, struct counter)
+}
+#endif
+
+#if UNIT(read_only_array)
+MAP_FLAGS(ARRAY, read_only_array, __u32, struct counter, 1, BPF_F_RDONLY_PROG)
+
+SEC("tc") __rule("Map flags")
+__twin(array_holds_lock)
+__kernel(">=5.2") __failure __stage(map_create) __errno(EACCES)
+int array_read_only_to_programs_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(read_only_array, __u32, struct counter)
+}
+#endif
+
+#if UNIT(read_only_hash)
+MAP_FLAGS(HASH, read_only_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
+
+SEC("tc") __rule("Map flags")
+__twin(hash_holds_lock)
+__kernel(">=5.2") __failure __stage(map_create) __errno(EACCES)
+int hash_read_only_to_programs_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(read_only_hash, __u32, struct counter)
+}
+#endif
+
+#if UNIT(write_only_array)
+/* Locking reads nothing: before v6.2 the program was as welcome as the map. */
+MAP_FLAGS(ARRAY, write_only_array, __u32, struct counter, 1, BPF_F_WRONLY_PROG)
+
+SEC("tc") __rule("Map flags")
+__twin(array_holds_lock)
+__kernel(">=5.2,<6.2") __success __retval(1)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+int array_write_only_to_programs_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(write_only_array, __u32, struct counter)
+}
+#endif
+
+#if UNIT(write_only_hash)
+MAP_FLAGS(HASH, write_only_hash, __u32, struct counter, 4, BPF_F_WRONLY_PROG)
+
+SEC("tc") __rule("Map flags")
+__twin(hash_holds_lock)
+__kernel(">=5.2,<6.2") __success __retval(1)
+__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+int hash_write_only_to_programs_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(write_only_hash, __u32, struct counter)
+}
+#endif
