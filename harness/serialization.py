@@ -42,9 +42,7 @@ class Shared:
         """Tell whether the fields belong together; before the first write all are zero."""
         if self.count == 0:
             return self.inverse == 0 and self.doubled == 0
-        return (
-            self.inverse == self.count ^ _WORD and self.doubled == (2 * self.count) & _WORD
-        )
+        return self.inverse == self.count ^ _WORD and self.doubled == (2 * self.count) & _WORD
 
 
 @dataclass(frozen=True)
@@ -141,14 +139,18 @@ class Run:
         return sum(visits.torn for visits in self.visits)
 
     @property
-    def common_share(self) -> float:
-        """The share of the whole run's time in which all CPUs that ran were running."""
-        if len(self.visits) < 2:
-            return 0.0
-        begin, end = (pick(v.first_ns for v in self.visits) for pick in (max, min))
-        begin, end = max(v.first_ns for v in self.visits), min(v.last_ns for v in self.visits)
-        whole = max(v.last_ns for v in self.visits) - min(v.first_ns for v in self.visits)
-        return max(0, end - begin) / whole if whole else 0.0
+    def overlap_share(self) -> float:
+        """The share of the time from first to last run in which at least two CPUs were at it."""
+        turning_points = sorted(
+            [(v.first_ns, 1) for v in self.visits] + [(v.last_ns, -1) for v in self.visits]
+        )
+        active, shared, since = 0, 0, 0
+        for moment, change in turning_points:
+            if active >= 2:
+                shared += moment - since
+            active, since = active + change, moment
+        whole = turning_points[-1][0] - turning_points[0][0] if turning_points else 0
+        return shared / whole if whole else 0.0
 
     def measurements(self) -> Dict[str, Any]:
         """Return the numbers that a result carries."""
@@ -164,7 +166,7 @@ class Run:
             "torn": self.torn,
             "busy_share": round(self.busy_share, 4),
             "handovers": self.shared.handovers,
-            "common_share": round(self.common_share, 4),
+            "overlap_share": round(self.overlap_share, 4),
             "seconds": self.seconds,
         }
 
@@ -213,10 +215,8 @@ def blindness(run: Run) -> Optional[str]:
     """Say why a run could not have shown a broken lock; None if it could."""
     if len(run.visits) < 2:
         return f"it ran on {len(run.visits)} CPU, where nothing is ever at the same time"
-    if run.common_share == 0.0:
-        return "no two CPUs ran it during the same time" if len(run.visits) == 2 else (
-            "there was no moment at which all CPUs were running it"
-        )
+    if not run.overlap_share:
+        return f"its {len(run.visits)} CPUs ran it one after the other"
     if not run.busy_share:
         return "no arrival found the lock held"
     if not run.shared.handovers:
@@ -249,7 +249,7 @@ def _line(run: Run) -> str:
         f"{run.program}: {run.total_sent} sent, {run.ran} ran, {run.shared.count} counted,"
         f" {run.total_dropped} dropped; busy {_percent(run.busy_share)},"
         f" {run.shared.handovers} handovers, {run.torn} torn,"
-        f" {_percent(run.common_share)} of {run.seconds:.1f} s in common"
+        f" CPUs overlapped {_percent(run.overlap_share)} of the time; {run.seconds:.1f} s"
     )
 
 

@@ -81,7 +81,7 @@ def prepare() -> None:
     import pyroute2  # noqa: F401
 
 
-# -- test runs -----------------------------------------------------------------------------------------
+# -- test runs -------------------------------------------------------------------------------------
 
 
 def _test_run(order: Order) -> Json:
@@ -115,7 +115,7 @@ def _test_run(order: Order) -> Json:
     return {"sent": sent, "dropped": {}, "seconds": _since(started)}
 
 
-# -- hooks that see frames -------------------------------------------------------------------------------
+# -- hooks that see frames -------------------------------------------------------------------------
 
 
 def _xdp(order: Order, mode: int) -> Json:
@@ -171,7 +171,7 @@ def _frame_sender(index: int, bypass: bool, cpu: int) -> Callable[[], int]:
     return functools.partial(sender.send, FRAME)
 
 
-# -- hooks that see a cgroup's datagrams ------------------------------------------------------------------
+# -- hooks that see a cgroup's datagrams -----------------------------------------------------------
 
 
 def _cgroup_skb(order: Order, attach_type: int) -> Json:
@@ -216,7 +216,7 @@ def _datagram_sender(cpu: int) -> Callable[[], int]:
     return send
 
 
-# -- senders -----------------------------------------------------------------------------------------------
+# -- senders ---------------------------------------------------------------------------------------
 
 
 def _send(order: Order, sender: Callable[[int], Callable[[], int]], group: Path) -> Json:
@@ -304,7 +304,7 @@ def _wait_for(sent: int, ran: Callable[[], int]) -> None:
             last, since = now, time.monotonic()
 
 
-# -- where packets get lost ----------------------------------------------------------------------------------
+# -- where packets get lost ------------------------------------------------------------------------
 
 
 def _dropped() -> Dict[str, int]:
@@ -326,7 +326,7 @@ def _difference(before: Dict[str, int], after: Dict[str, int]) -> Dict[str, int]
     return {name: count - before.get(name, 0) for name, count in after.items()}
 
 
-# -- a network of one's own ------------------------------------------------------------------------------------
+# -- a network of one's own ------------------------------------------------------------------------
 
 
 def _in_own_network(driver: Callable[..., Json], *choice: Any) -> Callable[[Order], Json]:
@@ -348,7 +348,9 @@ def _in_own_network(driver: Callable[..., Json], *choice: Any) -> Callable[[Orde
     return run
 
 
-def _apart(answer: Connection, driver: Callable[..., Json], order: Order, choice: Sequence[Any]) -> None:
+def _apart(
+    answer: Connection, driver: Callable[..., Json], order: Order, choice: Sequence[Any]
+) -> None:
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
