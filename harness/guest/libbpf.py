@@ -209,8 +209,11 @@ def load_btf(data: bytes) -> int:
     return _check(_btf_load(data, len(data), ct.byref(opts)))
 
 
-def test_run(fd: int, data: bytes, repeat: int = 1) -> int:
-    """Run a program by BPF_PROG_TEST_RUN; return its last return value."""
+def test_run(fd: int, data: bytes, repeat: int = 0) -> int:
+    """Run a program by BPF_PROG_TEST_RUN; return its last return value.
+
+    No repetition means once, too, and is all that syscall programs allow.
+    """
     buffer = ct.create_string_buffer(data, len(data)) if data else None
     opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), repeat=repeat)
     if buffer is not None:
