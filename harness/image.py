@@ -92,7 +92,8 @@ for timer in usr/lib/systemd/system/*.timer; do
 done
 ln -sf /usr/lib/systemd/system/systemd-networkd.service \
     etc/systemd/system/multi-user.target.wants/systemd-networkd.service
-for unit in systemd-networkd-wait-online.service getty@.service dev-hugepages.mount; do
+for unit in systemd-networkd-wait-online.service getty@.service getty-static.service \
+    dev-hugepages.mount; do
     ln -sf /dev/null "etc/systemd/system/$unit"
 done
 mkdir -p etc/systemd/system-generators

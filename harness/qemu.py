@@ -549,9 +549,7 @@ class _Qmp:
             if status == "completed":
                 return
             if status in ("failed", "cancelled"):
-                raise SetupError(
-                    f"QEMU could not {what} a guest: check that {paths.cache()} has free space."
-                )
+                raise SetupError(f"QEMU could not {what} a guest: is {paths.cache()} full?")
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
