@@ -13,12 +13,13 @@ from typing import Any, Dict, List, Optional, Sequence
 import pytest
 from rich.console import Console
 
-from harness import build, image, kernel, qemu, results, scenario, target
+from harness import build, image, kernel, qemu, results, target
 from harness.errors import SetupError, UsageError
 from harness.plugin import Run, case_name, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
-OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
+OK, USAGE, SETUP = 0, 2, 4
+SHELL_SECONDS = 3600.0
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -63,12 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     running = command(
         "run", run, "Run scenarios: all, or those named. Any option of pytest may follow."
     )
-    running.add_argument("names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)")
+    running.add_argument(
+        "names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)"
+    )
     running.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
-    shell_command = command("shell", shell, "A root shell in a fresh guest; it is gone when you leave.")
+    shell_command = command(
+        "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
+    )
     shell_command.add_argument("--kernel", default=target.DEFAULT_KERNEL)
     shell_command.add_argument("--cpus", type=int, default=4)
-    shell_command.add_argument("words", nargs="*", metavar="COMMAND", help="run this and leave")
+    shell_command.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
+    )
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
@@ -100,7 +107,9 @@ def list_cases(options: argparse.Namespace, rest: List[str]) -> int:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         saved, sys.stdout = sys.stdout, nowhere
         try:
-            code = pytest.main([*_common(), *_tests(), "--collect-only", "-q", "--loader", "all"], plugins=[keep])
+            code = pytest.main(
+                [*_common(), *_tests(), "--collect-only", "--loader", "all"], plugins=[keep]
+            )
         finally:
             sys.stdout = saved
     if code != pytest.ExitCode.OK:
@@ -120,7 +129,10 @@ def list_cases(options: argparse.Namespace, rest: List[str]) -> int:
     for rule, rows in rules.items():
         console.print(rule, style="bold")
         for row in rows:
-            console.print(f"  {row['name']:<{width}}{'+'.join(row['loaders']):<14}{row['where']}", soft_wrap=True)
+            console.print(
+                f"  {row['name']:<{width}}{'+'.join(row['loaders']):<14}{row['where']}",
+                soft_wrap=True,
+            )
     console.print(f"{len(cases)} scenarios, {len(rules)} rules")
     return OK
 
@@ -132,7 +144,9 @@ def _row(item: pytest.Item) -> Dict[str, Any]:
     return {
         "name": case_name(item),
         "rule": case.rule if case else getattr(getattr(item, "module"), "RULE"),
-        "description": case.description if case else (getattr(item, "obj").__doc__ or "").split("\n")[0],
+        "description": (
+            case.description if case else (getattr(item, "obj").__doc__ or "").split("\n")[0]
+        ),
         "where": f"{path.parent.name}/{path.name}:{line}",
         "loaders": [],
     }
@@ -154,7 +168,9 @@ class _Keep:
 
 
 def _common() -> List[str]:
-    return ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
+    # The plugin is imported here before pytest can rewrite its asserts, of which it has none.
+    quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}", "-p", "no:cacheprovider", *quiet]
 
 
 def _tests() -> List[str]:
@@ -196,13 +212,23 @@ def doctor(options: argparse.Namespace, rest: List[str]) -> int:
         line("kernel", "ok", f"{found_kernel.release}, {headers} headers for bcc")
         if worst == OK:
             accelerator = qemu.accelerator(found_kernel)
-            meaning = "guests run at native speed" if accelerator == "kvm" else "KVM does not boot this kernel here; emulation works, slower"
-            line("accelerator", "ok" if accelerator == "kvm" else "note", f"{accelerator}: {meaning}")
+            meaning = (
+                "guests run at native speed"
+                if accelerator == "kvm"
+                else "KVM does not boot this kernel here; emulation works, slower"
+            )
+            line(
+                "accelerator", "ok" if accelerator == "kvm" else "note", f"{accelerator}: {meaning}"
+            )
     for tool, package in (("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools")):
         if found_image is None or found_kernel is None:
             need(tool, lambda tool=tool, package=package: _tool(tool, package))
     vagrant = shutil.which("vagrant")
-    line("vagrant", "ok" if vagrant else "note", vagrant or "not installed; only `vagrant up` needs it (`make setup-vagrant`)")
+    line(
+        "vagrant",
+        "ok" if vagrant else "note",
+        vagrant or "not installed; only `vagrant up` needs it (`make setup-vagrant`)",
+    )
     return worst
 
 
@@ -219,8 +245,10 @@ def shell(options: argparse.Namespace, rest: List[str]) -> int:
     progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
     guests = target.open_target(settings, progress)
     with guests.session() as session:
-        if options.words:
-            done = session.call("command", arguments=options.words)
+        words = options.words or ([] if sys.stdin.isatty() else ["/bin/bash"])
+        if words:
+            typed = "" if options.words else sys.stdin.read()
+            done = session.call("command", arguments=words, input=typed, limit=SHELL_SECONDS)
             sys.stdout.write(done["stdout"])
             sys.stderr.write(done["stderr"])
             status: int = done["status"]
@@ -240,7 +268,11 @@ def image_command(options: argparse.Namespace, rest: List[str]) -> int:
     if found is None or booted is None:
         print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)
         return SETUP
-    for name, path in (("userland", found.root), ("kernel", booted.vmlinux), ("modules", booted.modules)):
+    for name, path in (
+        ("userland", found.root),
+        ("kernel", booted.vmlinux),
+        ("modules", booted.modules),
+    ):
         print(f"{name:<10}{path}  {path.stat().st_blocks * 512 >> 20} MiB")
     return OK
 

@@ -275,7 +275,8 @@ class Run:
     def pytest_report_header(self) -> str:
         """Name what is tested."""
         option = self.config.option
-        return f"spinlock: kernel {option.kernel}, loader {option.loader or 'bcc, else libbpf'}, {option.cpus} CPUs"
+        loader = option.loader or "bcc, else libbpf"
+        return f"spinlock: kernel {option.kernel}, loader {loader}, {option.cpus} CPUs"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table of verdicts."""

@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
+import shutil
 import subprocess
+import sys
 import tempfile
+import termios
 import time
+import tty
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +71,7 @@ class Stream:
     """JSON lines over a pair of file descriptors, with a time limit on each."""
 
     def __init__(self, reader: int, writer: int) -> None:
-        self._reader, self._writer = reader, writer
+        self.reader, self._writer = reader, writer
         self._rest = b""
 
     def send(self, line: Json) -> None:
@@ -83,15 +88,27 @@ class Stream:
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
+            if left <= 0 or not select.select([self.reader], [], [], left)[0]:
                 raise Gone(timed_out=True)
-            try:
-                data = os.read(self._reader, 1 << 20)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise Gone(timed_out=False)
-            self._rest += data
+            self._read()
+        return self._next()
+
+    def arrived(self) -> Iterator[Json]:
+        """Read once, and yield the lines that are complete. Raises Gone at the end."""
+        self._read()
+        while b"\n" in self._rest:
+            yield self._next()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.reader, 1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise Gone(timed_out=False)
+        self._rest += data
+
+    def _next(self) -> Json:
         line, _, self._rest = self._rest.partition(b"\n")
         answer: Json = json.loads(line)
         return answer
@@ -139,6 +156,46 @@ class Session:
                 on_event(answer)
         except Gone as gone:
             raise self._lost(gone.timed_out) from None
+
+    def interact(self, arguments: Sequence[str]) -> int:
+        """Connect this process's terminal to a program in the guest; return its exit status."""
+        size = shutil.get_terminal_size()
+        keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
+        raw = os.isatty(keyboard)
+        before = termios.tcgetattr(keyboard) if raw else None
+        sources = [keyboard, self._stream.reader]
+        try:
+            self._stream.send(
+                {
+                    "call": "terminal",
+                    "with": {
+                        "arguments": list(arguments),
+                        "rows": size.lines,
+                        "columns": size.columns,
+                    },
+                }
+            )
+            if raw:
+                tty.setraw(keyboard)
+            while True:
+                ready, _, _ = select.select(sources, [], [])
+                if keyboard in ready:
+                    typed = os.read(keyboard, 4096)
+                    if not typed:
+                        sources.remove(keyboard)
+                        typed = b"\x04"  # end of input, as a terminal says it
+                    self._stream.send({"input": base64.b64encode(typed).decode()})
+                if self._stream.reader in ready:
+                    for answer in self._stream.arrived():
+                        if "return" in answer:
+                            status: int = answer["return"]
+                            return status
+                        os.write(screen, base64.b64decode(answer["output"]))
+        except Gone as gone:
+            raise self._lost(gone.timed_out) from None
+        finally:
+            if before is not None:
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
     def close(self) -> None:
         """End the agent's process."""

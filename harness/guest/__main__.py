@@ -32,7 +32,7 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
     from harness.guest.loaders import Refused
     from harness.guest.session import Session
 
-    session = Session(lambda event: _send(sink, event))
+    session = Session(lambda event: _send(sink, event), source)
     _send(sink, {"session": "open"})  # the host waits for it, so nothing is read ahead of the fork
     while True:
         line = source.readline()
@@ -73,7 +73,10 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
     Reading a virtio port while no host is connected gives an end of file at once, and so does
     poll(): there is nothing to wait on but time.
     """
-    from harness.guest import drivers, facts  # bcc is imported here, once, before the guest is saved
+    from harness.guest import (  # bcc is imported here, once, before the guest is saved
+        drivers,
+        facts,
+    )
 
     if is_port:
         drivers.prepare()

@@ -10,9 +10,9 @@ import base64
 import os
 import subprocess
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, BinaryIO, Callable, Dict, List, Optional
 
-from harness.guest import drivers, facts, libbpf
+from harness.guest import drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
 
@@ -29,8 +29,9 @@ _WITHOUT_PACKET = (
 class Session:
     """The state between calls: the kernel log's position and the loaded unit."""
 
-    def __init__(self, emit: Callable[[Json], None]) -> None:
+    def __init__(self, emit: Callable[[Json], None], source: BinaryIO) -> None:
         self._emit = emit
+        self._source = source
         self._kernel_log: Optional[KernelLog] = None
         self._unit: Optional[Unit] = None
 
@@ -170,6 +171,10 @@ class Session:
         """Run a program in the guest and return what came of it."""
         done = subprocess.run(arguments, input=input, capture_output=True, text=True, check=False)
         return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+    def terminal(self, arguments: List[str], rows: int, columns: int) -> int:
+        """Run an interactive program; see terminal.py for what goes to and fro meanwhile."""
+        return terminal.run(arguments, rows, columns, self._source, self._emit)
 
     def write(self, path: str, text: str) -> None:
         """Write to a file, of /proc or /sys say."""

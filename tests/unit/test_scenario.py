@@ -1,0 +1,126 @@
+"""Annotations: what is read, and what is refused with file and line."""
+
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from harness import scenario
+from harness.build import PROGRAMS
+
+FILE = Path("bpf_progs/x.bpf.c")
+LEGAL = 'SEC("tc") __rule("r") __success __retval(0)\nint legal(struct __sk_buff *skb)\n{\n}\n'
+
+
+def read(text):
+    return scenario.read(text, FILE)
+
+
+def only(text):
+    return read(text).scenarios[0]
+
+
+def test_a_success():
+    case = only("/* Why,\n * in two lines. */\n" + LEGAL)
+    assert (case.name, case.section, case.line, case.unit) == ("legal", "tc", 3, "")
+    assert case.comment == "Why, in two lines."
+    assert case.loaders == ("bcc", "libbpf")
+    assert case.expectations == (scenario.Expectation("", True, retval=0),)
+
+
+def test_clauses_inherit_what_stands_before_them():
+    case = only(
+        'SEC("tc") __rule("r") __twin(legal) __failure __errno(EINVAL)\n'
+        '__kernel("<6.13") __msg("old text")\n'
+        '__kernel(">=6.13") __msg("new {{(very )?}}text")\n'
+        "int bad(struct __sk_buff *skb) {}\n"
+    )
+    old, new = case.expectation(Version("6.12.117")), case.expectation(Version("7.3.4"))
+    assert (old.errno, old.messages) == ("EINVAL", ("old text",))
+    assert (new.errno, new.messages) == ("EINVAL", ("new {{(very )?}}text",))
+
+
+def test_a_kernel_without_a_clause_has_no_expectation():
+    case = only('SEC("tc") __rule("r") __kernel(">=6.2") __success\nint late(void *c) {}\n')
+    assert case.expectation(Version("6.1.176")) is None
+
+
+def test_units_comments_and_plain_programs():
+    file = read(
+        "#if UNIT(alone)\n"
+        'SEC("xdp") /* not __failure */ __rule("r") __success\nint a(struct xdp_md *x) {}\n'
+        "#endif\n"
+        "#ifndef LOADER_BCC\n"
+        'SEC("tc") __attribute__((__noinline__)) int b(struct __sk_buff *skb) {}\n'
+        "#endif\n"
+    )
+    assert [(p.name, p.unit) for p in file.programs] == [("a", "alone"), ("b", "")]
+    assert [s.name for s in file.scenarios] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "annotations, complaint",
+    [
+        ('__rule("r") __faliure', "2: unknown annotation __faliure; did you mean '__failure'?"),
+        ('__rule("r")', "2: says neither __success nor __failure"),
+        ("__success", '2: bad names no rule; write __rule("...")'),
+        ('__rule("r") __success __failure', "2: __failure contradicts an outcome given before"),
+        ('__rule("r") __failure', "2: __failure without __msg or __errno"),
+        ('__rule("r") __failure __msg("  ")', "2: __msg is empty"),
+        ('__rule("r") __failure __msg(text)', "2: __msg needs text in double quotes"),
+        ('__rule("r") __failure __msg("{{(}}")', "2: __msg holds a bad regular expression"),
+        ('__rule("r") __failure __errno(EINVAL)', "2: bad can be refused but has no __twin"),
+        ('__rule("r") __failure __errno(22)', "2: __errno needs an errno by name"),
+        ('__rule("r") __failure __errno(EINVAL) __retval(0)', "2: __failure contradicts __retval"),
+        ('__rule("r") __success __msg("x")', "2: __success contradicts __msg"),
+        ('__rule("r") __success __retval(one)', "2: __retval needs a number, not 'one'"),
+        ('__rule("r") __success __retval(1) __retval(1)', "2: __retval is given twice"),
+        (
+            '__rule("r") __success __loader(bbc)',
+            "2: __loader knows bcc, libbpf, not 'bbc'; did you mean 'bcc'?",
+        ),
+        ('__rule("r") __success __loader', "2: __loader needs an argument"),
+        ('__rule("r") __success()', "2: __success takes no argument"),
+        ('__rule("r") __kernel("6.9+") __success', '2: __kernel needs a range such as ("<6.9")'),
+        ('__rule("r") __stage(load) __failure', "2: __stage knows btf_load"),
+        (
+            '__rule("r") __kernel(">=6.9") __success\n__kernel(">6.8") __success',
+            "3: two clauses speak about kernel 6.9",
+        ),
+        ('__rule("r") __success __known_bug("abc")', "2: __known_bug needs a commit and a range"),
+    ],
+)
+def test_bad_annotations_are_named_with_file_and_line(annotations, complaint):
+    with pytest.raises(scenario.AnnotationError) as error:
+        read(f'\nSEC("tc") {annotations}\nint bad(struct __sk_buff *skb)\n{{\n}}\n')
+    assert str(error.value).startswith(f"{FILE}:{complaint}"), error.value
+
+
+def test_a_file_without_programs():
+    with pytest.raises(scenario.AnnotationError, match="no program in this file"):
+        read("int x;\n")
+
+
+def test_names_and_twins_are_checked_across_files():
+    bad = LEGAL.replace("legal", "bad").replace(
+        "__success __retval(0)", '__twin(TWIN) __failure __msg("x")'
+    )
+    with pytest.raises(scenario.AnnotationError, match="names no scenario; did you mean 'legal'"):
+        scenario.check_together([read(LEGAL), read(bad.replace("TWIN", "leagl"))])
+    with pytest.raises(scenario.AnnotationError, match="must be refused itself"):
+        scenario.check_together([read(bad.replace("TWIN", "bad"))])
+    with pytest.raises(scenario.AnnotationError, match="is taken"):
+        scenario.check_together([read(LEGAL), read(LEGAL)])
+
+
+@pytest.mark.parametrize(
+    "release, version",
+    [("6.12.117+deb13-cloud-amd64", "6.12.117"), ("7.3-rc2", "7.3"), ("5.10.0-46-amd64", "5.10.0")],
+)
+def test_kernel_versions(release, version):
+    assert scenario.kernel_version(release) == Version(version)
+
+
+def test_the_project_s_own_files_are_sound():
+    files = scenario.read_directory(PROGRAMS)
+    assert sum(len(file.scenarios) for file in files) > 50

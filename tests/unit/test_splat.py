@@ -1,0 +1,52 @@
+"""Splats, from lines that real kernels printed."""
+
+import pytest
+
+from harness import splat
+from harness.target import why_lost
+
+PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
+
+
+@pytest.mark.parametrize(
+    "line, kind",
+    [
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 11s! [python3:123]", "soft lockup"),
+        ("WARNING: CPU: 1 PID: 77 at kernel/bpf/btf.c:3840 btf_parse_fields+0x5e0/0x6f0", "WARN"),
+        ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", "RCU stall"),
+        ("rcu: INFO: rcu_preempt self-detected stall on CPU", "RCU stall"),
+        ("INFO: task python3:99 blocked for more than 120 seconds.", "hung task"),
+        ("BUG: scheduling while atomic: python3/88/0x00000002", "scheduling while atomic"),
+        ("BUG: KASAN: slab-use-after-free in htab_map_update_elem+0x1/0x2", "KASAN"),
+        ("WARNING: possible recursive locking detected", "lockdep"),
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000000", "BUG"),
+        ("Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI", "oops"),
+        (PANIC, "panic"),
+    ],
+)
+def test_each_splat_has_its_name(line, kind):
+    assert splat.find(["harmless", line]) == (kind, line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "spinlock: begin missing_unlock",
+        "IPv6: ADDRCONF(NETDEV_CHANGE): va: link becomes ready",
+        "python3 (88) uses obsolete ecb(arc4) skcipher",
+        "debug: nothing",
+    ],
+)
+def test_what_is_none(line):
+    assert splat.find([line]) is None
+
+
+def test_why_a_guest_is_gone():
+    panic = why_lost(False, "the kernel panicked: sysrq", f"boot\n{PANIC}\n")
+    assert panic.crashed and "sysrq triggered crash" in str(panic) and PANIC in panic.console
+    hang = why_lost(True, None, "boot\n")
+    assert hang.crashed and "stopped answering" in str(hang)
+    killed = why_lost(False, "QEMU was ended by SIGKILL", "boot\n")
+    assert not killed.crashed and "killed from outside" in str(killed)
+    reset = why_lost(False, "the guest stopped or reset (QEMU's exit status 0)", "boot\n")
+    assert reset.crashed
