@@ -239,6 +239,7 @@ def load_as_nobody(
     """
     with open(_UNPRIVILEGED, "r+", encoding="ascii") as sysctl:
         before = sysctl.read()
+        sysctl.seek(0)  # a number written anywhere else is ignored
         sysctl.write("0")
     reader, writer = os.pipe()
     child = os.fork()
