@@ -110,7 +110,7 @@ int lock_in_packet_xdp(struct xdp_md *ctx)
 	return c->value;
 }
 
-/* A number was called "inv" before v5.18, "scalar" since. */
+/* A number is called "inv" in v5.10, "scalar" in v6.1 and later. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
 int number_as_lock(struct __sk_buff *skb)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Who may lock. commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1) offered the helpers
- * to CAP_SYS_ADMIN, commit 2c78ee898d8f ("bpf: Implement CAP_BPF") (in v5.8) to CAP_BPF. Programs of
- * this type may be loaded with neither; root has made the maps.
+ * to CAP_SYS_ADMIN, commit 2c78ee898d8f ("bpf: Implement CAP_BPF") (in v5.8) to CAP_BPF. Programs
+ * of this type may be loaded with neither; root has made the maps.
  *
  * The lock is the first member: a user without CAP_PERFMON may be refused the sum of a value's
  * address and an offset, before the call is looked at, unless the kernel runs with mitigations=off.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Which kinds of program may lock. Networking programs may, each kind since it exists; commit
- * d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1) refused tracing programs, which may run
- * anywhere, and socket filters, which anyone may load. What is refused is the map, lock or no lock.
+ * d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1) kept tracing programs and socket filters
+ * from it for want of preemption checks. What is refused is the map, with or without a call.
  */
 #include "spinlock.h"
 
@@ -111,8 +111,9 @@ int netkit_locks(void *ctx)
 	return c && c->value == 1;
 }
 
-/* The run returned whether the packet was dissected, not what the program did, in old kernels. */
+/* The run of an old kernel returns whether the packet was dissected, not what the program says. */
 SEC("flow_dissector") __rule("Networking program types may lock")
+__kernel("<6.12") __success
 __kernel(">=6.12") __success __retval(1)
 int flow_dissector_locks(void *ctx)
 {
@@ -402,10 +403,10 @@ int writable_raw_tracepoint_without_lock(void *ctx)
 	return 0;
 }
 
-/* The type was forgotten at first; its helpers were those of raw tracepoints, without locks. */
+/* The type counts as tracing since v6.0; in v5.10 it had no such helper. */
 SEC("raw_tp.w/sys_enter") __rule("Tracing programs and socket filters may not lock")
 __twin(writable_raw_tracepoint_without_lock) __failure __errno(EINVAL)
-__kernel(">=5.2,<5.11") __msg("unknown func bpf_spin_lock#93")
+__kernel(">=5.10,<5.11") __msg("unknown func bpf_spin_lock#93")
 __kernel(">=6.0") __msg("tracing progs cannot use bpf_spin_lock yet")
 int writable_raw_tracepoint_locks(void *ctx)
 {
@@ -427,7 +428,7 @@ int fentry_without_lock(void *ctx)
 
 SEC("fentry/bpf_fentry_test1") __rule("Tracing programs and socket filters may not lock")
 __twin(fentry_without_lock)
-__kernel(">=5.5,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel(">=5.10,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.15") __success
 int fentry_locks(void *ctx)
 {
@@ -437,7 +438,7 @@ int fentry_locks(void *ctx)
 
 SEC("fexit/bpf_fentry_test1") __rule("Tracing programs and socket filters may not lock")
 __twin(fentry_without_lock)
-__kernel(">=5.5,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel(">=5.10,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.15") __success
 int fexit_locks(void *ctx)
 {
@@ -463,7 +464,7 @@ int btf_tracepoint_locks(void *ctx)
 
 SEC("iter/task") __rule("Tracing programs and socket filters may not lock")
 __twin(fentry_without_lock)
-__kernel(">=5.8,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel(">=5.10,<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.15") __success
 int task_iterator_locks(void *ctx)
 {
