@@ -37,6 +37,9 @@ FORMAT = 3  # raise when a kernel's directory changes in a way `recipe` cannot s
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
 # Dependencies come from modules.dep; built-in modules cost nothing.
 AGENT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "squashfs", "overlay")
+# Asked for by ext4 under the name of the algorithm, which modules.dep does not know; newer kernels
+# have it built in.
+CHECKSUM_MODULES = ("crc32c_generic",)
 SYSTEM_MODULES = ("ahci", "ata_piix", "virtio_scsi", "sd_mod", "sr_mod", "isofs")
 
 # Modules that nothing here uses, below kernel/: only whole subsystems of hardware a VM never has.
@@ -161,7 +164,8 @@ def fetch(name: str, progress: Progress) -> Kernel:
 
 def recipe(row: Debian) -> str:
     """Return the digest of everything that decides how a kernel's files are made."""
-    parts = [FORMAT, asdict(row), AGENT_MODULES, SYSTEM_MODULES, UNUSED_MODULES]
+    early = [*CHECKSUM_MODULES, *AGENT_MODULES]
+    parts = [FORMAT, asdict(row), early, SYSTEM_MODULES, UNUSED_MODULES]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -383,7 +387,8 @@ def _arrange(scratch: Path, tree: Path, release: str) -> bool:
 def _write_boot_modules(modules: Path, result: Path) -> None:
     dep = (modules / "modules.dep").read_text()
     builtin = (modules / "modules.builtin").read_text()
-    early = module_order(AGENT_MODULES, dep, builtin)
+    early = module_order(CHECKSUM_MODULES, dep, builtin, required=False)
+    early += [path for path in module_order(AGENT_MODULES, dep, builtin) if path not in early]
     late = [
         path
         for path in module_order(SYSTEM_MODULES, dep, builtin, required=False)
