@@ -81,7 +81,7 @@ def source(
     `include` holds the uapi and libbpf headers of the guest's image, so that every host compiles
     the same text. Raises CompileError with the compiler's message, SetupError without a compiler.
     """
-    options = [f"-I{file.parent}"]
+    options = [f"-I{file.parent}", f"-I{PROGRAMS}"]
     options += [f"-DUNIT_{unit}=1"] if unit else []
     options += [f"-D{name}={value}" for name, value in (defines or {}).items()]
     if loader == "bcc":
@@ -106,7 +106,7 @@ def source(
 def _key(command: List[str], file: Path) -> str:
     digest = hashlib.sha256(repr([clang_version(command[0]), command]).encode())
     digest.update(file.read_bytes())
-    for header in sorted(file.parent.glob("*.h")):
+    for header in sorted({*file.parent.glob("*.h"), *PROGRAMS.glob("*.h")}):
         digest.update(header.read_bytes())
     return digest.hexdigest()[:32]
 

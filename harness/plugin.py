@@ -53,6 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="run only this case; repeatable",
     )
+    group.addoption(
+        "--programs",
+        type=Path,
+        default=build.PROGRAMS,
+        metavar="DIR",
+        help="take the scenarios from another directory of *.bpf.c files (spinlock.h is found anyway)",
+    )
     group.addoption("--append", default="", help="more words for the guest kernel's command line")
     group.addoption(
         "--results",
@@ -61,11 +68,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the run's state."""
+    """Set up the run's state; before the JUnit plugin does, which is told where to write."""
     if config.option.cpus < 1:
         raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
-    config.pluginmanager.register(Run(config), "spinlock-run")
+    run = Run(config)
+    if not config.option.collectonly and not hasattr(config, "workerinput"):
+        try:
+            run.directory = results.new_directory(config.option.results)
+        except SetupError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.option.xmlpath = config.option.xmlpath or str(run.directory / "junit.xml")
+    config.pluginmanager.register(run, "spinlock-run")
 
 
 def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
@@ -83,6 +98,7 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results: List[Result] = []
+        self.directory = Path("results")  # of this run
         self._log: Optional[ResultLog] = None
         self._target: Optional[Target] = None
         self._verifier: Optional[verify.Verifier] = None
@@ -97,7 +113,7 @@ class Run:
         """The C files, read once."""
         if self._files is None:
             try:
-                self._files = scenario.read_directory(build.PROGRAMS)
+                self._files = scenario.read_directory(self.config.option.programs)
             except UsageError as error:
                 raise pytest.UsageError(str(error)) from None
         return self._files
@@ -255,11 +271,12 @@ class Run:
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
             self.results.append(result)
-            if self._log is None:
-                self._log = ResultLog(
-                    results.new_directory(self.config.option.results) / "results.jsonl"
-                )
-            self._log.add(result)
+            try:
+                if self._log is None:
+                    self._log = ResultLog(self.directory / "results.jsonl")
+                self._log.add(result)
+            except SetupError as error:
+                pytest.exit(f"spinlock: {error}", returncode=4)
 
     def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:
         """Show verdicts instead of pytest's words."""
@@ -413,10 +430,10 @@ class Guest:
 
         Raises CompileError, KernelRefusal.
         """
-        path = build.PROGRAMS / file
+        path = self._run.config.option.programs / file
         source_file = next((f for f in self._run.files if f.path == path), None)
         if source_file is None:
-            raise UsageError(f"There is no bpf_progs/{file}.")
+            raise UsageError(f"There is no C file {path}.")
         sections = {p.name: p.section for p in source_file.programs}
         source = build.source(path, unit, self.loader, self._run.target.headers())
         wanted = [{"name": name, "section": sections[name]} for name in programs]

@@ -49,7 +49,6 @@ class ResultLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise SetupError(
@@ -108,18 +107,17 @@ def exit_code(results: List[Result]) -> int:
 
 
 def new_directory(chosen: Optional[str]) -> Path:
-    """Return the directory for a new run's results: the one chosen, or results/<time>.
+    """Make the directory for a new run's results: the one chosen, or results/<time>.
 
     The latter is linked as results/latest. Raises SetupError when it cannot be made.
     """
-    if chosen:
-        return Path(chosen)
-    directory = Path("results") / datetime.datetime.now().strftime("%Y-%m-%dT%H.%M.%S")
+    directory = Path(chosen or f"results/{datetime.datetime.now():%Y-%m-%dT%H.%M.%S}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        link = directory.parent / f".latest-{os.getpid()}"
-        link.symlink_to(directory.name)
-        link.replace(directory.parent / "latest")
+        if chosen is None:
+            link = directory.parent / f".latest-{os.getpid()}"
+            link.symlink_to(directory.name)
+            link.replace(directory.parent / "latest")
     except OSError as error:
         raise SetupError(
             f"Cannot make {directory} ({error.strerror}); choose another place by --results."

@@ -117,11 +117,13 @@ def read_directory(directory: Path) -> List[SourceFile]:
     """Read every ``*.bpf.c`` of a directory, in order of name.
 
     Raises AnnotationError for what a single file cannot show: a name used twice, a twin that does
-    not exist or that must be refused itself.
+    not exist or that must be refused itself; UsageError when there is no such file.
     """
     files = [
         read(path.read_text(encoding="utf-8"), path) for path in sorted(directory.glob("*.bpf.c"))
     ]
+    if not files:
+        raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
     check_together(files)
     return files
 

@@ -1,0 +1,144 @@
+"""The harness run on what must not pass: every no must be said, of the right case, and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+LIMIT = 240
+
+
+def harness(directory, *arguments):
+    """Return the command of a run of its own, on the files of tests/no."""
+    return [
+        *(sys.executable, "-m", *arguments),
+        *("--programs", str(HERE / "no"), "--results", str(directory), "--loader", "libbpf"),
+        *("--target", "qemu"),
+    ]
+
+
+def verdicts(directory):
+    lines = (directory / "results.jsonl").read_text().splitlines()
+    return {result["name"]: result for result in map(json.loads, lines)}
+
+
+def run(directory, *arguments):
+    done = subprocess.run(
+        harness(directory, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT
+    )
+    return done, verdicts(directory)
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory):
+    """The annotated programs of tests/no, all in one run."""
+    names = ["healthy", "expected_to_load", "expected_to_be_refused", "wrong_text", "hang"]
+    names += ["wrong_return_value", "refused_like_its_twin", "does_not_compile"]
+    return run(tmp_path_factory.mktemp("annotated"), "harness", "run", *names)
+
+
+@pytest.fixture(scope="module")
+def provoked(tmp_path_factory):
+    """The tests of tests/no/provoked.py but the one that must be killed."""
+    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "not killed"]
+    return run(tmp_path_factory.mktemp("provoked"), *arguments)
+
+
+@pytest.mark.parametrize(
+    "name, kind, reason",
+    [
+        ("healthy", "PASS", "loaded, returned 1"),
+        ("expected_to_load", "FAIL", "expected: loads"),
+        ("expected_to_be_refused", "FAIL", "expected: refused at prog_load"),
+        ("wrong_text", "FAIL", "a text of no kernel"),
+        ("wrong_return_value", "FAIL", "returned 1"),
+        ("refused_like_its_twin", "INCONCLUSIVE", "its legal twin expected_to_load did not pass"),
+        ("does_not_compile", "ERROR", "no_such_name"),
+        ("hang", "CRASH", "[    "),  # the kernel's own line: a soft lockup or an RCU stall
+    ],
+)
+def test_annotated(annotated, name, kind, reason):
+    result = annotated[1][name]
+    assert (result["verdict"], reason in result["reason"]) == (kind, True), result["reason"]
+
+
+def test_the_failing_run_says_so_and_how_to_repeat_it(annotated):
+    done, _ = annotated
+    assert done.returncode == 1
+    for line in ("MATCHED", "EXPECTED", "UNEXPECTED", "repeat   spinlock run wrong_text"):
+        assert line in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_hang_leaves_its_console(annotated):
+    console = annotated[1]["hang"]["observation"]["console"]
+    assert "bpf_loop" in console and "Kernel panic" in console
+
+
+@pytest.mark.parametrize(
+    "name, kind, reason",
+    [
+        ("before", "PASS", "1 checks held"),
+        ("panic", "CRASH", "sysrq triggered crash"),
+        ("warning", "CRASH", "WARN in the kernel log"),
+        ("silence", "CRASH", "stopped answering"),
+        ("dead_agent", "ERROR", "process ended"),
+        ("checks_nothing", "ERROR", "checked nothing"),
+        ("assertion", "FAIL", "there must be no CPU"),
+        ("unloadable", "FAIL", "the kernel refused"),
+        ("after", "PASS", "1 checks held"),
+    ],
+)
+def test_provoked(provoked, name, kind, reason):
+    result = provoked[1][name]
+    assert (result["verdict"], reason in result["reason"]) == (kind, True), result["reason"]
+
+
+def test_a_killed_guest_is_nobody_s_crash(tmp_path):
+    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "killed or after", "-s"]
+    with subprocess.Popen(
+        harness(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        guest = wait_for_guest(process.pid)
+        os.kill(guest.pid, signal.SIGKILL)
+        process.communicate(timeout=LIMIT)
+    seen = verdicts(tmp_path)
+    assert seen["wait_to_be_killed"]["verdict"] == "ERROR"
+    assert "killed from outside" in seen["wait_to_be_killed"]["reason"]
+    assert seen["after"]["verdict"] == "PASS"
+
+
+def test_a_killed_run_keeps_what_it_had_and_leaves_no_guest(tmp_path):
+    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "before or killed"]
+    with subprocess.Popen(
+        harness(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        guest = wait_for_guest(process.pid)
+        process.kill()
+    guest.wait(timeout=LIMIT)  # raises when the guest outlives its run
+    assert verdicts(tmp_path)["before"]["verdict"] == "PASS"
+
+
+def wait_for_guest(pid):
+    """Return the QEMU process in which the guest says that it waits to be killed."""
+    seen = set()
+    while True:
+        for child in psutil.Process(pid).children(recursive=True):
+            console = next((f.path for f in open_files(child) if f.path.endswith("/console")), None)
+            if console and "waiting to be killed" in Path(console).read_text(errors="replace"):
+                return child
+            seen.add(child.pid)
+
+
+def open_files(process):
+    try:
+        return process.open_files()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
