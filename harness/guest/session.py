@@ -10,9 +10,10 @@ import base64
 import os
 import subprocess
 import time
-from typing import Any, BinaryIO, Callable, Dict, List, Optional
+from contextlib import ExitStack
+from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import drivers, facts, libbpf, terminal
+from harness.guest import copies, drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
 
@@ -150,6 +151,40 @@ class Session:
         """Write elements by one call."""
         pairs = [(bytes.fromhex(k), bytes.fromhex(v)) for k, v in elements]
         self._map(map).update_batch(pairs, flags)
+
+    def copy(
+        self,
+        map: str,
+        way: str,
+        times: int,
+        value: str,
+        hidden: List[int],
+        even: List[int],
+        peek: str,
+        flags: int = 0,
+        key: str = "00000000",
+        program: str = "",
+        cpus: Sequence[int] = (),
+    ) -> Json:
+        """Copy one element in or out, many times, while a program runs on some CPUs.
+
+        The program `peek` returns the lock word; see copies.py for the rest.
+        """
+        start, end = hidden
+        first, last = even
+        copying = copies.Copying(
+            way, bytes.fromhex(key), flags, times, bytes.fromhex(value), (start, end), (first, last)
+        )
+        peek_fd = self._loaded.program_fd(peek)
+
+        def look() -> int:
+            return libbpf.test_run(peek_fd, PACKET) & 0xFFFFFFFF
+
+        with ExitStack() as stack:
+            if program:
+                busy = copies.running(self._loaded.program_fd(program), PACKET, list(cpus))
+                stack.enter_context(busy)
+            return copies.copy(self._map(map), copying, look)
 
     @property
     def _loaded(self) -> Unit:
