@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness import build, image, kernel, qemu, results, target
 from harness.errors import SetupError, UsageError
-from harness.plugin import Run, case_name, needs_guest
+from harness.plugin import Run, case_name, declare_options, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, USAGE, SETUP = 0, 2, 4
@@ -26,11 +26,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.action is not run:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options = parser.parse_args(arguments)
     try:
-        code: int = options.action(options, rest)
+        code: int = options.action(options)
         return code
     except UsageError as error:
         print(f"spinlock: {error}", file=sys.stderr)
@@ -61,13 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", doctor, "Say what this machine has and lacks, and how to mend it.")
     listing = command("list", list_cases, "List the scenarios, by rule. Needs no VM.")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    running = command(
-        "run", run, "Run scenarios: all, or those named. Any option of pytest may follow."
-    )
+    running = command("run", run, "Run scenarios: all, or those named.")
     running.add_argument(
         "names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)"
     )
+    declare_options(running.add_argument)
     running.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
+    running.add_argument(
+        "-k", metavar="EXPRESSION", help="only cases whose names fit, as in pytest"
+    )
+    running.add_argument("-x", action="store_true", help="stop at the first that does not pass")
+    running.add_argument("-v", action="store_true", help="a line per case as it ends")
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
@@ -84,11 +86,15 @@ def _parser() -> argparse.ArgumentParser:
 # -- run and list ------------------------------------------------------------------------------------
 
 
-def run(options: argparse.Namespace, rest: List[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run scenarios through pytest; map their verdicts to the exit code."""
-    arguments = [*_common(), *_tests(), *rest]
-    for name in options.names:
-        arguments += ["--scenario", name]
+    arguments = [*_common(), *_tests()]
+    arguments += [f"--scenario={name}" for name in options.names]
+    for name in ("target", "kernel", "loader", "cpus", "programs", "append", "results"):
+        value = getattr(options, name)
+        arguments += [] if value is None else [f"--{name}={value}"]
+    arguments += ["-k", options.k] if options.k else []
+    arguments += ["-x"] * options.x + ["-vv"] * options.v
     if options.j > 1:
         arguments += ["-n", str(options.j), "--dist", "loadgroup"]
     keep = _Keep()
@@ -101,7 +107,7 @@ def run(options: argparse.Namespace, rest: List[str]) -> int:
     }.get(pytest.ExitCode(code), SETUP)
 
 
-def list_cases(options: argparse.Namespace, rest: List[str]) -> int:
+def list_cases(options: argparse.Namespace) -> int:
     """Print every case with its rule."""
     keep = _Keep(collect_only=True)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -180,7 +186,7 @@ def _tests() -> List[str]:
 # -- doctor, shell, image ------------------------------------------------------------------------------
 
 
-def doctor(options: argparse.Namespace, rest: List[str]) -> int:
+def doctor(options: argparse.Namespace) -> int:
     """Print each need with ok or missing and what to do."""
     console = Console(highlight=False)
     worst = OK
@@ -239,7 +245,7 @@ def _tool(name: str, package: str) -> str:
     return found
 
 
-def shell(options: argparse.Namespace, rest: List[str]) -> int:
+def shell(options: argparse.Namespace) -> int:
     """Give a root shell in a fresh guest, or run one command in it."""
     settings = target.Settings("qemu", options.kernel, options.cpus)
     progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
@@ -256,7 +262,7 @@ def shell(options: argparse.Namespace, rest: List[str]) -> int:
         return session.interact(["/bin/bash", "-l"])
 
 
-def image_command(options: argparse.Namespace, rest: List[str]) -> int:
+def image_command(options: argparse.Namespace) -> int:
     """Build, remove or show the guest's userland and the default kernel."""
     if options.what == "remove":
         return _remove()

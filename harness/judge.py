@@ -114,13 +114,13 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
     """Return CRASH or ERROR when the case was not left alone, whatever else it showed; else None."""
     if observation.lost is not None:
         kind = Kind.CRASH if observation.lost_is_crash else Kind.ERROR
-        return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[-40:]))
+        return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[:40]))
     if observation.kernel_log is None:
         return Verdict(Kind.ERROR, "the kernel log could not be read, so a splat could not be seen")
     found = splat.find(observation.kernel_log)
     if found is not None:
         return Verdict(
-            Kind.CRASH, f"{found[0]} in the kernel log: {found[1]}", observation.kernel_log
+            Kind.CRASH, f"{found.kind} in the kernel log: {found.line}", observation.kernel_log
         )
     return None
 

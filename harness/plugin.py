@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 from packaging.version import Version
@@ -30,22 +30,9 @@ class Judged(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options that `spinlock run` shares."""
+    """Declare the plugin's options."""
     group = parser.getgroup("spinlock", "bpf_spin_lock on a real kernel")
-    group.addoption(
-        "--target",
-        choices=target.NAMES,
-        help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
-    )
-    group.addoption(
-        "--kernel", default=target.DEFAULT_KERNEL, help="kernel by name (default: %(default)s)"
-    )
-    group.addoption(
-        "--loader",
-        choices=(*scenario.LOADERS, "all"),
-        help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
-    )
-    group.addoption("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    declare_options(group.addoption)
     group.addoption(
         "--scenario",
         action="append",
@@ -53,15 +40,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="run only this case; repeatable",
     )
-    group.addoption(
+
+
+def declare_options(add: Callable[..., object]) -> None:
+    """Declare, by argparse's add_argument or its like, the options that `spinlock run` shares."""
+    add(
+        "--target",
+        choices=target.NAMES,
+        help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
+    )
+    add("--kernel", default=target.DEFAULT_KERNEL, help="kernel by name (default: %(default)s)")
+    add(
+        "--loader",
+        choices=(*scenario.LOADERS, "all"),
+        help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
+    )
+    add("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    add(
         "--programs",
         type=Path,
         default=build.PROGRAMS,
         metavar="DIR",
         help="take the scenarios from another directory of *.bpf.c files (spinlock.h is found anyway)",
     )
-    group.addoption("--append", default="", help="more words for the guest kernel's command line")
-    group.addoption(
+    add("--append", default="", help="more words for the guest kernel's command line")
+    add(
         "--results",
         metavar="DIR",
         help="where results go (default: results/<time>, linked as results/latest)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 # Each row: what people call it, and how the kernel announces it. The first row that fits names the
 # splat, so the particular stands before the general.
@@ -35,10 +35,18 @@ SPLATS: Tuple[Tuple[str, str], ...] = (
 _PATTERNS = [(name, re.compile(pattern)) for name, pattern in SPLATS]
 
 
-def find(lines: Sequence[str]) -> Optional[Tuple[str, str]]:
-    """Return (kind, line) of the first splat in a kernel log or console, or None."""
-    for line in lines:
-        for name, pattern in _PATTERNS:
+class Splat(NamedTuple):
+    """What a splat is called, the line that announces it, and which line of the log that is."""
+
+    kind: str
+    line: str
+    position: int
+
+
+def find(lines: Sequence[str]) -> Optional[Splat]:
+    """Return the first splat in a kernel log or console, or None."""
+    for index, line in enumerate(lines):
+        for kind, pattern in _PATTERNS:
             if pattern.search(line):
-                return name, line.strip()
+                return Splat(kind, line.strip(), index)
     return None

@@ -33,7 +33,7 @@ DEFAULT_KERNEL = kernel.DEFAULT
 
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
-_CONSOLE_LINES = 60
+_CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
 
 class KernelRefusal(Exception):
@@ -252,15 +252,17 @@ def why_lost(timed_out: bool, exit_reason: Optional[str], console: str) -> Guest
     A console that shows a splat convicts the kernel; so does a guest that stopped answering, or
     that rebooted by itself. A QEMU that was killed from outside is nobody's crash.
     """
-    tail = "\n".join(console.splitlines()[-_CONSOLE_LINES:])
-    found = splat.find(console.splitlines())
+    lines = console.splitlines()
+    found = splat.find(lines)
+    shown = lines[found.position :][:_CONSOLE_LINES] if found else lines[-_CONSOLE_LINES:]
+    tail = "\n".join(shown)
     exit_reason = exit_reason or "still running"
-    if timed_out and (found is None or "NMI: Not continuing" in found[1]):
+    if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
         return GuestLost("the guest stopped answering without a word", crashed=True, console=tail)
     if found is not None:
         hang = " (it had stopped answering)" if timed_out else ""
-        return GuestLost(f"{found[0]}: {found[1]}{hang}", crashed=True, console=tail)
+        return GuestLost(f"{found.kind}: {found.line}{hang}", crashed=True, console=tail)
     if "QEMU was ended by SIG" in exit_reason:
         return GuestLost(f"the guest was killed from outside ({exit_reason})", False, tail)
     return GuestLost(f"the guest is gone ({exit_reason})", crashed=True, console=tail)

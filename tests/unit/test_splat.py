@@ -1,10 +1,13 @@
 """Splats, from lines that real kernels printed."""
 
+from pathlib import Path
+
 import pytest
 
 from harness import splat
 from harness.target import why_lost
 
+DATA = Path(__file__).parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
 
 
@@ -25,7 +28,7 @@ PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
     ],
 )
 def test_each_splat_has_its_name(line, kind):
-    assert splat.find(["harmless", line]) == (kind, line)
+    assert splat.find(["harmless", line]) == (kind, line, 1)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,14 @@ def test_each_splat_has_its_name(line, kind):
 )
 def test_what_is_none(line):
     assert splat.find([line]) is None
+
+
+def test_a_recorded_soft_lockup_starts_with_its_own_line():
+    console = (DATA / "soft-lockup-6.12.117.txt").read_text()
+    lost = why_lost(False, "the guest stopped or reset", "[ 1.0] harmless\n" + console)
+    assert str(lost).startswith("soft lockup: [   23.164362] watchdog: BUG: soft lockup - CPU#2")
+    assert lost.crashed and lost.console.startswith("[   23.164362]")
+    assert "bpf_prog_5b7c36e3cec44007_hang" in lost.console
 
 
 def test_why_a_guest_is_gone():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import psutil
 import pytest
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parent.parent
 LIMIT = 240
 
 
 def harness(directory, *arguments):
-    """Return the command of a run of its own, on the files of tests/no."""
+    """Return the command of a run of its own, on the files of tests/self/no."""
     return [
         *(sys.executable, "-m", *arguments),
         *("--programs", str(HERE / "no"), "--results", str(directory), "--loader", "libbpf"),
@@ -38,7 +39,7 @@ def run(directory, *arguments):
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory):
-    """The annotated programs of tests/no, all in one run."""
+    """The annotated programs of tests/self/no, all in one run."""
     names = ["healthy", "expected_to_load", "expected_to_be_refused", "wrong_text", "hang"]
     names += ["wrong_return_value", "refused_like_its_twin", "does_not_compile"]
     return run(tmp_path_factory.mktemp("annotated"), "harness", "run", *names)
@@ -46,8 +47,8 @@ def annotated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def provoked(tmp_path_factory):
-    """The tests of tests/no/provoked.py but the one that must be killed."""
-    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "not killed"]
+    """The tests of tests/self/no/provoked.py but the one that must be killed."""
+    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", "not killed"]
     return run(tmp_path_factory.mktemp("provoked"), *arguments)
 
 
@@ -61,12 +62,12 @@ def provoked(tmp_path_factory):
         ("wrong_return_value", "FAIL", "returned 1"),
         ("refused_like_its_twin", "INCONCLUSIVE", "its legal twin expected_to_load did not pass"),
         ("does_not_compile", "ERROR", "no_such_name"),
-        ("hang", "CRASH", "[    "),  # the kernel's own line: a soft lockup or an RCU stall
+        ("hang", "CRASH", "soft lockup|RCU stall"),
     ],
 )
 def test_annotated(annotated, name, kind, reason):
     result = annotated[1][name]
-    assert (result["verdict"], reason in result["reason"]) == (kind, True), result["reason"]
+    assert result["verdict"] == kind and re.search(reason, result["reason"]), result["reason"]
 
 
 def test_the_failing_run_says_so_and_how_to_repeat_it(annotated):
@@ -79,7 +80,8 @@ def test_the_failing_run_says_so_and_how_to_repeat_it(annotated):
 
 def test_a_hang_leaves_its_console(annotated):
     console = annotated[1]["hang"]["observation"]["console"]
-    assert "bpf_loop" in console and "Kernel panic" in console
+    assert "Kernel panic" in console
+    assert re.search(r"bpf_prog_\w+_hang\+", console), "the program's own frame must be there"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +100,19 @@ def test_a_hang_leaves_its_console(annotated):
 )
 def test_provoked(provoked, name, kind, reason):
     result = provoked[1][name]
-    assert (result["verdict"], reason in result["reason"]) == (kind, True), result["reason"]
+    assert result["verdict"] == kind and re.search(reason, result["reason"]), result["reason"]
 
 
 def test_a_killed_guest_is_nobody_s_crash(tmp_path):
-    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "killed or after", "-s"]
+    arguments = [
+        "pytest",
+        "-c",
+        "setup.cfg",
+        "tests/self/no/provoked.py",
+        "-k",
+        "killed or after",
+        "-s",
+    ]
     with subprocess.Popen(
         harness(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE
     ) as process:
@@ -116,7 +126,7 @@ def test_a_killed_guest_is_nobody_s_crash(tmp_path):
 
 
 def test_a_killed_run_keeps_what_it_had_and_leaves_no_guest(tmp_path):
-    arguments = ["pytest", "-c", "setup.cfg", "tests/no/provoked.py", "-k", "before or killed"]
+    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", "before or killed"]
     with subprocess.Popen(
         harness(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE
     ) as process:
