@@ -41,7 +41,7 @@ RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
-CONSOLE_TAIL = 4000  # characters kept in a SetupError
+CONSOLE_TAIL = 16000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
 FAST_BOOT = (

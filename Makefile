@@ -1,0 +1,63 @@
+# The two commands a newcomer needs: `make run` and `make test`. Everything else serves them.
+PYTHON ?= python3
+VENV := .venv
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What the host needs: to make the guest's userland (mmdebstrap, e2fsprogs, fakeroot and uidmap for
+# users other than root), to unpack and prepare kernels (squashfs-tools, kmod, xz, zstd, lz4, cpio),
+# to compile BPF and the guest's init (clang, libc6-dev), to run guests (QEMU).
+PACKAGES := python3 python3-venv debian-archive-keyring mmdebstrap e2fsprogs fakeroot uidmap \
+	openssh-client squashfs-tools kmod xz-utils zstd lz4 cpio clang libc6-dev qemu-system-x86 \
+	util-linux
+
+.PHONY: run test test-unit test-vagrant setup setup-vagrant image lint clean help
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+run: setup ## Every scenario through both loaders on the default kernel, with a table at the end
+	$(VENV)/bin/spinlock run --loader all -j 2
+
+test: setup ## Unit tests, then every scenario and the harness's tests of itself on a real kernel
+	$(VENV)/bin/pytest --target qemu --loader all -n 2 --dist loadgroup
+
+test-unit: $(VENV)/ready ## Unit tests only: no root, no VM, seconds
+	$(VENV)/bin/pytest tests/unit
+
+test-vagrant: setup setup-vagrant ## vagrant up, a selection of the tests in it, vagrant destroy
+	vagrant/run-tests.sh
+
+setup: $(VENV)/packages $(VENV)/ready image ## Debian packages, virtual environment, guest image
+
+setup-vagrant: ## The Debian packages that `vagrant up` needs beside
+	vagrant/setup.sh
+
+image: $(VENV)/packages $(VENV)/ready ## Build the guest's userland and fetch its kernel
+	$(VENV)/bin/spinlock image build
+
+$(VENV)/packages: Makefile
+	@mkdir -p $(VENV)
+	@if ! dpkg-query --show --showformat='$${db:Status-Status}\n' $(PACKAGES) 2>&1 | \
+			grep -qv '^installed$$'; then :; else \
+		$(SUDO) apt-get update -q && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+			$(PACKAGES); \
+	fi
+	@touch $@
+
+$(VENV)/ready: setup.cfg pyproject.toml | $(VENV)/packages
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -e '.[test]'
+	@touch $@
+
+lint: $(VENV)/ready ## What CONTRIBUTING asks for
+	$(VENV)/bin/pip install -q -e '.[dev]'
+	$(VENV)/bin/black --check -q -l 100 harness tests
+	$(VENV)/bin/isort --check -q harness tests
+	$(VENV)/bin/flake8 harness tests
+	$(VENV)/bin/mypy
+	shellcheck vagrant/*.sh .ci/run
+
+clean: ## Remove what was built here and in the cache
+	-$(VENV)/bin/spinlock image remove
+	rm -rf $(VENV) results build *.egg-info
