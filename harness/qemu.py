@@ -27,7 +27,7 @@ from typing import Any, Optional, Sequence
 
 from filelock import FileLock, Timeout
 
-from harness import paths
+from harness import paths, splat
 from harness.debian import Progress
 from harness.errors import SetupError
 from harness.image import Image
@@ -38,6 +38,7 @@ FORMAT = 1  # raise when saved guests of older harnesses must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
+BOOT_ATTEMPTS = 3  # under emulation; see splat.is_emulators
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
@@ -64,8 +65,10 @@ STOP_ON_TROUBLE = (
     "softlockup_panic=1",
     "hung_task_panic=1",
     "unknown_nmi_panic",
-    "watchdog_thresh=5",
-    "rcupdate.rcu_cpu_stall_timeout=8",
+    # A soft lockup is called after twice the first, an RCU stall after the second, in seconds: long
+    # enough for an emulated CPU that its host makes wait.
+    "watchdog_thresh=8",
+    "rcupdate.rcu_cpu_stall_timeout=20",
     "sysctl.kernel.panic_on_rcu_stall=1",
     "panic_print=64",  # backtraces of all CPUs: a deadlock has two sides (bit known since v5.18)
 )
@@ -413,7 +416,18 @@ class _Plan:
         )
 
     def cold(self, progress: Progress, memory: Path | None) -> Guest:
-        """Boot a guest and wait for its hello."""
+        """Boot a guest and wait for its hello; again if the emulator made it fail."""
+        for attempt in range(BOOT_ATTEMPTS, 0, -1):
+            try:
+                return self._boot(progress, memory)
+            except SetupError as error:
+                by_emulator = self.accelerator == "tcg" and splat.is_emulators(error.console)
+                if attempt == 1 or not by_emulator:
+                    raise
+                progress(f"guest {self.kernel.name}: the emulator failed at patched code; again")
+        raise AssertionError("unreachable")
+
+    def _boot(self, progress: Progress, memory: Path | None) -> Guest:
         progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
         started = time.monotonic()
         guest = Guest(self.accelerator)

@@ -246,7 +246,9 @@ class Settings:
     append: str = ""
 
 
-def why_lost(timed_out: bool, exit_reason: Optional[str], console: str) -> GuestLost:
+def why_lost(
+    timed_out: bool, exit_reason: Optional[str], console: str, accelerator: str = ""
+) -> GuestLost:
     """Tell from what is left of a guest why it is gone.
 
     A console that shows a splat convicts the kernel; so does a guest that stopped answering, or
@@ -257,6 +259,13 @@ def why_lost(timed_out: bool, exit_reason: Optional[str], console: str) -> Guest
     shown = lines[found.position :][:_CONSOLE_LINES] if found else lines[-_CONSOLE_LINES:]
     tail = "\n".join(shown)
     exit_reason = exit_reason or "still running"
+    if accelerator == "tcg" and splat.is_emulators(console):
+        return GuestLost(
+            "the emulator failed at code that the kernel patched, which says nothing of the kernel:"
+            " run it again",
+            crashed=False,
+            console=tail,
+        )
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
         return GuestLost("the guest stopped answering without a word", crashed=True, console=tail)
@@ -302,7 +311,7 @@ class Qemu:
             if timed_out and guest.alive():
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait(_DYING_SECONDS)
-            return why_lost(timed_out, guest.exit_reason(), guest.console())
+            return why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
 
         keep = False
         try:

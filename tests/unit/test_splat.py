@@ -61,3 +61,10 @@ def test_why_a_guest_is_gone():
     assert not killed.crashed and "killed from outside" in str(killed)
     reset = why_lost(False, "the guest stopped or reset (QEMU's exit status 0)", "boot\n")
     assert reset.crashed
+
+
+def test_the_emulator_s_own_failure_convicts_no_kernel():
+    console = (DATA / "emulator-int3-6.12.117.txt").read_text()
+    emulated = why_lost(False, "the guest stopped or reset", console, "tcg")
+    assert not emulated.crashed and "emulator" in str(emulated)
+    assert why_lost(False, "the guest stopped or reset", console, "kvm").crashed
