@@ -1,0 +1,93 @@
+"""How long the harness takes, and against what: run it on an idle machine.
+
+    .venv/bin/python benchmarks/speed.py [--repeat N] [--full]
+
+Each row is the median of N runs in seconds, and a ratio to the row it should be compared with, so
+that numbers from different machines can be read side by side. --full adds the complete run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, List
+
+from harness import build, image, kernel, qemu, target
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def timed(action: Callable[[], object], repeat: int) -> float:
+    """Return the median seconds of several runs."""
+    seconds: List[float] = []
+    for _ in range(repeat):
+        started = time.monotonic()
+        action()
+        seconds.append(time.monotonic() - started)
+    return statistics.median(seconds)
+
+
+def start(snapshot: bool) -> None:
+    """Bring one guest up until its agent answers."""
+    found, booted = image.ensure(print), kernel.fetch(target.DEFAULT_KERNEL, print)
+    qemu.start(booted, found, agent=build.agent(), snapshot=snapshot).close()
+
+
+def run(*arguments: str) -> None:
+    """Run the spinlock command; its results are of no interest here."""
+    subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    start(snapshot=True)  # whatever must be built is built
+    unit = [sys.executable, "-m", "pytest", "-q", "tests/unit", "-p", "no:cacheprovider"]
+    rows: Dict[str, float] = {
+        "cold boot": timed(lambda: start(snapshot=False), options.repeat),
+        "restored guest": timed(lambda: start(snapshot=True), options.repeat),
+        "list": timed(lambda: run("list"), options.repeat),
+        "one scenario, libbpf": timed(
+            lambda: run("run", "missing_unlock", "--loader", "libbpf"), options.repeat
+        ),
+        "one scenario, bcc": timed(
+            lambda: run("run", "missing_unlock", "--loader", "bcc"), options.repeat
+        ),
+        "unit tests": timed(
+            lambda: subprocess.run(unit, cwd=ROOT, stdout=subprocess.DEVNULL, check=True),
+            options.repeat,
+        ),
+    }
+    against = {
+        "restored guest": "cold boot",
+        "one scenario, libbpf": "restored guest",
+        "one scenario, bcc": "one scenario, libbpf",
+    }
+    if options.full:
+        rows["all, both loaders, -j 2"] = timed(lambda: run("run", "--loader", "all", "-j", "2"), 1)
+        against["all, both loaders, -j 2"] = "one scenario, bcc"
+    if options.json:
+        print(json.dumps(rows))
+        return
+    for name, seconds in rows.items():
+        base = against.get(name)
+        ratio = f"{seconds / rows[base]:8.2f} x {base}" if base else ""
+        print(f"{name:<26}{seconds:8.2f} s{ratio}")
+
+
+if __name__ == "__main__":
+    main()
