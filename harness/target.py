@@ -20,7 +20,17 @@ import tty
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator, Optional, Protocol, Sequence
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 from harness import build, image, kernel, qemu, splat
 from harness.errors import SetupError
@@ -203,15 +213,6 @@ class Session:
             if before is not None:
                 termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
-    def close(self) -> None:
-        """End the agent's process."""
-        try:
-            self._stream.send({"close": True})
-            while "closed" not in self._stream.receive(CALL_SECONDS):
-                pass
-        except Gone as gone:
-            raise self._lost(gone.timed_out) from None
-
 
 class Target(Protocol):
     """What takes sessions."""
@@ -287,9 +288,8 @@ def open_target(settings: Settings, progress: Progress) -> Target:
 class Qemu:
     """Guests on this machine, fresh ones restored from a saved state.
 
-    A session in a guest that has compiled something with bcc before takes seconds less, because
-    the emulator has LLVM translated by then: such a guest is kept for the next session that says
-    `warm`, until a session in it was lost or disturbed.
+    Compiling with bcc is slow in a guest whose emulator has not translated LLVM yet, so a session
+    that was asked to be `warm` is kept for the next one that is, until something disturbs it.
     """
 
     name = "qemu"
@@ -299,13 +299,27 @@ class Qemu:
         self._settings, self._progress = settings, progress
         self._image = image.ensure(progress)
         self._kernel = kernel.fetch(settings.kernel, progress)
-        self._kept: Optional[qemu.Guest] = None
+        self._kept: Optional[Tuple[qemu.Guest, Session]] = None
         self._description: Json = {}
 
     @contextmanager
     def session(self, warm: bool = False) -> Iterator[Session]:
         """See Target."""
-        guest = self._take(warm)
+        kept, self._kept = self._kept if warm else None, self._kept if not warm else None
+        guest, session = kept or self._start()
+        undisturbed = False
+        try:
+            yield session
+            undisturbed = not session.disturbed
+        finally:
+            if warm and undisturbed:
+                session.boot = {"kind": "kept", "seconds": 0.0}
+                self._kept = guest, session
+            else:
+                guest.close()
+
+    def _start(self) -> Tuple[qemu.Guest, Session]:
+        guest = self._boot()
 
         def lost(timed_out: bool) -> GuestLost:
             if timed_out and guest.alive():
@@ -313,25 +327,14 @@ class Qemu:
             guest.wait(_DYING_SECONDS)
             return why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
 
-        keep = False
         try:
             fd = guest.channel.fileno()
-            session = Session(Stream(fd, fd), lost, guest.boot)
-            yield session
-            if warm and not session.disturbed:
-                session.close()
-                guest.boot = {"kind": "kept", "seconds": 0.0}
-                keep = True
-        finally:
-            if keep:
-                self._kept = guest
-            else:
-                guest.close()
+            return guest, Session(Stream(fd, fd), lost, guest.boot)
+        except BaseException:
+            guest.close()
+            raise
 
-    def _take(self, warm: bool) -> qemu.Guest:
-        if warm and self._kept is not None:
-            guest, self._kept = self._kept, None
-            return guest
+    def _boot(self) -> qemu.Guest:
         guest = qemu.start(
             self._kernel,
             self._image,
@@ -360,7 +363,7 @@ class Qemu:
     def close(self) -> None:
         """See Target."""
         if self._kept is not None:
-            self._kept.close()
+            self._kept[0].close()
             self._kept = None
 
 

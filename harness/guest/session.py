@@ -35,6 +35,7 @@ class Session:
         self._source = source
         self._kernel_log: Optional[KernelLog] = None
         self._unit: Optional[Unit] = None
+        self._modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
 
     def call(self, name: str, arguments: Json) -> Any:
         """Make one call. Raises KeyError for a name that is none."""
@@ -105,7 +106,12 @@ class Session:
     def load(self, source: Json, programs: List[Json]) -> None:
         """Load programs and keep them and their maps until the end. Raises Refused."""
         self._unload()
-        self._unit = _open(source)
+        if source["loader"] == "bcc":
+            if source["text"] not in self._modules:
+                self._modules[source["text"]] = BccUnit(source["text"])
+            self._unit = self._modules[source["text"]]
+        else:
+            self._unit = _open(source)
         self._unit.load([Wanted(p["name"], p["section"]) for p in programs])
 
     def test_run(self, program: str, repeat: int = 1) -> Json:
