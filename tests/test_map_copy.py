@@ -26,7 +26,9 @@ EVEN = [16, GUARDED.size]
 VISITS = struct.Struct("<QQQ")  # struct visits: runs, busy, intruders
 
 POISON = 0xABABABAB
-TIMES = 2000
+TIMES = 300  # of copying at least,
+HELD = 10  # with so many peeks that found the lock held, if that can be had
+PATIENCE = 5.0  # in so many seconds: the host may let one virtual CPU run at a time
 SECONDS = 30.0  # for a call; a lock word that was written would hang it for good
 
 
@@ -47,6 +49,8 @@ def copy(guest, kind, way, held, flags=0, times=TIMES, content="ff" * GUARDED.si
         map=f"guarded_{kind}",
         way=way,
         times=times,
+        held=HELD if held else 0,
+        seconds=PATIENCE,
         value=content,
         hidden=HIDDEN,
         even=EVEN,
@@ -191,8 +195,8 @@ def test_locked_lookup_is_never_torn(guest, kind):
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
     put(guest, kind)
     writers = list(range(1, min(guest.cpus, 3)))
-    plain = copy(guest, kind, "lookup", held=bool(writers), times=5_000, cpus=writers)
-    locked = copy(guest, kind, "lookup", held=bool(writers), flags=LOCK, times=5_000, cpus=writers)
+    plain = copy(guest, kind, "lookup", held=bool(writers), times=2_000, cpus=writers)
+    locked = copy(guest, kind, "lookup", held=bool(writers), flags=LOCK, times=2_000, cpus=writers)
     guest.check(
         locked["uneven"] == 0,
         "fields written under the lock agree in every lookup with BPF_F_LOCK",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +23,14 @@ _COPIES_PER_PEEK = 10  # a peek costs ten times as much as a copy
 
 @dataclass(frozen=True)
 class Copying:
-    """What user space does: one way of access, so many times."""
+    """What user space does: one way of access, until there was enough of it."""
 
     way: str  # lookup, lookup_and_delete, either with _batch, update, update_batch
     key: bytes
     flags: int
-    times: int
+    times: int  # at least
+    held: int  # go on until so many peeks found the lock word other than 0,
+    seconds: float  # but no longer than this
     value: bytes  # what an update writes; else what the buffer holds before a read
     hidden: Tuple[int, int]  # where in the value the lock is: these bytes are tallied
     even: Tuple[int, int]  # where the 64-bit words are of which is told whether they are equal
@@ -46,9 +50,14 @@ def copy(map: libbpf.Map, copying: Copying, peek: Callable[[], int]) -> Json:
     witness: Optional[str] = None
     words = struct.Struct(f"<{(copying.even[1] - copying.even[0]) // 8}Q")
     act = _action(map, copying)
-    for number in range(copying.times):
+    held, end = 0, time.monotonic() + copying.seconds
+    for number in itertools.count():
+        if number >= copying.times and (held >= copying.held or time.monotonic() > end):
+            break
         if number % _COPIES_PER_PEEK == 0:
-            peeked[f"{peek():#x}"] += 1
+            word = peek()
+            peeked[f"{word:#x}"] += 1
+            held += word != 0
         try:
             values = act()
         except OSError as error:

@@ -163,6 +163,8 @@ class Session:
         map: str,
         way: str,
         times: int,
+        held: int,
+        seconds: float,
         value: str,
         hidden: List[int],
         even: List[int],
@@ -179,7 +181,15 @@ class Session:
         start, end = hidden
         first, last = even
         copying = copies.Copying(
-            way, bytes.fromhex(key), flags, times, bytes.fromhex(value), (start, end), (first, last)
+            way=way,
+            key=bytes.fromhex(key),
+            flags=flags,
+            times=times,
+            held=held,
+            seconds=seconds,
+            value=bytes.fromhex(value),
+            hidden=(start, end),
+            even=(first, last),
         )
         peek_fd = self._loaded.program_fd(peek)
 
