@@ -213,6 +213,21 @@ class Session:
             if before is not None:
                 termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
+    def close(self) -> None:
+        """End the process, and with it everything it loaded and attached; the agent stays."""
+        try:
+            if self._ended is None:
+                self._stream.send({"close": True})
+                while "closed" not in self._stream.receive(CALL_SECONDS):
+                    pass
+                self._ended = AgentError("the session was closed")
+        except Gone as gone:
+            raise self._lost(gone.timed_out) from None
+
+    def again(self) -> "Session":
+        """Return a new session of the same agent, after this one was closed."""
+        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0})
+
 
 class Target(Protocol):
     """What takes sessions."""
@@ -280,9 +295,19 @@ def why_lost(
 
 def open_target(settings: Settings, progress: Progress) -> Target:
     """Return the target a user chose. Raises SetupError when it is not to be had."""
+    from harness import vagrant  # which is made of this module's parts
+
     if settings.target == "local":
         return Local(settings, progress)
-    return Qemu(settings, progress)
+    if settings.target == "vagrant" or (settings.target is None and vagrant.serves(settings)):
+        return vagrant.Vagrant(settings, progress)
+    try:
+        return Qemu(settings, progress)
+    except SetupError as error:
+        if settings.target is not None:
+            raise
+        message = f"There is no machine to test on: `vagrant up` starts one, or mend this: {error}"
+        raise SetupError(message, error.console) from error
 
 
 class Qemu:
