@@ -101,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
     code = int(pytest.main(arguments, plugins=[keep]))
     if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and keep.run is not None:
         return results.exit_code(keep.run.results)
+    if keep.run is not None and keep.run.failed_setup is not None:
+        return SETUP
     return {
         pytest.ExitCode.INTERRUPTED: 130,
         pytest.ExitCode.USAGE_ERROR: USAGE,
@@ -109,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 def list_cases(options: argparse.Namespace) -> int:
     """Print every case with its rule."""
-    keep = _Keep(collect_only=True)
+    keep = _Keep()
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         saved, sys.stdout = sys.stdout, nowhere
         try:
@@ -161,15 +163,17 @@ def _row(item: pytest.Item) -> Dict[str, Any]:
 class _Keep:
     """Keeps what a pytest run leaves in memory."""
 
-    def __init__(self, collect_only: bool = False) -> None:
+    def __init__(self) -> None:
         self.run: Optional[Run] = None
         self.items: List[pytest.Item] = []
-        self._collect_only = collect_only
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Remember the run's plugin and its cases."""
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remember the run's plugin; with -j this is the process that collects the results."""
         plugin = session.config.pluginmanager.get_plugin("spinlock-run")
         self.run = plugin if isinstance(plugin, Run) else None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember the cases."""
         self.items = [item for item in session.items if needs_guest(item)]
 
 

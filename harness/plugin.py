@@ -105,21 +105,11 @@ class Run:
         self._log: Optional[ResultLog] = None
         self._target: Optional[Target] = None
         self._verifier: Optional[verify.Verifier] = None
-        self._failed_setup: Optional[SetupError] = None
+        self.failed_setup: Optional[SetupError] = None
         self._items: List[pytest.Item] = []
-        self._files: Optional[List[scenario.SourceFile]] = None
+        self.files: List[scenario.SourceFile] = []
 
     # -- collection ---------------------------------------------------------------------------------
-
-    @property
-    def files(self) -> List[scenario.SourceFile]:
-        """The C files, read once."""
-        if self._files is None:
-            try:
-                self._files = scenario.read_directory(self.config.option.programs)
-            except UsageError as error:
-                raise pytest.UsageError(str(error)) from None
-        return self._files
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each test that asks for a scenario or a guest its loaders."""
@@ -135,6 +125,28 @@ class Run:
         elif "guest" in metafunc.fixturenames:
             metafunc.parametrize("loader", loaders_for(option, scenario.LOADERS))
 
+    def _unknown(self, name: str, known: Sequence[str]) -> str:
+        """Return what to say of a name that selects nothing."""
+        case = next((c for file in self.files for c in file.scenarios if c.name == name), None)
+        if case is not None:
+            return (
+                f"The scenario '{name}' can be loaded by {case.loaders[0]} only:"
+                f" {case.file.name}:{case.line} says why."
+            )
+        return (
+            f"There is no scenario '{name}'{scenario.nearest(name, known)};"
+            " `spinlock list` shows them all."
+        )
+
+    def pytest_sessionstart(self) -> None:
+        """Read the C files, and with xdist make here what its workers need, where errors show."""
+        try:
+            self.files = scenario.read_directory(self.config.option.programs)
+            if _has_workers(self.config) and not _only_unit_tests(self.config):
+                self._open()
+        except (SetupError, UsageError) as error:
+            raise pytest.UsageError(str(error)) from None
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
@@ -143,16 +155,7 @@ class Run:
             known = sorted({case_name(item) for item in items if needs_guest(item)})
             for name in names:
                 if name not in known:
-                    hint = scenario.nearest(name, known)
-                    raise pytest.UsageError(
-                        f"There is no scenario '{name}'"
-                        + (
-                            f" for --loader {self.config.option.loader}"
-                            if self.config.option.loader
-                            else ""
-                        )
-                        + f"{hint or ''}. `spinlock list` shows them all."
-                    )
+                    raise pytest.UsageError(self._unknown(name, known))
             kept = [i for i in items if needs_guest(i) and case_name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
@@ -165,29 +168,32 @@ class Run:
         self._items = [item for item in session.items if needs_guest(item)]
         if self._items and not self.config.option.collectonly and not _has_workers(self.config):
             try:
-                build.clang()
-                self.target  # noqa: B018  (starts it)
+                self._open()
             except (SetupError, UsageError) as error:
                 raise pytest.UsageError(str(error)) from None
 
     # -- the target ---------------------------------------------------------------------------------
 
+    def _open(self) -> Target:
+        """Open the target. Raises SetupError, the same one every time; UsageError."""
+        if self.failed_setup is not None:
+            raise self.failed_setup
+        option = self.config.option
+        try:
+            build.clang()
+            self._target = target.open_target(
+                Settings(option.target, option.kernel, option.cpus, append=option.append),
+                self._progress,
+            )
+        except SetupError as error:
+            self.failed_setup = error
+            raise
+        return self._target
+
     @property
     def target(self) -> Target:
-        """The target, opened when it is first needed. Raises SetupError, the same one every time."""
-        if self._failed_setup is not None:
-            raise self._failed_setup
-        if self._target is None:
-            option = self.config.option
-            try:
-                self._target = target.open_target(
-                    Settings(option.target, option.kernel, option.cpus, append=option.append),
-                    self._progress,
-                )
-            except SetupError as error:
-                self._failed_setup = error
-                raise
-        return self._target
+        """The target, opened when it is first needed. Raises SetupError."""
+        return self._target or self._open()
 
     @property
     def verifier(self) -> verify.Verifier:
@@ -365,6 +371,10 @@ def _group(item: pytest.Item) -> str:
     params = getattr(item, "callspec").params
     file = params["scenario"].file.name if "scenario" in params else item.path.name
     return f"{file}-{params['loader']}"
+
+
+def _only_unit_tests(config: pytest.Config) -> bool:
+    return all("tests/unit" in argument for argument in config.args)
 
 
 def _has_workers(config: pytest.Config) -> bool:

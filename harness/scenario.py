@@ -162,9 +162,9 @@ def check_together(files: Sequence[SourceFile]) -> None:
 
 
 def nearest(word: str, known: "Sequence[str] | Dict[str, Scenario]") -> str:
-    """Return "; did you mean 'x'?" for the closest known word, or ""."""
+    """Return " (did you mean 'x'?)" for the closest known word, or ""."""
     close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 # ------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from harness.serialization import Run, judge
 RULE = "Locked updates of all CPUs are serialized"
 
 # driver -> the programs for it, runs per CPU, and turns of the critical section. So many that the
-# twin lost 14 % at least in every one of 40 runs per driver, on a machine with two busy cores for
-# four CPUs; and that even there arrivals found the lock held, 18 of 40,000 at least.
+# twin lost 14 % at least in every one of 40 runs per driver (test_run: 20), on a machine with two
+# busy cores for four CPUs; and that even there 18 of 40,000 arrivals found the lock held.
 DRIVERS = {
     "test_run": ("tc", 100_000, 500),
     "tc_ingress": ("tc", 10_000, 1000),

@@ -61,7 +61,7 @@ def test_units_comments_and_plain_programs():
 @pytest.mark.parametrize(
     "annotations, complaint",
     [
-        ('__rule("r") __faliure', "2: unknown annotation __faliure; did you mean '__failure'?"),
+        ('__rule("r") __faliure', "2: unknown annotation __faliure (did you mean '__failure'?)"),
         ('__rule("r")', "2: says neither __success nor __failure"),
         ("__success", '2: bad names no rule; write __rule("...")'),
         ('__rule("r") __success __failure', "2: __failure contradicts an outcome given before"),
@@ -77,7 +77,7 @@ def test_units_comments_and_plain_programs():
         ('__rule("r") __success __retval(1) __retval(1)', "2: __retval is given twice"),
         (
             '__rule("r") __success __loader(bbc)',
-            "2: __loader knows bcc, libbpf, not 'bbc'; did you mean 'bcc'?",
+            "2: __loader knows bcc, libbpf, not 'bbc' (did you mean 'bcc'?)",
         ),
         ('__rule("r") __success __loader', "2: __loader needs an argument"),
         ('__rule("r") __success()', "2: __success takes no argument"),
@@ -105,7 +105,7 @@ def test_names_and_twins_are_checked_across_files():
     bad = LEGAL.replace("legal", "bad").replace(
         "__success __retval(0)", '__twin(TWIN) __failure __msg("x")'
     )
-    with pytest.raises(scenario.AnnotationError, match="names no scenario; did you mean 'legal'"):
+    with pytest.raises(scenario.AnnotationError, match="names no scenario .did you mean 'legal'"):
         scenario.check_together([read(LEGAL), read(bad.replace("TWIN", "leagl"))])
     with pytest.raises(scenario.AnnotationError, match="must be refused itself"):
         scenario.check_together([read(bad.replace("TWIN", "bad"))])
