@@ -287,6 +287,16 @@ class Run:
             except SetupError as error:
                 pytest.exit(f"spinlock: {error}", returncode=4)
 
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, Any, None]:
+        """Say in a sentence when junit.xml could not be written."""
+        outcome = yield
+        try:
+            outcome.get_result()
+        except OSError as error:
+            message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
+            outcome.force_exception(pytest.exit.Exception(message, returncode=4))
+
     def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:
         """Show verdicts instead of pytest's words."""
         data = getattr(report, "spinlock", None)

@@ -322,6 +322,7 @@ class Qemu:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.cpus = settings.cpus
         self._settings, self._progress = settings, progress
+        qemu.version()  # the cheapest to find missing
         self._image = image.ensure(progress)
         self._kernel = kernel.fetch(settings.kernel, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None

@@ -138,8 +138,11 @@ class BccUnit:
     """
 
     def __init__(self, text: str) -> None:
-        from bcc import BPF, lib  # the host must not need bcc, and a target may lack it
-
+        try:
+            from bcc import BPF, lib  # a target may lack it
+        except ImportError as error:
+            why = f"this target has no bcc, Debian's python3-bpfcc ({error})"
+            raise Refused("open", 0, detail=why) from None
         self._lib = lib
         self._log = libbpf.log_buffer()
         self._fds: Dict[str, int] = {}
