@@ -22,6 +22,7 @@ from harness.results import Result, ResultLog
 from harness.scenario import Scenario
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
 
+LOG_WIDTH = 160
 RUNTIME_RULE = "Run-time behaviour"
 
 
@@ -317,7 +318,8 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table of verdicts."""
         if self.results:
-            width = terminalreporter._tw.fullwidth
+            # A log file has no edge at which lines must be cut.
+            width = terminalreporter._tw.fullwidth if sys.stdout.isatty() else LOG_WIDTH
             terminalreporter.section("verdicts")
             terminalreporter.write_line(
                 report.table(self.results, width, terminalreporter._tw.hasmarkup)
@@ -346,6 +348,8 @@ class Run:
             words.append(f"--cpus {option.cpus}")
         if option.target:
             words.append(f"--target {option.target}")
+        if option.programs != build.PROGRAMS:
+            words.append(f"--programs {option.programs}")
         return " ".join(words)
 
 
