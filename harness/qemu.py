@@ -156,7 +156,7 @@ def describe_end(status: int, console: str, messages: str) -> str:
 class Guest:
     """One QEMU process. Use `start` to make one, and as a context manager to end it.
 
-    `channel` is connected to the agent's virtio-serial port; `hello` is the agent's first message;
+    `channel` is connected to the agent's virtio-serial port; `hello` is the kernel release its agent told;
     `boot` says how the guest came up ("cold" or "restored") and in how many seconds;
     `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
     """
@@ -164,7 +164,7 @@ class Guest:
     def __init__(self, accelerator: str) -> None:
         self.accelerator = accelerator
         self.boot: dict[str, Any] = {}
-        self.hello: dict[str, Any] = {}
+        self.hello = ""
         self.command: list[str] = []
         self._directory = tempfile.TemporaryDirectory(prefix="spinlock-")
         self.runtime = Path(self._directory.name)
@@ -434,7 +434,7 @@ class _Plan:
         try:
             self._launch(guest, memory, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
-            guest.hello = message.get("hello", {})
+            guest.hello = message.get("hello", "")
         except BaseException:
             guest.close()
             raise
@@ -456,6 +456,8 @@ class _Plan:
         try:
             with self.cold(progress, building / "memory") as guest:
                 progress(f"guest {self.kernel.name}: saving")
+                guest.channel.sendall(b'{"prepare": true}\n')
+                guest._read_line(BOOT_LIMIT_S, "word that it is prepared")
                 guest._qmp.save(building / "state")
                 facts = {"hello": guest.hello, "boot": guest.boot}
             (building / "guest.json").write_text(json.dumps(facts))

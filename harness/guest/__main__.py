@@ -1,7 +1,9 @@
 """The agent: `agent.pyz serve [PORT]` answers JSON lines from a host, each session in a new process.
 
 Lines from the host            Lines to the host
+                               {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
+{"prepare": true}              {"prepared": true}, when what takes seconds is imported
 {"session": {"now": seconds}}  {"session": "open"}, then, from a process of its own:
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import time
 import traceback
@@ -73,14 +76,7 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
     Reading a virtio port while no host is connected gives an end of file at once, and so does
     poll(): there is nothing to wait on but time.
     """
-    from harness.guest import (  # bcc is imported here, once, before the guest is saved
-        drivers,
-        facts,
-    )
-
-    if is_port:
-        drivers.prepare()
-    _send(sink, {"hello": facts.collect()})
+    _send(sink, {"hello": platform.release()})
     while True:
         line = source.readline()
         if not line:
@@ -89,11 +85,22 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             time.sleep(_HOST_AWAY_SECONDS)
             continue
         request = json.loads(line)
-        if "ping" in request:
+        if "prepare" in request:
+            _send(sink, {"prepared": _import_what_is_slow()})
+        elif "ping" in request:
             _send(sink, {"pong": request["ping"]})
         elif "session" in request:
             _set_clock(request["session"]["now"])
             _send(sink, {"closed": _in_a_child(source, sink)})
+
+
+def _import_what_is_slow() -> bool:
+    """Import what takes seconds; what is saved or forked after this has it."""
+    from harness.guest import drivers, facts
+
+    facts.bcc_version()
+    drivers.prepare()
+    return True
 
 
 def _in_a_child(source: BinaryIO, sink: BinaryIO) -> int:
