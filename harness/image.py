@@ -77,7 +77,10 @@ printf '127.0.0.1 localhost spinlock\n::1 localhost\n' > etc/hosts
 : > etc/resolv.conf
 : > etc/fstab
 : > etc/machine-id
-printf '[Match]\nDriver=virtio_net\n[Network]\nDHCP=ipv4\n[DHCPv4]\nClientIdentifier=mac\n' \
+# Without its address a guest that shuts down leaves logins open at their other end for ever.
+printf '%s\n' '[Match]' 'Driver=virtio_net' \
+    '[Network]' 'DHCP=ipv4' 'KeepConfiguration=dhcp-on-stop' \
+    '[DHCPv4]' 'ClientIdentifier=mac' 'SendRelease=no' \
     > etc/systemd/network/80-dhcp.network
 chroot . useradd --create-home --shell /bin/bash --password '*' vagrant
 echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > etc/sudoers.d/vagrant
