@@ -345,10 +345,15 @@ int unlock_of_same_key_looked_up_again(struct __sk_buff *skb)
 
 /*
  * The verifier walks the path that unlocks the right lock first and must then see that the other
- * path differs only in which lock is unlocked; the assembly keeps clang from turning that order.
+ * path differs only in which lock is unlocked; the assembly keeps clang from turning that order. The
+ * verifier remembers a state to compare with only after some jumps and instructions: the empty
+ * ones are these.
  */
 #define COPY_UNLESS(condition, to, from)          \
-	asm volatile("if %[c] != 0 goto +1\n"     \
+	asm volatile(".rept 8\n"                  \
+		     "goto +0\n"                  \
+		     ".endr\n"                    \
+		     "if %[c] != 0 goto +1\n"     \
 		     "%[t] = %[f]"                \
 		     : [t] "+r"(to)               \
 		     : [c] "r"(condition), [f] "r"(from))

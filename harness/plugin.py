@@ -448,7 +448,9 @@ class Guest:
         self._started = time.monotonic()
         self.loader = loader
         self.facts: Dict[str, Any] = session.call("facts")
-        self.release: Version = scenario.kernel_version(self.facts["release"])
+        self.release: Version = scenario.kernel_version(
+            self.facts["release"], self.facts["version"]
+        )
         self.cpus: int = self.facts["cpus"]
         session.call("begin", name=case_name(item))
 

@@ -100,17 +100,18 @@ def covers(kernels: str, release: Version) -> bool:
     return SpecifierSet(kernels).contains(release, prereleases=True)
 
 
-def kernel_version(release: str) -> Version:
-    """Return the comparable head of ``uname -r``: 6.12.117 of "6.12.117-1-cloud-amd64".
+def kernel_version(release: str, banner: str = "") -> Version:
+    """Return the comparable version of a kernel from `uname -r` and, where known, /proc/version.
 
-    Release candidates count as the release they lead to: a rule that came in v7.3 is in 7.3-rc2.
+    Debian's stable kernels keep 6.1.0 in their release whatever they are made of; the banner has
+    it: "Debian 6.1.176-1". Release candidates count as the release they lead to, because a rule
+    that came in v7.3 is in 7.3-rc2. Raises UsageError when there is no version in either.
     """
-    match = re.match(r"\d+(\.\d+)*", release)
+    debian = re.search(r" #\d+ .*\bDebian (\d+(?:\.\d+)+)", banner)  # not the compiler's before it
+    match = debian or re.match(r"(\d+(?:\.\d+)*)", release)
     if not match:
-        raise UsageError(
-            f"'{release}' is not a kernel release: it must start with a version number."
-        )
-    return Version(match.group())
+        raise UsageError(f"'{release}' is not a kernel release: it must start with a number.")
+    return Version(match.group(1))
 
 
 def read_directory(directory: Path) -> List[SourceFile]:

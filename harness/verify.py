@@ -54,7 +54,7 @@ class Verifier:
 
     @staticmethod
     def _release(seen: Seen) -> Version:
-        return kernel_version(seen.facts.get("release", "0"))
+        return kernel_version(seen.facts.get("release", "0"), seen.facts.get("version", ""))
 
     def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
         if (scenario.name, loader) not in self._seen:
@@ -127,7 +127,7 @@ class Verifier:
         seconds: Json,
         begun: List[str],
     ) -> None:
-        release = kernel_version(self._facts["release"])
+        release = kernel_version(self._facts["release"], self._facts["version"])
 
         def on_event(event: Json) -> None:
             if "begin" in event:

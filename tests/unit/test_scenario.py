@@ -121,6 +121,15 @@ def test_kernel_versions(release, version):
     assert scenario.kernel_version(release) == Version(version)
 
 
+def test_debian_tells_the_version_of_a_stable_kernel_in_its_banner():
+    banner = (
+        "Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc"
+        "-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40)"
+        " #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)"
+    )
+    assert scenario.kernel_version("6.1.0-56-cloud-amd64", banner) == Version("6.1.192")
+
+
 def test_the_project_s_own_files_are_sound():
     files = scenario.read_directory(PROGRAMS)
     assert sum(len(file.scenarios) for file in files) > 50
