@@ -11,8 +11,10 @@ builds what has to be downloaded.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -21,7 +23,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from filelock import FileLock
 
@@ -61,11 +63,15 @@ Vagrant.configure("2") do |config|
 end
 """
 
+QEMU_USER = "libvirt-qemu"  # whom Debian's libvirt starts QEMU as
+NETWORK = "192.168.121.0/24"  # vagrant-libvirt's own choice; SPINLOCK_NETWORK overrides it
+
 NEEDED = {
     "virsh": "libvirt-clients",
     "dnsmasq": "dnsmasq-base",
     "iptables": "iptables",
     "qemu-img": "qemu-utils",
+    "ip": "iproute2",
 }
 
 
@@ -82,8 +88,18 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
 def prepare(dotfiles: Path, kernel_name: str, progress: Progress) -> None:
     """Make everything a machine is started from. Raises SetupError or UsageError."""
     check_host()
+    network = os.environ.get("SPINLOCK_NETWORK") or NETWORK
+    check_network(network, run(["ip", "-json", "-4", "address"]))
     chosen, userland, catalogue = build(kernel_name, progress)
     accelerator = qemu.accelerator(chosen, progress)
+    if accelerator == "kvm" and not kvm_opens_for(QEMU_USER):
+        progress(f"/dev/kvm is closed to {QEMU_USER}, so the machine is emulated, which is slower")
+        accelerator = "tcg"
+    for made_from in box_versions(dotfiles):
+        if made_from != version(userland):
+            progress(
+                "the machine has an older userland: `vagrant destroy -f` makes room for the new"
+            )
     name = f"spinlock-{hashlib.sha256(str(dotfiles).encode()).hexdigest()[:8]}"
     place = shared_directory(name)
     settings = {
@@ -96,6 +112,7 @@ def prepare(dotfiles: Path, kernel_name: str, progress: Progress) -> None:
         "kernel_release": chosen.release,
         "kernel_package": chosen.package_version,
         "cmd_line": " ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, *SYSTEM_BOOT]),
+        "network": network,
         "directory": str(place),
         **install_kernel(chosen, place),
     }
@@ -258,6 +275,48 @@ def explain_refusal(output: str) -> str:
     )
 
 
+def check_network(network: str, addresses: str) -> None:
+    """Raise SetupError when the host has an address in `network` that is none of libvirt's.
+
+    `addresses` is what `ip -json address` prints.
+    """
+    try:
+        wanted = ipaddress.ip_network(network)
+    except ValueError:
+        raise SetupError(
+            f"SPINLOCK_NETWORK is {network!r}: set it to a network such as {NETWORK}."
+        ) from None
+    for device in json.loads(addresses):
+        for entry in device.get("addr_info", []):
+            taken = ipaddress.ip_address(entry["local"]) in wanted
+            if taken and not device["ifname"].startswith("virbr"):
+                raise SetupError(
+                    f"{device['ifname']} has an address in {network}, where the machine's should "
+                    "be: set SPINLOCK_NETWORK to a network that is free."
+                )
+
+
+def kvm_opens_for(user: str) -> bool:
+    """Tell whether the permissions of /dev/kvm admit a user, root's own not being all."""
+    facts = os.stat("/dev/kvm")
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return True  # another distribution's libvirt
+    groups = os.getgrouplist(user, account.pw_gid)
+    shift = 6 if facts.st_uid == account.pw_uid else 3 if facts.st_gid in groups else 0
+    return facts.st_mode >> shift & 0o6 == 0o6
+
+
+def box_versions(dotfiles: Path) -> List[str]:
+    """Return from which versions of the box the machines were made that Vagrant knows of."""
+    found = []
+    for file in dotfiles.glob("machines/*/libvirt/box_meta"):
+        if (file.parent / "id").exists():
+            found.append(str(json.loads(file.read_text()).get("version")))
+    return found
+
+
 def search_path() -> str:
     """Return PATH with the administrator's directories, which ordinary users often lack."""
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -266,7 +325,7 @@ def search_path() -> str:
 def run(command: Sequence[str]) -> str:
     """Run a program that must succeed, and return what it prints."""
     done = subprocess.run(
-        command,
+        [shutil.which(command[0], path=search_path()) or command[0], *command[1:]],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
