@@ -290,7 +290,7 @@ def image_command(options: argparse.Namespace) -> int:
 def _remove() -> int:
     from harness import paths
 
-    for name in ("image", "kernels", "guests", "apt", "build", "agent", "probe"):
+    for name in ("image", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
         shutil.rmtree(paths.cache(name), ignore_errors=True)
     return OK
 

@@ -1,6 +1,6 @@
 """What `vagrant up` needs: the userland as a Vagrant box, and a kernel where libvirt can read it.
 
-    KERNEL=6.1 python -m harness.box [DOTFILES]
+    KERNEL=6.1 python -m harness.box [DOTFILES [up | reload]]
 
 The Vagrantfile runs this before `up` and `reload` and then reads DOTFILES/spinlock.json, DOTFILES
 being Vagrant's own directory (.vagrant). The kernel's files get the same names every time, because
@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from filelock import FileLock
 
@@ -37,6 +37,7 @@ NAME = "spinlock"
 SETTINGS = "spinlock.json"
 FORMAT = 1  # raise when boxes of the same image must be made anew
 GIB = 1 << 30
+_VIRSH_SECONDS = 20.0
 
 # QEMU runs as a user of its own, who may not look into homes.
 SHARED = Path("/var/tmp")
@@ -85,9 +86,18 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
     return chosen, userland, ensure_box(userland, progress)
 
 
-def prepare(dotfiles: Path, kernel_name: str, progress: Progress) -> None:
+def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progress) -> None:
     """Make everything a machine is started from. Raises SetupError or UsageError."""
     check_host()
+    machine = machine_id(dotfiles)
+    if not rebooting and machine is not None and state(machine) == "running":
+        if kernel_name and kernel.find(kernel_name).name != read_settings(dotfiles).get(
+            "kernel_name"
+        ):
+            raise UsageError(
+                f"The machine runs already: `KERNEL={kernel_name} vagrant reload` boots that kernel."
+            )
+        return
     network = os.environ.get("SPINLOCK_NETWORK") or NETWORK
     check_network(network, run(["ip", "-json", "-4", "address"]))
     chosen, userland, catalogue = build(kernel_name, progress)
@@ -322,19 +332,51 @@ def search_path() -> str:
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def run(command: Sequence[str]) -> str:
-    """Run a program that must succeed, and return what it prints."""
-    done = subprocess.run(
-        [shutil.which(command[0], path=search_path()) or command[0], *command[1:]],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )
+def machine_id(dotfiles: Path) -> Optional[str]:
+    """Return libvirt's id of the machine that Vagrant made, or None when there is none."""
+    for file in sorted(dotfiles.glob("machines/*/libvirt/id")):
+        text = file.read_text().strip()
+        if text:
+            return text
+    return None
+
+
+def state(machine: str) -> Optional[str]:
+    """Return libvirt's word for what a machine does, None when it knows no such machine."""
+    try:
+        return virsh("domstate", machine).strip()
+    except SetupError:
+        return None
+
+
+def virsh(*arguments: str) -> str:
+    """Ask libvirt. Raises SetupError when it refuses or is not there."""
+    return run(["virsh", "--connect", LIBVIRT, "--quiet", *arguments], _VIRSH_SECONDS)
+
+
+def run(
+    command: Sequence[str], limit: Optional[float] = None, directory: Optional[Path] = None
+) -> str:
+    """Run a program that must succeed, and return what it prints. Raises SetupError."""
+    name = command[0]
+    try:
+        done = subprocess.run(
+            [shutil.which(name, path=search_path()) or name, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=directory,
+            timeout=limit,
+            check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"{name} is missing: run vagrant/setup.sh.") from error
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"{name} did not end in {limit:.0f} s: is libvirt hung?") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SetupError(f"{command[0]} failed: {last}.")
+        raise SetupError(f"{name} failed: {last.rstrip('.')}.")
     return done.stdout
 
 
@@ -353,7 +395,8 @@ def main(arguments: Sequence[str]) -> int:
     kernel_name = os.environ.get("KERNEL", "")
     try:
         if arguments:
-            prepare(Path(arguments[0]).absolute(), kernel_name, progress)
+            rebooting = "reload" in arguments[1:]
+            prepare(Path(arguments[0]).absolute(), kernel_name, rebooting, progress)
         else:
             build(kernel_name, progress)
     except (SetupError, UsageError) as error:

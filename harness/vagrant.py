@@ -30,7 +30,6 @@ _ANSWER_SECONDS = 30.0  # for one command over ssh on a busy emulated machine; n
 _BOOT_SECONDS = 300.0  # until a rebooted machine answers; normal is 10 with KVM, 40 without
 _SILENT_SECONDS = 60.0  # without an answer and without a word on the console: it hangs
 _RETRY_SECONDS = 1.0
-_VIRSH_SECONDS = 20.0
 
 # The first value that ssh finds counts, so these stand before what Vagrant says.
 _SSH_OPTIONS = (
@@ -89,19 +88,10 @@ def dotfiles(root: Path = ROOT) -> Path:
     return root / os.environ.get("VAGRANT_DOTFILE_PATH", ".vagrant")
 
 
-def machine_id(root: Path = ROOT) -> Optional[str]:
-    """Return libvirt's id of the machine of a checkout, or None when Vagrant made none."""
-    for file in sorted(dotfiles(root).glob("machines/*/libvirt/id")):
-        text = file.read_text().strip()
-        if text:
-            return text
-    return None
-
-
 def running(root: Path = ROOT) -> bool:
     """Tell, in milliseconds, whether the machine of a checkout is up."""
-    found = machine_id(root)
-    return found is not None and _state(found) == "running"
+    found = box.machine_id(dotfiles(root))
+    return found is not None and box.state(found) == "running"
 
 
 def serves(settings: Settings, root: Path = ROOT) -> bool:
@@ -159,7 +149,7 @@ class Vagrant:
         self._id = _running_machine()
         if settings.append:
             raise SetupError("--append is for --target qemu: a Vagrant machine is booted already.")
-        self._domain = describe_domain(_virsh("dumpxml", self._id))
+        self._domain = describe_domain(box.virsh("dumpxml", self._id))
         self._userland = image.ensure(progress)
         self._directory = tempfile.TemporaryDirectory(prefix="spinlock-")
         self._warm: Optional[_Line] = None
@@ -248,7 +238,7 @@ class Vagrant:
         """Find out why a session ended, and wait until the machine is there for the next one."""
         self._drop_lines()
         self._disconnect()  # or new logins wait for the old connection's end
-        state = _state(self._id)
+        state = box.state(self._id)
         if state != "running":
             return GuestLost(f"the machine is {state}: start it with `vagrant up`", False, "")
         if timed_out:
@@ -268,7 +258,7 @@ class Vagrant:
     def _inject_nmi(self) -> None:
         """Make a hung kernel print where its CPUs are, and panic (unknown_nmi_panic)."""
         try:
-            _virsh("inject-nmi", self._id)
+            box.virsh("inject-nmi", self._id)
         except SetupError as error:
             self._progress(str(error))  # halted meanwhile: the console says the rest
 
@@ -286,7 +276,9 @@ class Vagrant:
 
     def _configure_ssh(self) -> str:
         directory = Path(self._directory.name)
-        alias, text = ssh_config(_vagrant("ssh-config"), directory / "control")
+        alias, text = ssh_config(
+            box.run(["vagrant", "ssh-config"], _ANSWER_SECONDS, ROOT), directory / "control"
+        )
         (directory / "ssh_config").write_text(text)
         return alias
 
@@ -312,7 +304,7 @@ class Vagrant:
             if done is not None and done.returncode == 0:
                 return parse_greeting(done.stdout.decode())
             passed = time.monotonic() - started
-            if passed > limit or _state(self._id) != "running":
+            if passed > limit or box.state(self._id) != "running":
                 said = done.stderr.decode(errors="replace").strip() if done is not None else ""
                 detail = f" ({said.splitlines()[-1]})" if said else ""
                 raise SetupError(
@@ -362,51 +354,11 @@ class Vagrant:
 
 
 def _running_machine() -> str:
-    found = machine_id()
+    found = box.machine_id(dotfiles())
     if found is not None:
-        state = _state(found)
+        state = box.state(found)
         if state == "running":
             return found
         if state is None:
             box.check_host()  # libvirt may be what is missing
     raise SetupError("No Vagrant machine of this checkout is running: start it with `vagrant up`.")
-
-
-def _state(machine: str) -> Optional[str]:
-    """Return libvirt's word for what a machine does, None when it knows no such machine."""
-    try:
-        return _virsh("domstate", machine).strip()
-    except SetupError:
-        return None
-
-
-def _virsh(*arguments: str) -> str:
-    command = ["virsh", "--connect", box.LIBVIRT, "--quiet", *arguments]
-    return _output(command, _VIRSH_SECONDS)
-
-
-def _vagrant(*arguments: str) -> str:
-    return _output(["vagrant", *arguments], _ANSWER_SECONDS)
-
-
-def _output(command: List[str], limit: float) -> str:
-    what = f"{command[0]} {command[-1]}"
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-        )
-    except FileNotFoundError as error:
-        raise SetupError(f"{command[0]} is missing: run vagrant/setup.sh.") from error
-    except subprocess.TimeoutExpired as error:
-        raise SetupError(f"`{what}` did not end in {limit:.0f} s: is libvirt hung?") from error
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SetupError(f"`{what}` failed: {last}.")
-    return done.stdout

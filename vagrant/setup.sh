@@ -14,12 +14,16 @@ if [ "$(id -u)" -eq 0 ]; then
 else
     sudo=sudo
 fi
-$sudo apt-get update
-# shellcheck disable=SC2086  # several words each
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $packages
+# shellcheck disable=SC2086  # one word per package
+if dpkg-query --show --showformat='${db:Status-Status}\n' $packages 2>&1 | grep -qv '^installed$'; then
+    $sudo apt-get update -q
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
+fi
 if [ -n "$sudo" ]; then
     for group in libvirt kvm; do
-        $sudo adduser "$(id -un)" "$group"
+        if ! id -nG | tr ' ' '\n' | grep -qx "$group"; then
+            $sudo adduser "$(id -un)" "$group"
+            echo "setup: log in again before \`vagrant up\`, to be in the group $group."
+        fi
     done
-    echo "setup: log in again before \`vagrant up\`: you are in libvirt's group now."
 fi

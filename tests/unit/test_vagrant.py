@@ -70,7 +70,7 @@ def virsh(monkeypatch: pytest.MonkeyPatch) -> List[str]:
             raise SetupError("`virsh domstate` failed: no domain with matching id.")
         return answers.pop(0)
 
-    monkeypatch.setattr(vagrant, "_virsh", answer)
+    monkeypatch.setattr(box, "virsh", answer)
     return answers
 
 
@@ -131,7 +131,7 @@ def test_a_machine_serves_who_asks_for_nothing_else(
 def test_asking_for_a_machine_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vagrant, "machine_id", lambda: None)
+    monkeypatch.setattr(box, "machine_id", lambda dotfiles: None)
     with pytest.raises(SetupError) as error:
         target.open_target(target.Settings("vagrant"), print)
     assert str(error.value) == (
@@ -143,7 +143,7 @@ def test_nothing_to_test_on_says_what_to_start(monkeypatch: pytest.MonkeyPatch) 
     def fail(*arguments: Any) -> Any:
         raise SetupError("mmdebstrap is missing: run `make setup`.")
 
-    monkeypatch.setattr(vagrant, "machine_id", lambda root=None: None)
+    monkeypatch.setattr(box, "machine_id", lambda dotfiles: None)
     monkeypatch.setattr(target, "Qemu", fail)
     with pytest.raises(SetupError, match="`vagrant up`.*`make setup`"):
         target.open_target(target.Settings(None), print)
