@@ -50,10 +50,13 @@ inside() {
     umount --recursive --lazy /sys
     mount -t sysfs sysfs /sys
     ip link set lo up
-    for directory in /run /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
+    for directory in /run /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt \
+        "/var/tmp/spinlock-$(id -u)"; do
         mkdir -p "$directory"
         mount -t tmpfs -o mode=0755 spinlock "$directory"
     done
+    # Two of these at once give their machines the same name, and so the same files in here.
+    mount -t tmpfs -o mode=1777 spinlock /var/tmp
     # libvirt asks QEMU again what it can do, for a second, over and over, when root may use KVM and
     # QEMU's user may not.
     if [ -e /dev/kvm ] && ! setpriv --reuid libvirt-qemu --regid kvm --clear-groups \
