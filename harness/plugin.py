@@ -452,7 +452,8 @@ class Guest:
             self.facts["release"], self.facts["version"]
         )
         self.cpus: int = self.facts["cpus"]
-        session.call("begin", name=case_name(item))
+        # What a test before this one left behind belongs to nobody else any more.
+        self._late: List[str] = session.call("begin", name=case_name(item))
 
     def load(self, file: str, programs: Sequence[str], unit: str = "") -> None:
         """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
@@ -491,7 +492,7 @@ class Guest:
             try:
                 lines = self._session.call("end")["kernel_log"]
                 observation = Observation(
-                    stage=None, kernel_log=None if lines is None else tuple(lines)
+                    stage=None, kernel_log=None if lines is None else (*self._late, *lines)
                 )
             except GuestLost as lost:
                 error = lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
@@ -108,6 +108,7 @@ class Verifier:
                         seconds = {**boot, "build": source.seconds}
                         self._verify(session, source, cases, loader, seconds, begun)
                     queue = queue[1:]
+                self._add_late(session, session.call("late"), loader)
         except GuestLost as lost:
             return self._blame(queue, loader, lost, boot, begun)
         except (AgentError, KernelRefusal) as error:
@@ -132,6 +133,8 @@ class Verifier:
         def on_event(event: Json) -> None:
             if "begin" in event:
                 begun.append(event["begin"])
+            elif "late" in event:
+                self._add_late(session, event["late"], loader)
             else:
                 observation = Observation.from_json(event["observation"])
                 if judge.disturbed(observation) is not None:
@@ -144,6 +147,18 @@ class Verifier:
             source=source.request(),
             cases=[_case(scenario, release) for scenario in cases],
         )
+
+    def _add_late(self, session: Session, lines: List[str], loader: str) -> None:
+        """Add to the last case what the kernel logged when that had ended, but no other had begun."""
+        last = next((key for key in reversed(self._seen) if key[1] == loader), None)
+        if not lines or last is None:
+            return
+        seen = self._seen[last]
+        if seen.observation.kernel_log is None:
+            return
+        observation = replace(seen.observation, kernel_log=(*seen.observation.kernel_log, *lines))
+        session.disturbed = session.disturbed or judge.disturbed(observation) is not None
+        self._seen[last] = replace(seen, observation=observation)
 
     def _blame(
         self, queue: List[Any], loader: str, lost: GuestLost, boot: Json, begun: List[str]

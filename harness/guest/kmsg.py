@@ -10,7 +10,7 @@ from typing import List
 
 _SYS_MEMBARRIER = 324  # x86-64
 _MEMBARRIER_GLOBAL = 1
-_SETTLE_SECONDS = 0.005
+_MARKER = "spinlock: begin "
 
 
 class KernelLog:
@@ -20,10 +20,14 @@ class KernelLog:
         self._fd = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK)
         os.lseek(self._fd, 0, os.SEEK_END)
 
-    def mark(self, name: str) -> None:
-        """Write a line that says which case begins, for whoever reads the console."""
-        os.write(self._fd, f"spinlock: begin {name}\n".encode())
-        self.read()
+    def mark(self, name: str) -> List[str]:
+        """Write a line that says which case begins; return what came late of the one before.
+
+        Raises OSError like read().
+        """
+        late = self.read()
+        os.write(self._fd, f"{_MARKER}{name}\n".encode())
+        return late
 
     def read(self) -> List[str]:
         """Return the records since the last call, one line each, without the header fields.
@@ -40,16 +44,18 @@ class KernelLog:
             # "level,sequence,time,flags;text", then continuation lines with the device's keys
             if header.split(",")[0].isdigit():
                 lines.append(text.split("\n", 1)[0])
+                if lines[-1].startswith(_MARKER):
+                    lines.pop()
 
-    def settle(self) -> None:
+    def settle(self, seconds: float) -> None:
         """Wait until what the last case closed is freed, so that a splat in it is still its own.
 
         A map is freed by a kernel worker after an RCU grace period: membarrier(GLOBAL) waits for
-        the latter, and the worker is given a moment.
+        the latter, and the worker is given `seconds`.
         """
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syscall(_SYS_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
             number = ctypes.get_errno()
             if number not in (errno.ENOSYS, errno.EINVAL):  # nohz_full kernels refuse it
                 raise OSError(number, os.strerror(number))
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(seconds)

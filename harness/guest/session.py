@@ -18,6 +18,8 @@ from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
 
 Json = Dict[str, Any]
+SETTLE_SECONDS = 0.005  # after a case, for the kernel's workers to free what it closed
+LATE_SECONDS = 0.1  # after the last one
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
     17,
@@ -49,10 +51,18 @@ class Session:
         """Return which kernel this is."""
         return facts.collect()
 
-    def begin(self, name: str) -> None:
-        """Mark the begin of a case in the kernel log."""
-        self._kernel_log = KernelLog()
-        self._kernel_log.mark(name)
+    def begin(self, name: str) -> List[str]:
+        """Mark the begin of a case in the kernel log; return what came late of the one before."""
+        if self._kernel_log is None:
+            self._kernel_log = KernelLog()
+        return self._kernel_log.mark(name)
+
+    def late(self) -> List[str]:
+        """Wait a little; return what the kernel log holds since the last case ended."""
+        if self._kernel_log is None:
+            return []
+        self._kernel_log.settle(LATE_SECONDS)
+        return self._kernel_log.read()
 
     def end(self) -> Json:
         """Return the kernel log since begin(); None says it could not be read."""
@@ -63,7 +73,7 @@ class Session:
         if self._kernel_log is None:
             return None
         try:
-            self._kernel_log.settle()
+            self._kernel_log.settle(SETTLE_SECONDS)
             return self._kernel_log.read()
         except OSError:
             return None
@@ -79,7 +89,9 @@ class Session:
             started = time.monotonic()
             observation: Json = {"seconds": {}}
             try:
-                self.begin(case["name"])
+                late = self.begin(case["name"])
+                if late:
+                    self._emit({"late": late})
                 if index == 0:
                     try:
                         unit = _open(source)

@@ -1,0 +1,121 @@
+"""Who is blamed when a guest is lost or complains late; a scripted session stands for the guest."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness import build, scenario
+from harness.judge import Kind
+from harness.target import GuestLost
+from harness.verify import Verifier
+
+FACTS = {"release": "6.12.117", "version": ""}
+WARN = "WARNING: CPU: 1 PID: 213 at kernel/bpf/btf.c:3924 btf_parse_fields+0x5b6/0x6d0"
+CASES = {
+    s.name: s
+    for s in scenario.read(
+        "\n".join(
+            f'SEC("tc") __rule("r") __success\nint {name}(struct __sk_buff *skb) {{}}'
+            for name in ("first", "second", "third")
+        ),
+        Path("x.bpf.c"),
+    ).scenarios
+}
+
+
+def ended(name, *log):
+    return {"end": name, "observation": {"stage": None, "kernel_log": list(log)}}
+
+
+class ScriptedTarget:
+    """Gives sessions that play one script each: events, or an exception to raise."""
+
+    name, cpus = "scripted", 4
+
+    def __init__(self, *scripts, late=()):
+        self.scripts, self.late, self.asked = list(scripts), list(late), []
+
+    def headers(self):
+        return Path("include")
+
+    @contextmanager
+    def session(self, warm=False):
+        self.boot, self.disturbed = {"kind": "restored", "seconds": 0.1}, False
+        yield self
+
+    def call(self, function, on_event=None, **arguments):
+        if function == "facts":
+            return FACTS
+        if function == "late":
+            return self.late
+        self.asked.append([case["name"] for case in arguments["cases"]])
+        for step in self.scripts.pop(0):
+            if isinstance(step, Exception):
+                raise step
+            on_event(step)
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch):
+    made = build.Source("x.bpf.c", "", "libbpf", b"", 0.0)
+    monkeypatch.setattr(build, "source", lambda *arguments: made)
+
+
+def kinds(target):
+    verifier = Verifier(target, list(CASES.values()))
+    judged = {name: verifier.judge(CASES[name], "libbpf", CASES.values())[0] for name in CASES}
+    return [verdict.kind for verdict in judged.values()]
+
+
+def test_one_request_serves_all():
+    script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
+    target = ScriptedTarget(script)
+    assert kinds(target) == [Kind.PASS] * 3
+    assert target.asked == [["first", "second", "third"]]
+
+
+def test_the_case_that_had_begun_is_blamed_and_the_rest_goes_on():
+    panic = GuestLost("panic", crashed=True, console="Kernel panic")
+    target = ScriptedTarget(
+        [{"begin": "first"}, ended("first"), {"begin": "second"}, panic],
+        [{"begin": "third"}, ended("third")],
+    )
+    assert kinds(target) == [Kind.PASS, Kind.CRASH, Kind.PASS]
+    assert target.asked == [["first", "second", "third"], ["third"]]
+
+
+def test_a_guest_that_is_lost_before_anything_began_costs_one_case_each_time():
+    lost = GuestLost("gone", crashed=False, console="")
+    target = ScriptedTarget([lost], [lost], [{"begin": "third"}, ended("third")])
+    assert kinds(target) == [Kind.ERROR, Kind.ERROR, Kind.PASS]
+
+
+def test_a_late_splat_belongs_to_the_case_before():
+    target = ScriptedTarget(
+        [
+            {"begin": "first"},
+            ended("first"),
+            {"begin": "second"},
+            {"late": [WARN]},
+            ended("second"),
+            {"begin": "third"},
+            ended("third"),
+        ]
+    )
+    assert kinds(target) == [Kind.CRASH, Kind.PASS, Kind.PASS]
+
+
+def test_a_splat_after_the_last_case_belongs_to_it():
+    script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
+    assert kinds(ScriptedTarget(script, late=[WARN])) == [Kind.PASS, Kind.PASS, Kind.CRASH]
+
+
+def test_a_file_that_does_not_compile_is_an_error_with_the_compilers_words(monkeypatch):
+    def refuse(*arguments):
+        raise build.CompileError("x.bpf.c:3:9: error: use of undeclared identifier 'x'")
+
+    monkeypatch.setattr(build, "source", refuse)
+    verifier = Verifier(ScriptedTarget(), list(CASES.values()))
+    verdict, _ = verifier.judge(CASES["first"], "libbpf", [])
+    assert verdict.kind is Kind.ERROR and "undeclared identifier" in verdict.reason
