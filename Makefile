@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # to compile BPF and the guest's init (clang, libc6-dev), to run guests (QEMU).
 PACKAGES := python3 python3-venv debian-archive-keyring mmdebstrap e2fsprogs fakeroot uidmap \
 	openssh-client squashfs-tools kmod xz-utils zstd lz4 cpio clang libc6-dev qemu-system-x86 \
-	util-linux
+	qemu-utils util-linux
 
 .PHONY: run test test-unit test-vagrant setup setup-vagrant image lint clean help
 

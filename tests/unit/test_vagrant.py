@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -43,6 +44,10 @@ python3\t3.13.5-1
 python3-bpfcc\t0.31.0
 python3-pyroute2\t0.7.7-4
 """
+
+needs_qemu_img = pytest.mark.skipif(
+    shutil.which("qemu-img") is None, reason="qemu-img is not installed (package qemu-utils)"
+)
 
 
 def checkout(directory: Path, machine: str = "") -> Path:
@@ -220,6 +225,7 @@ def test_version_follows_the_image(userland: Image) -> None:
     ]
 
 
+@needs_qemu_img
 def test_box(userland: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path / "cache"))
     said: List[str] = []
@@ -239,6 +245,7 @@ def test_box(userland: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert disk is not None and disk.read(4) == b"QFI\xfb"
 
 
+@needs_qemu_img
 def test_a_new_image_replaces_the_old_box(
     userland: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
