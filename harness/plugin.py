@@ -50,7 +50,10 @@ def declare_options(add: Callable[..., object]) -> None:
         choices=target.NAMES,
         help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
     )
-    add("--kernel", default=target.DEFAULT_KERNEL, help="kernel by name (default: %(default)s)")
+    add(
+        "--kernel",
+        help=f"kernel by name (default: {target.DEFAULT_KERNEL}; what a Vagrant machine runs)",
+    )
     add(
         "--loader",
         choices=(*scenario.LOADERS, "all"),
@@ -313,7 +316,8 @@ class Run:
         """Name what is tested."""
         option = self.config.option
         loader = option.loader or "bcc, else libbpf"
-        return f"spinlock: kernel {option.kernel}, loader {loader}, {option.cpus} CPUs"
+        kernel = option.kernel or "default"
+        return f"spinlock: kernel {kernel}, loader {loader}, {option.cpus} CPUs"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table of verdicts."""
@@ -342,7 +346,7 @@ class Run:
         """Return the command that runs just this case again."""
         option = self.config.option
         words = ["spinlock run", case_name(item), f"--loader {_loader(item)}"]
-        if option.kernel != target.DEFAULT_KERNEL:
+        if option.kernel:
             words.append(f"--kernel {option.kernel}")
         if option.cpus != 4:
             words.append(f"--cpus {option.cpus}")

@@ -256,7 +256,7 @@ class Settings:
     """What the user chose."""
 
     target: Optional[str]  # one of NAMES; None: a running Vagrant machine, else qemu
-    kernel: str = DEFAULT_KERNEL
+    kernel: Optional[str] = None  # None: DEFAULT_KERNEL, or what a running machine has
     cpus: int = 4
     memory_mib: int = 1024
     append: str = ""
@@ -324,7 +324,7 @@ class Qemu:
         self._settings, self._progress = settings, progress
         qemu.version()  # the cheapest to find missing
         self._image = image.ensure(progress)
-        self._kernel = kernel.fetch(settings.kernel, progress)
+        self._kernel = kernel.fetch(settings.kernel or DEFAULT_KERNEL, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None
         self._description: Json = {}
 

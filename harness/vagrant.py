@@ -98,8 +98,7 @@ def serves(settings: Settings, root: Path = ROOT) -> bool:
     """Tell whether a machine is up that has what a user asked for without naming a target."""
     if settings.append or not running(root):
         return False
-    prepared = box.read_settings(dotfiles(root)).get("kernel_name")
-    return settings.kernel in (kernel.DEFAULT, prepared)
+    return settings.kernel in (None, box.read_settings(dotfiles(root)).get("kernel_name"))
 
 
 def describe_domain(xml: str) -> Domain:
@@ -343,8 +342,8 @@ class Vagrant:
             self._run(self._ssh("-O", "exit", self._alias), b"")
 
     def _check_kernel(self, settings: Settings) -> None:
-        if settings.kernel == kernel.DEFAULT:
-            return  # what one gets without asking: the machine's own kernel will do
+        if settings.kernel is None:
+            return
         wanted = kernel.cached(settings.kernel)
         if wanted is None or wanted.release != self._greeting.release:
             raise SetupError(
