@@ -31,7 +31,7 @@ from harness.debian import Progress
 from harness.errors import SetupError, UsageError
 
 INIT_SOURCE = Path(__file__).parent / "guest" / "init.c"
-FORMAT = 3  # raise when a kernel's directory changes in a way `recipe` cannot see
+FORMAT = 4  # raise when a kernel's directory changes in a way `recipe` cannot see
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
@@ -363,6 +363,8 @@ def _arrange(scratch: Path, tree: Path, release: str) -> bool:
         source = scratch / place / release
         if source.is_dir():
             shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    for config in scratch.glob(f"boot/config-{release}"):
+        shutil.copy(config, target / "config")  # where newer packages have it anyway
     for unused in UNUSED_MODULES:
         shutil.rmtree(target / "kernel" / unused, ignore_errors=True)
     (target / "vmlinuz").unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def bcc_version() -> Optional[str]:
 def collect() -> Dict[str, Any]:
     """Return the facts about kernel, machine and tools that every result carries."""
     release = platform.release()
-    config = _read(f"/boot/config-{release}")
+    config = _read(f"/lib/modules/{release}/config") or _read(f"/boot/config-{release}")
     return {
         "release": release,
         "version": _read("/proc/version"),
