@@ -30,6 +30,10 @@ class Judged(Exception):
     """A verdict other than PASS; carries the text pytest shows."""
 
 
+# What may end a case before there is anything to judge.
+_NOT_RUN = (SetupError, GuestLost, AgentError, KernelRefusal)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the plugin's options."""
     group = parser.getgroup("spinlock", "bpf_spin_lock on a real kernel")
@@ -264,7 +268,7 @@ class Run:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
         outcome = yield
         test_report = outcome.get_result()
-        if call.excinfo is not None and call.excinfo.errisinstance((Judged, SetupError)):
+        if call.excinfo is not None and call.excinfo.errisinstance((Judged, *_NOT_RUN)):
             test_report.longrepr = str(call.excinfo.value)
         if call.when == "call" and RESULT in item.stash:
             result = item.stash[RESULT]
@@ -272,11 +276,23 @@ class Run:
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
         elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
-            if call.excinfo.errisinstance(SetupError):
-                test_report.spinlock = self._not_run(item, str(call.excinfo.value)).to_json()
+            if call.excinfo.errisinstance(_NOT_RUN):
+                test_report.spinlock = self._not_run(item, call.excinfo.value).to_json()
 
-    def _not_run(self, item: pytest.Item, why: str) -> Result:
-        return Result(case_name(item), _loader(item), "", Kind.ERROR, why, repeat=self.repeat(item))
+    def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
+        """Return the result of a case that ended before there was anything to judge."""
+        crashed = isinstance(error, GuestLost) and error.crashed
+        case = getattr(item, "callspec").params.get("scenario")
+        return Result(
+            name=case_name(item),
+            loader=_loader(item),
+            kernel="",
+            verdict=Kind.CRASH if crashed else Kind.ERROR,
+            reason=str(error),
+            evidence=tuple(getattr(error, "console", "").splitlines()),
+            rule=case.rule if case else _rule(item),
+            repeat=self.repeat(item),
+        )
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Store a result the moment it is known; runs in the process that talks to the user."""

@@ -326,6 +326,7 @@ class Qemu:
         self._image = image.ensure(progress)
         self._kernel = kernel.fetch(settings.kernel or DEFAULT_KERNEL, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None
+        self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
 
     @contextmanager
@@ -361,15 +362,22 @@ class Qemu:
             raise
 
     def _boot(self) -> qemu.Guest:
-        guest = qemu.start(
-            self._kernel,
-            self._image,
-            agent=build.agent(),
-            cpus=self.cpus,
-            memory_mib=self._settings.memory_mib,
-            append=self._settings.append,
-            progress=self._progress,
-        )
+        if self._unbootable is not None:
+            raise self._unbootable
+        try:
+            guest = qemu.start(
+                self._kernel,
+                self._image,
+                agent=build.agent(),
+                cpus=self.cpus,
+                memory_mib=self._settings.memory_mib,
+                append=self._settings.append,
+                progress=self._progress,
+            )
+        except SetupError as error:
+            if not self._description:  # it never came up: nor will it for the next hundred cases
+                self._unbootable = error
+            raise
         self._description = {
             "accelerator": guest.accelerator,
             "command": guest.command,
