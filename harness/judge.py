@@ -73,7 +73,7 @@ def judge(
     broken = disturbed(observation)
     known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
     if broken is not None:
-        if known is not None and broken.kind is Kind.CRASH and observation.lost is None:
+        if known is not None and observation.lost is None and _only_warned(observation):
             return Verdict(Kind.KNOWN, f"bug on record, mended by {known.commit}: {broken.reason}")
         return broken
     if observation.stage in _OUTSIDE_THE_KERNEL:
@@ -86,12 +86,14 @@ def judge(
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
     verdict = compare(expectation, observation)
     if known is not None:
-        if verdict.kind is Kind.FAIL:
+        if expectation.accepted != (observation.stage is None):
             return Verdict(
                 Kind.KNOWN,
                 f"bug on record, mended by {known.commit}: {verdict.reason}",
                 verdict.evidence,
             )
+        if verdict.kind is Kind.FAIL:
+            return verdict  # wrong, but not in the way that is on record
         return Verdict(
             Kind.FAIL,
             f"kernel {release} is on record as breaking this rule until {known.commit}, and does not:"
@@ -123,6 +125,12 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
             Kind.CRASH, f"{found.kind} in the kernel log: {found.line}", observation.kernel_log
         )
     return None
+
+
+def _only_warned(observation: Observation) -> bool:
+    """Tell whether the kernel log holds a WARN first: the one splat that a bug on record may be."""
+    found = splat.find(observation.kernel_log or ())
+    return found is not None and found.kind == "WARN"
 
 
 def compare(expectation: Expectation, observation: Observation) -> Verdict:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from harness.errors import SetupError, UsageError
+from harness.errors import SetupError
 from harness.judge import Kind
 
 
@@ -72,26 +72,6 @@ class ResultLog:
         self._file.close()
 
 
-def read(path: Path) -> List[Result]:
-    """Read a results.jsonl; a last line that a killed run left unfinished is left out.
-
-    Raises UsageError when there is none or it holds something else.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError as error:
-        raise UsageError(f"Cannot read results from {path}: {error.strerror}.") from None
-    results: List[Result] = []
-    for number, line in enumerate(lines, 1):
-        if number == len(lines) and not line.endswith("\n"):
-            break
-        try:
-            results.append(Result.from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path}:{number} is no result of this harness.") from None
-    return results
-
-
 def exit_code(results: List[Result]) -> int:
     """Return the exit code that a run with these results deserves.
 
@@ -123,9 +103,3 @@ def new_directory(chosen: Optional[str]) -> Path:
             f"Cannot make {directory} ({error.strerror}); choose another place by --results."
         ) from None
     return directory
-
-
-def latest(directory: Path) -> Optional[Path]:
-    """Return the results of the last run below a results directory, or None."""
-    path = directory / "latest" / "results.jsonl"
-    return path if path.exists() else None

@@ -108,7 +108,7 @@ class Verifier:
                         seconds = {**boot, "build": source.seconds}
                         self._verify(session, source, cases, loader, seconds, begun)
                     queue = queue[1:]
-                self._add_late(session, session.call("late"), loader)
+                self._close(session, loader)
         except GuestLost as lost:
             return self._blame(queue, loader, lost, boot, begun)
         except (AgentError, KernelRefusal) as error:
@@ -148,17 +148,33 @@ class Verifier:
             cases=[_case(scenario, release) for scenario in cases],
         )
 
+    def _close(self, session: Session, loader: str) -> None:
+        """Give the last case of a session what the kernel still has to say of it."""
+        try:
+            self._add_late(session, session.call("late"), loader)
+        except GuestLost as lost:
+            self._amend_last(loader, **_loss(lost))
+            session.disturbed = True
+        except (AgentError, KernelRefusal):
+            self._amend_last(loader, kernel_log=None)  # what it held, nobody knows: an ERROR
+            session.disturbed = True
+
     def _add_late(self, session: Session, lines: List[str], loader: str) -> None:
         """Add to the last case what the kernel logged when that had ended, but no other had begun."""
-        last = next((key for key in reversed(self._seen) if key[1] == loader), None)
-        if not lines or last is None:
-            return
-        seen = self._seen[last]
-        if seen.observation.kernel_log is None:
-            return
-        observation = replace(seen.observation, kernel_log=(*seen.observation.kernel_log, *lines))
-        session.disturbed = session.disturbed or judge.disturbed(observation) is not None
-        self._seen[last] = replace(seen, observation=observation)
+        last = self._last(loader)
+        if lines and last is not None and last.kernel_log is not None:
+            amended = self._amend_last(loader, kernel_log=(*last.kernel_log, *lines))
+            session.disturbed = session.disturbed or judge.disturbed(amended) is not None
+
+    def _last(self, loader: str) -> Optional[Observation]:
+        key = next((key for key in reversed(self._seen) if key[1] == loader), None)
+        return self._seen[key].observation if key is not None else None
+
+    def _amend_last(self, loader: str, **changes: Any) -> Observation:
+        key = next(key for key in reversed(self._seen) if key[1] == loader)
+        amended = replace(self._seen[key].observation, **changes)
+        self._seen[key] = replace(self._seen[key], observation=amended)
+        return amended
 
     def _blame(
         self, queue: List[Any], loader: str, lost: GuestLost, boot: Json, begun: List[str]
@@ -171,9 +187,7 @@ class Verifier:
         source, cases = queue[0]
         left = [case for case in cases if (case.name, loader) not in self._seen]
         culprit = next((case for case in left if case.name in begun), left[0])
-        observation = Observation(
-            lost=str(lost), lost_is_crash=lost.crashed, console=lost.console, kernel_log=()
-        )
+        observation = Observation(**_loss(lost), kernel_log=())
         self._note(culprit.name, loader, observation, boot)
         rest = [case for case in left if case is not culprit]
         return ([(source, rest)] if rest else []) + queue[1:]
@@ -182,6 +196,11 @@ class Verifier:
         self._seen[name, loader] = Seen(
             observation, self._facts, {**seconds, **observation.seconds}
         )
+
+
+def _loss(lost: GuestLost) -> Json:
+    """Return a lost guest as fields of an observation."""
+    return {"lost": str(lost), "lost_is_crash": lost.crashed, "console": lost.console}
 
 
 def _case(scenario: Scenario, release: Version) -> Json:

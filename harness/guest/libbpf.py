@@ -424,10 +424,6 @@ class Object:
         """Create the maps and load the programs."""
         _check(_object_load(self._object))
 
-    def program_names(self) -> List[str]:
-        """Return the names of its programs."""
-        return list(self._programs)
-
     def program_fd(self, name: str) -> int:
         """Return the fd of a loaded program."""
         return _check(_program_fd(self._programs[name]))

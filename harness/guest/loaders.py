@@ -70,7 +70,6 @@ class LibbpfUnit:
         self._data = data
         self._log = libbpf.log_buffer()
         self._object: Optional[libbpf.Object] = None
-        self._as_nobody: Dict[str, int] = {}
         self._probe()
 
     def _probe(self) -> None:
@@ -247,17 +246,19 @@ def load_as_nobody(
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-        number = 0
         try:
-            libbpf.load_program(kind, name, insns, count, log, **options)
-        except OSError as error:
-            number = error.errno or 0
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(number.to_bytes(4, "little") + log.value)
-        os._exit(0)
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+            number = 0
+            try:
+                libbpf.load_program(kind, name, insns, count, log, **options)
+            except OSError as error:
+                number = error.errno or 0
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(number.to_bytes(4, "little") + log.value)
+        finally:
+            os._exit(0)  # whatever happened: it must not go on as a second session
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         answer = pipe.read()

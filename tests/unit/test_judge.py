@@ -120,6 +120,14 @@ def test_known_bugs():
     assert fixed_early.kind is Kind.FAIL and "__known_bug" in fixed_early.reason
 
 
+def test_a_known_bug_excuses_nothing_else():
+    buggy = case('__twin(t) __failure __msg("different lock") __known_bug("7c884339bbff", "<6.2")')
+    otherwise = seen(REFUSED, log="something else is wrong")
+    assert judge(buggy, Version("6.1.176"), otherwise, TWIN_PASSED).kind is Kind.FAIL
+    oops = seen(kernel_log=("BUG: KASAN: slab-use-after-free in f+0x0/0x0",))
+    assert judge(buggy, Version("6.1.176"), oops, TWIN_PASSED).kind is Kind.CRASH
+
+
 def test_a_known_bug_may_show_as_a_splat_but_not_as_a_lost_guest():
     buggy = case('__success __known_bug("f08619f06046", ">=6.11,<7.2")')
     warned = seen(kernel_log=("WARNING: CPU: 0 PID: 1 at kernel/bpf/btf.c:1 f+0x0/0x0",))

@@ -7,7 +7,7 @@ import pytest
 
 from harness import build, scenario
 from harness.judge import Kind
-from harness.target import GuestLost
+from harness.target import GuestLost, KernelRefusal
 from harness.verify import Verifier
 
 FACTS = {"release": "6.12.117", "version": ""}
@@ -33,8 +33,8 @@ class ScriptedTarget:
 
     name, cpus = "scripted", 4
 
-    def __init__(self, *scripts, late=()):
-        self.scripts, self.late, self.asked = list(scripts), list(late), []
+    def __init__(self, *scripts, late=None):
+        self.scripts, self.late, self.asked = list(scripts), late or [], []
 
     def headers(self):
         return Path("include")
@@ -48,6 +48,8 @@ class ScriptedTarget:
         if function == "facts":
             return FACTS
         if function == "late":
+            if isinstance(self.late, Exception):
+                raise self.late
             return self.late
         self.asked.append([case["name"] for case in arguments["cases"]])
         for step in self.scripts.pop(0):
@@ -109,6 +111,18 @@ def test_a_late_splat_belongs_to_the_case_before():
 def test_a_splat_after_the_last_case_belongs_to_it():
     script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
     assert kinds(ScriptedTarget(script, late=[WARN])) == [Kind.PASS, Kind.PASS, Kind.CRASH]
+
+
+def test_a_guest_that_is_lost_after_the_last_case_is_blamed_on_it():
+    script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
+    panic = GuestLost("panic", crashed=True, console="Kernel panic")
+    assert kinds(ScriptedTarget(script, late=panic)) == [Kind.PASS, Kind.PASS, Kind.CRASH]
+
+
+def test_a_kernel_log_that_cannot_be_read_at_the_end_is_an_error_of_the_last_case():
+    script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
+    unreadable = KernelRefusal({"message": "Broken pipe", "errno": "EPIPE"})
+    assert kinds(ScriptedTarget(script, late=unreadable)) == [Kind.PASS, Kind.PASS, Kind.ERROR]
 
 
 def test_a_file_that_does_not_compile_is_an_error_with_the_compilers_words(monkeypatch):
