@@ -90,9 +90,13 @@ KERNELS: Mapping[str, Debian] = {
         Debian("5.10", "5.10", _BULLSEYE),
         Debian("6.1", "6.1", _BOOKWORM),
         Debian("6.12", "6.12", _TRIXIE),
-        Debian("7.3", "7.3", _BACKPORTS),
+        *(
+            Debian(series, series, _BACKPORTS)
+            for series in ("6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
+        ),
         Debian("6.12-full", "6.12", _TRIXIE, "amd64"),
         Debian("6.12-rt", "6.12", _TRIXIE, "rt-amd64"),
+        Debian("7.3-rt", "7.3", _BACKPORTS, "rt-amd64"),
     )
 }
 DEFAULT = "6.12"
