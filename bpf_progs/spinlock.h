@@ -8,7 +8,9 @@
  * object under test. harness/scenario.py reads them from the text. The words are those of the
  * kernel's own BPF selftests where those have one.
  *
- *   __rule("...")          the rule this case belongs to, in words: a row of the rule table
+ *   __rule("...")          the rule this case belongs to, in words: a row of the rule table. A rule
+ *                          is declared by a comment, once: "Rule: its name", what it is and why,
+ *                          and the commits that made or changed it.
  *   __description("...")   one line for people, when the function's name does not say it
  *   __twin(program)        the legal twin of a refused program: the same code but for the one thing
  *                          that breaks the rule. If the twin is refused as well, the refusal proves
@@ -25,6 +27,9 @@
  *   __kernel(">=6.9")      starts a clause that holds for these kernels only. What stands before
  *                          the first __kernel holds for all clauses. Exactly one clause may match
  *                          a kernel; when none does the case is skipped there.
+ *   __needs(name, "6.2")   the case needs what kernels have since that version: a function, type or
+ *                          enumerator by its name in the kernel's own BTF. Where that lacks it an
+ *                          older kernel skips the case, and on a newer one it is an ERROR.
  *   __user(nobody)         load it as uid 65534 without any capability
  *   __known_bug("commit", "<7.0")
  *                          these kernels are known to break the rule; the commit mends it
@@ -58,6 +63,7 @@
 #define __kernel(range)
 #define __user(name)
 #define __known_bug(commit, range)
+#define __needs(name, version)
 
 #define UNIT(name) UNIT_##name
 

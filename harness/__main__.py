@@ -90,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
     """Run scenarios through pytest; map their verdicts to the exit code."""
     arguments = [*_common(), *_tests()]
     arguments += [f"--scenario={name}" for name in options.names]
-    for name in ("target", "kernel", "loader", "cpus", "programs", "append", "results"):
+    arguments += [f"--kernel={name}" for name in options.kernel or ()]
+    for name in ("target", "loader", "cpus", "programs", "append", "results"):
         value = getattr(options, name)
         arguments += [] if value is None else [f"--{name}={value}"]
     arguments += ["-k", options.k] if options.k else []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
 from harness import splat
-from harness.scenario import Expectation, Scenario, compile_message, covers
+from harness.scenario import Expectation, Need, Scenario, compile_message, covers
 
 
 class Kind(str, enum.Enum):
@@ -42,6 +42,7 @@ class Observation:
     log: str = ""  # the verifier's
     detail: str = ""  # the compiler's or the loader's words
     retval: Optional[int] = None
+    missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
     kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
     seconds: Mapping[str, float] = field(default_factory=dict)
     lost: Optional[str] = None  # why the guest was lost during this case
@@ -81,6 +82,8 @@ def judge(
         return Verdict(
             Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
         )
+    if observation.missing:
+        return unmet(scenario.needs, release, observation.missing)
     expectation = scenario.expectation(release)
     if expectation is None:
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
@@ -110,6 +113,24 @@ def judge(
                 verdict.evidence,
             )
     return verdict
+
+
+def unmet(needs: Sequence[Need], release: Version, missing: Sequence[str]) -> Verdict:
+    """Return SKIP when the kernel is too old to have what is `missing`, else ERROR.
+
+    The probe finds what is absent, also where a distribution has added it; the version finds a
+    probe that is wrong and a kernel that was built without.
+    """
+    absent = [need for need in needs if need.name in missing]
+    words = ", ".join(f"{need.name} (since v{need.since})" for need in absent)
+    newer = [need for need in absent if release >= Version(need.since)]
+    if newer:
+        return Verdict(
+            Kind.ERROR,
+            f"kernel {release} is not older than v{newer[0].since} and its BTF has no"
+            f" {newer[0].name}: is an option of its configuration off?",
+        )
+    return Verdict(Kind.SKIP, f"needs {words}, which kernel {release} does not have")
 
 
 def disturbed(observation: Observation) -> Optional[Verdict]:

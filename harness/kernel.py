@@ -107,6 +107,11 @@ def names() -> list[str]:
     return list(KERNELS)
 
 
+def all_names() -> list[str]:
+    """Return what "all" stands for: the newest of each minor, oldest first."""
+    return [row.name for row in KERNELS.values() if row.name == row.series]
+
+
 def find(name: str) -> Debian:
     """Return the row called `name`, or raise UnknownKernel."""
     try:

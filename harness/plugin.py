@@ -18,7 +18,8 @@ from packaging.version import Version
 from harness import build, judge, report, results, scenario, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.results import Result, ResultLog
+from harness.kernel import all_names
+from harness.results import Expected, Result, ResultLog
 from harness.scenario import Scenario
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
 
@@ -56,7 +57,10 @@ def declare_options(add: Callable[..., object]) -> None:
     )
     add(
         "--kernel",
-        help=f"kernel by name (default: {target.DEFAULT_KERNEL}; what a Vagrant machine runs)",
+        action="append",
+        metavar="KERNEL",
+        help="kernel by name (`spinlock kernels list`), a bzImage or a build tree, or all; repeatable"
+        f" (default: {target.DEFAULT_KERNEL}, or what a Vagrant machine runs)",
     )
     add(
         "--loader",
@@ -103,25 +107,36 @@ def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
     return [option] if option in able else []
 
 
+def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
+    """Return the kernels to run on, given --kernel; None is the default, or what is running."""
+    named = [n for name in option or () for n in (all_names() if name == "all" else [name])]
+    return list(dict.fromkeys(named)) or [None]
+
+
 class Run:
-    """One pytest run: its scenarios, its target once needed, its results."""
+    """One pytest run: its scenarios, its targets once needed, its results."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
         self._log: Optional[ResultLog] = None
-        self._target: Optional[Target] = None
-        self._verifier: Optional[verify.Verifier] = None
+        self.kernels = kernels_for(config.option.kernel)
+        self._targets: Dict[Optional[str], Target] = {}
+        self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
+        self._failed: Dict[Optional[str], SetupError] = {}
         self._items: List[pytest.Item] = []
         self.files: List[scenario.SourceFile] = []
 
     # -- collection ---------------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give each test that asks for a scenario or a guest its loaders."""
+        """Give each test that asks for a scenario or a guest its kernels and loaders."""
         option = self.config.option.loader
+        if "kernel" in metafunc.fixturenames:
+            ids = [name or "running" for name in self.kernels]
+            metafunc.parametrize("kernel", self.kernels, ids=ids)
         if "scenario" in metafunc.fixturenames:
             cases = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
@@ -167,9 +182,20 @@ class Run:
             kept = [i for i in items if needs_guest(i) and case_name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
+        # Kernel by kernel: what a kernel needs is prepared when its turn comes.
+        items.sort(key=lambda item: self.kernels.index(_kernel(item)) if needs_guest(item) else -1)
         for item in items:
             if needs_guest(item):
-                item.add_marker(pytest.mark.xdist_group(_group(item)))
+                item.add_marker(pytest.mark.xdist_group(self._group(item)))
+
+    def _group(self, item: pytest.Item) -> str:
+        """Return what shares a worker: a kernel, so that two do not wait for the same boot; with one
+        kernel, a file."""
+        params = getattr(item, "callspec").params
+        if len(self.kernels) > 1:
+            return f"{params['kernel']}-{params['loader']}"
+        file = params["scenario"].file.name if "scenario" in params else item.path.name
+        return f"{file}-{params['loader']}"
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
@@ -182,37 +208,43 @@ class Run:
 
     # -- the target ---------------------------------------------------------------------------------
 
-    def _open(self) -> Target:
-        """Open the target. Raises SetupError, the same one every time; UsageError."""
-        if self.failed_setup is not None:
-            raise self.failed_setup
-        option = self.config.option
+    def _open(self) -> None:
+        """Make sure that there is a kernel to run on. Raises SetupError, UsageError."""
         try:
             build.clang()
-            self._target = target.open_target(
-                Settings(option.target, option.kernel, option.cpus, append=option.append),
-                self._progress,
-            )
+            for kernel in self.kernels:
+                self.target(kernel)
         except SetupError as error:
             self.failed_setup = error
             raise
-        return self._target
 
-    @property
-    def target(self) -> Target:
-        """The target, opened when it is first needed. Raises SetupError."""
-        return self._target or self._open()
+    def target(self, kernel: Optional[str]) -> Target:
+        """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
+        if kernel in self._failed:
+            raise self._failed[kernel]
+        if kernel not in self._targets:
+            option = self.config.option
+            settings = Settings(option.target, kernel, option.cpus, append=option.append)
+            try:
+                self._targets[kernel] = target.open_target(settings, self._progress)
+            except SetupError as error:
+                self._failed[kernel] = error
+                raise
+        return self._targets[kernel]
 
-    @property
-    def verifier(self) -> verify.Verifier:
-        """What observes scenarios."""
-        if self._verifier is None:
+    def verifier(self, kernel: Optional[str]) -> verify.Verifier:
+        """Return what observes scenarios on a kernel. Raises SetupError."""
+        if kernel not in self._verifiers:
             cases = [case for file in self.files for case in file.scenarios]
-            self._verifier = verify.Verifier(self.target, cases)
-        return self._verifier
+            self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
+        return self._verifiers[kernel]
 
-    def together(self, loader: str, file: Path) -> List[Scenario]:
-        """Return the selected scenarios that share a request."""
+    def rule_commits(self, rule: str) -> Tuple[str, ...]:
+        """Return the commits that a rule's declaration names."""
+        return next((r.commits for file in self.files for r in file.rules if r.name == rule), ())
+
+    def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
+        """Return the selected scenarios that share a session."""
         calls = [
             getattr(item, "callspec").params for item in self._items if hasattr(item, "callspec")
         ]
@@ -220,6 +252,7 @@ class Run:
             params["scenario"]
             for params in calls
             if "scenario" in params
+            and params["kernel"] == kernel
             and params["loader"] == loader
             and params["scenario"].file == file
         ]
@@ -289,6 +322,7 @@ class Run:
             kernel="",
             verdict=Kind.CRASH if crashed else Kind.ERROR,
             reason=str(error),
+            column=_kernel(item) or "",
             evidence=tuple(getattr(error, "console", "").splitlines()),
             rule=case.rule if case else _rule(item),
             repeat=self.repeat(item),
@@ -332,8 +366,8 @@ class Run:
         """Name what is tested."""
         option = self.config.option
         loader = option.loader or "bcc, else libbpf"
-        kernel = option.kernel or "default"
-        return f"spinlock: kernel {kernel}, loader {loader}, {option.cpus} CPUs"
+        kernels = ", ".join(name or "default" for name in self.kernels)
+        return f"spinlock: kernel {kernels}, loader {loader}, {option.cpus} CPUs"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table of verdicts."""
@@ -351,8 +385,8 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
-        if self._target is not None:
-            self._target.close()
+        for opened in self._targets.values():
+            opened.close()
         if self._log is not None:
             self._log.close()
 
@@ -362,8 +396,8 @@ class Run:
         """Return the command that runs just this case again."""
         option = self.config.option
         words = ["spinlock run", case_name(item), f"--loader {_loader(item)}"]
-        if option.kernel:
-            words.append(f"--kernel {option.kernel}")
+        if _kernel(item):
+            words.append(f"--kernel {_kernel(item)}")
         if option.cpus != 4:
             words.append(f"--cpus {option.cpus}")
         if option.target:
@@ -385,8 +419,7 @@ def case_name(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
     if callspec is not None:
-        loader = params.get("loader")
-        words += [word for word in callspec.id.split("-") if word != loader]
+        words += [str(v) for k, v in params.items() if k not in ("loader", "kernel")]
     return "_".join(words)
 
 
@@ -395,16 +428,15 @@ def _loader(item: pytest.Item) -> str:
     return loader
 
 
+def _kernel(item: pytest.Item) -> Optional[str]:
+    kernel: Optional[str] = getattr(item, "callspec").params["kernel"]
+    return kernel
+
+
 def needs_guest(item: pytest.Item) -> bool:
     """Tell whether a test runs on the kernel under test."""
     names = getattr(item, "fixturenames", ())
     return "scenario" in names or "guest" in names
-
-
-def _group(item: pytest.Item) -> str:
-    params = getattr(item, "callspec").params
-    file = params["scenario"].file.name if "scenario" in params else item.path.name
-    return f"{file}-{params['loader']}"
 
 
 def _only_unit_tests(config: pytest.Config) -> bool:
@@ -424,11 +456,13 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture
-def verdict(run: Run, request: pytest.FixtureRequest) -> Any:
+def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> Any:
     """Return a function that judges a scenario and ends the test accordingly."""
 
     def judge_scenario(case: Scenario, loader: str) -> None:
-        judged, seen = run.verifier.judge(case, loader, run.together(loader, case.file))
+        together = run.together(kernel, loader, case.file)
+        judged, seen = run.verifier(kernel).judge(case, loader, together)
+        opened, release = run.target(kernel), seen.release
         run.finish(
             request.node,
             Result(
@@ -437,12 +471,20 @@ def verdict(run: Run, request: pytest.FixtureRequest) -> Any:
                 kernel=seen.facts.get("release", ""),
                 verdict=judged.kind,
                 reason=judged.reason,
+                column=opened.kernel or seen.facts.get("release", ""),
                 evidence=judged.evidence,
                 rule=case.rule,
                 where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
-                target=run.target.name,
+                description=case.description,
+                comment=case.comment,
+                commits=(*scenario.commits(case.comment), *run.rule_commits(case.rule)),
+                expected=tuple(
+                    Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
+                ),
+                known_bugs=tuple((bug.commit, bug.kernels) for bug in case.known_bugs),
+                target=opened.name,
                 observation=_observation(seen.observation),
-                facts={**seen.facts, **run.target.describe()},
+                facts={**seen.facts, **opened.describe()},
                 seconds=seen.seconds,
                 repeat=run.repeat(request.node),
             ),
@@ -459,8 +501,10 @@ def _observation(observation: Observation) -> Dict[str, Any]:
 class Guest:
     """A session on the kernel under test, for tests of what programs do when they run."""
 
-    def __init__(self, run: Run, item: pytest.Item, session: Session, loader: str) -> None:
-        self._run, self._item, self._session = run, item, session
+    def __init__(
+        self, run: Run, item: pytest.Item, target: Target, session: Session, loader: str
+    ) -> None:
+        self._run, self._item, self._target, self._session = run, item, target, session
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
         self._failed: List[str] = []
@@ -485,7 +529,7 @@ class Guest:
         if source_file is None:
             raise UsageError(f"There is no C file {path}.")
         sections = {p.name: p.section for p in source_file.programs}
-        source = build.source(path, unit, self.loader, self._run.target.headers())
+        source = build.source(path, unit, self.loader, self._target.headers())
         wanted = [{"name": name, "section": sections[name]} for name in programs]
         self._session.call("load", source=source.request(), programs=wanted)
 
@@ -536,9 +580,12 @@ class Guest:
             evidence=verdict.evidence,
             rule=_rule(self._item),
             where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
-            target=self._run.target.name,
+            column=self._target.kernel or self.facts["release"],
+            description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
+            commits=self._run.rule_commits(_rule(self._item)),
+            target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},
-            facts={**self.facts, **self._run.target.describe()},
+            facts={**self.facts, **self._target.describe()},
             seconds=seconds,
             repeat=self._run.repeat(self._item),
         )
@@ -569,7 +616,10 @@ def _rule(item: pytest.Item) -> str:
 
 
 @pytest.fixture
-def guest(run: Run, request: pytest.FixtureRequest, loader: str) -> Iterator[Guest]:
+def guest(
+    run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
+) -> Iterator[Guest]:
     """Give a fresh session on the kernel under test."""
-    with run.target.session(warm=loader == "bcc") as session:
-        yield Guest(run, request.node, session, loader)
+    opened = run.target(kernel)
+    with opened.session(warm=loader == "bcc") as session:
+        yield Guest(run, request.node, opened, session, loader)

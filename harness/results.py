@@ -15,6 +15,15 @@ from harness.judge import Kind
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What must happen on a range of kernels, in words, and whether this kernel is one of them."""
+
+    kernels: str  # such as ">=6.9"; "" is all
+    what: str
+    applies: bool
+
+
+@dataclass(frozen=True)
 class Result:
     """One case with everything that was seen of it."""
 
@@ -23,9 +32,15 @@ class Result:
     kernel: str  # uname -r
     verdict: Kind
     reason: str
+    column: str = ""  # the kernel as the user named it, "6.12", or else as `kernel`
     evidence: Tuple[str, ...] = ()
     rule: str = ""
     where: str = ""  # file:line
+    description: str = ""
+    comment: str = ""  # why: the C comment above the program
+    commits: Tuple[str, ...] = ()  # that made or changed what is asked, the rule's among them
+    expected: Tuple[Expected, ...] = ()  # on each range of kernels
+    known_bugs: Tuple[Tuple[str, str], ...] = ()  # (commit that mends it, kernels that have it)
     target: str = ""
     observation: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)  # the kernel's and the tools'
@@ -40,6 +55,9 @@ class Result:
     def from_json(cls, data: Dict[str, Any]) -> "Result":
         """Make one of a JSON object. Raises TypeError, KeyError or ValueError if it is none."""
         known = {**data, "verdict": Kind(data["verdict"]), "evidence": tuple(data["evidence"])}
+        known["commits"] = tuple(data.get("commits", ()))
+        known["expected"] = tuple(Expected(**clause) for clause in data.get("expected", ()))
+        known["known_bugs"] = tuple((bug[0], bug[1]) for bug in data.get("known_bugs", ()))
         return cls(**known)
 
 

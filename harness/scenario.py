@@ -34,6 +34,24 @@ class KnownBug:
 
 
 @dataclass(frozen=True)
+class Need:
+    """A name that the kernel's own BTF must hold, and the first version whose kernels have it."""
+
+    name: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the rule table: what a comment that begins with "Rule:" says of it."""
+
+    name: str
+    text: str
+    commits: Tuple[str, ...]  # those that made or changed it, as in `commits`
+    where: str  # file:line
+
+
+@dataclass(frozen=True)
 class Expectation:
     """One clause: what must happen on the kernels of a range."""
 
@@ -48,6 +66,14 @@ class Expectation:
     def covers(self, release: Version) -> bool:
         """Tell whether the clause speaks about this kernel."""
         return covers(self.kernels, release)
+
+    def __str__(self) -> str:
+        if self.accepted:
+            return "loads" if self.retval is None else f"loads, returns {self.retval}"
+        words = [f"refused at {self.stage}", *([self.errno] if self.errno else [])]
+        words += [f'"{message}"' for message in self.messages]
+        words += [f'no "{message}"' for message in self.absent]
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,7 @@ class Scenario:
     loaders: Tuple[str, ...] = LOADERS
     user: str = "root"
     known_bugs: Tuple[KnownBug, ...] = ()
+    needs: Tuple[Need, ...] = ()
 
     def expectation(self, release: Version) -> Optional[Expectation]:
         """Return the one clause that speaks about this kernel, or None."""
@@ -93,6 +120,13 @@ class SourceFile:
     path: Path
     programs: Tuple[Program, ...]
     scenarios: Tuple[Scenario, ...]
+    rules: Tuple[Rule, ...] = ()
+
+
+def commits(comment: str) -> Tuple[str, ...]:
+    """Return the kernel commits that a comment cites, as it cites them, without "commit"."""
+    cited = re.findall(r'commit ([0-9a-f]{12} \("[^"]+"\) \(in v[\d.]+[^)]*\))', comment)
+    return tuple(dict.fromkeys(cited))
 
 
 def covers(kernels: str, release: Version) -> bool:
@@ -141,6 +175,14 @@ def check_together(files: Sequence[SourceFile]) -> None:
                     f" by {other}; a scenario is run by its name, so it must be unique."
                 )
             seen[program.name] = file
+    declared: Dict[str, Rule] = {}
+    for rule in (rule for file in files for rule in file.rules):
+        if rule.name in declared:
+            raise AnnotationError(
+                f"{rule.where}: the rule '{rule.name}' is declared at {declared[rule.name].where};"
+                " once is enough."
+            )
+        declared[rule.name] = rule
     scenarios = {s.name: s for file in files for s in file.scenarios}
     for scenario in scenarios.values():
         if scenario.twin is None:
@@ -199,6 +241,7 @@ class _Draft:
     loader: Optional[str] = None
     user: str = "root"
     known_bugs: List[KnownBug] = field(default_factory=list)
+    needs: List[Need] = field(default_factory=list)
 
     @property
     def clause(self) -> _Clause:
@@ -291,6 +334,14 @@ def _known_bug(draft: _Draft, argument: str) -> None:
     draft.known_bugs.append(KnownBug(_text(commit), _range(kernels)))
 
 
+def _need(draft: _Draft, argument: str) -> None:
+    name, _, version = argument.partition(",")
+    since = _text(version)
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
+        raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
+    draft.needs.append(Need(_word(name.strip()), since))
+
+
 # One row per word of the vocabulary: whether it takes an argument, and what it does.
 _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__rule": (True, _of_scenario("rule", _text)),
@@ -299,6 +350,7 @@ _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__loader": (True, _of_scenario("loader", lambda a: _word(a, LOADERS))),
     "__user": (True, _of_scenario("user", lambda a: _word(a, ("root", "nobody")))),
     "__known_bug": (True, _known_bug),
+    "__needs": (True, _need),
     "__success": (False, _outcome(True)),
     "__failure": (False, _outcome(False)),
     "__stage": (True, _single("stage", lambda a: _word(a, STAGES))),
@@ -356,7 +408,26 @@ def read(text: str, path: Path) -> SourceFile:
             )
     if not programs:
         raise AnnotationError(f'{path}:1: no program in this file; one starts with SEC("tc"), say.')
-    return SourceFile(path, tuple(programs), tuple(scenarios))
+    return SourceFile(path, tuple(programs), tuple(scenarios), _rules(text, comments, path))
+
+
+def _rules(text: str, comments: Sequence[Tuple[int, int, str]], path: Path) -> Tuple[Rule, ...]:
+    """Return the rules that comments declare."""
+    rules = []
+    for start, _, comment in comments:
+        lines = _comment_lines(comment)
+        if not lines or not lines[0].startswith("Rule:"):
+            continue
+        where = f"{path}:{_line(text, start)}"
+        words = " ".join(lines[1:])
+        cited = commits(words)
+        if not cited:
+            raise AnnotationError(
+                f'{where}: the rule names no commit; write: commit 0123456789ab ("subject") (in v5.1).'
+            )
+        prose = re.split(r"commit [0-9a-f]{12} \(", words)[0].strip()
+        rules.append(Rule(lines[0][len("Rule:") :].strip(), prose, cited, where))
+    return tuple(rules)
 
 
 def _line(code: str, position: int) -> int:
@@ -386,9 +457,14 @@ def _comment_above(comments: Sequence[Tuple[int, int, str]], code: str, start: i
             and between.count("\n") == 1
             and comment.startswith("/*")
         ):
-            lines = (line.strip().lstrip("*").strip() for line in comment[2:-2].splitlines())
-            return " ".join(line for line in lines if line)
+            return " ".join(_comment_lines(comment))
     return ""
+
+
+def _comment_lines(comment: str) -> List[str]:
+    """Return the lines of a C comment without its stars, empty ones left out."""
+    lines = (line.strip().lstrip("*").strip() for line in comment[2:-2].splitlines())
+    return [line for line in lines if line]
 
 
 def _units(code: str, path: Path) -> List[str]:
@@ -507,6 +583,7 @@ def _scenario(
         loaders=(draft.loader,) if draft.loader else LOADERS,
         user=draft.user,
         known_bugs=tuple(draft.known_bugs),
+        needs=tuple(draft.needs),
     )
 
 

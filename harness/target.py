@@ -234,6 +234,7 @@ class Target(Protocol):
 
     name: str
     cpus: int
+    kernel: str  # as the user named it; "" for a machine that runs what it runs
 
     def session(self, warm: bool = False) -> ContextManager["Session"]:
         """Return a context manager that gives a session.
@@ -324,7 +325,8 @@ class Qemu:
         self._settings, self._progress = settings, progress
         qemu.version()  # the cheapest to find missing
         self._image = image.ensure(progress)
-        self._kernel = kernel.fetch(settings.kernel or DEFAULT_KERNEL, progress)
+        self.kernel = settings.kernel or DEFAULT_KERNEL
+        self._kernel = kernel.fetch(self.kernel, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
@@ -405,6 +407,7 @@ class Local:
     """This machine's own running kernel. Only on request: it loads experimental BPF right here."""
 
     name = "local"
+    kernel = ""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         if os.geteuid() != 0:

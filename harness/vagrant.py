@@ -146,6 +146,7 @@ class Vagrant:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self._progress = progress
         self._id = _running_machine()
+        self.kernel: str = box.read_settings(dotfiles()).get("kernel_name", "")
         if settings.append:
             raise SetupError("--append is for --target qemu: a Vagrant machine is booted already.")
         self._domain = describe_domain(box.virsh("dumpxml", self._id))

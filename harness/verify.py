@@ -26,6 +26,11 @@ class Seen:
     facts: Json  # the kernel's; {} when no guest came up
     seconds: Json  # boot, build, open, case
 
+    @property
+    def release(self) -> Version:
+        """The kernel's version, 0 when no guest came up."""
+        return kernel_version(self.facts.get("release", "0"), self.facts.get("version", ""))
+
 
 class Verifier:
     """Observes scenarios on one target; each once, however often it is asked for."""
@@ -35,6 +40,7 @@ class Verifier:
         self._by_name = {s.name: s for s in scenarios}
         self._seen: Dict[Tuple[str, str], Seen] = {}
         self._facts: Json = {}
+        self._names: Dict[str, bool] = {}  # whether the kernel's BTF has what scenarios need
 
     def judge(
         self, scenario: Scenario, loader: str, together: Iterable[Scenario] = ()
@@ -48,13 +54,9 @@ class Verifier:
         if scenario.twin is not None:
             twin_seen = self._observe(self._by_name[scenario.twin], loader, ())
             twin = judge.judge(
-                self._by_name[scenario.twin], self._release(twin_seen), twin_seen.observation
+                self._by_name[scenario.twin], twin_seen.release, twin_seen.observation
             )
-        return judge.judge(scenario, self._release(seen), seen.observation, twin), seen
-
-    @staticmethod
-    def _release(seen: Seen) -> Version:
-        return kernel_version(seen.facts.get("release", "0"), seen.facts.get("version", ""))
+        return judge.judge(scenario, seen.release, seen.observation, twin), seen
 
     def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
         if (scenario.name, loader) not in self._seen:
@@ -97,14 +99,17 @@ class Verifier:
         try:
             with self._target.session(warm=loader == "bcc") as session:
                 boot = {"boot": session.boot["seconds"]}
-                self._facts = {**session.call("facts"), "boot": session.boot["kind"]}
+                if not self._facts:
+                    self._names = session.call("btf_names", names=self._needed())
+                    self._facts = session.call("facts")
                 while queue:
                     source, cases = queue[0]
+                    cases = [case for case in cases if not self._lacks(case, loader, boot)]
                     if isinstance(source, build.CompileError):
                         failed = Observation(stage="compile", detail=str(source), kernel_log=())
                         for case in cases:
                             self._note(case.name, loader, failed, boot)
-                    else:
+                    elif cases:
                         seconds = {**boot, "build": source.seconds}
                         self._verify(session, source, cases, loader, seconds, begun)
                     queue = queue[1:]
@@ -118,6 +123,16 @@ class Verifier:
                     self._note(case.name, loader, failed, boot)
             return queue[1:]
         return queue
+
+    def _needed(self) -> List[str]:
+        return sorted({need.name for case in self._by_name.values() for need in case.needs})
+
+    def _lacks(self, case: Scenario, loader: str, seconds: Json) -> bool:
+        """Note a case that the kernel lacks something for, and say so."""
+        missing = tuple(need.name for need in case.needs if not self._names[need.name])
+        if missing:
+            self._note(case.name, loader, Observation(missing=missing, kernel_log=()), seconds)
+        return bool(missing)
 
     def _verify(
         self,

@@ -96,7 +96,7 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
 
 def _import_what_is_slow() -> bool:
     """Import what takes seconds; what is saved or forked after this has it."""
-    from harness.guest import drivers, facts
+    from harness.guest import drivers, facts, session  # noqa: F401
 
     facts.bcc_version()
     drivers.prepare()

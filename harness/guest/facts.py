@@ -6,9 +6,11 @@ import hashlib
 import os
 import platform
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from harness.guest import libbpf
+
+VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
 
 
 def _read(path: str) -> Optional[str]:
@@ -27,6 +29,18 @@ def bcc_version() -> Optional[str]:
     return str(bcc.__version__)
 
 
+def btf_names(names: List[str]) -> Dict[str, bool]:
+    """Say which names the string section of the kernel's BTF holds; none without BTF."""
+    try:
+        data = Path(VMLINUX_BTF).read_bytes()
+    except OSError:
+        return {name: False for name in names}
+    # struct btf_header: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len
+    header_size, start, size = (int.from_bytes(data[at : at + 4], "little") for at in (4, 16, 20))
+    section = data[header_size + start : header_size + start + size]
+    return {name: b"\0" + name.encode() + b"\0" in section for name in names}
+
+
 def collect() -> Dict[str, Any]:
     """Return the facts about kernel, machine and tools that every result carries."""
     release = platform.release()
@@ -38,7 +52,7 @@ def collect() -> Dict[str, Any]:
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if config else None,
         "cpus": len(os.sched_getaffinity(0)),
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
-        "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "btf": os.path.exists(VMLINUX_BTF),
         "headers": os.path.isdir(f"/lib/modules/{release}/build"),
         "jit": _read("/proc/sys/net/core/bpf_jit_enable"),
         "tainted": _read("/proc/sys/kernel/tainted"),

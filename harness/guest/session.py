@@ -51,6 +51,10 @@ class Session:
         """Return which kernel this is."""
         return facts.collect()
 
+    def btf_names(self, names: List[str]) -> Dict[str, bool]:
+        """Say which names (of functions, types, enumerators) the kernel's own BTF holds."""
+        return facts.btf_names(names)
+
     def begin(self, name: str) -> List[str]:
         """Mark the begin of a case in the kernel log; return what came late of the one before."""
         if self._kernel_log is None:

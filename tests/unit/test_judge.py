@@ -143,3 +143,13 @@ def test_the_telling_line_is_no_statistics_and_no_explanation():
     )
     assert telling_line(log) == "bpf_spin_unlock is missing"
     assert telling_line("") == ""
+
+
+@pytest.mark.parametrize(
+    "release, kind", [("6.12.118", Kind.SKIP), ("6.15", Kind.ERROR), ("7.3.4", Kind.ERROR)]
+)
+def test_what_is_missing_must_be_newer_than_the_kernel(release, kind):
+    needy = case('__needs(bpf_res_spin_lock, "6.15") __success')
+    observation = Observation(missing=("bpf_res_spin_lock",), kernel_log=())
+    verdict = judge(needy, Version(release), observation)
+    assert verdict.kind is kind and "bpf_res_spin_lock" in verdict.reason

@@ -45,6 +45,29 @@ def test_a_kernel_without_a_clause_has_no_expectation():
     assert case.expectation(Version("6.1.176")) is None
 
 
+def test_a_rule_is_declared_by_a_comment():
+    (rule,) = read(
+        "/*\n * Rule: Unlock before return\n * What it is,\n * and why.\n"
+        ' * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)\n'
+        ' * commit d402755ced2e ("bpf: Unify\n * resource leak checks") (in v6.13)\n */\n' + LEGAL
+    ).rules
+    assert (rule.name, rule.text) == ("Unlock before return", "What it is, and why.")
+    assert rule.commits == (
+        'd83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)',
+        'd402755ced2e ("bpf: Unify resource leak checks") (in v6.13)',
+    )
+
+
+def test_a_rule_without_a_commit_is_refused():
+    with pytest.raises(scenario.AnnotationError, match="bpf.c:1: the rule names no commit"):
+        read("/*\n * Rule: Unlock before return\n */\n" + LEGAL)
+
+
+def test_needs():
+    case = only('SEC("tc") __rule("r") __needs(bpf_loop, "5.17") __success\nint f(void *c) {}\n')
+    assert case.needs == (scenario.Need("bpf_loop", "5.17"),)
+
+
 def test_units_comments_and_plain_programs():
     file = read(
         "#if UNIT(alone)\n"

@@ -47,6 +47,8 @@ class ScriptedTarget:
     def call(self, function, on_event=None, **arguments):
         if function == "facts":
             return FACTS
+        if function == "btf_names":
+            return {name: False for name in arguments["names"]}
         if function == "late":
             if isinstance(self.late, Exception):
                 raise self.late
@@ -75,6 +77,16 @@ def test_one_request_serves_all():
     target = ScriptedTarget(script)
     assert kinds(target) == [Kind.PASS] * 3
     assert target.asked == [["first", "second", "third"]]
+
+
+def test_a_case_whose_needs_are_not_met_never_reaches_the_guest():
+    text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
+    fourth = scenario.read(text, Path("x.bpf.c")).scenarios[0]
+    target = ScriptedTarget([{"begin": "first"}, ended("first")])
+    verifier = Verifier(target, [CASES["first"], fourth])
+    verdict, _ = verifier.judge(fourth, "libbpf", [CASES["first"]])
+    assert verdict.kind is Kind.SKIP and "bpf_new (since v9.0)" in verdict.reason
+    assert target.asked == [["first"]]
 
 
 def test_the_case_that_had_begun_is_blamed_and_the_rest_goes_on():
