@@ -126,7 +126,7 @@ class Run:
         self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
         self._failed: Dict[Optional[str], SetupError] = {}
-        self._items: List[pytest.Item] = []
+        self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.files: List[scenario.SourceFile] = []
 
     # -- collection ---------------------------------------------------------------------------------
@@ -199,8 +199,12 @@ class Run:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
-        self._items = [item for item in session.items if needs_guest(item)]
-        if self._items and not self.config.option.collectonly and not _has_workers(self.config):
+        items = [item for item in session.items if needs_guest(item)]
+        for params in (getattr(item, "callspec").params for item in items):
+            if "scenario" in params:
+                key = params["kernel"], params["loader"], params["scenario"].file
+                self._together.setdefault(key, []).append(params["scenario"])
+        if items and not self.config.option.collectonly and not _has_workers(self.config):
             try:
                 self._open()
             except (SetupError, UsageError) as error:
@@ -245,17 +249,7 @@ class Run:
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
-        calls = [
-            getattr(item, "callspec").params for item in self._items if hasattr(item, "callspec")
-        ]
-        return [
-            params["scenario"]
-            for params in calls
-            if "scenario" in params
-            and params["kernel"] == kernel
-            and params["loader"] == loader
-            and params["scenario"].file == file
-        ]
+        return self._together.get((kernel, loader, file), [])
 
     def _progress(self, message: str) -> None:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")

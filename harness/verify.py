@@ -97,7 +97,8 @@ class Verifier:
         begun: List[str] = []
         boot: Json = {}
         try:
-            with self._target.session(warm=loader == "bcc") as session:
+            # An emulated guest is slow until it has translated what all cases have in common.
+            with self._target.session(warm=True) as session:
                 boot = {"boot": session.boot["seconds"]}
                 if not self._facts:
                     self._names = session.call("btf_names", names=self._needed())

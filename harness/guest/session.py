@@ -105,7 +105,7 @@ class Session:
                 if refusal is not None:
                     raise refusal
                 assert unit is not None
-                observation.update(_observe(unit, case))
+                observation.update(_observe(unit, case, observation["seconds"]))
             except Refused as refused:
                 observation.update(refused.facts())
             except OSError as error:
@@ -113,7 +113,9 @@ class Session:
             finally:
                 if unit is not None:
                     unit.unload()
+            ended = time.monotonic()
             observation["kernel_log"] = self._log_lines()
+            observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
 
@@ -255,10 +257,14 @@ def _open(source: Json) -> Unit:
     return LibbpfUnit(base64.b64decode(source["object"]))
 
 
-def _observe(unit: Unit, case: Json) -> Json:
-    """Load one program and run it where asked. Raises Refused."""
+def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
+    """Load one program and run it where asked; note how long that took. Raises Refused."""
     wanted = Wanted(case["name"], case["section"], case.get("user", "root"))
-    unit.load([wanted])
+    started = time.monotonic()
+    try:
+        unit.load([wanted])
+    finally:
+        seconds["load"] = round(time.monotonic() - started, 4)
     fd = unit.program_fd(wanted.name)
     observation: Json = {"stage": None, "errno": None, "log": ""}
     if case.get("attach"):
