@@ -257,7 +257,8 @@ def _open(source: Json) -> Unit:
 
 def _observe(unit: Unit, case: Json) -> Json:
     """Load one program and run it where asked. Raises Refused."""
-    wanted = Wanted(case["name"], case["section"], case.get("user", "root"))
+    user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
+    wanted = Wanted(case["name"], case["section"], *user)
     unit.load([wanted])
     fd = unit.program_fd(wanted.name)
     observation: Json = {"stage": None, "errno": None, "log": ""}
