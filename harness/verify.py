@@ -226,6 +226,7 @@ def _case(scenario: Scenario, release: Version) -> Json:
         "name": scenario.name,
         "section": scenario.section,
         "user": scenario.user,
+        "user_stage": scenario.user_stage,
         "run": clause is not None and clause.retval is not None,
         "attach": clause is not None and clause.stage == "attach",
     }

@@ -259,7 +259,8 @@ def _open(source: Json) -> Unit:
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
-    wanted = Wanted(case["name"], case["section"], case.get("user", "root"))
+    user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
+    wanted = Wanted(case["name"], case["section"], *user)
     started = time.monotonic()
     try:
         unit.load([wanted])
