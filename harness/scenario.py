@@ -37,10 +37,12 @@ class KnownBug:
 
 @dataclass(frozen=True)
 class Need:
-    """A name that the kernel's own BTF must hold, and the first version whose kernels have it."""
+    """A name that the kernel's own BTF must hold, the first version whose kernels have it, and the
+    option of the configuration without which they do not."""
 
     name: str
     since: str
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -350,11 +352,14 @@ def _user(draft: _Draft, argument: str) -> None:
 
 
 def _need(draft: _Draft, argument: str) -> None:
-    name, _, version = argument.partition(",")
-    since = _text(version)
+    name, _, rest = argument.partition(",")
+    version, _, option = rest.partition(",")
+    since, option = _text(version), option.strip()
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
         raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
-    draft.needs.append(Need(_word(name.strip()), since))
+    if not re.fullmatch(r"(CONFIG_\w+)?", option):
+        raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
+    draft.needs.append(Need(_word(name.strip()), since, option))
 
 
 # One row per word of the vocabulary: whether it takes an argument, and what it does.
