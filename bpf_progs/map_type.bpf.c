@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Which maps may hold a lock. commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
- * allowed HASH and ARRAY; the kinds of storage came with their own commits. All others are refused
- * when they are created: with ENOTSUPP, an errno of the kernel's own, until commit db559117828d
- * ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2) made it EOPNOTSUPP.
+ * Which maps may hold a lock: every map type there is, in the order of their numbers where the rule
+ * allows. A kernel that does not know a type refuses it with EINVAL, lock or no lock.
  *
  * Each refused map is a unit of its own, as it takes its object with it. bcc gets those that it has
  * a word for. It takes ENOTSUPP to mean that the kernel knows no BTF, and makes the map without.
@@ -31,6 +29,20 @@ struct only_lock {
 
 MAP(ARRAY, array, __u32, struct counter, 1)
 
+/*
+ * Rule: Only some map types hold a lock
+ * HASH and ARRAY could first, the kinds of storage that belong to a kernel object came with their
+ * own commits, RHASH is the latest. A map type must leave the four bytes alone in all it does to a
+ * value, so any other is refused when it is created: with ENOTSUPP, an errno of the kernel's own,
+ * before v6.2, and with EOPNOTSUPP since.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit 6ac99e8f23d4 ("bpf: Introduce bpf sk local storage") (in v5.2)
+ * commit 8ea636848aca ("bpf: Implement bpf_local_storage for inodes") (in v5.10)
+ * commit 4cf1bc1f1045 ("bpf: Implement task local storage") (in v5.11)
+ * commit c4bcfb38a95e ("bpf: Implement cgroup storage available to non-cgroup-attached bpf progs")
+ * (in v6.2)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
 SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
 int array_holds_lock(struct __sk_buff *skb)
 {
@@ -51,14 +63,6 @@ SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
 int hash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(hash, __u32, struct counter)
-}
-
-MAP_FLAGS(HASH, hash_on_demand, __u32, struct counter, 4, BPF_F_NO_PREALLOC)
-
-SEC("tc") __rule("Only some map types hold a lock") __success __retval(1)
-int hash_without_preallocation_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(hash_on_demand, __u32, struct counter)
 }
 
 struct prefix {
@@ -100,7 +104,7 @@ MAP_FLAGS(SK_STORAGE, sockets, int, struct counter, 0, BPF_F_NO_PREALLOC)
 
 /* commit 6ac99e8f23d4 ("bpf: Introduce bpf sk local storage") (in v5.2). */
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__kernel(">=5.2") __success __retval(1)
+__success __retval(1)
 int sk_storage_holds_lock(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -133,6 +137,8 @@ MAP_FLAGS(INODE_STORAGE, inodes, int, struct counter, 0, BPF_F_NO_PREALLOC)
  * commit 9e7a4d9831e8 ("bpf: Allow LSM programs to use bpf spin locks") (in v5.11).
  */
 SEC("lsm/inode_unlink") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(hash_holds_lock)
+__kernel("<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.11") __success
 int inode_storage_holds_lock(unsigned long long *ctx)
 {
@@ -343,7 +349,9 @@ MAP(PROG_ARRAY, prog_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int prog_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(prog_array, __u32, struct only_lock)
@@ -355,7 +363,9 @@ MAP(PERF_EVENT_ARRAY, perf_event_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int perf_event_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(perf_event_array, __u32, struct only_lock)
@@ -367,7 +377,9 @@ MAP(STACK_TRACE, stack_trace, __u32, struct counter, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int stack_trace_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(stack_trace, __u32, struct counter)
@@ -379,7 +391,9 @@ MAP(CGROUP_ARRAY, cgroup_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int cgroup_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(cgroup_array, __u32, struct only_lock)
@@ -391,7 +405,9 @@ MAP(SOCKMAP, sockmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int sockmap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(sockmap, __u32, struct only_lock)
@@ -403,7 +419,9 @@ MAP(SOCKHASH, sockhash, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int sockhash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(sockhash, __u32, struct only_lock)
@@ -415,7 +433,9 @@ MAP(CPUMAP, cpumap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int cpumap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(cpumap, __u32, struct only_lock)
@@ -427,7 +447,9 @@ MAP(XSKMAP, xskmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int xskmap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(xskmap, __u32, struct only_lock)
@@ -439,7 +461,9 @@ MAP(REUSEPORT_SOCKARRAY, reuseport_sockarray, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int reuseport_sockarray_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(reuseport_sockarray, __u32, struct only_lock)
@@ -463,7 +487,9 @@ struct {
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int outer_array_of_maps_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(outer_array_of_maps, __u32, struct only_lock)
@@ -486,7 +512,9 @@ struct {
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int outer_hash_of_maps_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(outer_hash_of_maps, __u32, struct only_lock)
@@ -499,7 +527,7 @@ MAP(DEVMAP, devmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+__failure __stage(map_create) __errno(EACCES)
 int devmap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(devmap, __u32, struct only_lock)
@@ -511,7 +539,7 @@ MAP(DEVMAP_HASH, devmap_hash, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_four_bytes)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
+__failure __stage(map_create) __errno(EACCES)
 int devmap_hash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(devmap_hash, __u32, struct only_lock)
@@ -532,9 +560,13 @@ int devmap_hash_holds_lock(struct __sk_buff *skb)
 #if UNIT(bloom_filter)
 KEYLESS_MAP(BLOOM_FILTER, bloom_filter, struct counter)
 
+/* commit 9330986c0300 ("bpf: Add bloom filter map implementation") (in v5.16). */
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__failure __stage(map_create)
+__kernel("<5.16") __errno(EINVAL)
+__kernel(">=5.16,<6.2") __errno(ENOTSUPP)
+__kernel(">=6.2") __errno(EOPNOTSUPP)
 int bloom_filter_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(bloom_filter, __u32, struct counter)
@@ -546,7 +578,7 @@ KEYLESS_MAP(QUEUE, queue, struct counter)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EINVAL)
+__failure __stage(map_create) __errno(EINVAL)
 int queue_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(queue, __u32, struct counter)
@@ -558,7 +590,7 @@ KEYLESS_MAP(STACK, stack, struct counter)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EINVAL)
+__failure __stage(map_create) __errno(EINVAL)
 int stack_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(stack, __u32, struct counter)
@@ -566,85 +598,111 @@ int stack_holds_lock(struct __sk_buff *skb)
 #endif
 
 /*
- * Flags. Programs must be able to read and to write the map; what user space may do with it does
- * not matter.
+ * Maps that have no values, or only the kernel's: what describes a lock in them is refused, but not
+ * because of the lock.
  */
-MAP_FLAGS(ARRAY, mmapable_array, __u32, struct counter, 1, BPF_F_MMAPABLE)
+#if UNIT(ringbuf)
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+	__type(value, struct counter);
+} ringbuf SEC(".maps");
 
-/* commit fc9702273e2e ("bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY") (in v5.5). */
-SEC("tc") __rule("Map flags") __kernel(">=5.5") __success __retval(1)
-__description("the map is made; that mmap() refuses it is not the verifier's matter")
-int mmapable_array_holds_lock(struct __sk_buff *skb)
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create) __errno(EINVAL)
+int ringbuf_holds_lock(struct __sk_buff *skb)
 {
-	LOCK_AND_UNLOCK(mmapable_array, __u32, struct counter)
-}
-
-/* libbpf only: bcc's maps are emptied between cases by system calls, which these flags forbid. */
-#ifndef LOADER_BCC
-MAP_FLAGS(HASH, user_reads_hash, __u32, struct counter, 4, BPF_F_RDONLY)
-
-SEC("tc") __rule("Map flags") __loader(libbpf) __success __retval(1)
-int hash_read_only_to_user_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(user_reads_hash, __u32, struct counter)
-}
-
-MAP_FLAGS(HASH, user_writes_hash, __u32, struct counter, 4, BPF_F_WRONLY)
-
-SEC("tc") __rule("Map flags") __loader(libbpf) __success __retval(1)
-int hash_write_only_to_user_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(user_writes_hash, __u32, struct counter)
+	LOCK_AND_UNLOCK(ringbuf, __u32, struct counter)
 }
 #endif
 
-#if UNIT(read_only_array)
-MAP_FLAGS(ARRAY, read_only_array, __u32, struct counter, 1, BPF_F_RDONLY_PROG)
+#if UNIT(user_ringbuf)
+struct {
+	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
+	__uint(max_entries, 4096);
+	__type(value, struct counter);
+} user_ringbuf SEC(".maps");
 
-SEC("tc") __rule("Map flags")
+/* A v5.10 kernel does not know the type. */
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create) __errno(EINVAL)
+int user_ringbuf_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(user_ringbuf, __u32, struct counter)
+}
+#endif
+
+#if UNIT(arena)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARENA);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(value, struct counter);
+} arena SEC(".maps");
+
+/* commit 317460317a02 ("bpf: Introduce bpf_arena.") (in v6.9); before, the type is not known. */
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create) __errno(EINVAL)
+int arena_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(arena, __u32, struct counter)
+}
+#endif
+
+#if UNIT(struct_ops_map)
+MAP(STRUCT_OPS, struct_ops_map, __u32, struct counter, 1)
+
+/* Its values are one of the kernel's structs, named by the kernel's BTF. */
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create) __errno(EINVAL)
+int struct_ops_map_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(struct_ops_map, __u32, struct counter)
+}
+#endif
+
+/* Types that the image's headers may not have a name for. */
+#define BPF_MAP_TYPE_INSN_ARRAY 34
+#define BPF_MAP_TYPE_RHASH 35
+#define BPF_MAP_TYPE_OF_NO_KERNEL 4096
+
+#if UNIT(insn_array)
+struct four_words {
+	struct bpf_spin_lock lock;
+	__u32 words[3];
+};
+MAP(INSN_ARRAY, insn_array, __u32, struct four_words, 1)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create)
+__kernel("<6.19") __errno(EINVAL)
+__kernel(">=6.19") __errno(EOPNOTSUPP)
+int insn_array_holds_lock(struct __sk_buff *skb)
+{
+	LOCK_AND_UNLOCK(insn_array, __u32, struct four_words)
+}
+#endif
+
+#if UNIT(rhash)
+MAP_FLAGS(RHASH, rhash, __u32, struct counter, 4, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__kernel(">=5.2") __failure __stage(map_create) __errno(EACCES)
-int array_read_only_to_programs_holds_lock(struct __sk_buff *skb)
+__kernel("<7.2") __failure __stage(map_create) __errno(EINVAL)
+__kernel(">=7.2") __success __retval(1)
+int rhash_holds_lock(struct __sk_buff *skb)
 {
-	LOCK_AND_UNLOCK(read_only_array, __u32, struct counter)
+	LOCK_AND_UNLOCK(rhash, __u32, struct counter)
 }
 #endif
 
-#if UNIT(read_only_hash)
-MAP_FLAGS(HASH, read_only_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
+#if UNIT(unknown_type)
+MAP(OF_NO_KERNEL, unknown_type, __u32, struct counter, 1)
 
-SEC("tc") __rule("Map flags")
-__twin(hash_holds_lock)
-__kernel(">=5.2") __failure __stage(map_create) __errno(EACCES)
-int hash_read_only_to_programs_holds_lock(struct __sk_buff *skb)
+SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
+__twin(array_holds_lock) __failure __stage(map_create) __errno(EINVAL)
+int unknown_map_type_holds_lock(struct __sk_buff *skb)
 {
-	LOCK_AND_UNLOCK(read_only_hash, __u32, struct counter)
-}
-#endif
-
-#if UNIT(write_only_array)
-/* Locking reads nothing: before v6.2 the program was as welcome as the map. */
-MAP_FLAGS(ARRAY, write_only_array, __u32, struct counter, 1, BPF_F_WRONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(array_holds_lock)
-__kernel(">=5.2,<6.2") __success __retval(1)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
-int array_write_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(write_only_array, __u32, struct counter)
-}
-#endif
-
-#if UNIT(write_only_hash)
-MAP_FLAGS(HASH, write_only_hash, __u32, struct counter, 4, BPF_F_WRONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(hash_holds_lock)
-__kernel(">=5.2,<6.2") __success __retval(1)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
-int hash_write_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(write_only_hash, __u32, struct counter)
+	LOCK_AND_UNLOCK(unknown_type, __u32, struct counter)
 }
 #endif

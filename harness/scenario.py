@@ -19,6 +19,7 @@ from packaging.version import Version
 from harness.errors import UsageError
 
 LOADERS = ("bcc", "libbpf")
+CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
 STAGES = ("btf_load", "map_create", "prog_load", "attach")
 
 
@@ -36,10 +37,12 @@ class KnownBug:
 
 @dataclass(frozen=True)
 class Need:
-    """A name that the kernel's own BTF must hold, and the first version whose kernels have it."""
+    """A name that the kernel's own BTF must hold, the first version whose kernels have it, and the
+    option of the configuration without which they do not."""
 
     name: str
     since: str
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ class Scenario:
     comment: str = ""  # the C comment above it: why, and the commits
     twin: Optional[str] = None
     loaders: Tuple[str, ...] = LOADERS
-    user: str = "root"
+    user: str = "root"  # or "nobody", or capabilities as in "cap_bpf+cap_perfmon"
+    user_stage: str = "prog_load"  # where root leaves off and the user goes on
     known_bugs: Tuple[KnownBug, ...] = ()
     needs: Tuple[Need, ...] = ()
 
@@ -242,6 +246,7 @@ class _Draft:
     twin: Optional[str] = None
     loader: Optional[str] = None
     user: str = "root"
+    user_stage: str = "prog_load"
     known_bugs: List[KnownBug] = field(default_factory=list)
     needs: List[Need] = field(default_factory=list)
 
@@ -336,12 +341,25 @@ def _known_bug(draft: _Draft, argument: str) -> None:
     draft.known_bugs.append(KnownBug(_text(commit), _range(kernels)))
 
 
+def _user(draft: _Draft, argument: str) -> None:
+    who, comma, stage = (part.strip() for part in argument.partition(","))
+    words = [word.strip() for word in who.split("+")]
+    for word in words:
+        _word(word, CAPABILITIES if len(words) > 1 else ("nobody", *CAPABILITIES))
+    draft.user = "+".join(words)
+    if comma:
+        draft.user_stage = _word(stage, STAGES[: STAGES.index("attach")])
+
+
 def _need(draft: _Draft, argument: str) -> None:
-    name, _, version = argument.partition(",")
-    since = _text(version)
+    name, _, rest = argument.partition(",")
+    version, _, option = rest.partition(",")
+    since, option = _text(version), option.strip()
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
         raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
-    draft.needs.append(Need(_word(name.strip()), since))
+    if not re.fullmatch(r"(CONFIG_\w+)?", option):
+        raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
+    draft.needs.append(Need(_word(name.strip()), since, option))
 
 
 # One row per word of the vocabulary: whether it takes an argument, and what it does.
@@ -350,7 +368,7 @@ _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__description": (True, _of_scenario("description", _text)),
     "__twin": (True, _of_scenario("twin", _word)),
     "__loader": (True, _of_scenario("loader", lambda a: _word(a, LOADERS))),
-    "__user": (True, _of_scenario("user", lambda a: _word(a, ("root", "nobody")))),
+    "__user": (True, _user),
     "__known_bug": (True, _known_bug),
     "__needs": (True, _need),
     "__success": (False, _outcome(True)),
@@ -563,6 +581,11 @@ def _scenario(
             raise AnnotationError(f"{path}:{line}: {word} {error}.") from None
     if not draft.rule:
         raise AnnotationError(f'{draft.where}: {program.name} names no rule; write __rule("...").')
+    if draft.user_stage != "prog_load" and draft.loader != "libbpf":
+        raise AnnotationError(
+            f"{draft.where}: only a case of libbpf can leave maps and BTF to a user; bcc makes them"
+            " as root: write __loader(libbpf)."
+        )
     clauses = [_merge(draft.common, clause) for clause in draft.clauses] or [draft.common]
     expectations = tuple(_expectation(path, clause) for clause in clauses)
     _check_ranges(path, clauses)
@@ -584,6 +607,7 @@ def _scenario(
         twin=draft.twin,
         loaders=(draft.loader,) if draft.loader else LOADERS,
         user=draft.user,
+        user_stage=draft.user_stage,
         known_bugs=tuple(draft.known_bugs),
         needs=tuple(draft.needs),
     )

@@ -10,7 +10,7 @@ import ctypes as ct
 import errno
 import os
 from functools import lru_cache
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
 PROG_TYPE_SK_LOOKUP = 30
@@ -18,6 +18,7 @@ MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERC
 
 _BPF_F_ALLOW_MULTI = 2
 _TRACE_ITER = 28  # of enum bpf_attach_type
+_PR_SET_KEEPCAPS, _LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 
 VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
 
@@ -276,7 +277,23 @@ def iterate(program: int, map_fd: int) -> None:
 
 def unshare(flags: int) -> None:
     """Leave the namespaces that CLONE_NEW… flags name for new ones; os has it from 3.12 on."""
-    if _libc.unshare(flags) != 0:
+    _succeed(_libc.unshare(flags))
+
+
+def become(user: int, capabilities: Sequence[int]) -> None:
+    """Become a user and group for good, with these capabilities, by number, and no other."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    _succeed(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    os.setresuid(user, user, user)
+    mask = sum(1 << number for number in capabilities)
+    words = [word for half in (mask & 0xFFFFFFFF, mask >> 32) for word in (half, half, 0)]
+    header = (_U32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)  # of this process
+    _succeed(_libc.capset(header, (_U32 * 6)(*words)))  # effective, permitted, inheritable; twice
+
+
+def _succeed(result: int) -> None:
+    if result != 0:
         raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import re
+import struct
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
+from functools import lru_cache
+from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Tuple
 
 from harness.guest import libbpf
 
 BPF_F_SLEEPABLE = 16
+
 _NOBODY = 65534
+# By their numbers in linux/capability.h.
+_CAPABILITIES = {"cap_net_admin": 12, "cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 
 
 class Refused(Exception):
@@ -34,11 +41,16 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A program to load: its name, its SEC(), and as whom."""
+    """A program to load: its name, its SEC(), and as whom.
+
+    Root makes what the program needs, up to the stage that is the user's: "prog_load", "map_create"
+    or "btf_load".
+    """
 
     name: str
     section: str
     user: str = "root"
+    user_stage: str = "prog_load"
 
 
 class Unit(Protocol):
@@ -72,8 +84,11 @@ class LibbpfUnit:
         self._object: Optional[libbpf.Object] = None
         self._probe()
 
-    def _probe(self) -> None:
-        """Ask the kernel by plain system calls for the BTF and the maps. Raises Refused."""
+    def _probe(self, btf: Optional[int] = None) -> None:
+        """Ask the kernel by plain system calls for the BTF and the maps. Raises Refused.
+
+        With an fd of the BTF, which stays the caller's, only for the maps.
+        """
         try:
             elf = libbpf.Object(self._data)
         except OSError as error:
@@ -81,11 +96,13 @@ class LibbpfUnit:
         fds: List[int] = []
         stage, what = "btf_load", "the object's BTF"
         try:
-            fds.append(libbpf.load_btf(elf.btf()))
+            if btf is None:
+                btf = libbpf.load_btf(elf.btf())
+                fds.append(btf)
             stage = "map_create"
             for name in elf.own_maps():
                 what = f"map '{name}'"
-                fds.append(elf.create_map(name, fds[0]))
+                fds.append(elf.create_map(name, btf))
         except OSError as error:
             raise Refused(stage, error.errno or 0, detail=what) from None
         finally:
@@ -106,11 +123,33 @@ class LibbpfUnit:
             detail = "; ".join(libbpf.messages)
             raise Refused("prog_load", error.errno or 0, _text(self._log), detail) from None
         for program in programs:
-            if program.user == "nobody":
-                kind, attach = self._object.program_kind(program.name)
-                insns, count = self._object.instructions(program.name)
-                options = {"expected_attach_type": attach}
-                load_as_nobody(kind, program.name, insns, count, self._log, options)
+            if program.user != "root":
+                self._load_as_user(self._object, program)
+
+    def _load_as_user(self, loaded: libbpf.Object, program: Wanted) -> None:
+        """Load a program once more, as its user and with root's maps. Raises Refused.
+
+        Maps and BTF that the user makes first are like root's, and for nothing else.
+        """
+        kind, attach = loaded.program_kind(program.name)
+        insns, count = loaded.instructions(program.name)
+        btf: Optional[int] = None
+        if program.user_stage == "map_create":
+            elf = libbpf.Object(self._data)
+            btf = libbpf.load_btf(elf.btf())
+            elf.close()
+
+        def work() -> None:
+            if program.user_stage != "prog_load":
+                self._probe(btf)
+            options = {"expected_attach_type": attach}
+            os.close(_load(kind, program.name, insns, count, self._log, options))
+
+        try:
+            as_user(program.user, work)
+        finally:
+            if btf is not None:
+                os.close(btf)
 
     def program_fd(self, name: str) -> int:
         """See Unit."""
@@ -166,14 +205,10 @@ class BccUnit:
             if not insns:
                 raise Refused("open", 0, detail=f"bcc's module has no function '{program.name}'")
             kind, options = _kind(program.section)
-            if program.user == "nobody":
-                load_as_nobody(kind, program.name, insns, count, self._log, options)
-            try:
-                self._fds[program.name] = libbpf.load_program(
-                    kind, program.name, insns, count, self._log, **options
-                )
-            except OSError as error:
-                raise Refused("prog_load", error.errno or 0, _text(self._log)) from None
+            arguments = (kind, program.name, insns, count, self._log, options)
+            if program.user != "root":
+                as_user(program.user, lambda: os.close(_load(*arguments)))
+            self._fds[program.name] = _load(*arguments)
 
     def program_fd(self, name: str) -> int:
         """See Unit."""
@@ -189,6 +224,34 @@ class BccUnit:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+
+
+def _load(kind: int, name: str, insns: int, count: int, log: Any, options: Dict[str, int]) -> int:
+    """Load a program by one plain call; return its fd. Raises Refused."""
+    try:
+        return libbpf.load_program(kind, name, insns, count, log, **options)
+    except OSError as error:
+        raise Refused("prog_load", error.errno or 0, _text(log)) from None
+
+
+@lru_cache(maxsize=None)
+def bare_program_loads(section: str) -> bool:
+    """Tell whether the kernel takes a program of this kind that does nothing but return 0 or 1."""
+    try:
+        kind, options = _kind(section)
+    except OSError:
+        return False
+    for value in (0, 1):  # no value is right for all kinds
+        # r0 = value; exit
+        code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, value, 0x95, 0, 0, 0)
+        insns = ctypes.create_string_buffer(code)
+        try:
+            address = ctypes.addressof(insns)
+            os.close(libbpf.load_program(kind, "bare", address, 2, libbpf.log_buffer(), **options))
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _kind(section: str) -> Tuple[int, Dict[str, int]]:
@@ -232,13 +295,13 @@ def _captured_stderr() -> Iterator[List[str]]:
 _UNPRIVILEGED = "/proc/sys/kernel/unprivileged_bpf_disabled"
 
 
-def load_as_nobody(
-    kind: int, name: str, insns: int, count: int, log: Any, options: Dict[str, int]
-) -> None:
-    """Load a program as uid 65534 without capabilities. Raises Refused.
+def as_user(user: str, work: Callable[[], None]) -> None:
+    """Work in a child process as uid 65534 with the capabilities that `user` names, and no other.
 
-    The maps stay root's: what is asked is whether the verifier lets the user's program lock.
+    User "nobody" has none. What is made by the work is gone when it ends. Raises Refused, as the
+    work does.
     """
+    capabilities = [] if user == "nobody" else [_CAPABILITIES[name] for name in user.split("+")]
     with open(_UNPRIVILEGED, "r+", encoding="ascii") as sysctl:
         before = sysctl.read()
         sysctl.seek(0)  # a number written anywhere else is ignored
@@ -247,26 +310,25 @@ def load_as_nobody(
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
-            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-            number = 0
+            os.close(reader)
+            libbpf.become(_NOBODY, capabilities)
+            answer: Optional[List[Any]] = None
             try:
-                libbpf.load_program(kind, name, insns, count, log, **options)
-            except OSError as error:
-                number = error.errno or 0
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(number.to_bytes(4, "little") + log.value)
+                work()
+            except Refused as refused:
+                answer = [refused.stage, refused.number, refused.log, refused.detail]
+            with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+                json.dump(answer, pipe)
         finally:
             os._exit(0)  # whatever happened: it must not go on as a second session
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        text = pipe.read()
     os.waitpid(child, 0)
     with open(_UNPRIVILEGED, "w", encoding="ascii") as sysctl:
         sysctl.write(before.strip())
-    if len(answer) < 4:
-        raise Refused("open", 0, detail="the unprivileged process died")
-    number = int.from_bytes(answer[:4], "little")
-    if number:
-        raise Refused("prog_load", number, answer[4:].decode(errors="replace"))
+    if not text:
+        raise Refused("open", 0, detail=f"the process of user {user} died")
+    refusal = json.loads(text)
+    if refusal is not None:
+        raise Refused(*refusal)

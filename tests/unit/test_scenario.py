@@ -68,6 +68,13 @@ def test_needs():
     assert case.needs == (scenario.Need("bpf_loop", "5.17"),)
 
 
+def test_users():
+    case = only(LEGAL.replace("__success", "__user(cap_bpf+cap_net_admin) __success"))
+    assert (case.user, case.user_stage) == ("cap_bpf+cap_net_admin", "prog_load")
+    case = only(LEGAL.replace("__success", "__loader(libbpf) __user(nobody, map_create) __success"))
+    assert (case.user, case.user_stage) == ("nobody", "map_create")
+
+
 def test_units_comments_and_plain_programs():
     file = read(
         "#if UNIT(alone)\n"
@@ -109,6 +116,16 @@ def test_units_comments_and_plain_programs():
         (
             '__rule("r") __kernel(">=6.9") __success\n__kernel(">6.8") __success',
             "3: two clauses speak about kernel 6.9",
+        ),
+        ('__rule("r") __success __user(root)', "2: __user knows nobody, cap_bpf"),
+        ('__rule("r") __success __user(nobody+cap_bpf)', "2: __user knows cap_bpf"),
+        (
+            '__rule("r") __success __loader(libbpf) __user(nobody, attach)',
+            "2: __user knows btf_load, map_create, prog_load, not 'attach'",
+        ),
+        (
+            '__rule("r") __success __user(nobody, btf_load)',
+            "2: only a case of libbpf can leave maps and BTF to a user",
         ),
         ('__rule("r") __success __known_bug("abc")', "2: __known_bug needs a commit and a range"),
     ],
