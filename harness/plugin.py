@@ -642,7 +642,8 @@ class Guest:
                 lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
             )
         verdict = judge.disturbed(observation) or self._conclusion(error)
-        self._session.disturbed = verdict.kind not in (Kind.PASS, Kind.INCONCLUSIVE)
+        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
+        self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         path = Path(str(self._item.path))
         line = self._item.location[1]

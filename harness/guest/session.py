@@ -199,13 +199,19 @@ class Session:
         """Put a map into a map of maps."""
         self._map(map).update(bytes.fromhex(key), _fd_key(self._map(inner).fd))
 
-    def map_text(self, map: str) -> str:
-        """Pin a map in the BPF file system, and return what that file reads as."""
+    def map_text(
+        self, map: str, times: int = 1, program: str = "", cpus: Sequence[int] = ()
+    ) -> List[str]:
+        """Pin a map in the BPF file system, and return what that file reads as, so many times.
+
+        Meanwhile `program` runs on some CPUs, over and over.
+        """
         path = f"{BPF_FILES}/spinlock-{os.getpid()}"
         libbpf.pin(self._map(map).fd, path)
         try:
-            with open(path, encoding="ascii") as file:
-                return file.read()
+            busy = {cpu: self._loaded.program_fd(program) for cpu in cpus}
+            with copies.running(busy, PACKET):
+                return [_read(path) for _ in range(times)]
         finally:
             os.unlink(path)
 
@@ -238,15 +244,18 @@ class Session:
         self._stack.enter_context(file)
         return _fd_key(file.fileno()).hex()
 
-    def race(self, programs: List[str], until: str, seconds: float) -> float:
-        """Run programs[n] on CPU n, over and over, until the per-CPU map `until` counts something.
+    def race(self, programs: List[str], until: Dict[str, int], seconds: float) -> float:
+        """Run programs[n] on CPU n, over and over; return for how many seconds.
 
-        Returns after how many seconds that was; `seconds` is when to give up.
+        It ends when a per-CPU map has counted as much as `until` says, or after `seconds`.
         """
         fds = [self._loaded.program_fd(name) for name in programs]
-        counter, started = self._map(until), time.monotonic()
+        counters = [(self._map(name), enough) for name, enough in until.items()]
+        started = time.monotonic()
         with copies.running(dict(enumerate(fds)), PACKET, RACES_AT_A_TIME):
-            while not counter.total() and time.monotonic() < started + seconds:
+            while time.monotonic() < started + seconds:
+                if any(counter.total() >= enough for counter, enough in counters):
+                    break
                 time.sleep(RACE_POLL_SECONDS)
             return round(time.monotonic() - started, 3)
 
@@ -333,6 +342,11 @@ class Session:
         """Write to a file, of /proc or /sys say."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def _fd_key(fd: int) -> bytes:
