@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 from packaging.version import Version
@@ -126,7 +126,10 @@ class Run:
         self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
         self._failed: Dict[Optional[str], SetupError] = {}
-        self._items: List[pytest.Item] = []
+        self._said: Set[str] = set()  # what has gone wrong with a kernel, for all of its cases
+        self._left: Dict[str, int] = {}  # kernel -> cases to come
+        self._started = time.monotonic()
+        self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.files: List[scenario.SourceFile] = []
 
     # -- collection ---------------------------------------------------------------------------------
@@ -199,8 +202,13 @@ class Run:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
-        self._items = [item for item in session.items if needs_guest(item)]
-        if self._items and not self.config.option.collectonly and not _has_workers(self.config):
+        items = [item for item in session.items if needs_guest(item)]
+        self._expect([item.nodeid for item in items])
+        for params in (getattr(item, "callspec").params for item in items):
+            if "scenario" in params:
+                key = params["kernel"], params["loader"], params["scenario"].file
+                self._together.setdefault(key, []).append(params["scenario"])
+        if items and not self.config.option.collectonly and not _has_workers(self.config):
             try:
                 self._open()
             except (SetupError, UsageError) as error:
@@ -209,11 +217,21 @@ class Run:
     # -- the target ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Make sure that there is a kernel to run on. Raises SetupError, UsageError."""
+        """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
+
+        One of several that is not to be had costs its own cases, not those of the others.
+        """
         try:
             build.clang()
             for kernel in self.kernels:
-                self.target(kernel)
+                try:
+                    self.target(kernel)
+                except SetupError as error:
+                    if len(self.kernels) == 1:
+                        raise
+                    self._progress(f"kernel {kernel}: {error}")
+            if len(self._failed) == len(self.kernels):
+                raise SetupError("None of the kernels is to be had; what is said above mends it.")
         except SetupError as error:
             self.failed_setup = error
             raise
@@ -245,17 +263,7 @@ class Run:
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
-        calls = [
-            getattr(item, "callspec").params for item in self._items if hasattr(item, "callspec")
-        ]
-        return [
-            params["scenario"]
-            for params in calls
-            if "scenario" in params
-            and params["kernel"] == kernel
-            and params["loader"] == loader
-            and params["scenario"].file == file
-        ]
+        return self._together.get((kernel, loader, file), [])
 
     def _progress(self, message: str) -> None:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -311,6 +319,14 @@ class Run:
         elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
             if call.excinfo.errisinstance(_NOT_RUN):
                 test_report.spinlock = self._not_run(item, call.excinfo.value).to_json()
+            if call.excinfo.errisinstance(SetupError):
+                sentence = f"{_kernel(item)}: {call.excinfo.value}"
+                if sentence in self._said:  # a result of each case, but words for the first only
+                    path, line, _ = item.location
+                    test_report.outcome = "skipped"
+                    test_report.longrepr = (path, (line or 0) + 1, str(call.excinfo.value))
+                    test_report.not_run = True
+                self._said.add(sentence)
 
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
         """Return the result of a case that ended before there was anything to judge."""
@@ -334,12 +350,37 @@ class Run:
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
             self.results.append(result)
+            self._count_down(result)
             try:
                 if self._log is None:
                     self._log = ResultLog(self.directory / "results.jsonl")
                 self._log.add(result)
             except SetupError as error:
                 pytest.exit(f"spinlock: {error}", returncode=4)
+
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Learn from a worker what is to come; each collects the same."""
+        del node
+        self._expect(ids)
+
+    def _expect(self, ids: Sequence[str]) -> None:
+        for kernel in self.kernels if len(self.kernels) > 1 else ():
+            self._left[str(kernel)] = sum(f"[{kernel}-" in nodeid for nodeid in ids)
+
+    def _count_down(self, result: Result) -> None:
+        """Say when a kernel is done, of several."""
+        if result.column not in self._left:
+            return
+        self._left[result.column] -= 1
+        if self._left[result.column] == 0:
+            of_kernel = [r for r in self.results if r.column == result.column]
+            done = sum(left == 0 for left in self._left.values())
+            passed = time.monotonic() - self._started
+            share = 1 - sum(self._left.values()) / (sum(self._left.values()) + len(self.results))
+            self._progress(
+                f"{result.column}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
+                f" in {passed / 60:.1f} min, about {passed / share / 60 - passed / 60:.1f} to go"
+            )
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:
@@ -357,6 +398,8 @@ class Run:
         if data is None:
             return None
         kind = Kind(data["verdict"])
+        if getattr(report, "not_run", False):
+            return "not run", kind.value[0], kind.value
         category = {Kind.PASS: "passed", Kind.SKIP: "skipped", Kind.KNOWN: "xfailed"}.get(
             kind, "failed"
         )

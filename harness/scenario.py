@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -36,10 +37,12 @@ class KnownBug:
 
 @dataclass(frozen=True)
 class Need:
-    """A name that the kernel's own BTF must hold, and the first version whose kernels have it."""
+    """A name that the kernel's own BTF must hold, the first version whose kernels have it, and the
+    option of the configuration without which they do not."""
 
     name: str
     since: str
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def commits(comment: str) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(cited))
 
 
+@lru_cache(maxsize=None)
 def covers(kernels: str, release: Version) -> bool:
     """Tell whether a version range, "" being every kernel, holds this release."""
     return SpecifierSet(kernels).contains(release, prereleases=True)
@@ -348,11 +352,14 @@ def _user(draft: _Draft, argument: str) -> None:
 
 
 def _need(draft: _Draft, argument: str) -> None:
-    name, _, version = argument.partition(",")
-    since = _text(version)
+    name, _, rest = argument.partition(",")
+    version, _, option = rest.partition(",")
+    since, option = _text(version), option.strip()
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
         raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
-    draft.needs.append(Need(_word(name.strip()), since))
+    if not re.fullmatch(r"(CONFIG_\w+)?", option):
+        raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
+    draft.needs.append(Need(_word(name.strip()), since, option))
 
 
 # One row per word of the vocabulary: whether it takes an argument, and what it does.
@@ -648,6 +655,8 @@ def _expectation(path: Path, clause: _Clause) -> Expectation:
 
 def _check_ranges(path: Path, clauses: Sequence[_Clause]) -> None:
     """Raise AnnotationError when two clauses speak about one kernel."""
+    if len(clauses) < 2:
+        return
     minors = [Version(f"{major}.{minor}") for major in (5, 6, 7) for minor in range(20)]
     named = [Version(v) for c in clauses for v in re.findall(r"\d+(?:\.\d+)+", c.kernels)]
     for release in [*minors, *named, *(Version(f"{v}.999") for v in minors)]:

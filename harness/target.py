@@ -314,8 +314,9 @@ def open_target(settings: Settings, progress: Progress) -> Target:
 class Qemu:
     """Guests on this machine, fresh ones restored from a saved state.
 
-    Compiling with bcc is slow in a guest whose emulator has not translated LLVM yet, so a session
-    that was asked to be `warm` is kept for the next one that is, until something disturbs it.
+    An emulated guest is slow at whatever its emulator has not translated yet (LLVM, in bcc, by
+    seconds), so a session that was asked to be `warm` is kept for the next one that is, until
+    something disturbs it.
     """
 
     name = "qemu"

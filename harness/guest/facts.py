@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import platform
@@ -41,10 +42,30 @@ def btf_names(names: List[str]) -> Dict[str, bool]:
     return {name: b"\0" + name.encode() + b"\0" in section for name in names}
 
 
+def options(names: List[str]) -> Dict[str, str]:
+    """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it."""
+    config = _config()
+    if config is None:
+        return {}
+    values = dict(line.split("=", 1) for line in config.splitlines() if line.startswith("CONFIG_"))
+    return {name: values.get(name, "n") for name in names}
+
+
+def _config() -> Optional[str]:
+    release = platform.release()
+    text = _read(f"/lib/modules/{release}/config") or _read(f"/boot/config-{release}")
+    if text is None:
+        try:
+            text = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
+        except OSError:
+            return None
+    return text
+
+
 def collect() -> Dict[str, Any]:
     """Return the facts about kernel, machine and tools that every result carries."""
     release = platform.release()
-    config = _read(f"/lib/modules/{release}/config") or _read(f"/boot/config-{release}")
+    config = _config()
     return {
         "release": release,
         "version": _read("/proc/version"),

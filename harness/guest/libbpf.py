@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+from functools import lru_cache
 from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
@@ -189,8 +190,9 @@ def vmlinux_btf_id(function: str, attach_type: int) -> int:
     return _check(_vmlinux_btf_id(function.encode(), attach_type))
 
 
+@lru_cache(maxsize=None)
 def log_buffer() -> Any:
-    """Return a buffer for a verifier log."""
+    """Return the buffer for a verifier log: one for all, since even empty ones take time to make."""
     return ct.create_string_buffer(VERIFIER_LOG_BYTES)
 
 

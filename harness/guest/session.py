@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
 from harness.guest import copies, drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
-from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
+from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
 Json = Dict[str, Any]
 SETTLE_SECONDS = 0.005  # after a case, for the kernel's workers to free what it closed
@@ -54,6 +54,10 @@ class Session:
     def btf_names(self, names: List[str]) -> Dict[str, bool]:
         """Say which names (of functions, types, enumerators) the kernel's own BTF holds."""
         return facts.btf_names(names)
+
+    def options(self, names: List[str]) -> Dict[str, str]:
+        """Return options of the kernel's configuration; see facts.py."""
+        return facts.options(names)
 
     def begin(self, name: str) -> List[str]:
         """Mark the begin of a case in the kernel log; return what came late of the one before."""
@@ -105,15 +109,19 @@ class Session:
                 if refusal is not None:
                     raise refusal
                 assert unit is not None
-                observation.update(_observe(unit, case))
+                observation.update(_observe(unit, case, observation["seconds"]))
             except Refused as refused:
                 observation.update(refused.facts())
+                if refused.stage == "prog_load":
+                    observation["bare"] = bare_program_loads(case["section"])
             except OSError as error:
                 observation.update({"stage": "agent", "detail": str(error)})
             finally:
                 if unit is not None:
                     unit.unload()
+            ended = time.monotonic()
             observation["kernel_log"] = self._log_lines()
+            observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
 
@@ -255,11 +263,15 @@ def _open(source: Json) -> Unit:
     return LibbpfUnit(base64.b64decode(source["object"]))
 
 
-def _observe(unit: Unit, case: Json) -> Json:
-    """Load one program and run it where asked. Raises Refused."""
+def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
+    """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
     wanted = Wanted(case["name"], case["section"], *user)
-    unit.load([wanted])
+    started = time.monotonic()
+    try:
+        unit.load([wanted])
+    finally:
+        seconds["load"] = round(time.monotonic() - started, 4)
     fd = unit.program_fd(wanted.name)
     observation: Json = {"stage": None, "errno": None, "log": ""}
     if case.get("attach"):
