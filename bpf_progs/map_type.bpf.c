@@ -676,7 +676,7 @@ MAP(INSN_ARRAY, insn_array, __u32, struct four_words, 1)
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock) __failure __stage(map_create)
 __kernel("<6.19") __errno(EINVAL)
-__kernel(">=6.19") __errno(EOPNOTSUPP)
+__kernel(">=6.19") __errno(EACCES)
 int insn_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(insn_array, __u32, struct four_words)
