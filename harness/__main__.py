@@ -282,7 +282,7 @@ def image_command(options: argparse.Namespace) -> int:
     for name, path in (
         ("userland", found.root),
         ("kernel", booted.vmlinux),
-        ("modules", booted.modules),
+        ("modules", booted.modules or booted.initrd),
     ):
         print(f"{name:<10}{path}  {path.stat().st_blocks * 512 >> 20} MiB")
     return OK
