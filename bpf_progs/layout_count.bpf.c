@@ -379,10 +379,14 @@ struct lock_and_two_structs {
 };
 MAP(ARRAY, lock_and_two_structs_map, __u32, struct lock_and_two_structs, 1)
 
+/* The kernels that miss a second lock in another struct stumble over the repeated one here. */
 SEC("tc") __rule("One lock per value") __loader(libbpf)
 __twin(one_lock)
 __kernel("<6.11") __success __retval(1)
-__kernel(">=6.11") __failure __stage(btf_load) __errno(E2BIG)
+__kernel(">=6.11,<=6.12.107") __failure __stage(btf_load) __errno(EINVAL)
+__kernel(">6.12.107,<6.13") __failure __stage(btf_load) __errno(E2BIG)
+__kernel(">=6.13,<7.2") __failure __stage(btf_load) __errno(EINVAL)
+__kernel(">=7.2") __failure __stage(btf_load) __errno(E2BIG)
 int lock_and_array_of_two_structs(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lock_and_two_structs_map, struct lock_and_two_structs, &v->lock)

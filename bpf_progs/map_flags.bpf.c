@@ -90,7 +90,10 @@ int array_on_numa_node_holds_lock(struct __sk_buff *skb)
 
 MAP_FLAGS(ARRAY, inner_flag_array, __u32, struct counter, 1, BPF_F_INNER_MAP)
 
-/* commit 4a8f87e60f6d ("bpf: Allow for map-in-map with dynamic inner array map entries") (in v5.10). */
+/*
+ * commit 4a8f87e60f6d ("bpf: Allow for map-in-map with dynamic inner array map entries") (in
+ * v5.10).
+ */
 SEC("tc") __rule("Map flags") __success __retval(1)
 __description("that lookups are then not inlined does not matter")
 int array_of_any_length_holds_lock(struct __sk_buff *skb)
@@ -182,7 +185,9 @@ int hash_write_only_to_programs_holds_lock(struct __sk_buff *skb)
 }
 #endif
 
-/* A type that cannot hold a lock at all: the flag is looked at first. libbpf only, like the next. */
+/*
+ * A type that cannot hold a lock at all: the flag is looked at first. libbpf only, like the next.
+ */
 #if UNIT(read_only_lru_hash)
 MAP_FLAGS(LRU_HASH, read_only_lru_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
 
