@@ -14,6 +14,17 @@ struct record {
 
 MAP(ARRAY, records, __u32, struct record, 1)
 
+/* One instruction that the assembler has no words for, with the value's address in r1. */
+#define INSTRUCTION(result, value, opcode, registers, offset, immediate)                   \
+	asm volatile("r0 = 0; r1 = %[address]; r2 = 7; .8byte %[code]; %[out] = r0"        \
+		     : [out] "=r"(result)                                                  \
+		     : [address] "r"(value),                                               \
+		       [code] "i"((long)(immediate) << 32 | (offset) << 16 | (registers) << 8 | (opcode)) \
+		     : "r0", "r1", "r2", "memory")
+#define STORE_CONSTANT(result, value, offset) INSTRUCTION(result, value, 0x62, 0x01, offset, 7)
+#define LOAD_ACQUIRE(result, value, offset) INSTRUCTION(result, value, 0xc3, 0x10, offset, 0x100)
+#define STORE_RELEASE(result, value, offset) INSTRUCTION(result, value, 0xc3, 0x21, offset, 0x110)
+
 /* On both sides of each border. The assembler does not split what is not aligned. */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __success __retval(0)
@@ -511,4 +522,107 @@ int read_at_variable_offset_over_lock(struct __sk_buff *skb)
 	if (!r)
 		return -1;
 	return ((volatile unsigned char *)&r->before)[skb->mark & 15];
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__success __retval(0)
+int store_constant_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	STORE_CONSTANT(result, r, 12);
+	return result;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__twin(store_constant_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int store_constant_to_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	STORE_CONSTANT(result, r, 8);
+	return result;
+}
+
+/*
+ * commit 880442305a39 ("bpf: Introduce load-acquire and store-release instructions") (in v6.15);
+ * what older kernels refuse is the instruction.
+ */
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__twin(store_constant_beside_lock)
+__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel(">=6.15") __success __retval(0)
+int load_acquire_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	LOAD_ACQUIRE(result, r, 12);
+	return result;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__twin(store_constant_beside_lock)
+__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel(">=6.15") __failure __errno(EACCES)
+		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+int load_acquire_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	LOAD_ACQUIRE(result, r, 8);
+	return result;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__twin(store_constant_beside_lock)
+__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel(">=6.15") __success __retval(0)
+int store_release_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	STORE_RELEASE(result, r, 12);
+	return result;
+}
+
+SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
+__twin(store_constant_beside_lock)
+__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel(">=6.15") __failure __errno(EACCES)
+		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+int store_release_to_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u64 result;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	STORE_RELEASE(result, r, 8);
+	return result;
 }

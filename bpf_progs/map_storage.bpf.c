@@ -65,6 +65,44 @@ int sk_storage_holds_lock(struct __sk_buff *skb)
 	bpf_spin_unlock(&c->lock);
 	return c->value;
 }
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __twin(sk_storage_holds_lock) __failure __errno(EACCES)
+__msg("type=map_value_or_null expected=map_value")
+int sk_storage_not_checked(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct counter *c;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	c = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+/* The value that a new storage begins with is memory for a helper like any other. */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(sk_storage_holds_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int value_with_lock_as_first_value(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	__u32 key = 0;
+	struct counter *c = map_lookup(plain_hash, &key);
+
+	if (!sk || !c)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	bpf_sk_storage_get(&sockets, sk, c, BPF_SK_STORAGE_GET_F_CREATE);
+	return 1;
+}
 #endif
 
 /*
