@@ -258,32 +258,6 @@ int update_key_is_lock(struct __sk_buff *skb)
 	return map_update(by_word, (__u32 *)&r->lock, &key);
 }
 
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int print_text_beside_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	bpf_trace_printk((char *)&r->more, 4);
-	return 0;
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(print_text_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int print_text_over_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	bpf_trace_printk((char *)&r->lock, 4);
-	return 0;
-}
-
 /*
  * libbpf only from here: bcc has macros of its own for these helpers and maps, or none, and its
  * module would have to be opened by its Python side.
@@ -306,6 +280,33 @@ struct {
 	__uint(max_entries, 4);
 	__uint(value_size, sizeof(__u32));
 } queue SEC(".maps");
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int print_text_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_trace_printk((char *)&r->more, 4);
+	return 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(print_text_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int print_text_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_trace_printk((char *)&r->lock, 4);
+	return 0;
+}
 
 /* commit 457f44363a88 ("bpf: Implement BPF ring buffer and verifier support for it") (in v5.8). */
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)

@@ -37,8 +37,8 @@ MAP(ARRAY, one_lock_map, __u32, struct one_lock, 1)
 /*
  * Rule: One lock per value
  * The kernel keeps one offset per value: where the lock is that it never copies and that a program
- * may take. A second one is an error, of the program before v6.2 and of the BTF since; an array of
- * locks is none that it sees. From v6.11 to v7.2 a second lock passed where the two stood in
+ * may take. A second one is an error, of the program before v6.2 and of the BTF since. Arrays and
+ * inner structs count since v6.11; but until v7.2 a second lock passed where the two stood in
  * different structs of the value.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
