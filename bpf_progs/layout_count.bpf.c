@@ -95,7 +95,6 @@ int lock_in_array_of_two_structs(struct __sk_buff *skb)
 	LOCK_AND_UNLOCK(two_inner_map, struct two_inner_structs, &v->inner[0].lock)
 }
 
-#if UNIT(lock_in_array_of_none)
 struct array_of_none {
 	__u64 value;
 	struct bpf_spin_lock lock[0];
@@ -104,7 +103,7 @@ struct array_of_none {
 MAP(ARRAY, array_of_none_map, __u32, struct array_of_none, 1)
 
 /* The bytes behind an array without elements are not its. */
-SEC("tc") __rule("One lock per value") __loader(libbpf)
+SEC("tc") __rule("One lock per value")
 __twin(one_lock) __failure
 __kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
 __kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
@@ -112,7 +111,6 @@ int lock_in_array_of_none(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(array_of_none_map, struct array_of_none, &v->data)
 }
-#endif
 
 #if UNIT(lock_and_array_of_two)
 struct lock_and_array {
@@ -131,7 +129,6 @@ int lock_and_array_of_two(struct __sk_buff *skb)
 }
 #endif
 
-#if UNIT(lock_and_typedef_of_lock)
 typedef struct bpf_spin_lock spin_lock_t;
 struct lock_and_typedef {
 	struct bpf_spin_lock lock;
@@ -140,15 +137,12 @@ struct lock_and_typedef {
 MAP(ARRAY, lock_and_typedef_map, __u32, struct lock_and_typedef, 1)
 
 /* A typedef is not seen, so it is no second lock; nor are a union, ... */
-SEC("tc") __rule("One lock per value") __loader(libbpf)
-__success __retval(1)
+SEC("tc") __rule("One lock per value") __success __retval(1)
 int lock_and_typedef_of_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lock_and_typedef_map, struct lock_and_typedef, &v->lock)
 }
-#endif
 
-#if UNIT(lock_and_lock_in_union)
 struct lock_and_union {
 	struct bpf_spin_lock lock;
 	union {
@@ -158,15 +152,12 @@ struct lock_and_union {
 };
 MAP(ARRAY, lock_and_union_map, __u32, struct lock_and_union, 1)
 
-SEC("tc") __rule("One lock per value") __loader(libbpf)
-__success __retval(1)
+SEC("tc") __rule("One lock per value") __success __retval(1)
 int lock_and_lock_in_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lock_and_union_map, struct lock_and_union, &v->lock)
 }
-#endif
 
-#if UNIT(lock_and_pointer_to_lock)
 struct lock_and_pointer {
 	struct bpf_spin_lock lock;
 	struct bpf_spin_lock *other;
@@ -174,13 +165,11 @@ struct lock_and_pointer {
 MAP(ARRAY, lock_and_pointer_map, __u32, struct lock_and_pointer, 1)
 
 /* ... or a pointer. */
-SEC("tc") __rule("One lock per value") __loader(libbpf)
-__success __retval(1)
+SEC("tc") __rule("One lock per value") __success __retval(1)
 int lock_and_pointer_to_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lock_and_pointer_map, struct lock_and_pointer, &v->lock)
 }
-#endif
 
 #if UNIT(two_locks)
 struct two_locks {

@@ -84,7 +84,6 @@ int lock_beside_bitfields(struct __sk_buff *skb)
 }
 #endif
 
-#if UNIT(lock_beside_members_of_no_size)
 struct with_nothing {
 	struct {} nothing;
 	struct bpf_spin_lock lock;
@@ -98,9 +97,7 @@ int lock_beside_members_of_no_size(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(nothing_map, struct with_nothing, &v->lock)
 }
-#endif
 
-#if UNIT(lock_before_flexible_array)
 struct with_flexible_array {
 	struct bpf_spin_lock lock;
 	__u32 length;
@@ -113,9 +110,7 @@ int lock_before_flexible_array(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(flexible_map, struct with_flexible_array, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_union)
 struct with_union {
 	union {
 		__u64 number;
@@ -130,9 +125,7 @@ int lock_beside_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(union_beside_map, struct with_union, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_pointer_to_unknown_struct)
 struct never_declared;
 struct with_pointer {
 	struct never_declared *pointer;
@@ -145,9 +138,7 @@ int lock_beside_pointer_to_unknown_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(with_pointer_map, struct with_pointer, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_pointer_to_own_struct)
 struct with_link {
 	struct with_link *next;
 	struct bpf_spin_lock lock;
@@ -159,9 +150,7 @@ int lock_beside_pointer_to_own_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(with_link_map, struct with_link, &v->lock)
 }
-#endif
 
-#if UNIT(lock_behind_page)
 struct behind_page {
 	__u8 data[4096];
 	struct bpf_spin_lock lock;
@@ -173,7 +162,6 @@ int lock_behind_page(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(behind_page_map, struct behind_page, &v->lock)
 }
-#endif
 
 struct before_pages {
 	struct bpf_spin_lock lock;
@@ -187,7 +175,6 @@ int lock_before_two_pages(struct __sk_buff *skb)
 	LOCK_AND_UNLOCK(before_pages_map, struct before_pages, &v->lock)
 }
 
-#if UNIT(lock_behind_a_megabyte)
 struct behind_megabyte {
 	__u8 data[1 << 20];
 	struct bpf_spin_lock lock;
@@ -200,7 +187,6 @@ int lock_behind_a_megabyte(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(behind_megabyte_map, struct behind_megabyte, &v->lock)
 }
-#endif
 
 /*
  * In a key a lock is data: the program below even reads it, and the value has none. A HASH map: an
@@ -241,7 +227,6 @@ int lock_in_key_is_no_lock(struct __sk_buff *skb)
 	return 7;
 }
 
-#if UNIT(lock_in_key_and_in_value)
 MAP(HASH, locks_by_lock, struct key_with_lock, struct beside_data, 4)
 
 SEC("tc") __rule("One lock per value") __success __retval(1)
@@ -259,7 +244,6 @@ int lock_in_key_and_in_value(struct __sk_buff *skb)
 	bpf_spin_unlock(&v->lock);
 	return 1;
 }
-#endif
 
 /* libbpf only from here: bcc's headers and bcc's BTF do not have these. */
 #if UNIT(work_queue)
