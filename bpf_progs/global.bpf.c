@@ -2,6 +2,9 @@
 /*
  * Locks that are global variables. A section of variables is a map of one element, whose value is
  * described like a struct. libbpf only: bcc knows no variables.
+ *
+ * They are static, in sections of their own: libbpf maps a section with exported variables into
+ * user space, which the kernel does not allow with a lock, and so fails to load the object.
  */
 #include "spinlock.h"
 

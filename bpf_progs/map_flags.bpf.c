@@ -150,7 +150,8 @@ int array_read_only_to_programs_holds_lock(struct __sk_buff *skb)
 #if UNIT(read_only_hash)
 MAP_FLAGS(HASH, read_only_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
 
-SEC("tc") __rule("Map flags")
+/* libbpf only, to save bcc a module: the array has shown it what a refused map is. */
+SEC("tc") __rule("Map flags") __loader(libbpf)
 __twin(hash_without_flags_holds_lock) __failure __stage(map_create) __errno(EACCES)
 int hash_read_only_to_programs_holds_lock(struct __sk_buff *skb)
 {
@@ -175,7 +176,8 @@ int array_write_only_to_programs_holds_lock(struct __sk_buff *skb)
 #if UNIT(write_only_hash)
 MAP_FLAGS(HASH, write_only_hash, __u32, struct counter, 4, BPF_F_WRONLY_PROG)
 
-SEC("tc") __rule("Map flags")
+/* libbpf only, as well. */
+SEC("tc") __rule("Map flags") __loader(libbpf)
 __twin(hash_without_flags_holds_lock)
 __kernel("<6.2") __success __retval(1)
 __kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
