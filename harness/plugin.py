@@ -20,7 +20,7 @@ from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
 from harness.kernel import all_names
 from harness.results import Expected, Result, ResultLog
-from harness.scenario import Scenario
+from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
 
 LOG_WIDTH = 160
@@ -149,7 +149,8 @@ class Run:
             ]
             metafunc.parametrize("scenario,loader", cases)
         elif "guest" in metafunc.fixturenames:
-            metafunc.parametrize("loader", loaders_for(option, scenario.LOADERS))
+            able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
+            metafunc.parametrize("loader", loaders_for(option, able))
 
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         """Return what to say of a name that selects nothing."""
@@ -541,6 +542,14 @@ def _observation(observation: Observation) -> Dict[str, Any]:
     return {name: value for name, value in data.items() if name != "seconds"}
 
 
+class Unmet(Exception):
+    """The kernel lacks what a test needs; carries the verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 class Guest:
     """A session on the kernel under test, for tests of what programs do when they run."""
 
@@ -551,6 +560,9 @@ class Guest:
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
         self._failed: List[str] = []
+        self._bugs: List[KnownBug] = []
+        self._broken: List[str] = []  # what does not hold, and is on record for that
+        self._mended: List[KnownBug] = []  # on record, but what they break holds
         self._measurements: Dict[str, Any] = {}
         self._started = time.monotonic()
         self.loader = loader
@@ -580,11 +592,31 @@ class Guest:
         """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
         return self._session.call(function, **arguments)
 
-    def check(self, holds: bool, expected: str, seen: object = "") -> None:
-        """Note that something must hold; the test passes when all of it did."""
+    def needs(self, name: str, since: str) -> None:
+        """Go on only where the kernel's BTF holds a name, as kernels do since that version."""
+        if not self._session.call("btf_names", names=[name])[name]:
+            raise Unmet(judge.unmet([Need(name, since)], self.release, [name]))
+
+    def check(
+        self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
+    ) -> None:
+        """Note that something must hold; the test passes when all of it did.
+
+        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
+        all the same, unless the test concludes that it had too little power to tell.
+        """
+        known = bug is not None and covers(bug.kernels, self.release)
         self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
         if not holds:
             self._evidence.append(f"UNEXPECTED {seen}")
+        if bug is not None:
+            self._bugs.append(bug)
+        if bug is not None and known:
+            if holds:
+                self._mended.append(bug)
+            else:
+                self._broken.append(f"{seen or expected} ({bug.commit})")
+        elif not holds:
             self._failed.append(expected)
 
     def conclude(self, verdict: Verdict, **measurements: Any) -> None:
@@ -610,7 +642,8 @@ class Guest:
                 lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
             )
         verdict = judge.disturbed(observation) or self._conclusion(error)
-        self._session.disturbed = verdict.kind not in (Kind.PASS, Kind.INCONCLUSIVE)
+        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
+        self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         path = Path(str(self._item.path))
         line = self._item.location[1]
@@ -626,6 +659,7 @@ class Guest:
             column=self._target.kernel or self.facts["release"],
             description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
             commits=self._run.rule_commits(_rule(self._item)),
+            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
             target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},
             facts={**self.facts, **self._target.describe()},
@@ -635,6 +669,8 @@ class Guest:
 
     def _conclusion(self, error: Optional[BaseException]) -> Verdict:
         evidence = tuple(self._evidence)
+        if isinstance(error, Unmet):
+            return error.verdict
         if isinstance(error, KernelRefusal):
             words = error.log.strip().splitlines()[-20:]
             return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
@@ -644,6 +680,16 @@ class Guest:
             return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
         if self._failed:
             return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
+        passed = self._verdict is None or self._verdict.kind is Kind.PASS
+        if self._mended and passed:
+            return Verdict(
+                Kind.FAIL,
+                f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
+                " and does not: correct the range of the KnownBug",
+                evidence,
+            )
+        if self._broken and passed:
+            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
         if self._verdict is not None:
             shown = (*evidence, *self._verdict.evidence)
             return Verdict(self._verdict.kind, self._verdict.reason, shown)
