@@ -534,7 +534,9 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
                 description=case.description,
                 comment=case.comment,
-                commits=(*scenario.commits(case.comment), *run.rule(case.rule).commits),
+                commits=tuple(
+                    dict.fromkeys((*scenario.commits(case.comment), *run.rule(case.rule).commits))
+                ),
                 expected=tuple(
                     Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
                 ),

@@ -36,6 +36,7 @@ _LEGEND = (
     "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
 )
 _CELL = 7
+_EVIDENCE = 12  # lines, unless all is asked for: a trace of the kernel's is long
 _SHOWN = 40  # of what did not pass, below the matrix of a run
 
 
@@ -56,7 +57,10 @@ def explain(result: Result, whole: bool = False) -> str:
             mark = "here ->" if clause.applies else ""
             lines.append(f"  {mark:<8} {clause.kernels or 'all kernels'}: {clause.what}")
     lines += [f"  known    {kernels}, mended by {commit}" for commit, kernels in result.known_bugs]
-    lines += [f"  {line}" for line in result.evidence]
+    shown = result.evidence if whole else result.evidence[:_EVIDENCE]
+    lines += [f"  {line}" for line in shown]
+    if len(shown) < len(result.evidence):
+        lines.append(f"  … {len(result.evidence) - len(shown)} more lines; -v shows them")
     log = str(result.observation.get("log") or "").strip()
     telling = judge.telling_line(log)
     if whole and log:
@@ -91,7 +95,7 @@ def table(results: Sequence[Result], width: int, colour: bool) -> str:
     notable = pivot.notable()
     if notable:
         lines.append("")
-        lines += [_one_line(result, width) for result in notable[:_SHOWN]]
+        lines += [_one_line(result, on, width) for result, on in notable[:_SHOWN]]
         if len(notable) > _SHOWN:
             lines.append(f"… and {len(notable) - _SHOWN} more")
     return "\n".join([*lines, "", *totals(pivot)])
