@@ -89,7 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.cpus < 1:
         raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
     run = Run(config)
-    if not config.option.collectonly and not hasattr(config, "workerinput"):
+    worker = hasattr(config, "workerinput")
+    if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
             run.directory = results.new_directory(config.option.results)
         except SetupError as error:
