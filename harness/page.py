@@ -47,7 +47,8 @@ def html(pivot: Matrix) -> str:
     numbers = {matrix.key(result): number for number, result in enumerate(pivot.results)}
     data: Dict[str, Any] = {
         "link": LINK,
-        "cells": [_cell(result, pool) for result in pivot.results],
+        "fields": list(_cell(pivot.results[0])) if pivot.results else [],
+        "cells": [[pool.add(v) for v in _cell(r).values()] for r in pivot.results],
         "pool": pool.values,
     }
     template = _ENVIRONMENT.get_template("report.html.j2")
@@ -105,7 +106,7 @@ class _Pool:
         self._numbers: Dict[str, int] = {}
 
     def add(self, value: Any) -> Optional[int]:
-        """Return the number of a value; None for an empty one."""
+        """Return the number of a value; None for an empty one, which needs no room."""
         if value in (None, "", [], {}, ()):
             return None
         text = json.dumps(value)
@@ -115,13 +116,13 @@ class _Pool:
         return self._numbers[text]
 
 
-def _cell(result: Result, pool: _Pool) -> Dict[str, Any]:
-    """Return what the drawer shows of a result; the values are numbers of the pool's."""
+def _cell(result: Result) -> Dict[str, Any]:
+    """Return what the drawer shows of a result."""
     seen = result.observation
     limit = _LOG_LINES.get(result.verdict, _LOG_LINES_ELSE)
     log = str(seen.get("log") or "")
     release = matrix.version(result)
-    cell = {
+    return {
         "name": result.name,
         "kernel": matrix.column(result),
         "loader": result.loader,
@@ -148,7 +149,6 @@ def _cell(result: Result, pool: _Pool) -> Dict[str, Any]:
         "repeat": result.repeat,
         "facts": _facts(result),
     }
-    return {name: pool.add(value) for name, value in cell.items() if pool.add(value) is not None}
 
 
 def _seen(result: Result) -> str:
