@@ -154,6 +154,7 @@ def _render(lines: Sequence[Text], colour: bool) -> str:
     )
     with console.capture() as capture:
         for line in lines:
+            line.rstrip()
             console.print(line)
     return capture.get().rstrip()
 
@@ -168,13 +169,14 @@ def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) 
     skipped, or all. Eleven kernels fit into 120 columns.
     """
     size = max([_CELL, *(len(_cut(name, 12)) + 1 for name in pivot.columns)])
-    longest = max(len(name) + 2 for name in [*pivot.rules, *(c for _, c, _ in _rows(pivot, True))])
+    rows = _rows(pivot, every_case)
+    longest = max(len(f"  {case}" if case else rule) for rule, case, _ in rows)
     name_width = min(longest + 1, max(24, width - size * len(pivot.columns)))
     header = Text(" " * name_width)
     for kernel in pivot.columns:
         header.append(_cut(kernel, 12).ljust(size), style="bold")
     lines = [header]
-    for rule, case, cases in _rows(pivot, every_case):
+    for rule, case, cases in rows:
         name = f"  {case}" if case else rule
         line = Text(_cut(name, name_width - 1).ljust(name_width), style="" if case else "bold")
         for kernel in pivot.columns:
