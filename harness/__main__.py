@@ -13,9 +13,22 @@ from typing import Any, Dict, List, Optional, Sequence
 import pytest
 from rich.console import Console
 
-from harness import build, image, kernel, qemu, results, target
+from harness import (
+    build,
+    image,
+    kernel,
+    matrix,
+    page,
+    qemu,
+    report,
+    results,
+    rulebook,
+    scenario,
+    target,
+)
 from harness.errors import SetupError, UsageError
-from harness.plugin import Run, case_name, declare_options, needs_guest
+from harness.judge import Kind
+from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, USAGE, SETUP = 0, 2, 4
@@ -70,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     running.add_argument("-x", action="store_true", help="stop at the first that does not pass")
     running.add_argument("-v", action="store_true", help="a line per case as it ends")
+    _report_options(
+        command("report", report_command, "Show results: rules x kernels, as text or as a page.")
+    )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
@@ -81,6 +97,42 @@ def _parser() -> argparse.ArgumentParser:
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
+
+
+def _report_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        default=[matrix.LATEST],
+        metavar="FILE|DIR",
+        help="results.jsonl or the directory of a run; of several the newer result wins"
+        " (default: %(default)s)",
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="a summary for a mail")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--html", type=Path, metavar="FILE", help="one page that holds everything")
+    form.add_argument(
+        "--rules",
+        action="store_true",
+        help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
+    )
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+    sub.add_argument("--rule", default="", metavar="TEXT", help="rules and cases with this text")
+    sub.add_argument("--kernel", action="append", default=[], help="this kernel; repeatable")
+    sub.add_argument(
+        "--verdict",
+        action="append",
+        default=[],
+        type=str.upper,
+        choices=[kind.value for kind in Kind],
+        help="this verdict; repeatable",
+    )
+    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="this loader")
+    sub.add_argument(
+        "-v", action="store_true", help="every case, and what is to be said of those that failed"
+    )
 
 
 # -- run and list ------------------------------------------------------------------------------------
@@ -186,6 +238,48 @@ def _common() -> List[str]:
 
 def _tests() -> List[str]:
     return [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
+
+
+# -- report ----------------------------------------------------------------------------------------
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """Show the results of runs, or the rule book."""
+    if options.rules:
+        return _put(rulebook.markdown(scenario.read_directory(build.PROGRAMS)), options.output)
+    reading = matrix.read(options.places)
+    for note in reading.notes:
+        print(f"spinlock: {note}", file=sys.stderr)
+    chosen = matrix.Selection(
+        options.rule, tuple(options.kernel), tuple(options.verdict), options.loader
+    )
+    pivot = matrix.Matrix(chosen.of(reading.results))
+    if options.html:
+        return _put(page.html(pivot), options.html)
+    if options.json:
+        return _put(json.dumps(matrix.to_json(pivot), indent=1) + "\n", options.output)
+    if options.markdown:
+        return _put(report.markdown(pivot), options.output)
+    console = Console()
+    colour = options.output is None and console.is_terminal
+    width = console.width if colour else LOG_WIDTH
+    parts = [report.terminal(pivot, width, colour, options.v), "\n".join(report.totals(pivot))]
+    if options.v:
+        parts += [report.explain(result, whole=True) for result, _ in pivot.notable()]
+    return _put("\n\n".join(parts) + "\n", options.output)
+
+
+def _put(text: str, output: Optional[Path]) -> int:
+    """Write a report where it is wanted. Raises SetupError when it cannot be written."""
+    if output is None:
+        sys.stdout.write(text)
+        return OK
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"Cannot write {output} ({error.strerror}).") from None
+    print(output)
+    return OK
 
 
 # -- doctor, shell, image ------------------------------------------------------------------------------
