@@ -94,6 +94,21 @@ def _parser() -> argparse.ArgumentParser:
     shell_command.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
     )
+    kernels = command("kernels", kernels_command, "List, fetch or remove Debian's kernels.")
+    kernels.add_argument("what", choices=("list", "fetch", "remove"), nargs="?", default="list")
+    kernels.add_argument(
+        "names",
+        nargs="*",
+        metavar="KERNEL",
+        help="by name or version; all: the newest of each minor",
+    )
+    kernels.add_argument("--json", action="store_true", help="list as JSON")
+    kernels.add_argument(
+        "--available", action="store_true", help="list the versions that Debian has now as well"
+    )
+    kernels.add_argument(
+        "--update", action="store_true", help="fetch again what is there, for a newer version"
+    )
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
@@ -313,8 +328,7 @@ def doctor(options: argparse.Namespace) -> int:
     if found_kernel is None:
         line("kernel", "note", f"{target.DEFAULT_KERNEL} is not fetched yet; the first run does it")
     else:
-        headers = "with" if found_kernel.headers else "without"
-        line("kernel", "ok", f"{found_kernel.release}, {headers} headers for bcc")
+        line("kernel", "ok", f"{found_kernel.release}, {_headers(found_kernel)}")
         if worst == OK:
             accelerator = qemu.accelerator(found_kernel)
             meaning = (
@@ -359,6 +373,56 @@ def shell(options: argparse.Namespace) -> int:
             status: int = done["status"]
             return status
         return session.interact(["/bin/bash", "-l"])
+
+
+def kernels_command(options: argparse.Namespace) -> int:
+    """List, fetch or remove kernels."""
+    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
+    if options.what == "list":
+        return _list_kernels(options, progress)
+    if not options.names:
+        raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
+    for name in kernel.expand(options.names):
+        if options.what == "fetch":
+            got = kernel.fetch(name, progress, update=options.update)
+            print(f"{name:<12}{got.release:<32}{_headers(got)}")
+        else:
+            print(f"{name:<12}{'removed' if kernel.remove(name) else 'was not there'}")
+    return OK
+
+
+def _list_kernels(options: argparse.Namespace, progress: target.Progress) -> int:
+    there = kernel.fetched()
+    rows: List[Dict[str, Any]] = []
+    chosen = kernel.expand(options.names) if options.names else [*kernel.names(), *there]
+    for name in dict.fromkeys(chosen):
+        got = there.get(name)
+        row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
+        if got is not None:
+            row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
+        if options.available and name in kernel.MINORS:
+            row["available"] = kernel.available(name, progress)
+        rows.append(row)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return OK
+    for row in rows:
+        if row["release"]:
+            detail = f"{row['release']:<32}{row['mib']:>5} MiB  {_headers(there[row['name']])}"
+        else:
+            detail = "not fetched"
+        print(f"{row['name']:<16}{detail}")
+        for version in row.get("available", ()):
+            print(f"    {version}")
+    return OK
+
+
+def _headers(found: kernel.Kernel) -> str:
+    if found.headers == "own":
+        return "with headers for bcc"
+    if found.headers:
+        return f"with headers of {found.headers} for bcc"
+    return "without headers, so without bcc"
 
 
 def image_command(options: argparse.Namespace) -> int:

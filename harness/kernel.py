@@ -118,6 +118,12 @@ def all_names() -> list[str]:
     return list(MINORS)
 
 
+def expand(chosen: Iterable[str]) -> list[str]:
+    """Return names with "all" spelled out, each once."""
+    spelled = (n for name in chosen for n in (all_names() if name == "all" else [name]))
+    return list(dict.fromkeys(spelled))
+
+
 def find(name: str) -> Debian | Own:
     """Return what a name or path stands for; whether it exists is for `fetch` to find.
 
@@ -144,14 +150,15 @@ def cached(name: str) -> Kernel | None:
     return _cached(find(name))
 
 
-def _cached(row: Debian | Own) -> Kernel | None:
+def _cached(row: Debian | Own, *, current: bool = True) -> Kernel | None:
+    """Return the kernel if it is built; unless it may be out of date, with this harness's init."""
     directory = _directory(row)
     try:
         manifest = json.loads((directory / "kernel.json").read_text())
     except FileNotFoundError:
         return None
     initrd = directory / f"initrd-{_init_digest()}.cpio"
-    if not initrd.exists():
+    if current and not initrd.exists():
         return None
     modules = directory / "modules.squashfs"
     return Kernel(
@@ -174,12 +181,18 @@ def fetched() -> dict[str, Kernel]:
     for path in sorted(paths.cache("kernels").glob("*/kernel.json")):
         name = path.parent.name.rpartition("-")[0]
         try:
-            kernel = cached(name)
+            kernel = _cached(find(name), current=False)
         except UnknownKernel:
             continue
         if kernel is not None:
             found[name] = kernel
     return dict(sorted(found.items(), key=lambda item: _sort_key(item[0])))
+
+
+def size_mib(kernel: Kernel) -> int:
+    """Return what a kernel takes in the cache, without saved guests."""
+    files = kernel.vmlinux.parent.iterdir()
+    return sum(path.stat().st_blocks for path in files) * 512 >> 20
 
 
 def remove(name: str) -> bool:

@@ -18,7 +18,7 @@ from packaging.version import Version
 from harness import build, judge, matrix, page, report, results, scenario, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import all_names
+from harness.kernel import expand as kernel_names
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -110,8 +110,8 @@ def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
 
 def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
     """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named = [n for name in option or () for n in (all_names() if name == "all" else [name])]
-    return list(dict.fromkeys(named)) or [None]
+    named: List[Optional[str]] = [*kernel_names(option or ())]
+    return named or [None]
 
 
 class Run:

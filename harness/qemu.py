@@ -460,7 +460,12 @@ class _Plan:
             with self.cold(progress, building / "memory") as guest:
                 progress(f"guest {self.kernel.name}: saving")
                 guest.channel.sendall(b'{"prepare": true}\n')
-                guest._read_line(BOOT_LIMIT_S, "word that it is prepared")
+                lacking = guest._read_line(BOOT_LIMIT_S, "word that it is prepared")["prepared"]
+                if lacking:
+                    raise SetupError(
+                        f"Kernel {self.kernel.name} was built without {', '.join(lacking)}, which the"
+                        " harness needs: build it in."
+                    )
                 guest._qmp.save(building / "state")
                 facts = {"hello": guest.hello, "boot": guest.boot}
             (building / "guest.json").write_text(json.dumps(facts))
