@@ -527,12 +527,13 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
             debian.unpack(deb, scratch)
         for deb in files:
             deb.unlink()
-    release = f"{version}-{row.flavour}"
-    if headers and headers != "own":
-        modules = _one(scratch, ("usr/lib/modules/*", "lib/modules/*")).parent / release
-        modules.mkdir(parents=True, exist_ok=True)
-        (modules / "build").unlink(missing_ok=True)
-        (modules / "build").symlink_to(f"/usr/src/linux-headers-{headers}-{row.flavour}")
+    if headers not in ("", "own"):
+        modules = _one(scratch, ("usr/lib/modules", "lib/modules"))
+        for link in ("build", "source"):
+            theirs = modules / f"{headers}-{row.flavour}" / link
+            if theirs.is_symlink():
+                (modules / f"{version}-{row.flavour}").mkdir(exist_ok=True)
+                theirs.rename(modules / f"{version}-{row.flavour}" / link)
     return _Download(image.version, headers, tuple(unlisted))
 
 
@@ -570,7 +571,7 @@ def _headers(
     listed = [
         name
         for name in archive.names("linux-headers-")
-        if re.fullmatch(rf"linux-headers-\d[\w.+~-]*-{flavour}", name)
+        if re.fullmatch(rf"linux-headers-\d+\.\d+\.\d[\w.+~-]*-{flavour}", name)
         and (flavour != "amd64" or not re.search(r"-(cloud|rt)-amd64$", name))
     ]
     versions = [name[len("linux-headers-") : -len(flavour) - 1] for name in listed]

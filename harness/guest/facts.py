@@ -79,9 +79,10 @@ def lacking() -> List[str]:
     if not os.path.exists(VMLINUX_BTF):
         found.append("CONFIG_DEBUG_INFO_BTF")
     # A network namespace that ends with the shell.
+    pair = "ip link add name near type veth peer name far"
     for option, command in (
-        ("CONFIG_VETH", "ip link add a type veth peer name b"),
-        ("CONFIG_NET_SCH_INGRESS", "ip link add a type veth; tc qdisc add dev a clsact"),
+        ("CONFIG_VETH", pair),
+        ("CONFIG_NET_SCH_INGRESS", f"{pair} && tc qdisc add dev near clsact"),
     ):
         tried = subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True)
         if tried.returncode != 0:
