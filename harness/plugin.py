@@ -592,10 +592,14 @@ class Guest:
         """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
         return self._session.call(function, **arguments)
 
-    def needs(self, name: str, since: str) -> None:
-        """Go on only where the kernel's BTF holds a name, as kernels do since that version."""
+    def needs(self, name: str, since: str, option: str = "") -> None:
+        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
+
+        Without `option` of the configuration they do not.
+        """
         if not self._session.call("btf_names", names=[name])[name]:
-            raise Unmet(judge.unmet([Need(name, since)], self.release, [name]))
+            options = self._session.call("options", names=[option]) if option else {}
+            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
 
     def check(
         self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
