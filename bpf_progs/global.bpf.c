@@ -2,6 +2,9 @@
 /*
  * Locks that are global variables. A section of variables is a map of one element, whose value is
  * described like a struct. libbpf only: bcc knows no variables.
+ *
+ * They are static, in sections of their own: libbpf maps a section with exported variables into
+ * user space, which the kernel does not allow with a lock, and so fails to load the object.
  */
 #include "spinlock.h"
 
@@ -28,11 +31,11 @@ static __u32 global_count SEC(".bss.lock");
 
 /*
  * Rule: Global variables
- * A section of global variables is the value of a map. A lock was not found in one until v5.15, and
- * until v6.2 each load of its address was taken for that of another lock, so that it was up to the
- * compiler whether a program passed. Since then a lock may be a variable: one per section, and none
- * that user space maps.
- * commit c240ba287890 ("bpf: Add a section to global variables' BTF for timers and locks") (in v5.15)
+ * A section of global variables is the value of a map. A lock was not found in one until v5.15,
+ * and until v6.2 each load of its address was taken for that of another lock, so that it was up to
+ * the compiler whether a program passed. Since then a lock may be a variable: one per section, and
+ * none that user space maps.
+ * commit 68134668c17f ("bpf: Add map side support for bpf timers.") (in v5.15)
  * commit d0d78c1df9b1 ("bpf: Allow locking bpf_spin_lock global variables") (in v6.2)
  */
 SEC("tc") __rule("Global variables") __loader(libbpf) __success __retval(1)

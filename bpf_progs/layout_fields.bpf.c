@@ -23,8 +23,8 @@ MAP(ARRAY, beside_data_map, __u32, struct beside_data, 1)
 
 /*
  * Rule: What else a value with a lock holds
- * Anything: other fields that the kernel manages, such as timers, and data of any kind and size. The
- * lock may be far behind it.
+ * Anything: other fields that the kernel manages, such as timers, and data of any kind and size.
+ * The lock may be far behind it.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 68134668c17f ("bpf: Add map side support for bpf timers.") (in v5.15)
  * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
@@ -70,9 +70,9 @@ struct with_bitfields {
 MAP(ARRAY, bitfields_map, __u32, struct with_bitfields, 1)
 
 /*
- * commit a7db0d4f872b ("bpf: refactor btf_find_struct_field() and btf_find_datasec_var().") (in v6.11)
- * looks at each member's offset before its type, so a bitfield that starts inside a byte has the BTF
- * refused as one that C cannot make. Nothing mends that yet.
+ * commit a7db0d4f872b ("bpf: refactor btf_find_struct_field() and btf_find_datasec_var().") (in
+ * v6.11) looks at each member's offset before its type, so a bitfield that starts inside a byte
+ * has the BTF refused as one that C cannot make. Nothing mends that yet.
  *
  * libbpf only: bcc drops BTF that is refused.
  */
@@ -84,7 +84,6 @@ int lock_beside_bitfields(struct __sk_buff *skb)
 }
 #endif
 
-#if UNIT(lock_beside_members_of_no_size)
 struct with_nothing {
 	struct {} nothing;
 	struct bpf_spin_lock lock;
@@ -98,9 +97,7 @@ int lock_beside_members_of_no_size(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(nothing_map, struct with_nothing, &v->lock)
 }
-#endif
 
-#if UNIT(lock_before_flexible_array)
 struct with_flexible_array {
 	struct bpf_spin_lock lock;
 	__u32 length;
@@ -113,9 +110,7 @@ int lock_before_flexible_array(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(flexible_map, struct with_flexible_array, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_union)
 struct with_union {
 	union {
 		__u64 number;
@@ -130,9 +125,7 @@ int lock_beside_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(union_beside_map, struct with_union, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_pointer_to_unknown_struct)
 struct never_declared;
 struct with_pointer {
 	struct never_declared *pointer;
@@ -145,9 +138,7 @@ int lock_beside_pointer_to_unknown_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(with_pointer_map, struct with_pointer, &v->lock)
 }
-#endif
 
-#if UNIT(lock_beside_pointer_to_own_struct)
 struct with_link {
 	struct with_link *next;
 	struct bpf_spin_lock lock;
@@ -159,9 +150,7 @@ int lock_beside_pointer_to_own_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(with_link_map, struct with_link, &v->lock)
 }
-#endif
 
-#if UNIT(lock_behind_page)
 struct behind_page {
 	__u8 data[4096];
 	struct bpf_spin_lock lock;
@@ -173,7 +162,6 @@ int lock_behind_page(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(behind_page_map, struct behind_page, &v->lock)
 }
-#endif
 
 struct before_pages {
 	struct bpf_spin_lock lock;
@@ -187,7 +175,6 @@ int lock_before_two_pages(struct __sk_buff *skb)
 	LOCK_AND_UNLOCK(before_pages_map, struct before_pages, &v->lock)
 }
 
-#if UNIT(lock_behind_a_megabyte)
 struct behind_megabyte {
 	__u8 data[1 << 20];
 	struct bpf_spin_lock lock;
@@ -200,7 +187,6 @@ int lock_behind_a_megabyte(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(behind_megabyte_map, struct behind_megabyte, &v->lock)
 }
-#endif
 
 /*
  * In a key a lock is data: the program below even reads it, and the value has none. A HASH map: an
@@ -241,7 +227,6 @@ int lock_in_key_is_no_lock(struct __sk_buff *skb)
 	return 7;
 }
 
-#if UNIT(lock_in_key_and_in_value)
 MAP(HASH, locks_by_lock, struct key_with_lock, struct beside_data, 4)
 
 SEC("tc") __rule("One lock per value") __success __retval(1)
@@ -259,7 +244,6 @@ int lock_in_key_and_in_value(struct __sk_buff *skb)
 	bpf_spin_unlock(&v->lock);
 	return 1;
 }
-#endif
 
 /* libbpf only from here: bcc's headers and bcc's BTF do not have these. */
 #if UNIT(work_queue)
@@ -312,9 +296,8 @@ int lock_beside_timer_and_work_queue(struct __sk_buff *skb)
 #endif
 
 /*
- * How deep the kernel looks: commit d55c765a9b2d ("bpf: limit the number of levels of a nested struct
- * type.") (in v6.11). Each of these structs is eight bytes and the one before it, and the first ends in
- * the lock.
+ * How deep the kernel looks: as deep as BTF goes. Each of these structs is eight bytes and the one
+ * before it, and the first ends in the lock.
  */
 #define NEST(outer, inner) struct outer { __u64 value; struct inner inner; };
 #define NEST_FIVE(a, b, c, d, e, f) NEST(b, a) NEST(c, b) NEST(d, c) NEST(e, d) NEST(f, e)
@@ -362,11 +345,9 @@ int lock_31_structs_deep(struct __sk_buff *skb)
 #if UNIT(nest_32)
 MAP(ARRAY, nest_32_map, __u32, struct nest_32, 1)
 
+/* No BTF may describe types that are nested any deeper, with or without a lock. */
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
-__kernel(">=6.11") __stage(btf_load) __errno(E2BIG)
+__twin(lock_last) __failure __stage(btf_load) __errno(E2BIG)
 int lock_32_structs_deep(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(nest_32_map, struct nest_32, (void *)v + sizeof(*v) - 4)

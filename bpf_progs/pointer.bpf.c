@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What may be handed to bpf_spin_lock(): the address of the lock in a map's value, which the
- * verifier knows to the byte. Maps in maps are in inner_map.bpf.c, global variables in
- * global.bpf.c.
+ * verifier knows to the byte: of what kind the pointer must be. Its offset is the matter of
+ * pointer_offset.bpf.c, maps in maps of inner_map.bpf.c, global variables of global.bpf.c.
  *
  * Refusals of a pointer's kind were always EACCES; those of its offset and of its map come from the
  * code that commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record")
@@ -28,9 +28,9 @@ MAP(ARRAY, without_lock, __u32, struct no_lock, 1)
 
 /*
  * Rule: The lock lives in a map value, not on the stack, in ctx or in a packet
- * A lock is of use only where other CPUs find it, and of no harm only where the kernel knows what it
- * is. So the pointer must be one into a map's value that the verifier has followed from the lookup,
- * past its check for NULL, wherever it was kept meanwhile.
+ * A lock is of use only where other CPUs find it, and of no harm only where the kernel knows what
+ * it is. So the pointer must be one into a map's value that the verifier has followed from the
+ * lookup, past its check for NULL, wherever it was kept meanwhile.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit d2102f2f5d75 ("bpf: verifier: Support eliding map lookup nullness") (in v6.14)
  */
@@ -322,10 +322,10 @@ int number_on_one_path(struct __sk_buff *skb)
 	return 1;
 }
 
-/* Whether the number is the address of a lock does not matter. */
+/* Twice negated it is the same address, but no pointer any more. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
-int difference_of_pointers_as_lock(struct __sk_buff *skb)
+int negated_pointer_as_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
 	struct counter *c = map_lookup(counters, &key);
@@ -375,10 +375,10 @@ int lookup_not_checked(struct __sk_buff *skb)
 }
 
 /*
- * commit d2102f2f5d75 ("bpf: verifier: Support eliding map lookup nullness") (in v6.14): an array has
- * each of its elements, so a constant key within its length is certain to be found. The verifier knows
- * the key when it is zero, or when it was stored where it keeps track of what is stored: aligned to
- * eight bytes.
+ * commit d2102f2f5d75 ("bpf: verifier: Support eliding map lookup nullness") (in v6.14): an array
+ * has each of its elements, so a constant key within its length is certain to be found. The
+ * verifier knows the key when it is zero, or when it was stored where it keeps track of what is
+ * stored: aligned to eight bytes.
  */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __twin(lock_in_value)
@@ -486,173 +486,6 @@ int late_lock_lookup_not_checked(struct __sk_buff *skb)
 	l = map_lookup(late_table, &key);
 	bpf_spin_lock(&l->lock);
 	bpf_spin_unlock(&l->lock);
-	return 1;
-}
-
-/*
- * Rule: The pointer to the lock has a known, constant offset
- * The verifier must see that the address is the lock's. One that depends on what a program computes
- * could be that of any byte of the value.
- * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
- * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
- */
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(lock_in_value) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_behind_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-
-	if (!c)
-		return 0;
-	bpf_spin_lock((void *)&c->value);
-	bpf_spin_unlock((void *)&c->value);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(late_lock_in_hash_value) __failure __msg("off 0 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_before_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct late_lock zero = {};
-	struct late_lock *l;
-
-	map_update(late_table, &key, &zero);
-	l = map_lookup(late_table, &key);
-	if (!l)
-		return 0;
-	bpf_spin_lock((void *)l);
-	bpf_spin_unlock((void *)l);
-	return 1;
-}
-
-/* The offset is zero on every path, and the verifier knows it. */
-SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
-int known_offset(struct __sk_buff *skb)
-{
-	__u32 key = 0, offset = skb->mark & 4;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock;
-
-	if (!c || offset)
-		return 0;
-	lock = (void *)c + offset;
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure
-__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int variable_offset(struct __sk_buff *skb)
-{
-	__u32 key = 0, offset = skb->mark & 4;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock;
-
-	if (!c)
-		return 0;
-	lock = (void *)c + offset;
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-/* The address may take any way that the verifier can add up. */
-SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
-int offset_forth_and_back(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock = c;
-
-	if (!c)
-		return 0;
-	asm volatile("%0 += 8; %0 += -8" : "+r"(lock));
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(offset_forth_and_back) __failure __msg("off 8 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_behind_value(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock = c;
-
-	if (!c)
-		return 0;
-	asm volatile("%0 += 8" : "+r"(lock));
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(offset_forth_and_back) __failure __msg("off -4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int negative_offset(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock = c;
-
-	if (!c)
-		return 0;
-	asm volatile("%0 += -4" : "+r"(lock));
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(offset_forth_and_back) __failure __msg("off 1 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_into_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock = c;
-
-	if (!c)
-		return 0;
-	asm volatile("%0 += 1" : "+r"(lock));
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-/* Two paths, two offsets, each known where it is used. */
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int wrong_offset_on_one_path(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock = c;
-
-	if (!c)
-		return 0;
-	if (skb->mark & 4)
-		asm volatile("%0 += 4" : "+r"(lock));
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
 	return 1;
 }
 
@@ -852,7 +685,10 @@ int lock_in_slice_of_packet(struct __sk_buff *skb)
 #endif
 
 #if UNIT(kernel_pointer)
-/* commit 478cfbdf5f13 ("bpf: Add bpf_skc_to_{tcp, tcp_timewait, tcp_request}_sock() helpers") (in v5.9). */
+/*
+ * commit 478cfbdf5f13 ("bpf: Add bpf_skc_to_{tcp, tcp_timewait, tcp_request}_sock() helpers") (in
+ * v5.9).
+ */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __loader(libbpf) __twin(lock_in_value) __failure __errno(EACCES)
 __msg("type={{[a-z_]*ptr_}} expected=map_value")

@@ -15,10 +15,10 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Seq
 import pytest
 from packaging.version import Version
 
-from harness import build, judge, report, results, scenario, target, verify
+from harness import build, judge, matrix, page, report, results, scenario, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import all_names
+from harness.kernel import expand as kernel_names
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -89,7 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.cpus < 1:
         raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
     run = Run(config)
-    if not config.option.collectonly and not hasattr(config, "workerinput"):
+    worker = hasattr(config, "workerinput")
+    if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
             run.directory = results.new_directory(config.option.results)
         except SetupError as error:
@@ -109,8 +110,8 @@ def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
 
 def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
     """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named = [n for name in option or () for n in (all_names() if name == "all" else [name])]
-    return list(dict.fromkeys(named)) or [None]
+    named: List[Optional[str]] = [*kernel_names(option or ())]
+    return named or [None]
 
 
 class Run:
@@ -258,9 +259,10 @@ class Run:
             self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
         return self._verifiers[kernel]
 
-    def rule_commits(self, rule: str) -> Tuple[str, ...]:
-        """Return the commits that a rule's declaration names."""
-        return next((r.commits for file in self.files for r in file.rules if r.name == rule), ())
+    def rule(self, name: str) -> scenario.Rule:
+        """Return a rule as it is declared, or one without words or commits."""
+        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
+        return next(declared, scenario.Rule(name, "", (), ""))
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
@@ -303,7 +305,7 @@ class Run:
             pytest.skip(result.reason)
         if result.verdict is Kind.KNOWN:
             pytest.xfail(result.reason)
-        raise Judged(report.explain(result))
+        raise Judged(report.explain(result, whole=self.config.option.verbose > 0))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
@@ -426,6 +428,17 @@ class Run:
             terminalreporter.write_line(report.summary(self.results))
             if self._log is not None:
                 terminalreporter.write_line(f"results: {self._log.path}")
+                self._write_page(terminalreporter)
+
+    def _write_page(self, terminalreporter: Any) -> None:
+        """Put the page of these results beside them."""
+        path = self.directory / "report.html"
+        try:
+            path.write_text(page.html(matrix.Matrix(self.results)), encoding="utf-8")
+        except OSError as error:
+            terminalreporter.write_line(f"spinlock: no page: {path}: {error.strerror}")
+        else:
+            terminalreporter.write_line(f"page:    {path}")
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
@@ -518,10 +531,13 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 column=opened.kernel or seen.facts.get("release", ""),
                 evidence=judged.evidence,
                 rule=case.rule,
+                rule_text=run.rule(case.rule).text,
                 where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
                 description=case.description,
                 comment=case.comment,
-                commits=(*scenario.commits(case.comment), *run.rule_commits(case.rule)),
+                commits=tuple(
+                    dict.fromkeys((*scenario.commits(case.comment), *run.rule(case.rule).commits))
+                ),
                 expected=tuple(
                     Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
                 ),
@@ -659,10 +675,11 @@ class Guest:
             reason=verdict.reason,
             evidence=verdict.evidence,
             rule=_rule(self._item),
+            rule_text=self._run.rule(_rule(self._item)).text,
             where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
             column=self._target.kernel or self.facts["release"],
             description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
-            commits=self._run.rule_commits(_rule(self._item)),
+            commits=self._run.rule(_rule(self._item)).commits,
             known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
             target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from harness.guest import libbpf
+from harness.guest import libbpf, loaders
 
 VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
 
@@ -60,6 +62,31 @@ def _config() -> Optional[str]:
         except OSError:
             return None
     return text
+
+
+def lacking() -> List[str]:
+    """Return the options that the kernel was built without and that nothing here works without.
+
+    Each is found by trying what it is for. Costs some tens of milliseconds.
+    """
+    found = []
+    if loaders.load_errno("socket") == errno.ENOSYS:
+        found.append("CONFIG_BPF_SYSCALL")
+    elif not loaders.bare_program_loads("tc"):
+        found.append("CONFIG_NET")
+    elif not loaders.bare_program_loads("cgroup_skb/egress"):
+        found.append("CONFIG_CGROUP_BPF")
+    if not os.path.exists(VMLINUX_BTF):
+        found.append("CONFIG_DEBUG_INFO_BTF")
+    # A network namespace that ends with the shell.
+    for option, command in (
+        ("CONFIG_VETH", "ip link add a type veth peer name b"),
+        ("CONFIG_NET_SCH_INGRESS", "ip link add a type veth; tc qdisc add dev a clsact"),
+    ):
+        tried = subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True)
+        if tried.returncode != 0:
+            found.append(option)
+    return found
 
 
 def collect() -> Dict[str, Any]:
