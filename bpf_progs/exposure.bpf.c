@@ -37,10 +37,12 @@ static inline __attribute__((always_inline)) void *value_of(unsigned long long *
 SEC("iter/bpf_map_elem")
 int iterator_reads_lock(unsigned long long *ctx)
 {
-	__u32 *value = value_of(ctx), key = 0;
+	__u32 *value = value_of(ctx), key = 0, word;
 
-	if (value)
-		bpf_map_update_elem(&seen, &key, value, BPF_ANY);
+	if (value) {
+		word = *value; /* 5.10 passes no buffer to a helper */
+		bpf_map_update_elem(&seen, &key, &word, BPF_ANY);
+	}
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Maps with a lock and their twins without, for the system calls that tests/test_lock_flag.py,
- * tests/test_mmap_freeze.py and tests/test_inner_map.py make on them. Hardly a program is needed.
+ * tests/test_mmap_freeze.py, tests/test_inner_map.py and tests/test_exposure.py make on them.
  */
 #include "spinlock.h"
 
@@ -22,10 +22,98 @@ struct plain {
 PAIR(ARRAY, array, __u32, 0)
 PAIR(HASH, hash, __u32, 0)
 PAIR(HASH, lazy, __u32, BPF_F_NO_PREALLOC)
+
+/*
+ * Rule: BPF_F_LOCK is for maps with a lock
+ * With this flag the kernel copies an element while it holds its lock. So every way of copying one
+ * takes the flag where there is a lock, and refuses it where there is none, also where the lock is
+ * a bpf_res_spin_lock, which the kernel does not take for this. Deleting copies nothing and refuses it.
+ * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
+ * commit cb4d03ab499d ("bpf: Add generic support for lookup batch op") (in v5.6)
+ * commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
+ * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
+ */
+static inline __attribute__((always_inline)) int update_with_flag(void *map)
+{
+	__u32 key = 0;
+	__u64 value = 0;
+
+	return bpf_map_update_elem(map, &key, &value, BPF_F_LOCK);
+}
+
+SEC("tc")
+int update_locked_array(struct __sk_buff *skb)
+{
+	return update_with_flag(&locked_array);
+}
+
+SEC("tc")
+int update_plain_array(struct __sk_buff *skb)
+{
+	return update_with_flag(&plain_array);
+}
+
+SEC("tc")
+int update_locked_hash(struct __sk_buff *skb)
+{
+	return update_with_flag(&locked_hash);
+}
+
+SEC("tc")
+int update_plain_hash(struct __sk_buff *skb)
+{
+	return update_with_flag(&plain_hash);
+}
+
+SEC("tc")
+int update_locked_lazy(struct __sk_buff *skb)
+{
+	return update_with_flag(&locked_lazy);
+}
+
+SEC("tc")
+int update_plain_lazy(struct __sk_buff *skb)
+{
+	return update_with_flag(&plain_lazy);
+}
+
+/*
+ * Rule: A map with a lock is neither mapped nor frozen
+ * Memory that user space maps it reads and writes as it is, lock and all. A frozen map is one whose
+ * content the verifier may take for constant, and a lock is not; until v6.2 it could be frozen.
+ * commit fc9702273e2e ("bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY") (in v5.5)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
 PAIR(ARRAY, mappable, __u32, BPF_F_MMAPABLE)
 
 #if UNIT(socket)
 STORAGE(SK_STORAGE, socket)
+
+/* The helper has flags of its own; BPF_F_LOCK is none of them, and with it nothing is found. */
+static inline __attribute__((always_inline)) int finds_storage(struct __sk_buff *skb, __u64 flags)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return -1;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return -1;
+	flags |= BPF_SK_STORAGE_GET_F_CREATE;
+	return bpf_sk_storage_get(&locked_socket, sk, 0, flags) ? 1 : 0;
+}
+
+SEC("tc")
+int get_storage(struct __sk_buff *skb)
+{
+	return finds_storage(skb, 0);
+}
+
+SEC("tc")
+int get_storage_with_flag(struct __sk_buff *skb)
+{
+	return finds_storage(skb, BPF_F_LOCK);
+}
 #endif
 
 #if UNIT(file)
@@ -64,7 +152,7 @@ PAIR(RHASH, rhash, __u32, BPF_F_NO_PREALLOC)
 
 #if UNIT(resilient)
 struct bpf_res_spin_lock { /* newer than the headers */
-	__u64 val;
+	__u32 val;
 };
 
 struct resilient {

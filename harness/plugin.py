@@ -609,9 +609,12 @@ class Guest:
         return self._session.call(function, **arguments)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
-        """Go on only where the kernel's BTF holds a name, as kernels do since that version."""
+        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
+
+        Without `option` of the configuration they do not.
+        """
         if not self._session.call("btf_names", names=[name])[name]:
-            options = self._session.call("options", names=[option])
+            options = self._session.call("options", names=[option]) if option else {}
             raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
 
     def check(

@@ -14,10 +14,11 @@ LOADERS = ("libbpf",)  # bcc's update has no flags
 
 FIRST = "00000000"
 WORDS = 1 + 440  # of struct image
-ENOUGH = (
-    60_000  # elements added again; where one is to be torn, that took 42,000 at most in 20 runs
-)
-SECONDS = 15.0  # for that on a busy host; an idle one takes two
+# Where a value is to be torn, one was in each of 20 runs per kernel and kind: within two seconds
+# and 42,000 elements added again, mostly within 5,000. Where not, so many are tried as well:
+ENOUGH = 60_000
+LEAST = 10_000  # on a busy host, and on 5.10, which is slow to give memory back
+SECONDS = {True: 20.0, False: 5.0}  # by whether one is to be torn
 
 TORN = {
     "prepared": KnownBug("07738bc566c3", "<7.0.13"),
@@ -46,16 +47,17 @@ def test_new_element_is_whole(guest, kind):
         guest.call("map_update", map="images", key=key, value=image.hex())
     guest.call("map_update", map=kind, key=FIRST, value=bytes(8 * WORDS).hex())
 
+    known = covers(TORN[kind].kernels, guest.release)
     seconds = guest.call(
         "race",
         programs=[add, *[rewrite] * (guest.cpus - 1)],
-        until={"torn": 1, "added": ENOUGH},
-        seconds=SECONDS,
+        until={"torn": 1} if known else {"torn": 1, "added": ENOUGH},
+        seconds=SECONDS[known],
     )
     torn, added = total(guest, "torn"), total(guest, "added")
     seen = f"{torn} torn values; {added} elements were added again in {seconds} seconds"
     guest.check(torn == 0, "all words of an element agree under its lock", seen, TORN[kind])
-    weak = covers(TORN[kind].kernels, guest.release) or added < ENOUGH
+    weak = known or added < LEAST
     guest.conclude(
         Verdict(Kind.INCONCLUSIVE if weak and not torn else Kind.PASS, seen),
         torn=torn,
