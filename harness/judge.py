@@ -58,6 +58,8 @@ class Observation:
         return cls(**{**facts, "kernel_log": None if lines is None else tuple(lines)})
 
 
+NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
+
 # Stages at which nothing was asked of the kernel under test yet.
 _OUTSIDE_THE_KERNEL = {
     "compile": "the program does not compile",
@@ -89,6 +91,8 @@ def judge(
         return Verdict(
             Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
         )
+    if observation.stage == NO_HEADERS:
+        return no_headers()
     if observation.missing:
         return unmet(scenario.needs, release, observation.missing, options)
     expectation = scenario.expectation(release)
@@ -122,6 +126,11 @@ def judge(
                 verdict.evidence,
             )
     return verdict
+
+
+def no_headers() -> Verdict:
+    """Return what to say of bcc on a kernel without headers."""
+    return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
 
 
 def unmet(

@@ -118,6 +118,11 @@ def all_names() -> list[str]:
     return list(MINORS)
 
 
+def is_path(name: str) -> bool:
+    """Tell whether a name is the path of a kernel of the user's own."""
+    return "/" in name or Path(name).is_file()
+
+
 def expand(chosen: Iterable[str]) -> list[str]:
     """Return names with "all" spelled out, each once."""
     spelled = (n for name in chosen for n in (all_names() if name == "all" else [name]))
@@ -129,7 +134,7 @@ def find(name: str) -> Debian | Own:
 
     Raises UnknownKernel.
     """
-    if "/" in name or Path(name).is_file():
+    if is_path(name):
         return Own(name, Path(name).absolute())
     match = re.fullmatch(r"(\d+\.\d+)([\w.+~]*(?:-\d+)?)(?:-([a-z]+\d*))?", name)
     minor, rest, flavour = match.groups() if match else ("", "", None)

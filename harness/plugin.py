@@ -18,7 +18,7 @@ from packaging.version import Version
 from harness import build, judge, matrix, page, report, results, scenario, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand as kernel_names
+from harness.kernel import expand, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -110,7 +110,7 @@ def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
 
 def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
     """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named: List[Optional[str]] = [*kernel_names(option or ())]
+    named: List[Optional[str]] = [*expand(option or ())]
     return named or [None]
 
 
@@ -123,6 +123,9 @@ class Run:
         self.directory = Path("results")  # of this run
         self._log: Optional[ResultLog] = None
         self.kernels = kernels_for(config.option.kernel)
+        # bcc needs headers, which come with Debian's kernels only.
+        own = any(is_path(name) for name in self.kernels if name)
+        self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         self._targets: Dict[Optional[str], Target] = {}
         self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
@@ -137,7 +140,7 @@ class Run:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each test that asks for a scenario or a guest its kernels and loaders."""
-        option = self.config.option.loader
+        option = self.loader
         if "kernel" in metafunc.fixturenames:
             ids = [name or "running" for name in self.kernels]
             metafunc.parametrize("kernel", self.kernels, ids=ids)
@@ -411,7 +414,7 @@ class Run:
     def pytest_report_header(self) -> str:
         """Name what is tested."""
         option = self.config.option
-        loader = option.loader or "bcc, else libbpf"
+        loader = self.loader or "bcc, else libbpf"
         kernels = ", ".join(name or "default" for name in self.kernels)
         return f"spinlock: kernel {kernels}, loader {loader}, {option.cpus} CPUs"
 
@@ -599,6 +602,8 @@ class Guest:
         source_file = next((f for f in self._run.files if f.path == path), None)
         if source_file is None:
             raise UsageError(f"There is no C file {path}.")
+        if self.loader == "bcc" and not self.facts["headers"]:
+            raise Unmet(judge.no_headers())
         sections = {p.name: p.section for p in source_file.programs}
         source = build.source(path, unit, self.loader, self._target.headers())
         wanted = [{"name": name, "section": sections[name]} for name in programs]

@@ -7,23 +7,12 @@ from typing import Dict, List, Mapping, Sequence
 
 from packaging.version import Version
 
+from harness.kernel import CHECKED
 from harness.scenario import Rule, Scenario, SourceFile, covers
 
 # The kernels of the table: what Debian had of each minor when the rules were measured. The exact
 # version matters where a stable series got the mend of a bug.
-KERNELS: Mapping[str, str] = {
-    "5.10": "5.10.262",
-    "6.1": "6.1.192",
-    "6.12": "6.12.118",
-    "6.16": "6.16.12",
-    "6.17": "6.17.13",
-    "6.18": "6.18.15",
-    "6.19": "6.19.14",
-    "7.0": "7.0.13",
-    "7.1": "7.1.13",
-    "7.2": "7.2.12",
-    "7.3": "7.3.4",
-}
+
 COMMAND = "spinlock report --rules -o docs/rules.md"
 LINK = "https://git.kernel.org/torvalds/c/"
 
@@ -40,8 +29,8 @@ def markdown(files: Sequence[SourceFile]) -> str:
         "",
         f"<!-- Generated from bpf_progs/*.bpf.c by `{COMMAND}`. Do not edit. -->",
         "",
-        f"What {count} cases of {len(cases)} rules must do on {len(KERNELS)} kernels"
-        f" ({', '.join(KERNELS.values())}). *loads*: the kernel must take the program. An errno: it"
+        f"What {count} cases of {len(cases)} rules must do on {len(CHECKED)} kernels"
+        f" ({', '.join(CHECKED.values())}). *loads*: the kernel must take the program. An errno: it"
         " must refuse it, when the program is loaded unless another stage is named, with that text"
         " in the verifier's log. ″: the same as one kernel before. –: that kernel has nothing of"
         " the kind. **BUG**: this is the rule, but that kernel is on record as breaking it; the"
@@ -57,11 +46,11 @@ def markdown(files: Sequence[SourceFile]) -> str:
         if not of_rule:
             lines.append("Asked by tests of what programs do when they run; see `spinlock list`.")
             continue
-        lines.append("| case | " + " | ".join(KERNELS) + " |")
-        lines.append("|---" * (len(KERNELS) + 1) + "|")
+        lines.append("| case | " + " | ".join(CHECKED) + " |")
+        lines.append("|---" * (len(CHECKED) + 1) + "|")
         for case in of_rule:
             path = f"../{case.file.parent.name}/{case.file.name}"
-            cells = [_cell(case, Version(version)) for version in KERNELS.values()]
+            cells = [_cell(case, Version(version)) for version in CHECKED.values()]
             lines.append(f"| [{case.name}]({path}) | " + " | ".join(_ditto(cells)) + " |")
     return "\n".join(lines) + "\n"
 

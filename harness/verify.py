@@ -139,6 +139,11 @@ class Verifier:
 
     def _lacks(self, case: Scenario, loader: str, seconds: Json) -> bool:
         """Note a case that the kernel lacks something for, and say so."""
+        if loader == "bcc" and not self._facts["headers"]:
+            self._note(
+                case.name, loader, Observation(stage=judge.NO_HEADERS, kernel_log=()), seconds
+            )
+            return True
         missing = tuple(need.name for need in case.needs if not self._names[need.name])
         if missing:
             self._note(case.name, loader, Observation(missing=missing, kernel_log=()), seconds)

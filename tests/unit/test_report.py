@@ -241,10 +241,6 @@ def test_docs_rules_md_is_what_the_c_files_say():
     assert text == written, f"docs/rules.md is out of date: run `{rulebook.COMMAND}`"
 
 
-def test_the_rule_book_knows_the_kernels_that_all_stands_for():
-    assert list(rulebook.KERNELS) == kernel.all_names()
-
-
 def test_the_rule_book_says_what_each_kernel_must_do():
     source = """
 /*
