@@ -52,6 +52,8 @@ $(VENV)/ready: setup.cfg pyproject.toml | $(VENV)/packages
 	@touch $@
 
 lint: $(VENV)/ready ## What CONTRIBUTING asks for
+	@command -v shellcheck >/dev/null || \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends shellcheck
 	$(VENV)/bin/pip install -q -e '.[dev]'
 	$(VENV)/bin/black --check -q -l 100 harness tests
 	$(VENV)/bin/isort --check -q harness tests
