@@ -12,6 +12,13 @@ MAP(ARRAY, counters, __u32, struct counter, 2)
 MAP(ARRAY, others, __u32, struct counter, 1)
 MAP(HASH, table, __u32, struct counter, 4)
 
+/*
+ * Rule: A locked update loads and runs
+ * Take the lock, change the value, release the lock: what the lock is for must be accepted on
+ * every kernel, and what it protects must have changed when the program has run.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
+
 /* The example of the commit. */
 SEC("tc") __rule("A locked update loads and runs") __success __retval(1)
 int lock_increment_unlock(struct __sk_buff *skb)
@@ -62,6 +69,17 @@ int two_sections(struct __sk_buff *skb)
 	bpf_spin_unlock(&c->lock);
 	return c->value;
 }
+
+/*
+ * Rule: Unlock before return, on every path
+ * A program that ended with the lock held would leave every other CPU waiting for ever, with
+ * interrupts off. The verifier walks every path to its end, through subprograms and callbacks,
+ * and refuses the program if the lock is held there.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in
+ * v6.9)
+ * commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)
+ */
 
 /*
  * The text is of commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13); v6.14 put
@@ -159,6 +177,14 @@ int return_in_loop(struct __sk_buff *skb)
 	return c->value;
 }
 
+/*
+ * Rule: No unlock without a lock
+ * An unlock needs a lock that is held on every path which leads to it; else it would release
+ * what another CPU holds.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
+
 SEC("tc") __rule("No unlock without a lock")
 __twin(lock_increment_unlock) __failure __msg("bpf_spin_unlock without taking a lock")
 __kernel("<6.2") __errno(EACCES)
@@ -233,6 +259,17 @@ int lock_on_one_branch(struct __sk_buff *skb)
 	bpf_spin_unlock(&c->lock);
 	return c->value;
 }
+
+/*
+ * Rule: Unlock the lock that was taken
+ * The lock that is released must be the one that was taken: of the same map, and of the same
+ * lookup of it. The verifier knows locks by the identity of the pointer, not by keys, so two
+ * lookups of one key are two locks to it.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ * commit 7c884339bbff ("bpf: regsafe() must not skip check_ids()") (in v6.2)
+ * commit 71919742c83c ("bpf: Assign lock identity to callback map values") (in v7.3)
+ */
 
 SEC("tc") __rule("Unlock the lock that was taken") __success __retval(2)
 int two_maps_in_turn(struct __sk_buff *skb)
@@ -345,8 +382,8 @@ int unlock_of_same_key_looked_up_again(struct __sk_buff *skb)
 
 /*
  * The verifier walks the path that unlocks the right lock first and must then see that the other
- * path differs only in which lock is unlocked; the assembly keeps clang from turning that order. The
- * verifier remembers a state to compare with only after some jumps and instructions: the empty
+ * path differs only in which lock is unlocked; the assembly keeps clang from turning that order.
+ * The verifier remembers a state to compare with only after some jumps and instructions: the empty
  * ones are these.
  */
 #define COPY_UNLESS(condition, to, from)          \
@@ -398,6 +435,13 @@ int unlock_of_other_lock_on_second_path(struct __sk_buff *skb)
 	bpf_spin_unlock(&held->lock);
 	return a->value + b->value;
 }
+
+/*
+ * Rule: One lock at a time
+ * Whoever holds one lock may not take another, nor the same again: two locks taken in two orders
+ * are a deadlock, and so is one taken twice.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
 
 /*
  * bpf_spin_lock() is a helper and helpers may not be called with a lock held, so it is that rule

@@ -9,6 +9,19 @@ MAP(ARRAY, counters, __u32, struct counter, 2)
 MAP(HASH, table, __u32, __u64, 4)
 MAP(PROG_ARRAY, programs, __u32, __u32, 1)
 
+/*
+ * Rule: No calls while holding the lock
+ * A region runs with interrupts off and must be short, and what is called could take a lock or
+ * sleep. So helpers, tail calls and functions that are verified on their own are refused in it;
+ * later kernels let in what the verifier can see through or has checked by hand: static
+ * subprograms and some kfuncs.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in
+ * v6.9)
+ * commit 512816403ece ("bpf: Allow bpf_for/bpf_repeat calls while holding a spinlock") (in
+ * v6.14)
+ */
+
 SEC("tc") __rule("No calls while holding the lock") __success __retval(1)
 int helpers_before_lock(struct __sk_buff *skb)
 {
@@ -205,6 +218,13 @@ int loop_under_lock(struct __sk_buff *skb)
 	bpf_spin_unlock(&c->lock);
 	return c->value;
 }
+
+/*
+ * Rule: No LD_ABS or LD_IND while holding the lock
+ * The classic packet loads end the program where the packet is too short, which is a return that
+ * nothing in the program shows; with the lock held it would never be released.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
 
 /*
  * The classic packet loads read through skb_copy_bits() and may end the program: offset 12 and,
@@ -554,7 +574,7 @@ static long returns_locked(__u32 index, struct counter **context)
 }
 
 SEC("tc") __rule("A locked update loads and runs") __loader(libbpf)
-__kernel(">=5.17") __success __retval(8)
+__needs(BPF_FUNC_loop, "5.17") __success __retval(8)
 int bpf_loop_callback_locks_and_unlocks(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -567,7 +587,7 @@ int bpf_loop_callback_locks_and_unlocks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__kernel(">=5.17") __success __retval(8)
+__needs(BPF_FUNC_loop, "5.17") __success __retval(8)
 int bpf_loop_before_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -583,8 +603,8 @@ int bpf_loop_before_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(bpf_loop_before_lock)
-__kernel(">=5.17") __failure __errno(EINVAL)
-		   __msg("function calls are not allowed while holding a lock")
+__needs(BPF_FUNC_loop, "5.17") __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
 int bpf_loop_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -601,7 +621,8 @@ int bpf_loop_under_lock(struct __sk_buff *skb)
 /* The next turn would begin with the lock held: since v6.9 it is that call which is refused. */
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(bpf_loop_callback_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel(">=5.17,<6.9") __msg("bpf_spin_unlock is missing")
+__needs(BPF_FUNC_loop, "5.17")
+__kernel("<6.9") __msg("bpf_spin_unlock is missing")
 __kernel(">=6.9") __msg("function calls are not allowed while holding a lock")
 int bpf_loop_callback_returns_locked(struct __sk_buff *skb)
 {
@@ -616,8 +637,9 @@ int bpf_loop_callback_returns_locked(struct __sk_buff *skb)
 
 /*
  * The value that bpf_for_each_map_elem() passes to its callback had no identity, so up to v6.1 its
- * lock was not tracked at all. Since commit d0d78c1df9b1 ("bpf: Allow locking bpf_spin_lock global
- * variables") (in v6.2) a lock is known by its map as well.
+ * lock was not tracked at all: a program that kept it was accepted, one that released it was not.
+ * What is accepted there must only be loaded, as it would hang. Since commit d0d78c1df9b1 ("bpf:
+ * Allow locking bpf_spin_lock global variables") (in v6.2) a lock is known by its map as well.
  */
 static long count_element(void *map, __u32 *key, struct counter *c, __u32 *sum)
 {
@@ -629,7 +651,8 @@ static long count_element(void *map, __u32 *key, struct counter *c, __u32 *sum)
 }
 
 SEC("tc") __rule("A locked update loads and runs") __loader(libbpf)
-__kernel(">=6.2") __success __retval(2)
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__success __retval(2)
 int for_each_callback_locks_and_unlocks(struct __sk_buff *skb)
 {
 	__u32 sum = 0;
@@ -647,12 +670,56 @@ static long lock_element(void *map, __u32 *key, struct counter *c, void *unused)
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(for_each_callback_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel(">=6.2,<6.9") __msg("bpf_spin_unlock is missing")
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__kernel("<6.9") __msg("bpf_spin_unlock is missing")
 __kernel(">=6.9") __msg("function calls are not allowed while holding a lock")
 int for_each_callback_returns_locked(struct __sk_buff *skb)
 {
 	bpf_for_each_map_elem(&counters, lock_element, 0, 0);
 	return 0;
+}
+
+static long count_before_lock(void *map, __u32 *key, struct counter *c, __u32 *sum)
+{
+	*sum += !!bpf_ktime_get_ns();
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 0;
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__success __retval(2)
+int for_each_callback_calls_before_lock(struct __sk_buff *skb)
+{
+	__u32 sum = 0;
+
+	bpf_for_each_map_elem(&counters, count_before_lock, &sum, 0);
+	return sum;
+}
+
+static long clock_under_lock(void *map, __u32 *key, struct counter *c, __u32 *sum)
+{
+	bpf_spin_lock(&c->lock);
+	*sum += !!bpf_ktime_get_ns();
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 0;
+}
+
+/* v6.1 lets the call pass and refuses the unlock after it, so it has nothing to say of the call. */
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(BPF_FUNC_for_each_map_elem, "5.13")
+__twin(for_each_callback_calls_before_lock)
+__kernel(">=6.2") __failure __errno(EINVAL)
+		  __msg("function calls are not allowed while holding a lock")
+int for_each_callback_calls_under_lock(struct __sk_buff *skb)
+{
+	__u32 sum = 0;
+
+	bpf_for_each_map_elem(&counters, clock_under_lock, &sum, 0);
+	return sum;
 }
 
 struct outer_value {
@@ -697,7 +764,8 @@ static long unlock_in_nested_callback(void *map, __u32 *key, struct counter *c, 
 
 /* Two elements, each of which is counted once for itself and once for the other. */
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__kernel(">=6.2") __success __retval(2)
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__success __retval(2)
 int unlock_of_same_callback_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -710,10 +778,12 @@ int unlock_of_same_callback_value(struct __sk_buff *skb)
 
 /*
  * commit 71919742c83c ("bpf: Assign lock identity to callback map values") (in v7.3): until then
- * all values of a map that callbacks get passed for one and the same.
+ * all values of a map that callbacks get passed for one and the same. v6.1 refuses any unlock here,
+ * see above, and so has nothing to say.
  */
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __known_bug("71919742c83c", "<7.3") __twin(unlock_of_same_callback_value)
+__needs(BPF_FUNC_for_each_map_elem, "5.13")
 __kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
 int unlock_of_other_callback_value(struct __sk_buff *skb)
 {
@@ -733,7 +803,7 @@ extern void bpf_throw(__u64 cookie) __weak __ksym;
 
 /* commit 9bb00b2895cb ("bpf: Add kfunc bpf_rcu_read_lock/unlock()") (in v6.2). */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__kernel(">=6.2") __success __retval(1)
+__needs(bpf_rcu_read_lock, "6.2") __success __retval(1)
 int lock_inside_rcu_section(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -751,8 +821,8 @@ int lock_inside_rcu_section(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(lock_inside_rcu_section)
-__kernel(">=6.2") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
+__needs(bpf_rcu_read_lock, "6.2") __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
 int rcu_section_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -770,7 +840,7 @@ int rcu_section_under_lock(struct __sk_buff *skb)
 
 /* commit fc7566ad0a82 ("bpf: Introduce bpf_preempt_[disable,enable] kfuncs") (in v6.10). */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__kernel(">=6.10") __success __retval(1)
+__needs(bpf_preempt_disable, "6.10") __success __retval(1)
 int lock_with_preemption_disabled(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -788,8 +858,8 @@ int lock_with_preemption_disabled(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(lock_with_preemption_disabled)
-__kernel(">=6.10") __failure __errno(EINVAL)
-		   __msg("function calls are not allowed while holding a lock")
+__needs(bpf_preempt_disable, "6.10") __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
 int preempt_disable_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -807,7 +877,7 @@ int preempt_disable_under_lock(struct __sk_buff *skb)
 
 /* commit f18b03fabaa9 ("bpf: Implement BPF exceptions") (in v6.7). */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__kernel(">=6.7") __success __retval(1)
+__needs(bpf_throw, "6.7") __success __retval(1)
 int throw_after_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -825,8 +895,8 @@ int throw_after_unlock(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(throw_after_unlock)
-__kernel(">=6.7") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
+__needs(bpf_throw, "6.7") __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
 int throw_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -858,7 +928,7 @@ extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
 #endif
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__kernel(">=6.4") __success __retval(8)
+__needs(bpf_iter_num_new, "6.4") __success __retval(8)
 int open_coded_loop_before_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, turns = 0;
@@ -882,8 +952,9 @@ int open_coded_loop_before_lock(struct __sk_buff *skb)
  */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(open_coded_loop_before_lock)
-__kernel(">=6.4,<6.14") __failure __errno(EINVAL)
-			__msg("function calls are not allowed while holding a lock")
+__needs(bpf_iter_num_new, "6.4")
+__kernel("<6.14") __failure __errno(EINVAL)
+		  __msg("function calls are not allowed while holding a lock")
 __kernel(">=6.14") __success __retval(8)
 int open_coded_loop_under_lock(struct __sk_buff *skb)
 {
