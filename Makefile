@@ -18,8 +18,9 @@ help: ## Show this list
 run: setup ## Every scenario through both loaders on the default kernel, with a table at the end
 	$(VENV)/bin/spinlock run --loader all -j 2
 
-test: setup ## Unit tests, then every scenario and the harness's tests of itself on a real kernel
-	$(VENV)/bin/pytest --target qemu --loader all -n 2 --dist loadgroup
+test: setup ## Unit tests, the harness's tests of itself, and every scenario on three real kernels
+	$(VENV)/bin/pytest --target qemu --loader all -n 2 --dist loadgroup \
+		--kernel 5.10 --kernel 6.12 --kernel 7.3
 
 test-unit: $(VENV)/ready ## Unit tests only: no root, no VM, seconds
 	$(VENV)/bin/pytest tests/unit

@@ -17,6 +17,13 @@ struct record {
 MAP(ARRAY, records, __u32, struct record, 1)
 MAP(HASH, by_word, __u32, __u32, 4)
 
+/*
+ * Rule: The lock field is opaque to loads and stores
+ * What a program reads of the lock may be false the next moment, and what it writes would break it
+ * for others. The verifier refuses each access that could touch one of the four bytes, by whatever
+ * instruction, of whatever size, and whoever holds the lock.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)
 int read_beside_lock(struct __sk_buff *skb)
 {
@@ -322,128 +329,4 @@ int variable_offset_over_lock(struct __sk_buff *skb)
 		return 0;
 	((volatile unsigned char *)&r->before)[offset] = 1;
 	return r->before;
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int update_value_beside_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return map_update(by_word, &key, &r->after);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(update_value_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int lock_as_update_value(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return map_update(by_word, &key, (__u32 *)&r->lock);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int update_value_from_stack(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-	struct record copy = {};
-
-	if (!r)
-		return -1;
-	return map_update(records, &key, &copy);
-}
-
-/* What a helper would leave out when it copies is not the verifier's concern. */
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(update_value_from_stack) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int whole_value_as_update_value(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return map_update(records, &key, r);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int lookup_key_beside_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0, *word;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	word = map_lookup(by_word, &r->after);
-	return word ? *word : 0;
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(lookup_key_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int lock_as_lookup_key(struct __sk_buff *skb)
-{
-	__u32 key = 0, *word;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	word = map_lookup(by_word, (__u32 *)&r->lock);
-	return word ? *word : 0;
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int load_bytes_beside_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return bpf_skb_load_bytes(skb, 0, &r->after, 4);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(load_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int load_bytes_into_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return bpf_skb_load_bytes(skb, 0, &r->lock, 4);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
-int store_bytes_beside_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return bpf_skb_store_bytes(skb, 0, &r->after, 4, 0);
-}
-
-SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(store_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-int store_bytes_from_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct record *r = map_lookup(records, &key);
-
-	if (!r)
-		return -1;
-	return bpf_skb_store_bytes(skb, 0, &r->lock, 4, 0);
 }

@@ -9,6 +9,13 @@
  */
 #include "spinlock.h"
 
+/*
+ * Rule: Locked updates of all CPUs are serialized
+ * Between lock and unlock no other CPU is inside, nor an interrupt of the same CPU: interrupts are
+ * off meanwhile. So no update under the lock is lost, whatever hooks the programs run from.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
+
 /* Only what the drivers send is counted: other traffic on the way must not disturb the sums. */
 #define MARKER_ETHERTYPE 0x88b5 /* for local experiments; at tc and XDP */
 #define MARKER_UDP_PORT 23312	/* at cgroup_skb, where packets begin with the IP header */

@@ -6,6 +6,14 @@
  */
 #include "spinlock.h"
 
+/*
+ * Rule: User space neither sees nor writes the lock
+ * What user space reads has zeros in place of the lock, and what it writes leaves the lock as it
+ * is: a lock that shows is of no use to it, and one that it could write would hang a program.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
+ */
+
 #define FIELDS 14
 #define TURNS 200 /* of waiting, half way through writing the fields */
 

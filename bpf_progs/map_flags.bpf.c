@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Which flags of a map go with a lock. Programs must be able to read and to write the map; what
- * user space may do with it, and where the kernel keeps it, does not matter.
+ * user space may do with it, and where the kernel keeps it, does not matter. Maps that are refused
+ * for their flags are in map_refused.bpf.c.
  */
 #include "spinlock.h"
 
@@ -90,7 +91,10 @@ int array_on_numa_node_holds_lock(struct __sk_buff *skb)
 
 MAP_FLAGS(ARRAY, inner_flag_array, __u32, struct counter, 1, BPF_F_INNER_MAP)
 
-/* commit 4a8f87e60f6d ("bpf: Allow for map-in-map with dynamic inner array map entries") (in v5.10). */
+/*
+ * commit 4a8f87e60f6d ("bpf: Allow for map-in-map with dynamic inner array map entries") (in
+ * v5.10).
+ */
 SEC("tc") __rule("Map flags") __success __retval(1)
 __description("that lookups are then not inlined does not matter")
 int array_of_any_length_holds_lock(struct __sk_buff *skb)
@@ -130,83 +134,6 @@ SEC("tc") __rule("Map flags") __loader(libbpf) __success __retval(1)
 int array_write_only_to_user_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(user_writes_array)
-}
-#endif
-
-#if UNIT(read_only_array)
-MAP_FLAGS(ARRAY, read_only_array, __u32, struct counter, 1, BPF_F_RDONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(array_without_flags_holds_lock) __failure __stage(map_create) __errno(EACCES)
-int array_read_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(read_only_array)
-}
-#endif
-
-#if UNIT(read_only_hash)
-MAP_FLAGS(HASH, read_only_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(hash_without_flags_holds_lock) __failure __stage(map_create) __errno(EACCES)
-int hash_read_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(read_only_hash)
-}
-#endif
-
-#if UNIT(write_only_array)
-/* Locking reads nothing: before v6.2 the program was as welcome as the map. */
-MAP_FLAGS(ARRAY, write_only_array, __u32, struct counter, 1, BPF_F_WRONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(array_without_flags_holds_lock)
-__kernel("<6.2") __success __retval(1)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
-int array_write_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(write_only_array)
-}
-#endif
-
-#if UNIT(write_only_hash)
-MAP_FLAGS(HASH, write_only_hash, __u32, struct counter, 4, BPF_F_WRONLY_PROG)
-
-SEC("tc") __rule("Map flags")
-__twin(hash_without_flags_holds_lock)
-__kernel("<6.2") __success __retval(1)
-__kernel(">=6.2") __failure __stage(map_create) __errno(EACCES)
-int hash_write_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(write_only_hash)
-}
-#endif
-
-/* A type that cannot hold a lock at all: the flag is looked at first. libbpf only, like the next. */
-#if UNIT(read_only_lru_hash)
-MAP_FLAGS(LRU_HASH, read_only_lru_hash, __u32, struct counter, 4, BPF_F_RDONLY_PROG)
-
-SEC("tc") __rule("Map flags") __loader(libbpf)
-__twin(hash_without_flags_holds_lock) __failure __stage(map_create) __errno(EACCES)
-int lru_hash_read_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	LOCK_AND_UNLOCK(read_only_lru_hash)
-}
-#endif
-
-#if UNIT(cgroup_storage_flags)
-MAP_FLAGS(CGROUP_STORAGE, read_only_storage, struct bpf_cgroup_storage_key, struct counter, 0,
-	  BPF_F_RDONLY_PROG)
-
-SEC("cgroup_skb/egress") __rule("Map flags") __loader(libbpf)
-__twin(hash_without_flags_holds_lock) __failure __stage(map_create) __errno(EACCES)
-int cgroup_storage_read_only_to_programs_holds_lock(struct __sk_buff *skb)
-{
-	struct counter *c = bpf_get_local_storage(&read_only_storage, 0);
-
-	bpf_spin_lock(&c->lock);
-	bpf_spin_unlock(&c->lock);
-	return 1;
 }
 #endif
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What may be handed to bpf_spin_lock(): the address of the lock in a map's value, which the
- * verifier knows to the byte. commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1).
+ * verifier knows to the byte: of what kind the pointer must be. Its offset is the matter of
+ * pointer_offset.bpf.c, maps in maps of inner_map.bpf.c, global variables of global.bpf.c.
  *
  * Refusals of a pointer's kind were always EACCES; those of its offset and of its map come from the
  * code that commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record")
@@ -25,6 +26,14 @@ MAP(HASH, table, __u32, struct counter, 4)
 MAP(HASH, late_table, __u32, struct late_lock, 4)
 MAP(ARRAY, without_lock, __u32, struct no_lock, 1)
 
+/*
+ * Rule: The lock lives in a map value, not on the stack, in ctx or in a packet
+ * A lock is of use only where other CPUs find it, and of no harm only where the kernel knows what
+ * it is. So the pointer must be one into a map's value that the verifier has followed from the
+ * lookup, past its check for NULL, wherever it was kept meanwhile.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit d2102f2f5d75 ("bpf: verifier: Support eliding map lookup nullness") (in v6.14)
+ */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __success __retval(1)
 int lock_in_value(struct __sk_buff *skb)
@@ -167,6 +176,170 @@ int socket_as_lock(struct __sk_buff *skb)
 	return 1;
 }
 
+/* The metadata in front of a packet is packet, too. */
+SEC("xdp") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value_xdp) __failure __errno(EACCES)
+__msg("helper access to the packet is not allowed")
+int lock_in_packet_metadata(struct xdp_md *ctx)
+{
+	struct counter *c = (void *)(long)ctx->data_meta;
+
+	if ((void *)(c + 1) > (void *)(long)ctx->data)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type=pkt_end expected=map_value")
+int packet_end_as_lock(struct __sk_buff *skb)
+{
+	void *end = (void *)(long)skb->data_end;
+
+	bpf_spin_lock(end);
+	bpf_spin_unlock(end);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type=sock expected=map_value")
+int full_socket_as_lock(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	bpf_spin_lock((void *)sk);
+	bpf_spin_unlock((void *)sk);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type=tcp_sock expected=map_value")
+int tcp_socket_as_lock(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!sk)
+		return 0;
+	tcp = bpf_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	bpf_spin_lock((void *)tcp);
+	bpf_spin_unlock((void *)tcp);
+	return 1;
+}
+
+/* Kept on the stack, where the verifier still knows what it is, ... */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__success __retval(1)
+int pointer_kept_on_stack(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	struct counter *volatile kept;
+
+	if (!c)
+		return 0;
+	kept = c;
+	bpf_spin_lock(&kept->lock);
+	bpf_spin_unlock(&kept->lock);
+	return 1;
+}
+
+/* ... taken by the copy, released by the original, ... */
+SEC("tc") __rule("Unlock the lock that was taken") __success __retval(1)
+int unlock_by_copy_of_pointer(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	struct counter *volatile kept;
+
+	if (!c)
+		return 0;
+	kept = c;
+	bpf_spin_lock(&kept->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+/* ... and kept before the check for NULL, which then holds for the copy as well. */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__success __retval(1)
+int pointer_kept_before_null_check(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	struct counter *volatile kept = c;
+
+	if (!c)
+		return 0;
+	bpf_spin_lock(&kept->lock);
+	bpf_spin_unlock(&kept->lock);
+	return 1;
+}
+
+/* One byte of it overwritten, and it is a number. */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(pointer_kept_on_stack) __failure __errno(EACCES)
+__msg("type={{inv|scalar}} expected=map_value")
+int pointer_on_stack_overwritten(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	struct counter *volatile kept;
+
+	if (!c)
+		return 0;
+	kept = c;
+	*(volatile unsigned char *)&kept = 0;
+	bpf_spin_lock(&kept->lock);
+	bpf_spin_unlock(&kept->lock);
+	return 1;
+}
+
+/* A number on one path, a value's address on the other. */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+int number_on_one_path(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	if (skb->mark)
+		asm volatile("%0 = 8" : "=r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+/* Twice negated it is the same address, but no pointer any more. */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+int negated_pointer_as_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	asm volatile("%0 = -%0" : "+r"(lock));
+	asm volatile("%0 = -%0" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
 /* In a hash map no element is certain; in an array v6.14 and later know that a constant key is. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __success __retval(1)
@@ -198,6 +371,87 @@ int lookup_not_checked(struct __sk_buff *skb)
 	c = map_lookup(table, &key);
 	bpf_spin_lock(&c->lock);
 	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+/*
+ * commit d2102f2f5d75 ("bpf: verifier: Support eliding map lookup nullness") (in v6.14): an array
+ * has each of its elements, so a constant key within its length is certain to be found. The
+ * verifier knows the key when it is zero, or when it was stored where it keeps track of what is
+ * stored: aligned to eight bytes.
+ */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value)
+__kernel("<6.14") __failure __errno(EACCES) __msg("type=map_value_or_null expected=map_value")
+__kernel(">=6.14") __success __retval(1)
+int array_lookup_not_checked(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value)
+__kernel("<6.14") __failure __errno(EACCES) __msg("type=map_value_or_null expected=map_value")
+__kernel(">=6.14") __success __retval(1)
+int array_lookup_of_last_not_checked(struct __sk_buff *skb)
+{
+	__u32 key __attribute__((aligned(8))) = 1;
+	struct counter *c = map_lookup(counters, &key);
+
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES)
+__msg("type=map_value_or_null expected=map_value")
+__description("the key is behind the end of the array")
+int array_lookup_out_of_range_not_checked(struct __sk_buff *skb)
+{
+	__u32 key __attribute__((aligned(8))) = 2;
+	struct counter *c = map_lookup(counters, &key);
+
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_value) __failure __errno(EACCES)
+__msg("type=map_value_or_null expected=map_value")
+int array_lookup_by_unknown_key_not_checked(struct __sk_buff *skb)
+{
+	__u32 key = skb->mark & 1;
+	struct counter *c = map_lookup(counters, &key);
+
+	bpf_spin_lock(&c->lock);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+/* Each pointer needs a check of its own, though both are one element's. */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__twin(lock_in_hash_value) __failure __errno(EACCES)
+__msg("type=map_value_or_null expected=map_value")
+int only_first_lookup_checked(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter zero = {};
+	struct counter *first, *second;
+
+	map_update(table, &key, &zero);
+	first = map_lookup(table, &key);
+	second = map_lookup(table, &key);
+	if (!first)
+		return 0;
+	bpf_spin_lock(&second->lock);
+	bpf_spin_unlock(&second->lock);
 	return 1;
 }
 
@@ -235,76 +489,6 @@ int late_lock_lookup_not_checked(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(lock_in_value) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_behind_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct counter *c = map_lookup(counters, &key);
-
-	if (!c)
-		return 0;
-	bpf_spin_lock((void *)&c->value);
-	bpf_spin_unlock((void *)&c->value);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(late_lock_in_hash_value) __failure __msg("off 0 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int offset_before_lock(struct __sk_buff *skb)
-{
-	__u32 key = 0;
-	struct late_lock zero = {};
-	struct late_lock *l;
-
-	map_update(late_table, &key, &zero);
-	l = map_lookup(late_table, &key);
-	if (!l)
-		return 0;
-	bpf_spin_lock((void *)l);
-	bpf_spin_unlock((void *)l);
-	return 1;
-}
-
-/* The offset is zero on every path, and the verifier knows it. */
-SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
-int known_offset(struct __sk_buff *skb)
-{
-	__u32 key = 0, offset = skb->mark & 4;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock;
-
-	if (!c || offset)
-		return 0;
-	lock = (void *)c + offset;
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
-SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure
-__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
-int variable_offset(struct __sk_buff *skb)
-{
-	__u32 key = 0, offset = skb->mark & 4;
-	struct counter *c = map_lookup(counters, &key);
-	void *lock;
-
-	if (!c)
-		return 0;
-	lock = (void *)c + offset;
-	bpf_spin_lock(lock);
-	bpf_spin_unlock(lock);
-	return 1;
-}
-
 /* The map's BTF is asked, not the C type the program uses. */
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_in_value) __failure
@@ -336,6 +520,12 @@ int map_as_lock(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Rule: The map has BTF
+ * Without a description of its values the kernel cannot know where the lock is.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
 /* libbpf only: bcc describes every map of its own in BTF; here only the sizes are given. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -361,6 +551,37 @@ int map_without_btf(struct __sk_buff *skb)
 	return c->value;
 }
 
+/* libbpf only: bcc breaks calls of static functions. */
+static __noinline int lock_argument(struct counter *c)
+{
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	return c->value;
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __success __retval(1)
+int pointer_as_argument(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+
+	if (!c)
+		return 0;
+	return lock_argument(c);
+}
+
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __twin(pointer_as_argument) __failure __errno(EACCES)
+__msg("type=fp expected=map_value")
+int stack_pointer_as_argument(struct __sk_buff *skb)
+{
+	struct counter c = {};
+
+	return lock_argument(&c);
+}
+
 #endif
 
 #if UNIT(ring_buffer)
@@ -375,7 +596,7 @@ struct {
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __loader(libbpf) __twin(lock_in_value)
-__kernel(">=5.8") __failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+__failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
 int lock_in_ring_buffer_record(struct __sk_buff *skb)
 {
 	struct counter *c = bpf_ringbuf_reserve(&ring, sizeof(*c), 0);
@@ -390,195 +611,99 @@ int lock_in_ring_buffer_record(struct __sk_buff *skb)
 #endif
 
 /*
- * Maps in maps, and global variables, which live in a map of their own: libbpf only. bcc leaves it
- * to Python to put inner maps into an outer one, and knows no variables.
+ * Memory that the kernel hands out by other helpers and functions: libbpf only, bcc knows no
+ * functions and no variables of the kernel.
  */
-#define INNER_MAPS(outer_type, name, value_type)           \
-	struct name##_inner {                              \
-		__uint(type, BPF_MAP_TYPE_ARRAY);          \
-		__uint(max_entries, 1);                    \
-		__type(key, __u32);                        \
-		__type(value, value_type);                 \
-	} name##_first SEC(".maps"), name##_second SEC(".maps");   \
-	struct {                                           \
-		__uint(type, BPF_MAP_TYPE_##outer_type);   \
-		__uint(max_entries, 2);                    \
-		__type(key, __u32);                        \
-		__array(values, struct name##_inner);      \
-	} name SEC(".maps") = { .values = { &name##_first, &name##_second } };
+#if UNIT(per_cpu_variable)
+/* Any per-CPU variable of the kernel; before v5.11 the BTF of kernels did not describe them. */
+extern const int bpf_prog_active __ksym;
 
-#define LOCK_IN_INNER_MAP(outer)                              \
-	__u32 key = 0;                                        \
-	void *inner = bpf_map_lookup_elem(&outer, &key);      \
-	struct counter *c;                                    \
-							      \
-	if (!inner)                                           \
-		return 0;                                     \
-	c = bpf_map_lookup_elem(inner, &key);                 \
-	if (!c)                                               \
-		return 0;                                     \
-	bpf_spin_lock(&c->lock);                              \
-	c->value++;                                           \
-	bpf_spin_unlock(&c->lock);                            \
-	return c->value;
+/* commit 63d9b80dcf2c ("bpf: Introducte bpf_this_cpu_ptr()") (in v5.10). */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __needs(bpf_prog_active, "5.11") __twin(lock_in_value) __failure __errno(EACCES)
+__msg("type={{[a-z_]*mem}} expected=map_value")
+int per_cpu_variable_as_lock(struct __sk_buff *skb)
+{
+	void *lock = bpf_this_cpu_ptr(&bpf_prog_active);
 
-#if UNIT(inner_maps_without_lock)
-INNER_MAPS(ARRAY_OF_MAPS, plain_maps, struct no_lock)
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+#endif
 
-SEC("tc") __rule("Inner maps") __loader(libbpf) __success __retval(1)
-int inner_map_without_lock(struct __sk_buff *skb)
+#if UNIT(dynptr)
+MAP(ARRAY, bytes, __u32, __u64, 1)
+
+/* commit 34d4ef5775f7 ("bpf: Add dynptr data slices") (in v5.19). */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __needs(BPF_FUNC_dynptr_data, "5.19")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+int lock_in_slice_of_dynptr(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	void *inner = bpf_map_lookup_elem(&plain_maps, &key);
-	struct no_lock *n;
+	__u64 *v = map_lookup(bytes, &key);
+	struct bpf_dynptr memory;
+	void *lock;
 
-	if (!inner)
+	if (!v)
 		return 0;
-	n = bpf_map_lookup_elem(inner, &key);
-	if (!n)
+	bpf_dynptr_from_mem(v, sizeof(*v), 0, &memory);
+	lock = bpf_dynptr_data(&memory, 0, sizeof(*v));
+	if (!lock)
 		return 0;
-	n->value++;
-	return n->value;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
 }
 #endif
 
-/* commit b7ff97925b55 ("bpf: Allow locking bpf_spin_lock in inner map values") (in v6.2). */
-#if UNIT(array_of_maps)
-INNER_MAPS(ARRAY_OF_MAPS, array_of_maps, struct counter)
+#if UNIT(packet_slice)
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
+extern void *bpf_dynptr_slice_rdwr(const struct bpf_dynptr *ptr, __u32 offset, void *buffer,
+				   __u32 size) __ksym;
 
-SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
-__kernel(">=6.2") __success __retval(1)
-int lock_in_array_of_maps(struct __sk_buff *skb)
+/* commit 66e3a13e7c2c ("bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr") (in v6.4). */
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __needs(bpf_dynptr_slice_rdwr, "6.4")
+__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+int lock_in_slice_of_packet(struct __sk_buff *skb)
 {
-	LOCK_IN_INNER_MAP(array_of_maps)
-}
+	struct bpf_dynptr packet;
+	struct counter buffer = {};
+	void *lock;
 
-SEC("tc") __rule("Inner maps") __loader(libbpf) __kernel(">=6.2") __success __retval(2)
-int two_inner_maps_in_turn(struct __sk_buff *skb)
-{
-	__u32 first = 0, second = 1;
-	void *inner_a = bpf_map_lookup_elem(&array_of_maps, &first);
-	void *inner_b = bpf_map_lookup_elem(&array_of_maps, &second);
-	struct counter *a, *b;
-
-	if (!inner_a || !inner_b)
+	if (bpf_dynptr_from_skb(skb, 0, &packet))
 		return 0;
-	a = bpf_map_lookup_elem(inner_a, &first);
-	b = bpf_map_lookup_elem(inner_b, &first);
-	if (!a || !b)
+	lock = bpf_dynptr_slice_rdwr(&packet, 0, &buffer, sizeof(buffer));
+	if (!lock)
 		return 0;
-	bpf_spin_lock(&a->lock);
-	a->value++;
-	bpf_spin_unlock(&a->lock);
-	bpf_spin_lock(&b->lock);
-	b->value++;
-	bpf_spin_unlock(&b->lock);
-	return a->value + b->value;
-}
-
-SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__twin(two_inner_maps_in_turn)
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
-int unlock_of_other_inner_map(struct __sk_buff *skb)
-{
-	__u32 first = 0, second = 1;
-	void *inner_a = bpf_map_lookup_elem(&array_of_maps, &first);
-	void *inner_b = bpf_map_lookup_elem(&array_of_maps, &second);
-	struct counter *a, *b;
-
-	if (!inner_a || !inner_b)
-		return 0;
-	a = bpf_map_lookup_elem(inner_a, &first);
-	b = bpf_map_lookup_elem(inner_b, &first);
-	if (!a || !b)
-		return 0;
-	bpf_spin_lock(&a->lock);
-	a->value++;
-	bpf_spin_unlock(&b->lock);
-	return a->value + b->value;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
 }
 #endif
 
-#if UNIT(hash_of_maps)
-INNER_MAPS(HASH_OF_MAPS, hash_of_maps, struct counter)
-
-SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
-__kernel(">=6.2") __success __retval(1)
-int lock_in_hash_of_maps(struct __sk_buff *skb)
-{
-	LOCK_IN_INNER_MAP(hash_of_maps)
-}
-#endif
-
+#if UNIT(kernel_pointer)
 /*
- * commit d0d78c1df9b1 ("bpf: Allow locking bpf_spin_lock global variables") (in v6.2). From v5.15
- * on a section of variables passed for a value, but the verifier lost track of the lock when the
- * program loaded its address twice, which is up to the compiler: so nothing is said of v5.15-v6.1.
+ * commit 478cfbdf5f13 ("bpf: Add bpf_skc_to_{tcp, tcp_timewait, tcp_request}_sock() helpers") (in
+ * v5.9).
  */
-#if UNIT(global_variable)
-static struct bpf_spin_lock global_lock SEC(".bss.lock");
-static __u32 global_count SEC(".bss.lock");
-
-SEC("tc") __rule("Global variables") __loader(libbpf) __success __retval(1)
-int global_without_lock(struct __sk_buff *skb)
+SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
+__loader(libbpf) __twin(lock_in_value) __failure __errno(EACCES)
+__msg("type={{[a-z_]*ptr_}} expected=map_value")
+int kernel_struct_as_lock(struct __sk_buff *skb)
 {
-	__sync_fetch_and_add(&global_count, 1);
-	return global_count;
-}
+	struct bpf_sock *sk = skb->sk;
+	void *lock;
 
-SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __success __retval(1)
-int global_lock_increment_unlock(struct __sk_buff *skb)
-{
-	bpf_spin_lock(&global_lock);
-	global_count++;
-	bpf_spin_unlock(&global_lock);
-	return global_count;
-}
-#endif
-
-#if UNIT(two_global_locks)
-static struct bpf_spin_lock lock_a SEC(".bss.a");
-static struct bpf_spin_lock lock_b SEC(".bss.b");
-
-SEC("tc") __rule("Global variables") __loader(libbpf) __kernel(">=6.2") __success __retval(1)
-int two_global_locks_in_turn(struct __sk_buff *skb)
-{
-	bpf_spin_lock(&lock_a);
-	bpf_spin_unlock(&lock_a);
-	bpf_spin_lock(&lock_b);
-	bpf_spin_unlock(&lock_b);
-	return 1;
-}
-
-SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__twin(two_global_locks_in_turn)
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
-int unlock_of_other_global_lock(struct __sk_buff *skb)
-{
-	bpf_spin_lock(&lock_a);
-	bpf_spin_unlock(&lock_b);
-	return 1;
-}
-#endif
-
-/* A section is one value. */
-#if UNIT(two_global_locks_in_one_section)
-static struct bpf_spin_lock section_lock_a SEC(".bss.both");
-static struct bpf_spin_lock section_lock_b SEC(".bss.both");
-
-SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(two_global_locks_in_turn)
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
-int two_global_locks_in_section(struct __sk_buff *skb)
-{
-	bpf_spin_lock(&section_lock_a);
-	bpf_spin_unlock(&section_lock_a);
-	bpf_spin_lock(&section_lock_b);
-	bpf_spin_unlock(&section_lock_b);
+	if (!sk)
+		return 0;
+	lock = bpf_skc_to_tcp_sock(sk);
+	if (!lock)
+		return 0;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
 	return 1;
 }
 #endif

@@ -29,7 +29,8 @@
  *                          a kernel; when none does the case is skipped there.
  *   __needs(name, "6.2")   the case needs what kernels have since that version: a function, type or
  *                          enumerator by its name in the kernel's own BTF. Where that lacks it an
- *                          older kernel skips the case, and on a newer one it is an ERROR.
+ *                          older kernel skips the case, and on a newer one it is an ERROR; unless
+ *                          a third argument, as in CONFIG_BPF_LSM, names an option that is off.
  *   __user(nobody)         load it as uid 65534 without any capability, or with those named, as in
  *                          __user(cap_bpf+cap_net_admin). Its BTF and maps are root's, unless a
  *                          stage says from where on the user works: __user(cap_bpf, btf_load) or
@@ -66,7 +67,7 @@
 #define __kernel(range)
 #define __user(...)
 #define __known_bug(commit, range)
-#define __needs(name, version)
+#define __needs(name, ...)
 
 #define UNIT(name) UNIT_##name
 

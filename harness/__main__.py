@@ -13,9 +13,22 @@ from typing import Any, Dict, List, Optional, Sequence
 import pytest
 from rich.console import Console
 
-from harness import build, image, kernel, qemu, results, target
+from harness import (
+    build,
+    image,
+    kernel,
+    matrix,
+    page,
+    qemu,
+    report,
+    results,
+    rulebook,
+    scenario,
+    target,
+)
 from harness.errors import SetupError, UsageError
-from harness.plugin import Run, case_name, declare_options, needs_guest
+from harness.judge import Kind
+from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, USAGE, SETUP = 0, 2, 4
@@ -70,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     running.add_argument("-x", action="store_true", help="stop at the first that does not pass")
     running.add_argument("-v", action="store_true", help="a line per case as it ends")
+    _report_options(
+        command("report", report_command, "Show results: rules x kernels, as text or as a page.")
+    )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
@@ -78,9 +94,60 @@ def _parser() -> argparse.ArgumentParser:
     shell_command.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
     )
+    kernels = command("kernels", kernels_command, "List, fetch or remove Debian's kernels.")
+    kernels.add_argument("what", choices=("list", "fetch", "remove"), nargs="?", default="list")
+    kernels.add_argument(
+        "names",
+        nargs="*",
+        metavar="KERNEL",
+        help="by name or version; all: the newest of each minor",
+    )
+    kernels.add_argument("--json", action="store_true", help="list as JSON")
+    kernels.add_argument(
+        "--available", action="store_true", help="list the versions that Debian has now as well"
+    )
+    kernels.add_argument(
+        "--update", action="store_true", help="fetch again what is there, for a newer version"
+    )
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
+
+
+def _report_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        default=[matrix.LATEST],
+        metavar="FILE|DIR",
+        help="results.jsonl or the directory of a run; of several the newer result wins"
+        " (default: %(default)s)",
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="a summary for a mail")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--html", type=Path, metavar="FILE", help="one page that holds everything")
+    form.add_argument(
+        "--rules",
+        action="store_true",
+        help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
+    )
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+    sub.add_argument("--rule", default="", metavar="TEXT", help="rules and cases with this text")
+    sub.add_argument("--kernel", action="append", default=[], help="this kernel; repeatable")
+    sub.add_argument(
+        "--verdict",
+        action="append",
+        default=[],
+        type=str.upper,
+        choices=[kind.value for kind in Kind],
+        help="this verdict; repeatable",
+    )
+    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="this loader")
+    sub.add_argument(
+        "-v", action="store_true", help="every case, and what is to be said of those that failed"
+    )
 
 
 # -- run and list ------------------------------------------------------------------------------------
@@ -188,6 +255,48 @@ def _tests() -> List[str]:
     return [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
 
 
+# -- report ----------------------------------------------------------------------------------------
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """Show the results of runs, or the rule book."""
+    if options.rules:
+        return _put(rulebook.markdown(scenario.read_directory(build.PROGRAMS)), options.output)
+    reading = matrix.read(options.places)
+    for note in reading.notes:
+        print(f"spinlock: {note}", file=sys.stderr)
+    chosen = matrix.Selection(
+        options.rule, tuple(options.kernel), tuple(options.verdict), options.loader
+    )
+    pivot = matrix.Matrix(chosen.of(reading.results))
+    if options.html:
+        return _put(page.html(pivot), options.html)
+    if options.json:
+        return _put(json.dumps(matrix.to_json(pivot), indent=1) + "\n", options.output)
+    if options.markdown:
+        return _put(report.markdown(pivot), options.output)
+    console = Console()
+    colour = options.output is None and console.is_terminal
+    width = console.width if colour else LOG_WIDTH
+    parts = [report.terminal(pivot, width, colour, options.v), "\n".join(report.totals(pivot))]
+    if options.v:
+        parts += [report.explain(result, whole=True) for result, _ in pivot.notable()]
+    return _put("\n\n".join(parts) + "\n", options.output)
+
+
+def _put(text: str, output: Optional[Path]) -> int:
+    """Write a report where it is wanted. Raises SetupError when it cannot be written."""
+    if output is None:
+        sys.stdout.write(text)
+        return OK
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"Cannot write {output} ({error.strerror}).") from None
+    print(output)
+    return OK
+
+
 # -- doctor, shell, image ------------------------------------------------------------------------------
 
 
@@ -219,8 +328,7 @@ def doctor(options: argparse.Namespace) -> int:
     if found_kernel is None:
         line("kernel", "note", f"{target.DEFAULT_KERNEL} is not fetched yet; the first run does it")
     else:
-        headers = "with" if found_kernel.headers else "without"
-        line("kernel", "ok", f"{found_kernel.release}, {headers} headers for bcc")
+        line("kernel", "ok", f"{found_kernel.release}, {_headers(found_kernel)}")
         if worst == OK:
             accelerator = qemu.accelerator(found_kernel)
             meaning = (
@@ -267,6 +375,56 @@ def shell(options: argparse.Namespace) -> int:
         return session.interact(["/bin/bash", "-l"])
 
 
+def kernels_command(options: argparse.Namespace) -> int:
+    """List, fetch or remove kernels."""
+    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
+    if options.what == "list":
+        return _list_kernels(options, progress)
+    if not options.names:
+        raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
+    for name in kernel.expand(options.names):
+        if options.what == "fetch":
+            got = kernel.fetch(name, progress, update=options.update)
+            print(f"{name:<12}{got.release:<32}{_headers(got)}")
+        else:
+            print(f"{name:<12}{'removed' if kernel.remove(name) else 'was not there'}")
+    return OK
+
+
+def _list_kernels(options: argparse.Namespace, progress: target.Progress) -> int:
+    there = kernel.fetched()
+    rows: List[Dict[str, Any]] = []
+    chosen = kernel.expand(options.names) if options.names else [*kernel.names(), *there]
+    for name in dict.fromkeys(chosen):
+        got = there.get(name)
+        row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
+        if got is not None:
+            row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
+        if options.available and name in kernel.MINORS:
+            row["available"] = kernel.available(name, progress)
+        rows.append(row)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return OK
+    for row in rows:
+        if row["release"]:
+            detail = f"{row['release']:<32}{row['mib']:>5} MiB  {_headers(there[row['name']])}"
+        else:
+            detail = "not fetched"
+        print(f"{row['name']:<16}{detail}")
+        for version in row.get("available", ()):
+            print(f"    {version}")
+    return OK
+
+
+def _headers(found: kernel.Kernel) -> str:
+    if found.headers == "own":
+        return "with headers for bcc"
+    if found.headers:
+        return f"with headers of {found.headers} for bcc"
+    return "without headers, so without bcc"
+
+
 def image_command(options: argparse.Namespace) -> int:
     """Build, remove or show the guest's userland and the default kernel."""
     if options.what == "remove":
@@ -282,7 +440,7 @@ def image_command(options: argparse.Namespace) -> int:
     for name, path in (
         ("userland", found.root),
         ("kernel", booted.vmlinux),
-        ("modules", booted.modules),
+        ("modules", booted.modules or booted.initrd),
     ):
         print(f"{name:<10}{path}  {path.stat().st_blocks * 512 >> 20} MiB")
     return OK

@@ -233,6 +233,10 @@ def install_kernel(chosen: Kernel, place: Path) -> Dict[str, str]:
 
     Running machines keep the files they have opened: each is replaced as a whole.
     """
+    if chosen.modules is None:
+        raise SetupError(
+            "A kernel of your own lacks the modules that a Vagrant machine needs: use --target qemu."
+        )
     # libvirt's AppArmor helper reads disks with names of this kind only.
     files = {"kernel": "vmlinux", "initrd": "initrd", "modules": "modules.img"}
     sources = {"kernel": chosen.vmlinux, "initrd": chosen.initrd, "modules": chosen.modules}

@@ -129,15 +129,31 @@ class Archive:
         return [parse_package(record) for record in text.strip().split("\n\n")]
 
     def download(self, packages: Sequence[Package], into: Path) -> list[Path]:
-        """Download `packages`, verified against the signed index, and return the files."""
+        """Download `packages`, verified against the signed index, and return the files.
+
+        What an interrupted download left in `into` is gone on with. Raises SetupError.
+        """
         into.mkdir(parents=True, exist_ok=True)
-        before = set(into.glob("*.deb"))
         wanted = [f"{package.name}={package.version}" for package in packages]
         self._apt("apt-get", "download", "--quiet", *wanted, cwd=into)
-        files = sorted(set(into.glob("*.deb")) - before)
+        files = [
+            path
+            for package in packages
+            for path in into.glob(f"{package.name}_{_in_file_name(package.version)}_*.deb")
+        ]
         if len(files) != len(packages):
             raise SetupError(f"apt-get download left {len(files)} files for {', '.join(wanted)}.")
         return files
+
+    def download_unlisted(self, name: str, version: str, into: Path) -> Path:
+        """Download a package of the source "linux" that the pool has and the index does not.
+
+        Nothing vouches for it: the caller must. Raises SetupError.
+        """
+        file = f"{name}_{version.split(':')[-1]}_{ARCHITECTURE}.deb"
+        address = f"{mirror().of(self.suites[0])}/pool/main/l/linux/{file}"
+        self._apt("/usr/lib/apt/apt-helper", "download-file", address, str(into / file))
+        return into / file
 
     def _private(self) -> str:
         # The main and parts files of the machine are left out: their hooks clean the machine's
@@ -180,8 +196,38 @@ def newest(packages: Sequence[Package]) -> Package:
 
 
 def unpack(deb: Path, into: Path) -> None:
-    """Extract the files of a package."""
-    _run(["dpkg-deb", "--extract", str(deb), str(into)])
+    """Extract the files of a package. Raises SetupError."""
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        _run(["dpkg-deb", "--extract", str(deb), str(into)])
+    except SetupError:
+        deb.unlink(missing_ok=True)
+        raise
+
+
+def _in_file_name(version: str) -> str:
+    """Return a version as apt writes it into the names of files, for a glob."""
+    return version.replace(":", "%3a").replace("[", "[[]")
+
+
+def explain(command: Sequence[str], errors: str) -> str:
+    """Return one sentence on why apt or dpkg failed, and what to do."""
+    lines = [line[3:].strip() for line in errors.splitlines() if line.startswith("E:")]
+    detail = " ".join(lines or errors.strip().splitlines()[-1:])
+    if re.search(r"No space left|not enough free space", errors):
+        return f"The disk is full: free some space or set SPINLOCK_CACHE ({detail})."
+    if re.search(r"Hash Sum mismatch|unexpected size|Hashes of|not signed|NO_PUBKEY", errors):
+        return (
+            "What the mirror sent is not what Debian has signed, so it was not used: try again, or"
+            f" another mirror by SPINLOCK_MIRROR ({detail})."
+        )
+    if Path(command[0]).name == "dpkg-deb":
+        return (
+            f"The package {Path(command[-2]).name} is damaged and was thrown away: try again"
+            f" ({detail})."
+        )
+    words = " ".join([Path(command[0]).name, *command[1:2]])
+    return f"{words} failed: check the network and SPINLOCK_MIRROR ({detail})."
 
 
 def _compare(left: Package, right: Package) -> int:
@@ -212,9 +258,5 @@ def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None
     except FileNotFoundError as error:
         raise SetupError(f"{command[0]} is missing: install the packages apt and dpkg.") from error
     if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-        detail = " ".join(errors or done.stderr.strip().splitlines()[-1:])
-        raise SetupError(
-            f"{' '.join(command[:2])} failed: check the network and SPINLOCK_MIRROR ({detail})."
-        )
+        raise SetupError(explain(command, done.stderr))
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
@@ -43,6 +44,7 @@ class Observation:
     detail: str = ""  # the compiler's or the loader's words
     retval: Optional[int] = None
     missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
+    bare: Optional[bool] = None  # whether an empty program of the refused one's kind loads
     kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
     seconds: Mapping[str, float] = field(default_factory=dict)
     lost: Optional[str] = None  # why the guest was lost during this case
@@ -55,6 +57,8 @@ class Observation:
         lines = facts.get("kernel_log")
         return cls(**{**facts, "kernel_log": None if lines is None else tuple(lines)})
 
+
+NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
 
 # Stages at which nothing was asked of the kernel under test yet.
 _OUTSIDE_THE_KERNEL = {
@@ -69,8 +73,13 @@ def judge(
     release: Version,
     observation: Observation,
     twin: Optional[Verdict] = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> Verdict:
-    """Judge one case. `twin` is the verdict of the scenario's legal twin, when it has one."""
+    """Judge one case.
+
+    `twin` is the verdict of the scenario's legal twin, when it has one; `options` are those of the
+    kernel's configuration as far as known.
+    """
     broken = disturbed(observation)
     known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
     if broken is not None:
@@ -82,12 +91,16 @@ def judge(
         return Verdict(
             Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
         )
+    if observation.stage == NO_HEADERS:
+        return no_headers()
     if observation.missing:
-        return unmet(scenario.needs, release, observation.missing)
+        return unmet(scenario.needs, release, observation.missing, options)
     expectation = scenario.expectation(release)
     if expectation is None:
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
     verdict = compare(expectation, observation)
+    if verdict.kind is Kind.FAIL and observation.bare is False:
+        return _unavailable(scenario.section, release, options)
     if known is not None:
         if expectation.accepted != (observation.stage is None):
             return Verdict(
@@ -115,22 +128,66 @@ def judge(
     return verdict
 
 
-def unmet(needs: Sequence[Need], release: Version, missing: Sequence[str]) -> Verdict:
-    """Return SKIP when the kernel is too old to have what is `missing`, else ERROR.
+def no_headers() -> Verdict:
+    """Return what to say of bcc on a kernel without headers."""
+    return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
+
+
+def unmet(
+    needs: Sequence[Need], release: Version, missing: Sequence[str], options: Mapping[str, str]
+) -> Verdict:
+    """Return SKIP when the kernel is too old, or was built without, what is `missing`, else ERROR.
 
     The probe finds what is absent, also where a distribution has added it; the version finds a
-    probe that is wrong and a kernel that was built without.
+    probe that is wrong.
     """
     absent = [need for need in needs if need.name in missing]
-    words = ", ".join(f"{need.name} (since v{need.since})" for need in absent)
-    newer = [need for need in absent if release >= Version(need.since)]
-    if newer:
+    for need in absent:
+        if release < Version(need.since):
+            continue
+        if options.get(need.option) == "n":
+            return _skip_for(need.option)
         return Verdict(
             Kind.ERROR,
-            f"kernel {release} is not older than v{newer[0].since} and its BTF has no"
-            f" {newer[0].name}: is an option of its configuration off?",
+            f"kernel {release} is not older than v{need.since} and its BTF has no {need.name}:"
+            f" is {need.option or 'an option of its configuration'} off?",
         )
+    words = ", ".join(f"{need.name} (since v{need.since})" for need in absent)
     return Verdict(Kind.SKIP, f"needs {words}, which kernel {release} does not have")
+
+
+def _skip_for(option: str) -> Verdict:
+    return Verdict(Kind.SKIP, f"the kernel was built without {option}")
+
+
+# Kinds of program, by the start of their SEC(), that kernels may be built without.
+_OPTIONS = (
+    ("lsm", "CONFIG_BPF_LSM"),
+    ("lwt_", "CONFIG_LWTUNNEL_BPF"),
+    ("cgroup", "CONFIG_CGROUP_BPF"),
+    ("sockops", "CONFIG_CGROUP_BPF"),
+    ("netfilter", "CONFIG_NETFILTER_BPF_LINK"),
+    ("lirc_mode2", "CONFIG_BPF_LIRC_MODE2"),
+    ("sk_skb", "CONFIG_NET_SOCK_MSG"),
+    ("sk_msg", "CONFIG_NET_SOCK_MSG"),
+    ("struct_ops", "CONFIG_BPF_JIT"),
+    *((kind, "CONFIG_BPF_EVENTS") for kind in ("kprobe", "uprobe", "raw_tp", "tp_btf")),
+    *((kind, "CONFIG_BPF_EVENTS") for kind in ("tracepoint", "perf_event")),
+    *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
+)
+OPTION_NAMES = tuple(sorted({option for _, option in _OPTIONS}))
+
+
+def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> Verdict:
+    """Return what to say of a kind of program of which the kernel takes not even an empty one."""
+    option = next((name for start, name in _OPTIONS if section.startswith(start)), "")
+    if options.get(option) == "n":
+        return _skip_for(option)
+    return Verdict(
+        Kind.ERROR,
+        f"kernel {release} takes no program of this kind ({section}), not even an empty one:"
+        f" is {option or 'an option of its configuration'} off?",
+    )
 
 
 def disturbed(observation: Observation) -> Optional[Verdict]:

@@ -2,7 +2,8 @@
 
 A kernel's directory below the cache holds an uncompressed vmlinux (QEMU enters it through its PVH
 note, which skips decompression in the guest), the bzImage for other loaders, a small initramfs and
-a squashfs image with all modules and the headers bcc needs.
+a squashfs image with all modules and the headers bcc needs. A kernel of the user's own, a bzImage
+or a build tree, has neither modules nor headers.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import struct
 import subprocess
 import tempfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Iterable, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
+import yaml
 from filelock import FileLock
 
 from harness import debian, paths
@@ -31,7 +33,9 @@ from harness.debian import Progress
 from harness.errors import SetupError, UsageError
 
 INIT_SOURCE = Path(__file__).parent / "guest" / "init.c"
-FORMAT = 4  # raise when a kernel's directory changes in a way `recipe` cannot see
+FORMAT = 5  # raise when a kernel's directory changes in a way `recipe` cannot see
+
+NEEDED_MIB = 1500  # while a kernel is unpacked and packed again
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
@@ -52,20 +56,35 @@ class UnknownKernel(UsageError):
 
 @dataclass(frozen=True)
 class Debian:
-    """The newest Debian kernel of `series` (such as "6.12") and `flavour` in `suites`."""
+    """A kernel of `series` (such as "6.12") and `flavour` in `suites`: the newest, or `version`.
+
+    A version may leave out what Debian adds to it, as 6.12.43 does of 6.12.43+deb12.
+    """
 
     name: str
     series: str
     suites: tuple[str, ...]
     flavour: str = "cloud-amd64"
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A kernel of the user's: a bzImage or vmlinux file, or the build tree that holds it."""
+
+    name: str  # the path as the user gave it
+    path: Path
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A kernel ready to boot; `digest` covers all its files.
 
-    `modules` is a read-only squashfs image with usr/lib/modules/RELEASE and, if `headers`,
-    usr/src. `initrd` is an uncompressed cpio archive: further archives may be appended to it.
+    `modules` is a read-only squashfs image with usr/lib/modules/RELEASE and, if there are
+    `headers`, usr/src; None for a kernel that has all it needs built in. `headers` says which ones
+    bcc gets: "own", the version they were borrowed from, or "" for none. `initrd` is an
+    uncompressed cpio archive: further archives may be appended to it. `command_line` holds words
+    that this kernel must be booted with.
     """
 
     name: str
@@ -74,91 +93,139 @@ class Kernel:
     vmlinux: Path
     bzimage: Path
     initrd: Path
-    modules: Path
-    headers: bool
+    modules: Path | None
+    headers: str
     digest: str
+    command_line: tuple[str, ...] = ()
 
 
-_BULLSEYE = ("bullseye-security",)
-_BOOKWORM = ("bookworm", "bookworm-security")
-_TRIXIE = ("trixie", "trixie-security")
-_BACKPORTS = ("trixie-backports",)
-
-KERNELS: Mapping[str, Debian] = {
-    row.name: row
-    for row in (
-        Debian("5.10", "5.10", _BULLSEYE),
-        Debian("6.1", "6.1", _BOOKWORM),
-        Debian("6.12", "6.12", _TRIXIE),
-        *(
-            Debian(series, series, _BACKPORTS)
-            for series in ("6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
-        ),
-        Debian("6.12-full", "6.12", _TRIXIE, "amd64"),
-        Debian("6.12-rt", "6.12", _TRIXIE, "rt-amd64"),
-        Debian("7.3-rt", "7.3", _BACKPORTS, "rt-amd64"),
-    )
-}
+_CATALOGUE = yaml.safe_load((Path(__file__).parent / "kernels.yaml").read_text())
+MINORS: Mapping[str, Any] = _CATALOGUE["minors"]
+FLAVOURS: Mapping[str, str] = _CATALOGUE["flavours"]
+CHECKED: Mapping[str, str] = {minor: str(row["checked"]) for minor, row in MINORS.items()}
 DEFAULT = "6.12"
+CLOUD = "cloud"  # the flavour of a name that has none
 
 
 def names() -> list[str]:
-    """Return the names `fetch` understands."""
-    return list(KERNELS)
+    """Return the names that need no version."""
+    others = [flavour for flavour in FLAVOURS if flavour != CLOUD]
+    return [*MINORS, *(f"{minor}-{flavour}" for minor in MINORS for flavour in others)]
 
 
 def all_names() -> list[str]:
     """Return what "all" stands for: the newest of each minor, oldest first."""
-    return [row.name for row in KERNELS.values() if row.name == row.series]
+    return list(MINORS)
 
 
-def find(name: str) -> Debian:
-    """Return the row called `name`, or raise UnknownKernel."""
-    try:
-        return KERNELS[name]
-    except KeyError:
-        near = difflib.get_close_matches(name, KERNELS, n=3, cutoff=0.4) or names()
-        raise UnknownKernel(f"No kernel is called {name!r}: try {' or '.join(near)}.") from None
+def is_path(name: str) -> bool:
+    """Tell whether a name is the path of a kernel of the user's own."""
+    return "/" in name or Path(name).is_file()
+
+
+def expand(chosen: Iterable[str]) -> list[str]:
+    """Return names with "all" spelled out, each once."""
+    spelled = (n for name in chosen for n in (all_names() if name == "all" else [name]))
+    return list(dict.fromkeys(spelled))
+
+
+def find(name: str) -> Debian | Own:
+    """Return what a name or path stands for; whether it exists is for `fetch` to find.
+
+    Raises UnknownKernel.
+    """
+    if is_path(name):
+        return Own(name, Path(name).absolute())
+    match = re.fullmatch(r"(\d+\.\d+)([\w.+~]*(?:-\d+)?)(?:-([a-z]+\d*))?", name)
+    minor, rest, flavour = match.groups() if match else ("", "", None)
+    if minor not in MINORS or (flavour or CLOUD) not in FLAVOURS:
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or all_names()
+        raise UnknownKernel(
+            f"No kernel is called {name!r}: try {' or '.join(near)}, a version of one of them, or the"
+            " path of a bzImage or a build tree."
+        )
+    row = MINORS[minor]
+    suites = [*row["suites"], *(row.get("older", []) if rest else [])]
+    full = FLAVOURS[flavour or CLOUD]
+    return Debian(name, minor, tuple(suites), full, minor + rest if rest else "")
 
 
 def cached(name: str) -> Kernel | None:
-    """Return the kernel if it is built and current, else None. Raises UnknownKernel."""
-    row = find(name)
-    directory = paths.cache("kernels") / f"{name}-{recipe(row)}"
+    """Return the kernel if it is built and current, else None. Raises UnknownKernel, SetupError."""
+    return _cached(find(name))
+
+
+def _cached(row: Debian | Own, *, current: bool = True) -> Kernel | None:
+    """Return the kernel if it is built; unless it may be out of date, with this harness's init."""
+    directory = _directory(row)
     try:
         manifest = json.loads((directory / "kernel.json").read_text())
     except FileNotFoundError:
         return None
     initrd = directory / f"initrd-{_init_digest()}.cpio"
-    if not initrd.exists():
+    if current and not initrd.exists():
         return None
+    modules = directory / "modules.squashfs"
     return Kernel(
-        name=name,
+        name=row.name,
         release=manifest["release"],
         package_version=manifest["package_version"],
         vmlinux=directory / "vmlinux",
         bzimage=directory / "bzimage",
         initrd=initrd,
-        modules=directory / "modules.squashfs",
+        modules=modules if modules.exists() else None,
         headers=manifest["headers"],
         digest=hashlib.sha256((manifest["digest"] + _init_digest()).encode()).hexdigest(),
+        command_line=tuple(manifest["command_line"]),
     )
 
 
-def fetch(name: str, progress: Progress) -> Kernel:
-    """Return the kernel, downloading and preparing it when it is missing or stale.
+def fetched() -> dict[str, Kernel]:
+    """Return the kernels that are there, by name; a user's own are not among them."""
+    found = {}
+    for path in sorted(paths.cache("kernels").glob("*/kernel.json")):
+        name = path.parent.name.rpartition("-")[0]
+        try:
+            kernel = _cached(find(name), current=False)
+        except UnknownKernel:
+            continue
+        if kernel is not None:
+            found[name] = kernel
+    return dict(sorted(found.items(), key=lambda item: _sort_key(item[0])))
 
-    Raises UnknownKernel, or SetupError when it cannot be had.
+
+def size_mib(kernel: Kernel) -> int:
+    """Return what a kernel takes in the cache, without saved guests."""
+    files = kernel.vmlinux.parent.iterdir()
+    return sum(path.stat().st_blocks for path in files) * 512 >> 20
+
+
+def remove(name: str) -> bool:
+    """Remove a kernel from the cache, saved guests included; say whether there was one."""
+    find(name)
+    home = paths.cache("kernels")
+    with FileLock(str(home / f"{name}.lock")):
+        found = list(home.glob(f"{name}-????????????"))
+        for path in (*found, *paths.cache("guests").glob(f"{name}-{'?' * 20}")):
+            shutil.rmtree(path, ignore_errors=True)
+    return bool(found)
+
+
+def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
+    """Return the kernel, downloading and preparing it when it is missing, stale or to be updated.
+
+    What is there needs no network. Raises UnknownKernel, or SetupError when it cannot be had.
     """
     row = find(name)
     home = paths.cache("kernels")
-    with FileLock(str(home / f"{name}.lock")):
-        found = cached(name)
-        if found is not None:
+    with FileLock(str(home / f"{_label(row)}.lock")):
+        found = _cached(row)
+        if found is not None and not update:
             return found
-        final = home / f"{name}-{recipe(row)}"
+        final = _directory(row)
         try:
-            if not (final / "kernel.json").exists():
+            if update or not (final / "kernel.json").exists():
+                _check_space(home)
                 _build(row, final, progress)
             _write_initrd(final, progress)
         except OSError as error:
@@ -166,9 +233,81 @@ def fetch(name: str, progress: Progress) -> Kernel:
                 f"Kernel {name} could not be written below {home} ({error}): "
                 "free some space or set SPINLOCK_CACHE."
             ) from error
-        found = cached(name)
+        found = _cached(row)
     assert found is not None
     return found
+
+
+def available(minor: str, progress: Progress) -> list[str]:
+    """Return the versions of a minor that Debian has now, as names `fetch` takes.
+
+    Raises SetupError when the index cannot be read.
+    """
+    row = MINORS[minor]
+    suites = (*row["suites"], *row.get("older", []))
+    progress(f"kernel {minor}: reading the package index")
+    archive = debian.Archive(paths.cache("apt", "+".join(suites)), suites)
+    with FileLock(str(archive.directory) + ".lock"):
+        archive.refresh()
+        listed = archive.names(f"linux-image-{minor}")
+    flavour = FLAVOURS[CLOUD]
+    wanted = image_package(listed, Debian(minor, minor, suites, flavour))
+    versions = [name[len("linux-image-") : -len(flavour) - 1] for name in wanted]
+    return sorted(versions, key=_sort_key)
+
+
+def _sort_key(name: str) -> tuple[Any, ...]:
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"\d+|[a-z]+", name))
+
+
+def _label(row: Debian | Own) -> str:
+    """Return what a kernel's files are called by."""
+    return row.name if isinstance(row, Debian) else "own"
+
+
+def _directory(row: Debian | Own) -> Path:
+    key = recipe(row) if isinstance(row, Debian) else _digest([image_file(row.path)])[:12]
+    return paths.cache("kernels") / f"{_label(row)}-{key}"
+
+
+def _check_space(home: Path) -> None:
+    free = shutil.disk_usage(home).free >> 20
+    if free < NEEDED_MIB:
+        raise SetupError(
+            f"{home} has {free} MiB free and a kernel needs {NEEDED_MIB} MiB while it is prepared:"
+            " free some space or set SPINLOCK_CACHE."
+        )
+
+
+def image_file(path: Path) -> Path:
+    """Return the bootable file of a build tree, or the file itself. Raises SetupError."""
+    if path.is_dir():
+        found = path / "arch" / "x86" / "boot" / "bzImage"
+        if not found.exists():
+            raise SetupError(
+                f"{path} holds no arch/x86/boot/bzImage: give a built kernel tree (`make bzImage`)"
+                " or a bzImage."
+            )
+        return found
+    if not path.is_file():
+        raise SetupError(f"There is no kernel at {path}: give a bzImage or a build tree.")
+    return path
+
+
+def has_pvh_entry(vmlinux: bytes) -> bool:
+    """Tell whether an ELF kernel says where QEMU may enter it (Xen's note of type 18)."""
+    pattern = rb"\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0"
+    return re.search(pattern, vmlinux) is not None
+
+
+def release_of(bzimage: bytes) -> str:
+    """Return the release that a bzImage's header names, "" if it names none."""
+    # Documentation/arch/x86/boot.rst: kernel_version, an offset less 0x200
+    (offset,) = struct.unpack_from("<H", bzimage, 0x20E)
+    if not offset:
+        return ""
+    start = offset + 0x200
+    return bzimage[start : start + 128].split(b"\0")[0].split(b" ")[0].decode(errors="replace")
 
 
 def recipe(row: Debian) -> str:
@@ -180,9 +319,17 @@ def recipe(row: Debian) -> str:
 
 def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
     """Return those package names that bring a kernel of `row`, signed ones only."""
-    series, flavour = re.escape(row.series), re.escape(row.flavour)
-    pattern = re.compile(rf"linux-image-{series}[.\-+][^ ]*?(?<!rt)(?<!cloud)-{flavour}")
-    return [name for name in candidates if pattern.fullmatch(name)]
+    flavour = re.escape(row.flavour)
+    if row.version:
+        version = re.escape(row.version) + r"(\+deb[\d.]+)?"
+    else:
+        version = rf"{re.escape(row.series)}([.\-+][^ ]*?)?"
+    pattern = re.compile(rf"linux-image-{version}(?<!rt)(?<!cloud)-{flavour}")
+    return [
+        name
+        for name in candidates
+        if pattern.fullmatch(name) and re.match(r"linux-image-\d+\.\d+[.\-+]?[\d+]", name)
+    ]
 
 
 def vmlinux(bzimage: bytes) -> bytes:
@@ -276,96 +423,187 @@ def _payload_size(payload: bytes) -> int:
     return size
 
 
-def _build(row: Debian, final: Path, progress: Progress) -> None:
+def _build(row: Debian | Own, final: Path, progress: Progress) -> None:
     home = final.parent
-    for leftover in home.glob(f"{row.name}.building-*"):
+    for leftover in home.glob(f"{_label(row)}.building-*"):
         shutil.rmtree(leftover)
-    building = Path(tempfile.mkdtemp(prefix=f"{row.name}.building-", dir=home))
+    building = Path(tempfile.mkdtemp(prefix=f"{_label(row)}.building-", dir=home))
     try:
-        result, scratch = building / "result", building / "scratch"
+        result = building / "result"
         result.mkdir()
-        version = _download(row, scratch, progress)
-        bzimage = _one(scratch, ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz"))
-        shutil.copyfile(bzimage, result / "bzimage")
-        (result / "vmlinux").write_bytes(vmlinux(bzimage.read_bytes()))
-        progress(f"kernel {row.name}: modules and headers")
-        release = _one(scratch, ("usr/lib/modules/*", "lib/modules/*")).name
-        tree = building / "tree"
-        headers = _arrange(scratch, tree, release)
-        _write_boot_modules(tree / "usr/lib/modules" / release, result)
-        _run(
-            [
-                "mksquashfs",
-                str(tree),
-                str(result / "modules.squashfs"),
-                "-comp",
-                "lz4",
-                "-quiet",
-                "-no-progress",
-                "-all-root",
-                "-no-xattrs",
-            ],
-            "squashfs-tools",
-        )
-        manifest = {
-            "release": release,
-            "package_version": version,
-            "headers": headers,
-            "digest": _digest(sorted(result.iterdir())),
-        }
+        if isinstance(row, Debian):
+            manifest = _build_debian(row, result, building, progress)
+        else:
+            manifest = _build_own(row, result, progress)
+        manifest["digest"] = _digest(sorted(result.iterdir()))
         (result / "kernel.json").write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         result.rename(final)
-        for stale in home.glob(f"{row.name}-????????????"):
-            if stale != final:
-                shutil.rmtree(stale)
+        if isinstance(row, Debian):
+            for stale in home.glob(f"{row.name}-????????????"):
+                if stale != final:
+                    shutil.rmtree(stale)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _download(row: Debian, scratch: Path, progress: Progress) -> str:
-    """Unpack the kernel's packages below `scratch` and return the image's package version."""
+def _build_own(row: Own, result: Path, progress: Progress) -> dict[str, Any]:
+    progress(f"kernel {row.name}: unpacking")
+    image = image_file(row.path).read_bytes()
+    if image[:4] == b"\x7fELF":
+        release, elf = "", image
+        if not has_pvh_entry(elf):
+            raise SetupError(
+                f"{row.path} has no PVH entry: give the bzImage, or build with CONFIG_PVH."
+            )
+    else:
+        elf, release = vmlinux(image), release_of(image)
+        (result / "bzimage").write_bytes(image)
+    # QEMU boots a bzImage as well, only slower.
+    (result / "vmlinux").write_bytes(elf if has_pvh_entry(elf) else image)
+    files = {"modules/agent.list": b"", "modules/system.list": b"", "modules/none": b""}
+    (result / "modules.cpio").write_bytes(cpio(files))
+    return {"release": release, "package_version": "", "headers": "", "command_line": []}
+
+
+def _build_debian(row: Debian, result: Path, building: Path, progress: Progress) -> dict[str, Any]:
+    scratch, tree = building / "scratch", building / "tree"
+    got = _download(row, scratch, progress)
+    bzimage = _one(scratch, ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz"))
+    shutil.copyfile(bzimage, result / "bzimage")
+    (result / "vmlinux").write_bytes(vmlinux(bzimage.read_bytes()))
+    progress(f"kernel {row.name}: modules and headers")
+    release = bzimage.parent.name if bzimage.name == "vmlinuz" else bzimage.name[len("vmlinuz-") :]
+    _arrange(scratch, tree, release)
+    _write_boot_modules(tree / "usr/lib/modules" / release, result)
+    squash = ["mksquashfs", str(tree), str(result / "modules.squashfs"), "-comp", "lz4", "-quiet"]
+    _run([*squash, "-no-progress", "-all-root", "-no-xattrs"], "squashfs-tools")
+    return {
+        "release": release,
+        "package_version": got.version,
+        "headers": got.headers,
+        # The packages that came without a checksum hold modules signed with a key in the vmlinuz,
+        # which has one: so the kernel itself checks them.
+        "command_line": ["module.sig_enforce=1"] if got.unlisted else [],
+    }
+
+
+@dataclass(frozen=True)
+class _Download:
+    """What was unpacked: the image's package version, which headers, what the index did not list."""
+
+    version: str
+    headers: str
+    unlisted: tuple[str, ...]
+
+
+def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
+    """Unpack the kernel's packages below `scratch`."""
     progress(f"kernel {row.name}: reading the package index")
-    archive = debian.Archive(paths.cache("apt", row.suites[0]), row.suites)
+    archive = debian.Archive(paths.cache("apt", "+".join(row.suites)), row.suites)
     with FileLock(str(archive.directory) + ".lock"):
         archive.refresh()
-        listed = archive.names(f"linux-image-{row.series}")
-        found = archive.packages(image_package(listed, row))
-        if not found:
-            raise SetupError(
-                f"Debian {row.suites[0]} has no {row.series} {row.flavour} kernel any more: "
-                f"choose another kernel than {row.name}."
-            )
-        image = debian.newest(found)
+        image = _choose(archive, row)
         full = image.name[len("linux-image-") :]
         version = re.sub(rf"-{re.escape(row.flavour)}$", "", full)
         # From 6.19 linux-image-… only depends on the packages that hold the image and the modules.
-        # bcc reads headers only: kbuild and the compiler packages stay out.
-        useful = re.compile(rf"linux-(?:binary|modules|base|headers)-{re.escape(version)}-.*")
+        useful = re.compile(rf"linux-(?:binary|modules|base)-{re.escape(version)}-.*")
         chosen = {image.name: image}
-        missing = []
-        waiting = [*image.depends, f"linux-headers-{full}"]
+        unlisted: list[str] = []
+        waiting = [*image.depends]
         while waiting:
             name = waiting.pop()
-            if name in chosen or not useful.fullmatch(name):
+            if name in chosen or name in unlisted or not useful.fullmatch(name):
                 continue
             if name not in archive.names(name):
-                missing.append(name)
+                unlisted.append(name)  # the index forgets them before the pool does
                 continue
             chosen[name] = archive.packages([name])[0]
             waiting += chosen[name].depends
-        # The index forgets headers before it forgets images, and then nothing can verify them.
-        if any(name.startswith("linux-headers-") for name in missing):
-            chosen = {name: item for name, item in chosen.items() if "-headers-" not in name}
+        if any(name.startswith("linux-binary-") for name in unlisted):
+            raise SetupError(f"Debian's index has no {full} image any more: choose another kernel.")
+        headers, packages = _headers(archive, version, row.flavour)
+        chosen.update(packages)
         progress(f"kernel {row.name}: downloading {full}")
-        for deb in archive.download(list(chosen.values()), scratch):
+        downloads = archive.directory / "downloads"
+        files = archive.download(list(chosen.values()), downloads)
+        files += [archive.download_unlisted(name, image.version, downloads) for name in unlisted]
+        for deb in files:
             debian.unpack(deb, scratch)
+        for deb in files:
             deb.unlink()
-    return image.version
+    if headers not in ("", "own"):
+        modules = _one(scratch, ("usr/lib/modules", "lib/modules"))
+        for link in ("build", "source"):
+            theirs = modules / f"{headers}-{row.flavour}" / link
+            if theirs.is_symlink():
+                (modules / f"{version}-{row.flavour}").mkdir(exist_ok=True)
+                theirs.rename(modules / f"{version}-{row.flavour}" / link)
+    return _Download(image.version, headers, tuple(unlisted))
 
 
-def _arrange(scratch: Path, tree: Path, release: str) -> bool:
-    """Move modules and headers to where the guest wants them; say whether there are headers."""
+def _choose(archive: debian.Archive, row: Debian) -> debian.Package:
+    """Return the image package that a row means. Raises UnknownKernel, SetupError."""
+    found = image_package(archive.names(f"linux-image-{row.series}"), row)
+    if not found and row.version:
+        every = image_package(archive.names(f"linux-image-{row.series}"), replace(row, version=""))
+        have = sorted(
+            {name[len("linux-image-") : -len(row.flavour) - 1] for name in every}, key=_sort_key
+        )
+        near = difflib.get_close_matches(row.version, have, n=3, cutoff=0.4) or have[-3:]
+        raise UnknownKernel(
+            f"Debian has no {row.flavour} kernel {row.version}: try {' or '.join(near)}."
+        )
+    if not found:
+        raise SetupError(
+            f"Debian {row.suites[0]} has no {row.series} {row.flavour} kernel any more: "
+            f"choose another kernel than {row.name}."
+        )
+    if row.version and len(found) > 1:
+        have = sorted(name[len("linux-image-") : -len(row.flavour) - 1] for name in found)
+        raise UnknownKernel(f"{row.version} is ambiguous: say {' or '.join(have)}.")
+    return debian.newest(archive.packages(found))
+
+
+def _headers(
+    archive: debian.Archive, version: str, flavour: str
+) -> tuple[str, dict[str, debian.Package]]:
+    """Return which headers bcc gets, and their packages: this version's, or else the nearest.
+
+    The index forgets headers before it forgets images. bcc needs only those of the user-space API
+    here, for which any will do. kbuild and the compiler packages stay out.
+    """
+    listed = [
+        name
+        for name in archive.names("linux-headers-")
+        if re.fullmatch(rf"linux-headers-\d+\.\d+\.\d[\w.+~-]*-{flavour}", name)
+        and (flavour != "amd64" or not re.search(r"-(cloud|rt)-amd64$", name))
+    ]
+    versions = [name[len("linux-headers-") : -len(flavour) - 1] for name in listed]
+    for found in sorted(versions, key=lambda v: (v != version, _distance(v, version))):
+        name = f"linux-headers-{found}-{flavour}"
+        packages = {name: archive.packages([name])[0]}
+        common = [
+            d for d in packages[name].depends if re.fullmatch(r"linux-headers-.*-common.*", d)
+        ]
+        if all(need in archive.names(need) for need in common):
+            packages.update({need: archive.packages([need])[0] for need in common})
+            return "own" if found == version else found, packages
+    return "", {}
+
+
+def _distance(left: str, right: str) -> int:
+    """Return how far apart two kernel versions are, minors counting most."""
+
+    def place(version: str) -> int:
+        major, minor, patch, *_ = [*map(int, re.findall(r"\d+", version)), 0, 0, 0]
+        return (major * 100 + minor) * 1000 + patch
+
+    return abs(place(left) - place(right))
+
+
+def _arrange(scratch: Path, tree: Path, release: str) -> None:
+    """Move modules and headers to where the guest wants them."""
     target = tree / "usr/lib/modules" / release
     target.parent.mkdir(parents=True)
     for place in ("usr/lib/modules", "lib/modules"):
@@ -384,15 +622,13 @@ def _arrange(scratch: Path, tree: Path, release: str) -> bool:
             remove = ["--rm"] if tool == "zstd" else []
             _run([tool, "-d", "-q", *remove, *packed], tool)
     sources = scratch / "usr/src"
-    headers = sources.is_dir()
-    if headers:
+    if sources.is_dir():
         shutil.copytree(sources, tree / "usr/src", symlinks=True)
     else:
         (tree / "usr/src").mkdir()
     # depmod looks below lib/ or usr/lib/ depending on how kmod was built.
     (tree / "lib").symlink_to("usr/lib")
     _run(["depmod", "-b", str(tree), release], "kmod")
-    return headers
 
 
 def _write_boot_modules(modules: Path, result: Path) -> None:

@@ -15,12 +15,12 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Seq
 import pytest
 from packaging.version import Version
 
-from harness import build, judge, report, results, scenario, target, verify
+from harness import build, judge, matrix, page, report, results, scenario, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import all_names
+from harness.kernel import expand, is_path
 from harness.results import Expected, Result, ResultLog
-from harness.scenario import Scenario
+from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
 
 LOG_WIDTH = 160
@@ -89,7 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.cpus < 1:
         raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
     run = Run(config)
-    if not config.option.collectonly and not hasattr(config, "workerinput"):
+    worker = hasattr(config, "workerinput")
+    if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
             run.directory = results.new_directory(config.option.results)
         except SetupError as error:
@@ -109,8 +110,8 @@ def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
 
 def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
     """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named = [n for name in option or () for n in (all_names() if name == "all" else [name])]
-    return list(dict.fromkeys(named)) or [None]
+    named: List[Optional[str]] = [*expand(option or ())]
+    return named or [None]
 
 
 class Run:
@@ -122,6 +123,9 @@ class Run:
         self.directory = Path("results")  # of this run
         self._log: Optional[ResultLog] = None
         self.kernels = kernels_for(config.option.kernel)
+        # bcc needs headers, which come with Debian's kernels only.
+        own = any(is_path(name) for name in self.kernels if name)
+        self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         self._targets: Dict[Optional[str], Target] = {}
         self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
@@ -136,7 +140,7 @@ class Run:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each test that asks for a scenario or a guest its kernels and loaders."""
-        option = self.config.option.loader
+        option = self.loader
         if "kernel" in metafunc.fixturenames:
             ids = [name or "running" for name in self.kernels]
             metafunc.parametrize("kernel", self.kernels, ids=ids)
@@ -149,7 +153,8 @@ class Run:
             ]
             metafunc.parametrize("scenario,loader", cases)
         elif "guest" in metafunc.fixturenames:
-            metafunc.parametrize("loader", loaders_for(option, scenario.LOADERS))
+            able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
+            metafunc.parametrize("loader", loaders_for(option, able))
 
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         """Return what to say of a name that selects nothing."""
@@ -257,9 +262,10 @@ class Run:
             self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
         return self._verifiers[kernel]
 
-    def rule_commits(self, rule: str) -> Tuple[str, ...]:
-        """Return the commits that a rule's declaration names."""
-        return next((r.commits for file in self.files for r in file.rules if r.name == rule), ())
+    def rule(self, name: str) -> scenario.Rule:
+        """Return a rule as it is declared, or one without words or commits."""
+        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
+        return next(declared, scenario.Rule(name, "", (), ""))
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
@@ -302,7 +308,7 @@ class Run:
             pytest.skip(result.reason)
         if result.verdict is Kind.KNOWN:
             pytest.xfail(result.reason)
-        raise Judged(report.explain(result))
+        raise Judged(report.explain(result, whole=self.config.option.verbose > 0))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
@@ -408,7 +414,7 @@ class Run:
     def pytest_report_header(self) -> str:
         """Name what is tested."""
         option = self.config.option
-        loader = option.loader or "bcc, else libbpf"
+        loader = self.loader or "bcc, else libbpf"
         kernels = ", ".join(name or "default" for name in self.kernels)
         return f"spinlock: kernel {kernels}, loader {loader}, {option.cpus} CPUs"
 
@@ -425,6 +431,17 @@ class Run:
             terminalreporter.write_line(report.summary(self.results))
             if self._log is not None:
                 terminalreporter.write_line(f"results: {self._log.path}")
+                self._write_page(terminalreporter)
+
+    def _write_page(self, terminalreporter: Any) -> None:
+        """Put the page of these results beside them."""
+        path = self.directory / "report.html"
+        try:
+            path.write_text(page.html(matrix.Matrix(self.results)), encoding="utf-8")
+        except OSError as error:
+            terminalreporter.write_line(f"spinlock: no page: {path}: {error.strerror}")
+        else:
+            terminalreporter.write_line(f"page:    {path}")
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
@@ -517,10 +534,13 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 column=opened.kernel or seen.facts.get("release", ""),
                 evidence=judged.evidence,
                 rule=case.rule,
+                rule_text=run.rule(case.rule).text,
                 where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
                 description=case.description,
                 comment=case.comment,
-                commits=(*scenario.commits(case.comment), *run.rule_commits(case.rule)),
+                commits=tuple(
+                    dict.fromkeys((*scenario.commits(case.comment), *run.rule(case.rule).commits))
+                ),
                 expected=tuple(
                     Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
                 ),
@@ -541,6 +561,14 @@ def _observation(observation: Observation) -> Dict[str, Any]:
     return {name: value for name, value in data.items() if name != "seconds"}
 
 
+class Unmet(Exception):
+    """The kernel lacks what a test needs; carries the verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 class Guest:
     """A session on the kernel under test, for tests of what programs do when they run."""
 
@@ -551,6 +579,9 @@ class Guest:
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
         self._failed: List[str] = []
+        self._bugs: List[KnownBug] = []
+        self._broken: List[str] = []  # what does not hold, and is on record for that
+        self._mended: List[KnownBug] = []  # on record, but what they break holds
         self._measurements: Dict[str, Any] = {}
         self._started = time.monotonic()
         self.loader = loader
@@ -571,6 +602,8 @@ class Guest:
         source_file = next((f for f in self._run.files if f.path == path), None)
         if source_file is None:
             raise UsageError(f"There is no C file {path}.")
+        if self.loader == "bcc" and not self.facts["headers"]:
+            raise Unmet(judge.no_headers())
         sections = {p.name: p.section for p in source_file.programs}
         source = build.source(path, unit, self.loader, self._target.headers())
         wanted = [{"name": name, "section": sections[name]} for name in programs]
@@ -580,11 +613,35 @@ class Guest:
         """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
         return self._session.call(function, **arguments)
 
-    def check(self, holds: bool, expected: str, seen: object = "") -> None:
-        """Note that something must hold; the test passes when all of it did."""
+    def needs(self, name: str, since: str, option: str = "") -> None:
+        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
+
+        Without `option` of the configuration they do not.
+        """
+        if not self._session.call("btf_names", names=[name])[name]:
+            options = self._session.call("options", names=[option]) if option else {}
+            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
+
+    def check(
+        self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
+    ) -> None:
+        """Note that something must hold; the test passes when all of it did.
+
+        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
+        all the same, unless the test concludes that it had too little power to tell.
+        """
+        known = bug is not None and covers(bug.kernels, self.release)
         self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
         if not holds:
             self._evidence.append(f"UNEXPECTED {seen}")
+        if bug is not None:
+            self._bugs.append(bug)
+        if bug is not None and known:
+            if holds:
+                self._mended.append(bug)
+            else:
+                self._broken.append(f"{seen or expected} ({bug.commit})")
+        elif not holds:
             self._failed.append(expected)
 
     def conclude(self, verdict: Verdict, **measurements: Any) -> None:
@@ -610,7 +667,8 @@ class Guest:
                 lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
             )
         verdict = judge.disturbed(observation) or self._conclusion(error)
-        self._session.disturbed = verdict.kind not in (Kind.PASS, Kind.INCONCLUSIVE)
+        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
+        self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         path = Path(str(self._item.path))
         line = self._item.location[1]
@@ -622,10 +680,12 @@ class Guest:
             reason=verdict.reason,
             evidence=verdict.evidence,
             rule=_rule(self._item),
+            rule_text=self._run.rule(_rule(self._item)).text,
             where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
             column=self._target.kernel or self.facts["release"],
             description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
-            commits=self._run.rule_commits(_rule(self._item)),
+            commits=self._run.rule(_rule(self._item)).commits,
+            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
             target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},
             facts={**self.facts, **self._target.describe()},
@@ -635,6 +695,8 @@ class Guest:
 
     def _conclusion(self, error: Optional[BaseException]) -> Verdict:
         evidence = tuple(self._evidence)
+        if isinstance(error, Unmet):
+            return error.verdict
         if isinstance(error, KernelRefusal):
             words = error.log.strip().splitlines()[-20:]
             return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
@@ -644,6 +706,16 @@ class Guest:
             return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
         if self._failed:
             return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
+        passed = self._verdict is None or self._verdict.kind is Kind.PASS
+        if self._mended and passed:
+            return Verdict(
+                Kind.FAIL,
+                f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
+                " and does not: correct the range of the KnownBug",
+                evidence,
+            )
+        if self._broken and passed:
+            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
         if self._verdict is not None:
             shown = (*evidence, *self._verdict.evidence)
             return Verdict(self._verdict.kind, self._verdict.reason, shown)

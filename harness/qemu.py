@@ -94,7 +94,7 @@ def arguments(
     `memory` is the file that backs the guest's memory: written when the guest is booted to be
     saved, only read when `incoming`.
     """
-    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *append.split()]
+    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *append.split()]
     command = [
         *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *accelerator_arguments(accelerator),
@@ -108,7 +108,9 @@ def arguments(
         command += ["-object", f"{backend},mem-path={_escape(memory)}"]
         machine += ",memory-backend=ram"
     command += ["-machine", machine]
-    for name, path in (("base", image.root), ("modules", kernel.modules)):
+    drives = [("base", image.root)]
+    drives += [("modules", kernel.modules)] if kernel.modules is not None else []
+    for name, path in drives:
         drive = f"if=none,id={name},format=raw,read-only=on,file.locking=off,cache=unsafe"
         command += ["-drive", f"{drive},file={_escape(path)}"]
         command += ["-device", f"virtio-blk-pci,drive={name}"]
@@ -312,7 +314,8 @@ def start(
     plan = _Plan(kernel, image, cpus, memory_mib, agent, append, accelerator(kernel, progress))
     if not snapshot:
         return plan.cold(progress, None)
-    saved = paths.cache("guests") / f"{kernel.name}-{plan.key}"
+    label = "own" if kernel.modules is None else kernel.name
+    saved = paths.cache("guests") / f"{label}-{plan.key}"
     with FileLock(f"{saved}.lock"):
         if (saved / "guest.json").exists():
             try:
@@ -323,7 +326,7 @@ def start(
         boot = plan.save(saved, progress)
         guest = plan.restore(saved)
     guest.boot = boot
-    _forget_old(kernel.name, saved)
+    _forget_old(label, saved)
     return guest
 
 
@@ -457,7 +460,12 @@ class _Plan:
             with self.cold(progress, building / "memory") as guest:
                 progress(f"guest {self.kernel.name}: saving")
                 guest.channel.sendall(b'{"prepare": true}\n')
-                guest._read_line(BOOT_LIMIT_S, "word that it is prepared")
+                lacking = guest._read_line(BOOT_LIMIT_S, "word that it is prepared")["prepared"]
+                if lacking:
+                    raise SetupError(
+                        f"Kernel {self.kernel.name} was built without {', '.join(lacking)}, which the"
+                        " harness needs: build it in."
+                    )
                 guest._qmp.save(building / "state")
                 facts = {"hello": guest.hello, "boot": guest.boot}
             (building / "guest.json").write_text(json.dumps(facts))

@@ -1,14 +1,16 @@
-"""Results for people: the terminal table and what a failing case says of itself."""
+"""Results for people: the terminal's tables, Markdown, and what a failing case says of itself."""
 
 from __future__ import annotations
 
 import collections
-from typing import Dict, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 from rich.console import Console
 from rich.text import Text
 
+from harness import judge, matrix
 from harness.judge import Kind
+from harness.matrix import Matrix
 from harness.results import Result
 
 _COLOURS: Dict[Kind, str] = {
@@ -20,19 +22,53 @@ _COLOURS: Dict[Kind, str] = {
     Kind.ERROR: "bold magenta",
     Kind.CRASH: "bold white on red",
 }
+# As wide as a column of eleven kernels beside a name in 120 characters allows.
+_WORDS: Dict[Kind, str] = {
+    Kind.PASS: "ok",
+    Kind.KNOWN: "known",
+    Kind.SKIP: "-",
+    Kind.INCONCLUSIVE: "incon",
+    Kind.FAIL: "FAIL",
+    Kind.ERROR: "ERROR",
+    Kind.CRASH: "CRASH",
+}
+_LEGEND = (
+    "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
+)
+_CELL = 7
+_EVIDENCE = 12  # lines, unless all is asked for: a trace of the kernel's is long
+_SHOWN = 40  # of what did not pass, below the matrix of a run
 
 
-def explain(result: Result) -> str:
-    """Return the lines that let a reader understand a verdict and repeat it."""
+def explain(result: Result, whole: bool = False) -> str:
+    """Return the lines that let a reader understand a verdict and repeat it.
+
+    `whole` adds the verifier log to its end; without it there is the line that tells.
+    """
     lines = [
-        f"{result.verdict.value} {result.name} [{result.loader}] on {result.kernel}: {result.reason}",
+        f"{result.verdict.value} {result.name} [{result.loader}] on"
+        f" {result.kernel or matrix.column(result)}: {result.reason}",
         f"  rule     {result.rule}",
-        f"  source   {result.where}",
+        f"  source   {result.where or 'unknown'}",
     ]
-    lines += [f"  {line}" for line in result.evidence]
+    # One clause that holds here says no more than the lines of evidence do.
+    if len(result.expected) > 1 or not all(clause.applies for clause in result.expected):
+        for clause in result.expected:
+            mark = "here ->" if clause.applies else ""
+            lines.append(f"  {mark:<8} {clause.kernels or 'all kernels'}: {clause.what}")
+    lines += [f"  known    {kernels}, mended by {commit}" for commit, kernels in result.known_bugs]
+    shown = result.evidence if whole else result.evidence[:_EVIDENCE]
+    lines += [f"  {line}" for line in shown]
+    if len(shown) < len(result.evidence):
+        lines.append(f"  … {len(result.evidence) - len(shown)} more lines; -v shows them")
     log = str(result.observation.get("log") or "").strip()
-    if log and result.verdict is Kind.FAIL:
-        lines += ["  verifier log, its end:", *(f"    {line}" for line in log.splitlines()[-20:])]
+    telling = judge.telling_line(log)
+    if whole and log:
+        lines += ["  verifier log:", *(f"    {line}" for line in log.splitlines())]
+    elif telling and not any(telling in line for line in result.evidence):
+        lines.append(f'  log      "{telling}"')
+    elif not log and result.observation.get("detail") and result.verdict is Kind.FAIL:
+        lines.append(f"  loader   {str(result.observation['detail']).splitlines()[0]}")
     lines.append(f"  repeat   {result.repeat}")
     return "\n".join(lines)
 
@@ -40,49 +76,191 @@ def explain(result: Result) -> str:
 def summary(results: Sequence[Result]) -> str:
     """Return one line that counts the verdicts, worst first."""
     counts = collections.Counter(result.verdict for result in results)
-    parts = [f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind]]
-    kernels = sorted({result.kernel for result in results})
-    return f"{', '.join(parts) or 'nothing ran'} on {', '.join(kernels) or 'no kernel'}"
+    kernels = sorted({result.kernel for result in results if result.kernel})
+    where = ", ".join(kernels) if len(kernels) < 4 else f"{len(kernels)} kernels"
+    return f"{_counted(counts) or 'nothing ran'} on {where or 'no kernel'}"
+
+
+def _counted(counts: Dict[Kind, int]) -> str:
+    return ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts.get(kind))
 
 
 def table(results: Sequence[Result], width: int, colour: bool) -> str:
-    """Return the verdicts as text: a block per rule, a line per case, a column per loader."""
-    loaders = [name for name in ("bcc", "libbpf") if any(r.loader == name for r in results)]
-    rules: Dict[str, Dict[str, Dict[str, Result]]] = {}
-    for result in results:
-        rules.setdefault(result.rule, {}).setdefault(result.name, {})[result.loader] = result
-    name_width = max((len(result.name) for result in results), default=0) + 4
-    columns = {loader: _column(loader, results) for loader in loaders}
-    room = max(20, width - name_width - sum(columns.values()))
-    console = Console(
-        width=10000,  # lines are cut here, not wrapped there
-        force_terminal=colour,
-        no_color=not colour,
-        highlight=False,
+    """Return what the end of a run shows: each case with its reason on one kernel, a matrix on more."""
+    pivot = Matrix(results)
+    if len(pivot.columns) == 1:
+        return _cases(results, width, colour)
+    lines = [terminal(pivot, width, colour)]
+    # What failed was explained as it went, above; here is where to look.
+    notable = pivot.notable()
+    if notable:
+        lines.append("")
+        lines += [_one_line(result, on, width) for result, on in notable[:_SHOWN]]
+        if len(notable) > _SHOWN:
+            lines.append(f"… and {len(notable) - _SHOWN} more")
+    return "\n".join([*lines, "", *totals(pivot)])
+
+
+def _one_line(result: Result, kernels: Sequence[str], width: int) -> str:
+    words = (
+        f"{result.verdict.value:<6} {result.name} [{result.loader}] on {', '.join(kernels)}:"
+        f" {result.reason}"
     )
-    with console.capture() as capture:
-        for rule, cases in rules.items():
-            heading = Text(rule.ljust(name_width), style="bold")
-            if len(rule) < name_width:
-                for loader, size in columns.items():
-                    heading.append(loader.ljust(size), style="bright_black")
-            console.print(heading)
-            for name, by_loader in cases.items():
-                worst = min(by_loader.values(), key=lambda r: list(Kind).index(r.verdict))
-                line = Text(f"  {name}".ljust(name_width))
-                for loader, size in columns.items():
-                    seen = by_loader.get(loader)
-                    word, style = (
-                        (seen.verdict.value, _COLOURS[seen.verdict]) if seen else ("-", "")
-                    )
-                    line.append(word, style=style)
-                    line.append(" " * (size - len(word)))
-                reason = worst.reason.replace("\n", " ")
-                line.append(reason if len(reason) <= room else reason[: room - 1] + "…")
-                console.print(line)
-    return capture.get().rstrip()
+    return _cut(words.replace("\n", " "), width)
+
+
+def _cut(words: str, width: int) -> str:
+    return words if len(words) <= width else words[: width - 1] + "…"
+
+
+def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
+    """Return the verdicts on one kernel: a block per rule, a line per case, a column per loader."""
+    pivot = Matrix(results)
+    kernel = pivot.columns[0]
+    name_width = max((len(result.name) for result in results), default=0) + 4
+    columns = {loader: _column(loader, results) for loader in pivot.loaders}
+    room = max(20, width - name_width - sum(columns.values()))
+    lines: List[Text] = []
+    for rule, cases in pivot.rules.items():
+        heading = Text(rule.ljust(name_width), style="bold")
+        if len(rule) < name_width:
+            for loader, size in columns.items():
+                heading.append(loader.ljust(size), style="bright_black")
+        lines.append(heading)
+        for name in cases:
+            line = Text(f"  {name}".ljust(name_width))
+            for loader, size in columns.items():
+                seen = pivot.cells.get((name, kernel, loader))
+                word = seen.verdict.value if seen else "-"
+                line.append(word, style=_COLOURS[seen.verdict] if seen else "")
+                line.append(" " * (size - len(word)))
+            said = matrix.worst(pivot.cell([name], kernel))
+            line.append(_cut(said.reason.replace("\n", " ") if said else "", room))
+            lines.append(line)
+    return _render(lines, colour)
 
 
 def _column(loader: str, results: Sequence[Result]) -> int:
     words = [result.verdict.value for result in results if result.loader == loader]
     return max(len(word) for word in (loader, *words)) + 2
+
+
+def _render(lines: Sequence[Text], colour: bool) -> str:
+    console = Console(
+        width=10000,  # lines are cut before, not wrapped there
+        force_terminal=colour,
+        no_color=not colour,
+        highlight=False,
+    )
+    with console.capture() as capture:
+        for line in lines:
+            line.rstrip()
+            console.print(line)
+    return capture.get().rstrip()
+
+
+# -- the matrix -----------------------------------------------------------------------------------
+
+
+def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) -> str:
+    """Return rules x kernels as text.
+
+    A rule shows the worst of its cases; below it are the cases that neither passed nor were
+    skipped, or all. Eleven kernels fit into 120 columns.
+    """
+    size = max([_CELL, *(len(_cut(name, 12)) + 1 for name in pivot.columns)])
+    rows = _rows(pivot, every_case)
+    longest = max(len(f"  {case}" if case else rule) for rule, case, _ in rows)
+    name_width = min(longest + 1, max(24, width - size * len(pivot.columns)))
+    header = Text(" " * name_width)
+    for kernel in pivot.columns:
+        header.append(_cut(kernel, 12).ljust(size), style="bold")
+    lines = [header]
+    for rule, case, cases in rows:
+        name = f"  {case}" if case else rule
+        line = Text(_cut(name, name_width - 1).ljust(name_width), style="" if case else "bold")
+        for kernel in pivot.columns:
+            line.append_text(_cell(pivot.cell(cases, kernel), size, bool(case)))
+        lines.append(line)
+    lines.append(Text(_cut(_LEGEND, width), style="bright_black"))
+    return _render(lines, colour)
+
+
+def _rows(pivot: Matrix, every_case: bool) -> List[Tuple[str, str, List[str]]]:
+    """Return the rows of the matrix as (rule, case or "", the cases that the row is about)."""
+    bad = {result.name for result, _ in pivot.notable()}
+    rows: List[Tuple[str, str, List[str]]] = []
+    for rule, cases in pivot.rules.items():
+        rows.append((rule, "", cases))
+        rows += [(rule, case, [case]) for case in cases if every_case or case in bad]
+    return rows
+
+
+def _cell(results: Sequence[Result], size: int, by_loader: bool) -> Text:
+    """Return the word for what was seen, and one per loader where they differ."""
+    said = matrix.worst(results)
+    if said is None:
+        return Text(" " * size)
+    kinds = [result.verdict for result in results]
+    if by_loader and len(set(kinds)) > 1:
+        cell = Text()
+        for kind in kinds:
+            cell.append(_WORDS[kind][:2] + " ", style=_COLOURS[kind])
+    else:
+        cell = Text(_WORDS[said.verdict], style=_COLOURS[said.verdict])
+    cell.append(" " * (size - len(cell)), style="default")
+    return cell
+
+
+def totals(pivot: Matrix) -> List[str]:
+    """Return a line per kernel that counts its verdicts."""
+    return [f"{name:<8} {_counted(pivot.counts(name))}" for name in pivot.columns]
+
+
+# -- Markdown -------------------------------------------------------------------------------------
+
+
+def markdown(pivot: Matrix) -> str:
+    """Return a summary for a mail: counts per kernel, what did not pass, the matrix folded away."""
+    kinds = [kind for kind in Kind if any(r.verdict is kind for r in pivot.results)]
+    lines = [
+        f"**bpf_spin_lock**: {len(pivot.rules)} rules,"
+        f" {sum(map(len, pivot.rules.values()))} cases, {' and '.join(pivot.loaders)},"
+        f" {len(pivot.columns)} kernels",
+        "",
+        "| kernel | release | " + " | ".join(kind.value for kind in reversed(kinds)) + " |",
+        "|---|---|" + "---:|" * len(kinds),
+    ]
+    for kernel in pivot.columns:
+        counts = pivot.counts(kernel)
+        numbers = " | ".join(str(counts.get(kind, "")) for kind in reversed(kinds))
+        lines.append(f"| {kernel} | {pivot.release(kernel)} | {numbers} |")
+    notable = pivot.notable()
+    lines += ["", "Neither PASS nor SKIP:" if notable else "Everything is PASS or SKIP.", ""]
+    for result, kernels in notable:
+        lines.append(
+            f"* **{result.verdict.value}** `{result.name}` ({result.loader}) on"
+            f" {', '.join(kernels)}: {_plain(result.reason)}"
+        )
+    lines += ["", "<details><summary>Rules × kernels</summary>", ""]
+    lines.append("| | " + " | ".join(pivot.columns) + " |")
+    lines.append("|---" * (len(pivot.columns) + 1) + "|")
+    for rule, case, cases in _rows(pivot, True):
+        name = f"`{case}`" if case else f"**{_plain(rule)}**"
+        cells = [_words(pivot.cell(cases, kernel), bool(case)) for kernel in pivot.columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "</details>"]) + "\n"
+
+
+def _words(results: Sequence[Result], by_loader: bool) -> str:
+    said = matrix.worst(results)
+    if said is None:
+        return ""
+    kinds = list(dict.fromkeys(result.verdict for result in results))
+    return "/".join(_WORDS[kind] for kind in (kinds if by_loader else [said.verdict]))
+
+
+def _plain(words: str) -> str:
+    """Return text that Markdown takes as it is, on one line."""
+    escaped = "".join(f"\\{char}" if char in "\\`*_[]<>|" else char for char in words)
+    return " ".join(escaped.split())

@@ -35,6 +35,7 @@ class Result:
     column: str = ""  # the kernel as the user named it, "6.12", or else as `kernel`
     evidence: Tuple[str, ...] = ()
     rule: str = ""
+    rule_text: str = ""  # what the rule is and why
     where: str = ""  # file:line
     description: str = ""
     comment: str = ""  # why: the C comment above the program

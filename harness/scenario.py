@@ -20,6 +20,7 @@ from harness.errors import UsageError
 
 LOADERS = ("bcc", "libbpf")
 CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
+_RULE = "Rule:"  # begins the comment that declares one
 STAGES = ("btf_load", "map_create", "prog_load", "attach")
 
 
@@ -37,10 +38,12 @@ class KnownBug:
 
 @dataclass(frozen=True)
 class Need:
-    """A name that the kernel's own BTF must hold, and the first version whose kernels have it."""
+    """A name that the kernel's own BTF must hold, the first version whose kernels have it, and the
+    option of the configuration without which they do not."""
 
     name: str
     since: str
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -350,11 +353,14 @@ def _user(draft: _Draft, argument: str) -> None:
 
 
 def _need(draft: _Draft, argument: str) -> None:
-    name, _, version = argument.partition(",")
-    since = _text(version)
+    name, _, rest = argument.partition(",")
+    version, _, option = rest.partition(",")
+    since, option = _text(version), option.strip()
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
         raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
-    draft.needs.append(Need(_word(name.strip()), since))
+    if not re.fullmatch(r"(CONFIG_\w+)?", option):
+        raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
+    draft.needs.append(Need(_word(name.strip()), since, option))
 
 
 # One row per word of the vocabulary: whether it takes an argument, and what it does.
@@ -431,7 +437,7 @@ def _rules(text: str, comments: Sequence[Tuple[int, int, str]], path: Path) -> T
     rules = []
     for start, _, comment in comments:
         lines = _comment_lines(comment)
-        if not lines or not lines[0].startswith("Rule:"):
+        if not lines or not lines[0].startswith(_RULE):
             continue
         where = f"{path}:{_line(text, start)}"
         words = " ".join(lines[1:])
@@ -441,7 +447,7 @@ def _rules(text: str, comments: Sequence[Tuple[int, int, str]], path: Path) -> T
                 f'{where}: the rule names no commit; write: commit 0123456789ab ("subject") (in v5.1).'
             )
         prose = re.split(r"commit [0-9a-f]{12} \(", words)[0].strip()
-        rules.append(Rule(lines[0][len("Rule:") :].strip(), prose, cited, where))
+        rules.append(Rule(lines[0][len(_RULE) :].strip(), prose, cited, where))
     return tuple(rules)
 
 
@@ -463,7 +469,10 @@ def _blank_comments(text: str) -> Tuple[str, List[Tuple[int, int, str]]]:
 
 
 def _comment_above(comments: Sequence[Tuple[int, int, str]], code: str, start: int) -> str:
-    """Return the words of the comment that ends right above a position, or ""."""
+    """Return the words of the comment that ends right above a position, or "".
+
+    One that declares a rule is about that rule.
+    """
     for begin, end, comment in comments:
         between = code[end:start]
         if (
@@ -472,7 +481,8 @@ def _comment_above(comments: Sequence[Tuple[int, int, str]], code: str, start: i
             and between.count("\n") == 1
             and comment.startswith("/*")
         ):
-            return " ".join(_comment_lines(comment))
+            lines = _comment_lines(comment)
+            return "" if lines and lines[0].startswith(_RULE) else " ".join(lines)
     return ""
 
 

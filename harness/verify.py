@@ -54,9 +54,13 @@ class Verifier:
         if scenario.twin is not None:
             twin_seen = self._observe(self._by_name[scenario.twin], loader, ())
             twin = judge.judge(
-                self._by_name[scenario.twin], twin_seen.release, twin_seen.observation
+                self._by_name[scenario.twin],
+                twin_seen.release,
+                twin_seen.observation,
+                options=twin_seen.facts.get("options", {}),
             )
-        return judge.judge(scenario, seen.release, seen.observation, twin), seen
+        options = seen.facts.get("options", {})
+        return judge.judge(scenario, seen.release, seen.observation, twin, options), seen
 
     def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
         if (scenario.name, loader) not in self._seen:
@@ -102,7 +106,8 @@ class Verifier:
                 boot = {"boot": session.boot["seconds"]}
                 if not self._facts:
                     self._names = session.call("btf_names", names=self._needed())
-                    self._facts = session.call("facts")
+                    options = session.call("options", names=self._options())
+                    self._facts = {**session.call("facts"), "options": options}
                 while queue:
                     source, cases = queue[0]
                     cases = [case for case in cases if not self._lacks(case, loader, boot)]
@@ -128,8 +133,17 @@ class Verifier:
     def _needed(self) -> List[str]:
         return sorted({need.name for case in self._by_name.values() for need in case.needs})
 
+    def _options(self) -> List[str]:
+        named = {need.option for case in self._by_name.values() for need in case.needs}
+        return sorted(named.union(judge.OPTION_NAMES) - {""})
+
     def _lacks(self, case: Scenario, loader: str, seconds: Json) -> bool:
         """Note a case that the kernel lacks something for, and say so."""
+        if loader == "bcc" and not self._facts["headers"]:
+            self._note(
+                case.name, loader, Observation(stage=judge.NO_HEADERS, kernel_log=()), seconds
+            )
+            return True
         missing = tuple(need.name for need in case.needs if not self._names[need.name])
         if missing:
             self._note(case.name, loader, Observation(missing=missing, kernel_log=()), seconds)

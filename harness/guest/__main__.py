@@ -3,7 +3,8 @@
 Lines from the host            Lines to the host
                                {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
-{"prepare": true}              {"prepared": true}, when what takes seconds is imported
+{"prepare": true}              {"prepared": [option of the configuration that is missing, …]},
+                               when what takes seconds is imported
 {"session": {"now": seconds}}  {"session": "open"}, then, from a process of its own:
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
@@ -86,7 +87,7 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             continue
         request = json.loads(line)
         if "prepare" in request:
-            _send(sink, {"prepared": _import_what_is_slow()})
+            _send(sink, {"prepared": _prepare()})
         elif "ping" in request:
             _send(sink, {"pong": request["ping"]})
         elif "session" in request:
@@ -94,13 +95,13 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             _send(sink, {"closed": _in_a_child(source, sink)})
 
 
-def _import_what_is_slow() -> bool:
-    """Import what takes seconds; what is saved or forked after this has it."""
+def _prepare() -> List[str]:
+    """Import what takes seconds; what is saved or forked after this has it. Return facts.lacking()."""
     from harness.guest import drivers, facts, session  # noqa: F401
 
     facts.bcc_version()
     drivers.prepare()
-    return True
+    return facts.lacking()
 
 
 def _in_a_child(source: BinaryIO, sink: BinaryIO) -> int:

@@ -110,22 +110,24 @@ def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
 
 
 @contextmanager
-def running(program: int, packet: bytes, cpus: List[int]) -> Iterator[None]:
-    """Run a program over and over, on each of some CPUs, until the block ends."""
+def running(
+    programs: Dict[int, int], packet: bytes, at_a_time: int = _RUNS_AT_A_TIME
+) -> Iterator[None]:
+    """Run a program over and over on each of some CPUs, {CPU: program}, until the block ends."""
     stop = threading.Event()
-    started = threading.Barrier(len(cpus) + 1)
+    started = threading.Barrier(len(programs) + 1)
     errors: List[OSError] = []
 
-    def run(cpu: int) -> None:
+    def run(cpu: int, program: int) -> None:
         os.sched_setaffinity(0, {cpu})  # of the calling thread
         started.wait()
         try:
             while not stop.is_set():
-                libbpf.test_run(program, packet, _RUNS_AT_A_TIME)
+                libbpf.test_run(program, packet, at_a_time)
         except OSError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(cpu,)) for cpu in cpus]
+    threads = [threading.Thread(target=run, args=pair) for pair in programs.items()]
     for thread in threads:
         thread.start()
     started.wait()

@@ -178,7 +178,7 @@ def _cgroup_skb(order: Order, attach_type: int) -> Json:
     """Send UDP over the loopback interface, from sockets of a cgroup to sockets of the same."""
     from pyroute2 import IPRoute
 
-    with IPRoute() as network, _cgroup() as directory:
+    with IPRoute() as network, cgroup() as directory:
         network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -189,7 +189,7 @@ def _cgroup_skb(order: Order, attach_type: int) -> Json:
 
 
 @contextmanager
-def _cgroup() -> Iterator[Path]:
+def cgroup() -> Iterator[Path]:
     """Make a cgroup and remove it again, which also detaches what is attached to it."""
     with open("/proc/mounts", encoding="utf-8") as mounts:
         roots = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]

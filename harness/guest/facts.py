@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from harness.guest import libbpf
+from harness.guest import libbpf, loaders
 
 VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
 
@@ -41,10 +44,56 @@ def btf_names(names: List[str]) -> Dict[str, bool]:
     return {name: b"\0" + name.encode() + b"\0" in section for name in names}
 
 
+def options(names: List[str]) -> Dict[str, str]:
+    """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it."""
+    config = _config()
+    if config is None:
+        return {}
+    values = dict(line.split("=", 1) for line in config.splitlines() if line.startswith("CONFIG_"))
+    return {name: values.get(name, "n") for name in names}
+
+
+def _config() -> Optional[str]:
+    release = platform.release()
+    text = _read(f"/lib/modules/{release}/config") or _read(f"/boot/config-{release}")
+    if text is None:
+        try:
+            text = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
+        except OSError:
+            return None
+    return text
+
+
+def lacking() -> List[str]:
+    """Return the options that the kernel was built without and that nothing here works without.
+
+    Each is found by trying what it is for. Costs some tens of milliseconds.
+    """
+    found = []
+    if loaders.load_errno("socket") == errno.ENOSYS:
+        found.append("CONFIG_BPF_SYSCALL")
+    elif not loaders.bare_program_loads("tc"):
+        found.append("CONFIG_NET")
+    elif not loaders.bare_program_loads("cgroup_skb/egress"):
+        found.append("CONFIG_CGROUP_BPF")
+    if not os.path.exists(VMLINUX_BTF):
+        found.append("CONFIG_DEBUG_INFO_BTF")
+    # A network namespace that ends with the shell.
+    pair = "ip link add name near type veth peer name far"
+    for option, command in (
+        ("CONFIG_VETH", pair),
+        ("CONFIG_NET_SCH_INGRESS", f"{pair} && tc qdisc add dev near clsact"),
+    ):
+        tried = subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True)
+        if tried.returncode != 0:
+            found.append(option)
+    return found
+
+
 def collect() -> Dict[str, Any]:
     """Return the facts about kernel, machine and tools that every result carries."""
     release = platform.release()
-    config = _read(f"/lib/modules/{release}/config") or _read(f"/boot/config-{release}")
+    config = _config()
     return {
         "release": release,
         "version": _read("/proc/version"),

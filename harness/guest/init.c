@@ -37,7 +37,9 @@
 #define ROOT "/root"
 #define KERNEL ROOT "/usr/share/spinlock/kernel"
 #define AGENT "/run/spinlock/agent.pyz"
+#define NO_MODULES "/modules/none" /* in the initramfs of a kernel that brings none */
 #define DEVICE_WAIT_MS 60000	/* a loaded host without KVM scans a SATA bus slowly */
+#define BUILT_IN_WAIT_MS 10000	/* what is built in is there when init starts, or never */
 #define QUICK_DEATH_S 2
 #define QUICK_DEATHS 3
 
@@ -77,12 +79,34 @@ static void make_directory(const char *path)
 		die("mkdir %s", path);
 }
 
+/* Options without which a kernel of the user's own cannot be a guest. */
+static const char *option_of(const char *type)
+{
+	static const char *const options[][2] = {
+		{ "ext4", "CONFIG_EXT4_FS" },	  { "squashfs", "CONFIG_SQUASHFS" },
+		{ "tmpfs", "CONFIG_TMPFS" },	  { "devtmpfs", "CONFIG_DEVTMPFS" },
+		{ "proc", "CONFIG_PROC_FS" },	  { "sysfs", "CONFIG_SYSFS" },
+		{ "cgroup2", "CONFIG_CGROUPS" },  { "devpts", "CONFIG_UNIX98_PTYS" },
+		{ "overlay", "CONFIG_OVERLAY_FS" },
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++)
+		if (!strcmp(options[i][0], type))
+			return options[i][1];
+	return "an option";
+}
+
 static void mount_on(const char *source, const char *target, const char *type, unsigned long flags,
 		     const char *options)
 {
 	make_directory(target);
-	if (mount(source, target, type, flags, options))
-		die("mount %s on %s", type ? type : source, target);
+	if (!mount(source, target, type, flags, options))
+		return;
+	if (errno == ENODEV && type) {
+		errno = 0;
+		die("the kernel was built without %s", option_of(type));
+	}
+	die("mount %s on %s", type ? type : source, target);
 }
 
 /* For file systems a kernel may be built without. */
@@ -157,10 +181,27 @@ static long long now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* Call probe for each entry of a sysfs class until it says yes, waiting for devices to appear. */
-static void find_device(int events, const char *class, int (*probe)(const char *), const char *what)
+static int has_entries(const char *path)
 {
-	long long deadline = now_ms() + DEVICE_WAIT_MS;
+	DIR *directory = opendir(path);
+	int found = 0;
+
+	for (struct dirent *entry; directory && (entry = readdir(directory));)
+		found |= entry->d_name[0] != '.';
+	if (directory)
+		closedir(directory);
+	return found;
+}
+
+/*
+ * Call probe for each entry of a sysfs class until it says yes, waiting for devices to appear.
+ * `option` is that of the driver, on top of virtio's own.
+ */
+static void find_device(int events, const char *class, int (*probe)(const char *), const char *what,
+			const char *option)
+{
+	int built_in = !access(NO_MODULES, F_OK);
+	long long deadline = now_ms() + (built_in ? BUILT_IN_WAIT_MS : DEVICE_WAIT_MS);
 	char event[4096];
 
 	for (;;) {
@@ -179,6 +220,9 @@ static void find_device(int events, const char *class, int (*probe)(const char *
 
 		if (left <= 0 || poll(&wait, 1, left) <= 0) {
 			errno = 0;
+			if (built_in)
+				die("no %s found: the kernel needs %s=y", what,
+				    has_entries("/sys/bus/virtio/devices") ? option : "CONFIG_VIRTIO_PCI");
 			die("no %s found", what);
 		}
 		while (recv(events, event, sizeof(event), 0) > 0)
@@ -328,21 +372,36 @@ static void keep_agent(void)
 	}
 }
 
+/* Writable where the kernel has overlayfs; what must be written else is mounted one by one. */
+static void mount_root(void)
+{
+	mount_on("tmpfs", "/over", "tmpfs", 0, "mode=0755");
+	make_directory("/over/upper");
+	make_directory("/over/work");
+	make_directory(ROOT);
+	if (!mount("overlay", ROOT, "overlay", 0,
+		   "lowerdir=/base,upperdir=/over/upper,workdir=/over/work"))
+		return;
+	if (errno != ENODEV)
+		die("mount overlay on " ROOT);
+	mount_on("/base", ROOT, NULL, MS_BIND, NULL);
+}
+
 static void run_agent(int events)
 {
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 
 	base_flags = MS_RDONLY;
-	find_device(events, "/sys/class/block", mount_base, "base image (ext4)");
-	mount_on("tmpfs", "/over", "tmpfs", 0, "mode=0755");
-	make_directory("/over/upper");
-	make_directory("/over/work");
-	mount_on("overlay", ROOT, "overlay", 0,
-		 "lowerdir=/base,upperdir=/over/upper,workdir=/over/work");
-	find_device(events, "/sys/class/block", mount_kernel, "kernel image for this release");
-	mount_kernel_files();
+	find_device(events, "/sys/class/block", mount_base, "base image (ext4)", "CONFIG_VIRTIO_BLK");
+	mount_root();
+	if (access(NO_MODULES, F_OK)) {
+		find_device(events, "/sys/class/block", mount_kernel,
+			    "kernel image for this release", "CONFIG_VIRTIO_BLK");
+		mount_kernel_files();
+	}
 	copy_agent();
-	find_device(events, "/sys/class/virtio-ports", is_port, "virtio-serial port `spinlock`");
+	find_device(events, "/sys/class/virtio-ports", is_port, "virtio-serial port `spinlock`",
+		    "CONFIG_VIRTIO_CONSOLE");
 	enter_root();
 	mount_on("tmpfs", "/tmp", "tmpfs", 0, "mode=1777");
 	mount_on("devpts", "/dev/pts", "devpts", 0, "mode=0620,ptmxmode=0666");
@@ -365,8 +424,8 @@ static void run_system(int events, const char *program)
 {
 	char *const arguments[] = { (char *)program, NULL };
 
-	find_device(events, "/sys/class/block", mount_base, "root disk (ext4)");
-	find_device(events, "/sys/class/block", mount_kernel, "kernel image for this release");
+	find_device(events, "/sys/class/block", mount_base, "root disk (ext4)", "");
+	find_device(events, "/sys/class/block", mount_kernel, "kernel image for this release", "");
 	mount_kernel_files();
 	enter_root();
 	close(events);

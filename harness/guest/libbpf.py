@@ -17,6 +17,7 @@ PROG_TYPE_SK_LOOKUP = 30
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
+_TRACE_ITER = 28  # of enum bpf_attach_type
 _PR_SET_KEEPCAPS, _LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 
 VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
@@ -80,6 +81,13 @@ TestRunOpts = _structure(
 BatchOpts = _structure(
     "bpf_map_batch_opts", ("sz", ct.c_size_t), ("elem_flags", _U64), ("flags", _U64)
 )
+LinkCreateOpts = _structure(
+    "bpf_link_create_opts",
+    ("sz", ct.c_size_t),
+    ("flags", _U32),
+    ("iter_info", _VOIDP),
+    ("iter_info_len", _U32),
+)
 MapInfo = _structure(
     "bpf_map_info",
     *_u32s("type", "id", "key_size", "value_size", "max_entries", "map_flags"),
@@ -123,7 +131,7 @@ _prog_attach = _function("bpf_prog_attach", _INT, _INT, _INT, _INT, ct.c_uint)
 _info_by_fd = _function("bpf_obj_get_info_by_fd", _INT, _INT, _VOIDP, _VOIDP)
 _update = _function("bpf_map_update_elem", _INT, _INT, _CHARP, _CHARP, _U64)
 _lookup = _function("bpf_map_lookup_elem_flags", _INT, _INT, _CHARP, _VOIDP, _U64)
-_delete = _function("bpf_map_delete_elem", _INT, _INT, _CHARP)
+_delete = _function("bpf_map_delete_elem_flags", _INT, _INT, _CHARP, _U64)
 _lookup_and_delete = _function(
     "bpf_map_lookup_and_delete_elem_flags", _INT, _INT, _CHARP, _VOIDP, _U64
 )
@@ -133,6 +141,11 @@ _batch_functions = {
     for name in ("lookup_batch", "lookup_and_delete_batch")
 }
 _update_batch = _function("bpf_map_update_batch", _INT, _INT, _CHARP, _CHARP, _VOIDP, _VOIDP)
+_delete_batch = _function("bpf_map_delete_batch", _INT, _INT, _CHARP, _VOIDP, _VOIDP)
+_freeze = _function("bpf_map_freeze", _INT, _INT)
+_pin = _function("bpf_obj_pin", _INT, _INT, _CHARP)
+_link_create = _function("bpf_link_create", _INT, _INT, _INT, _INT, _VOIDP)
+_iter_create = _function("bpf_iter_create", _INT, _INT)
 
 messages: List[str] = []  # what libbpf had to say since the list was last cleared
 
@@ -240,6 +253,28 @@ def attach_to_cgroup(fd: int, cgroup: int, attach_type: int) -> None:
     _check(_prog_attach(fd, cgroup, attach_type, _BPF_F_ALLOW_MULTI))
 
 
+def pin(fd: int, path: str) -> None:
+    """Give a map or program a name in a BPF file system."""
+    _check(_pin(fd, path.encode()))
+
+
+def iterate(program: int, map_fd: int) -> None:
+    """Run a program of section iter/bpf_map_elem once for every element of a map."""
+    opts = LinkCreateOpts(sz=ct.sizeof(LinkCreateOpts), iter_info_len=4)
+    target = _U32(map_fd)  # union bpf_iter_link_info
+    opts.iter_info = ct.cast(ct.byref(target), _VOIDP)
+    link = _check(_link_create(program, 0, _TRACE_ITER, ct.byref(opts)))
+    try:
+        reader = _check(_iter_create(link))
+        try:
+            while os.read(reader, 4096):
+                pass
+        finally:
+            os.close(reader)
+    finally:
+        os.close(link)
+
+
 def unshare(flags: int) -> None:
     """Leave the namespaces that CLONE_NEW… flags name for new ones; os has it from 3.12 on."""
     _succeed(_libc.unshare(flags))
@@ -300,9 +335,13 @@ class Map:
         _check(function(self.fd, key, buffer, flags))
         return buffer.raw
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes, flags: int = 0) -> None:
         """Remove one element."""
-        _check(_delete(self.fd, key))
+        _check(_delete(self.fd, key, flags))
+
+    def freeze(self) -> None:
+        """Let user space write to it no more."""
+        _check(_freeze(self.fd))
 
     def keys(self) -> Iterator[bytes]:
         """Yield the keys."""
@@ -344,6 +383,12 @@ class Map:
         opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
         keys, values = b"".join(k for k, _ in elements), b"".join(v for _, v in elements)
         _check(_update_batch(self.fd, keys, values, ct.byref(count), ct.byref(opts)))
+
+    def delete_batch(self, keys: List[bytes], flags: int = 0) -> None:
+        """Remove elements by one call."""
+        count = _U32(len(keys))
+        opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
+        _check(_delete_batch(self.fd, b"".join(keys), ct.byref(count), ct.byref(opts)))
 
     def total(self) -> int:
         """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element 0."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import re
+import struct
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Tuple
 
 from harness.guest import libbpf
@@ -229,6 +233,34 @@ def _load(kind: int, name: str, insns: int, count: int, log: Any, options: Dict[
         return libbpf.load_program(kind, name, insns, count, log, **options)
     except OSError as error:
         raise Refused("prog_load", error.errno or 0, _text(log)) from None
+
+
+@lru_cache(maxsize=None)
+def bare_program_loads(section: str) -> bool:
+    """Tell whether the kernel takes a program of this kind that does nothing but return 0 or 1."""
+    return load_errno(section) == 0
+
+
+@lru_cache(maxsize=None)
+def load_errno(section: str) -> int:
+    """Return the errno with which the kernel refuses such a program, 0 when it takes it."""
+    try:
+        kind, options = _kind(section)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    number = 0
+    for value in (0, 1):  # no value is right for all kinds
+        # r0 = value; exit
+        code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, value, 0x95, 0, 0, 0)
+        insns = ctypes.create_string_buffer(code)
+        log, address = libbpf.log_buffer(), ctypes.addressof(insns)
+        try:
+            os.close(libbpf.load_program(kind, "bare", address, 2, log, **options))
+        except OSError as error:
+            number = error.errno or errno.EINVAL
+            continue
+        return 0
+    return number
 
 
 def _kind(section: str) -> Tuple[int, Dict[str, int]]:

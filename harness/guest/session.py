@@ -7,19 +7,27 @@ is a defect of the harness and is reported as such.
 from __future__ import annotations
 
 import base64
+import mmap
 import os
+import socket
+import struct
 import subprocess
+import tempfile
 import time
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
 from harness.guest import copies, drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
-from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted
+from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
 Json = Dict[str, Any]
 SETTLE_SECONDS = 0.005  # after a case, for the kernel's workers to free what it closed
 LATE_SECONDS = 0.1  # after the last one
+RACES_AT_A_TIME = 500  # runs of a racing program, after which RCU may see its CPU at rest
+RACE_POLL_SECONDS = 0.02
+BPF_FILES = "/sys/fs/bpf"
+CGROUP_EGRESS = 1  # BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
     17,
@@ -37,6 +45,7 @@ class Session:
         self._source = source
         self._kernel_log: Optional[KernelLog] = None
         self._unit: Optional[Unit] = None
+        self._stack = ExitStack()  # what lives as long as the loaded unit
         self._modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
 
     def call(self, name: str, arguments: Json) -> Any:
@@ -54,6 +63,10 @@ class Session:
     def btf_names(self, names: List[str]) -> Dict[str, bool]:
         """Say which names (of functions, types, enumerators) the kernel's own BTF holds."""
         return facts.btf_names(names)
+
+    def options(self, names: List[str]) -> Dict[str, str]:
+        """Return options of the kernel's configuration; see facts.py."""
+        return facts.options(names)
 
     def begin(self, name: str) -> List[str]:
         """Mark the begin of a case in the kernel log; return what came late of the one before."""
@@ -108,6 +121,8 @@ class Session:
                 observation.update(_observe(unit, case, observation["seconds"]))
             except Refused as refused:
                 observation.update(refused.facts())
+                if refused.stage == "prog_load":
+                    observation["bare"] = bare_program_loads(case["section"])
             except OSError as error:
                 observation.update({"stage": "agent", "detail": str(error)})
             finally:
@@ -163,9 +178,86 @@ class Session:
         """Read and remove one element."""
         return self._map(map).lookup_and_delete(bytes.fromhex(key), flags, fill).hex()
 
-    def map_delete(self, map: str, key: str) -> None:
+    def map_delete(self, map: str, key: str, flags: int = 0) -> None:
         """Remove one element."""
-        self._map(map).delete(bytes.fromhex(key))
+        self._map(map).delete(bytes.fromhex(key), flags)
+
+    def map_delete_batch(self, map: str, keys: List[str], flags: int = 0) -> None:
+        """Remove elements by one call."""
+        self._map(map).delete_batch([bytes.fromhex(key) for key in keys], flags)
+
+    def map_mmap(self, map: str, length: int) -> None:
+        """Map the begin of its memory for reading, and unmap it."""
+        with mmap.mmap(self._map(map).fd, length, mmap.MAP_SHARED, mmap.PROT_READ):
+            pass
+
+    def map_freeze(self, map: str) -> None:
+        """Let user space write to it no more."""
+        self._map(map).freeze()
+
+    def map_put_map(self, map: str, key: str, inner: str) -> None:
+        """Put a map into a map of maps."""
+        self._map(map).update(bytes.fromhex(key), _fd_key(self._map(inner).fd))
+
+    def map_text(
+        self, map: str, times: int = 1, program: str = "", cpus: Sequence[int] = ()
+    ) -> List[str]:
+        """Pin a map in the BPF file system, and return what that file reads as, so many times.
+
+        Meanwhile `program` runs on some CPUs, over and over.
+        """
+        path = f"{BPF_FILES}/spinlock-{os.getpid()}"
+        libbpf.pin(self._map(map).fd, path)
+        try:
+            busy = {cpu: self._loaded.program_fd(program) for cpu in cpus}
+            with copies.running(busy, PACKET):
+                return [_read(path) for _ in range(times)]
+        finally:
+            os.unlink(path)
+
+    def map_iterate(self, map: str, program: str) -> None:
+        """Run a loaded program of section iter/bpf_map_elem once for every element."""
+        libbpf.iterate(self._loaded.program_fd(program), self._map(map).fd)
+
+    def owner(self, kind: str, program: str = "") -> str:
+        """Make what owns an element of a local storage; return the key that user space names it by.
+
+        The kinds are socket, file, process and cgroup; and attached, for the older cgroup storage,
+        which exists while `program` (of section cgroup_skb/egress) is attached to the cgroup.
+        It goes when the session ends.
+        """
+        if kind == "socket":
+            return self._open_key(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        if kind == "file":
+            return self._open_key(tempfile.TemporaryFile())
+        if kind == "process":
+            return _fd_key(os.pidfd_open(os.getpid())).hex()
+        directory = self._stack.enter_context(drivers.cgroup())
+        group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        if kind == "cgroup":
+            return _fd_key(group).hex()
+        libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, CGROUP_EGRESS)
+        # struct bpf_cgroup_storage_key: the cgroup's number and the attach type
+        return struct.pack("<QI4x", os.stat(directory).st_ino, CGROUP_EGRESS).hex()
+
+    def _open_key(self, file: Any) -> str:
+        self._stack.enter_context(file)
+        return _fd_key(file.fileno()).hex()
+
+    def race(self, programs: List[str], until: Dict[str, int], seconds: float) -> float:
+        """Run programs[n] on CPU n, over and over; return for how many seconds.
+
+        It ends when a per-CPU map has counted as much as `until` says, or after `seconds`.
+        """
+        fds = [self._loaded.program_fd(name) for name in programs]
+        counters = [(self._map(name), enough) for name, enough in until.items()]
+        started = time.monotonic()
+        with copies.running(dict(enumerate(fds)), PACKET, RACES_AT_A_TIME):
+            while time.monotonic() < started + seconds:
+                if any(counter.total() >= enough for counter, enough in counters):
+                    break
+                time.sleep(RACE_POLL_SECONDS)
+            return round(time.monotonic() - started, 3)
 
     def map_read_batch(self, map: str, name: str, flags: int = 0, fill: int = 0) -> List[List[str]]:
         """Read all elements by lookup_batch or lookup_and_delete_batch."""
@@ -216,8 +308,8 @@ class Session:
 
         with ExitStack() as stack:
             if program:
-                busy = copies.running(self._loaded.program_fd(program), PACKET, list(cpus))
-                stack.enter_context(busy)
+                fd = self._loaded.program_fd(program)
+                stack.enter_context(copies.running(dict.fromkeys(cpus, fd), PACKET))
             return copies.copy(self._map(map), copying, look)
 
     @property
@@ -230,6 +322,7 @@ class Session:
         return libbpf.Map(self._loaded.map_fd(name))
 
     def _unload(self) -> None:
+        self._stack.close()
         if self._unit is not None:
             self._unit.unload()
             self._unit = None
@@ -249,6 +342,15 @@ class Session:
         """Write to a file, of /proc or /sys say."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def _fd_key(fd: int) -> bytes:
+    return fd.to_bytes(4, "little")
 
 
 def _open(source: Json) -> Unit:

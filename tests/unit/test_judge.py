@@ -153,3 +153,20 @@ def test_what_is_missing_must_be_newer_than_the_kernel(release, kind):
     observation = Observation(missing=("bpf_res_spin_lock",), kernel_log=())
     verdict = judge(needy, Version(release), observation)
     assert verdict.kind is kind and "bpf_res_spin_lock" in verdict.reason
+
+
+def test_what_is_missing_may_have_been_left_out_of_the_configuration():
+    needy = case('__needs(bpf_lsm_file_open, "5.7", CONFIG_BPF_LSM) __success')
+    observation = Observation(missing=("bpf_lsm_file_open",), kernel_log=())
+    assert judge(needy, V6_12, observation).kind is Kind.ERROR
+    verdict = judge(needy, V6_12, observation, options={"CONFIG_BPF_LSM": "n"})
+    assert verdict.kind is Kind.SKIP and "CONFIG_BPF_LSM" in verdict.reason
+
+
+@pytest.mark.parametrize("options, kind", [({}, "ERROR"), ({"CONFIG_BPF_LSM": "n"}, "SKIP")])
+def test_a_kind_of_program_that_the_kernel_lacks_says_nothing_of_the_lock(options, kind):
+    text = 'SEC("lsm/file_open") __rule("r") __success\nint f(void *ctx) {}\n'
+    lsm = scenario.read(text, Path("x.bpf.c")).scenarios[0]
+    refused = seen(REFUSED, log="", bare=False)
+    assert judge(lsm, V6_12, refused, options=options).kind is Kind(kind)
+    assert judge(lsm, V6_12, seen(REFUSED, bare=True), options=options).kind is Kind.FAIL

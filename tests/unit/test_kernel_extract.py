@@ -158,7 +158,8 @@ def test_only_a_finished_and_current_build_is_used(
     directory = tmp_path / "kernels" / f"{row.name}-{kernel.recipe(row)}"
     directory.mkdir(parents=True)
     assert kernel.cached(row.name) is None
-    manifest = {"release": "1", "package_version": "2", "headers": True, "digest": "3"}
+    manifest = {"release": "1", "package_version": "2", "headers": "own", "digest": "3"}
+    manifest["command_line"] = []
     (directory / "kernel.json").write_text(json.dumps(manifest))
     assert kernel.cached(row.name) is None, "no initramfs for the present init.c"
     (directory / "initrd-000000000000.cpio").touch()

@@ -47,6 +47,8 @@ class ScriptedTarget:
     def call(self, function, on_event=None, **arguments):
         if function == "facts":
             return FACTS
+        if function == "options":
+            return {}
         if function == "btf_names":
             return {name: False for name in arguments["names"]}
         if function == "late":

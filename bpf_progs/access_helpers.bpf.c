@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory for helpers and functions of the kernel: what a program may not read or write itself, it
+ * may not let them, either. Each legal case hands out the bytes beside the lock.
+ */
+#include "spinlock.h"
+
+struct record {
+	__u64 before;
+	struct bpf_spin_lock lock;
+	__u32 after;
+	__u64 more;
+};
+
+MAP(ARRAY, records, __u32, struct record, 1)
+MAP(HASH, by_word, __u32, __u32, 4)
+
+/*
+ * Rule: The lock field is opaque to helpers
+ * A pointer into a value is memory for a helper, to read or to write, but for the four bytes of the
+ * lock. That holds for a whole value as well: that the kernel would leave out the lock when it
+ * copies is not the verifier's concern.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int update_value_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, &key, &r->after);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(update_value_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int lock_as_update_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, &key, (__u32 *)&r->lock);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int update_value_from_stack(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct record copy = {};
+
+	if (!r)
+		return -1;
+	return map_update(records, &key, &copy);
+}
+
+/* What a helper would leave out when it copies is not the verifier's concern. */
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(update_value_from_stack) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int whole_value_as_update_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(records, &key, r);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int lookup_key_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, *word;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	word = map_lookup(by_word, &r->after);
+	return word ? *word : 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(lookup_key_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int lock_as_lookup_key(struct __sk_buff *skb)
+{
+	__u32 key = 0, *word;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	word = map_lookup(by_word, (__u32 *)&r->lock);
+	return word ? *word : 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int load_bytes_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_load_bytes(skb, 0, &r->after, 4);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(load_bytes_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int load_bytes_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_load_bytes(skb, 0, &r->lock, 4);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int store_bytes_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &r->after, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(store_bytes_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int store_bytes_from_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &r->lock, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int checksum_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_csum_diff(0, 0, &r->after, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(checksum_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int checksum_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_csum_diff(0, 0, (__u32 *)&r->lock, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(checksum_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int checksum_of_whole_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_csum_diff(0, 0, (__u32 *)r, sizeof(*r), 0);
+}
+
+/* The length is known by its bounds only; the whole range must be free of the lock. */
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int checksum_of_unknown_length_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u32 length = skb->mark & 8;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_csum_diff(0, 0, &r->after, length, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(checksum_of_unknown_length_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int checksum_of_unknown_length_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	__u32 length = skb->mark & 12;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_csum_diff(0, 0, (__u32 *)&r->before, length, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int delete_key_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_delete(by_word, &r->after) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(delete_key_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int delete_key_is_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_delete(by_word, (__u32 *)&r->lock) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __success __retval(0)
+int update_key_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, &r->after, &key);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers")
+__twin(update_key_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int update_key_is_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return map_update(by_word, (__u32 *)&r->lock, &key);
+}
+
+/*
+ * libbpf only from here: bcc has macros of its own for these helpers and maps, or none, and its
+ * module would have to be opened by its Python side.
+ */
+#ifndef LOADER_BCC
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(max_entries, 4);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 4);
+	__uint(value_size, sizeof(__u32));
+} queue SEC(".maps");
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int print_text_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_trace_printk((char *)&r->more, 4);
+	return 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(print_text_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int print_text_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_trace_printk((char *)&r->lock, 4);
+	return 0;
+}
+
+/* commit 457f44363a88 ("bpf: Implement BPF ring buffer and verifier support for it") (in v5.8). */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int ring_buffer_output_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_ringbuf_output(&ring, &r->after, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(ring_buffer_output_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int ring_buffer_output_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_ringbuf_output(&ring, &r->lock, 4, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(ring_buffer_output_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int ring_buffer_output_of_whole_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_ringbuf_output(&ring, r, sizeof(*r), 0);
+}
+
+/* Nobody has opened the event, which the helper finds at run time. */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int perf_event_output_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_perf_event_output(skb, &events, BPF_F_CURRENT_CPU, &r->after, 4) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(perf_event_output_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int perf_event_output_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_perf_event_output(skb, &events, BPF_F_CURRENT_CPU, &r->lock, 4) ? 0 : 1;
+}
+
+/* commit f1a2e44a3aec ("bpf: add queue and stack maps") (in v4.20). */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int push_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_map_push_elem(&queue, &r->after, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(push_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int push_of_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_map_push_elem(&queue, &r->lock, 0);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int pop_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_map_pop_elem(&queue, &r->after) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(pop_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int pop_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_map_pop_elem(&queue, &r->lock) ? 0 : 1;
+}
+
+/*
+ * commit 6ae08ae3dea2 ("bpf: Add probe_read_{user, kernel} and probe_read_{user, kernel}_str
+ * helpers") (in v5.5).
+ */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(1)
+int read_kernel_memory_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_probe_read_kernel(&r->after, 4, skb) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(read_kernel_memory_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int read_kernel_memory_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_probe_read_kernel(&r->lock, 4, skb) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int read_kernel_string_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_probe_read_kernel_str(&r->after, 4, skb) < 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(read_kernel_string_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int read_kernel_string_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_probe_read_kernel_str(&r->lock, 4, skb) < 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success __retval(0)
+int tunnel_key_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_get_tunnel_key(skb, (void *)&r->more, 8, 0) ? 0 : 1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(tunnel_key_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int tunnel_key_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	return bpf_skb_get_tunnel_key(skb, (void *)&r->lock, 8, 0) ? 0 : 1;
+}
+
+/* commit 34b2021cc616 ("bpf: Add BPF-helper for MTU checking") (in v5.12). */
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_FUNC_check_mtu, "5.12")
+__success __retval(0)
+int mtu_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_check_mtu(skb, 0, &r->after, 0, 0);
+	return 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_FUNC_check_mtu, "5.12")
+__twin(mtu_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int mtu_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return -1;
+	bpf_check_mtu(skb, 0, (__u32 *)&r->lock, 0, 0);
+	return 0;
+}
+
+#endif
+
+#if UNIT(sysctl)
+/* commit d7a4cb9b6705 ("bpf: Introduce bpf_strtol and bpf_strtoul helpers") (in v5.2). */
+SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf) __success
+int text_to_number_beside_lock(struct bpf_sysctl *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_strtol((char *)&r->after, 4, 0, (long *)&r->more);
+	return 1;
+}
+
+SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(text_to_number_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int lock_to_number(struct bpf_sysctl *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_strtol((char *)&r->lock, 4, 0, (long *)&r->more);
+	return 1;
+}
+
+SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(text_to_number_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int number_into_lock(struct bpf_sysctl *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_strtol((char *)&r->more, 4, 0, (long *)&r->lock);
+	return 1;
+}
+
+SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf) __success
+int sysctl_name_beside_lock(struct bpf_sysctl *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_sysctl_get_name(ctx, (char *)&r->more, 8, 0);
+	return 1;
+}
+
+SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(sysctl_name_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int sysctl_name_into_lock(struct bpf_sysctl *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_sysctl_get_name(ctx, (char *)&r->lock, 8, 0);
+	return 1;
+}
+#endif
+
+/* A program that runs for a task. It is only loaded. */
+#if UNIT(task)
+SEC("fentry/bpf_fentry_test1") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__success
+int command_name_beside_lock(unsigned long long *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_get_current_comm(&r->more, 8);
+	return 0;
+}
+
+SEC("fentry/bpf_fentry_test1") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__twin(command_name_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int command_name_into_lock(unsigned long long *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_get_current_comm(&r->lock, 8);
+	return 0;
+}
+#endif
+
+/* commit 263ae152e962 ("bpf: Add bpf_dynptr_from_mem for local dynptrs") (in v5.19). */
+#if UNIT(dynptr)
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_FUNC_dynptr_from_mem, "5.19") __success __retval(0)
+int dynptr_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct bpf_dynptr memory;
+
+	if (!r)
+		return -1;
+	return bpf_dynptr_from_mem(&r->more, 8, 0, &memory);
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_FUNC_dynptr_from_mem, "5.19") __twin(dynptr_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int dynptr_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct bpf_dynptr memory;
+
+	if (!r)
+		return -1;
+	return bpf_dynptr_from_mem(&r->lock, 8, 0, &memory);
+}
+#endif
+
+/* commit 66e3a13e7c2c ("bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr") (in v6.4). */
+#if UNIT(function)
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
+extern void *bpf_dynptr_slice(const struct bpf_dynptr *ptr, __u32 offset, void *buffer,
+			      __u32 size) __ksym;
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(bpf_dynptr_slice, "6.4") __success __retval(1)
+__description("nor to the kernel's functions")
+int function_s_buffer_beside_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct bpf_dynptr packet;
+
+	if (!r || bpf_dynptr_from_skb(skb, 0, &packet))
+		return 0;
+	return bpf_dynptr_slice(&packet, 0, &r->more, 8) ? 1 : 0;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(bpf_dynptr_slice, "6.4") __twin(function_s_buffer_beside_lock) __failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int function_s_buffer_over_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+	struct bpf_dynptr packet;
+
+	if (!r || bpf_dynptr_from_skb(skb, 0, &packet))
+		return 0;
+	return bpf_dynptr_slice(&packet, 0, &r->lock, 8) ? 1 : 0;
+}
+#endif

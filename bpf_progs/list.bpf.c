@@ -1,0 +1,799 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Linked lists, which belong to the lock that stands beside them: in a map's value, among globals of
+ * one section, in an allocated object.
+ *
+ * libbpf only, as all that calls kernel functions (experimental.h).
+ */
+#include "experimental.h"
+
+struct item {
+	struct bpf_list_node node;
+	__u64 value;
+};
+
+struct list {
+	struct bpf_spin_lock lock;
+	struct bpf_list_head head __contains(item, node);
+};
+
+MAP(ARRAY, lists, __u32, struct list, 2)
+MAP(ARRAY, other_lists, __u32, struct list, 1)
+MAP(ARRAY, counters, __u32, struct counter, 1)
+
+static __always_inline struct item *new_item(__u64 value)
+{
+	struct item *i = object_new(struct item);
+
+	if (i)
+		i->value = value;
+	return i;
+}
+
+static __always_inline void push(struct list *l, __u64 value)
+{
+	struct item *i = new_item(value);
+
+	if (!i)
+		return;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&l->lock);
+}
+
+/* Drop what came from a list and return its value. */
+static __always_inline __u64 drop(struct bpf_list_node *node)
+{
+	struct item *i;
+	__u64 value;
+
+	if (!node)
+		return 0;
+	i = container_of(node, struct item, node);
+	value = i->value;
+	object_drop(i);
+	return value;
+}
+
+static __always_inline __u64 pop(struct list *l)
+{
+	struct bpf_list_node *node;
+
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_pop_front(&l->head);
+	bpf_spin_unlock(&l->lock);
+	return drop(node);
+}
+
+/*
+ * Rule: Lists and trees are changed under the lock by these functions
+ * With a lock held a program may call those kernel functions, and hardly another, that push to and
+ * pop from a list, add to, remove from and walk a tree, and take one more reference to an object.
+ * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
+ * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)
+ * commit 7c50b1cb76ac ("bpf: Add bpf_refcount_acquire kfunc") (in v6.4)
+ * commit d2dcc67df910 ("bpf: Migrate bpf_rbtree_add and bpf_list_push_{front,back} to possibly fail") (in v6.4)
+ * commit fb5b480205ba ("bpf: Add bpf_list_{front,back} kfunc") (in v6.16)
+ * commit 9e3e66c553f7 ("bpf: Add bpf_rbtree_{root,left,right} kfunc") (in v6.16)
+ * commit 187baa10963a ("bpf: Introduce the bpf_list_del kfunc.") (in v7.2)
+ */
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(321)
+__description("push three, pop three")
+int push_back_pop_front(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct list *l = map_lookup(lists, &key);
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 2);
+	push(l, 3);
+	sum = pop(l);
+	sum += pop(l) * 10;
+	sum += pop(l) * 100;
+	return sum + pop(l) * 1000;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_front_impl, "6.4") __success __retval(12)
+__description("push two to the front and pop one from the back, in one section")
+int push_front_pop_back(struct __sk_buff *skb)
+{
+	__u32 key = 0, first;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+	struct item *a, *b;
+
+	if (!l)
+		return 0;
+	a = new_item(2);
+	if (!a)
+		return 0;
+	b = new_item(1);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	bpf_spin_lock(&l->lock);
+	list_push_front(&l->head, &a->node);
+	list_push_front(&l->head, &b->node);
+	node = bpf_list_pop_back(&l->head);
+	bpf_spin_unlock(&l->lock);
+	first = drop(node);
+	return pop(l) * 10 + first;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(1)
+__description("what is left in the list is freed with the map")
+int push_and_leave(struct __sk_buff *skb)
+{
+	__u32 key = 1;
+	struct list *l = map_lookup(lists, &key);
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 2);
+	return 1;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_front, "6.16") __success __retval(21)
+int peek_at_both_ends(struct __sk_buff *skb)
+{
+	__u32 key = 0, first = 0, last = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 2);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_front(&l->head);
+	if (node)
+		first = container_of(node, struct item, node)->value;
+	node = bpf_list_back(&l->head);
+	if (node)
+		last = container_of(node, struct item, node)->value;
+	bpf_spin_unlock(&l->lock);
+	return last * 10 + first;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_del, "7.2") __success __retval(32)
+__description("take the first of the two by its pointer")
+int delete_from_list(struct __sk_buff *skb)
+{
+	__u32 key = 0, first;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 2);
+	push(l, 3);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_front(&l->head);
+	if (node)
+		node = bpf_list_del(&l->head, node);
+	bpf_spin_unlock(&l->lock);
+	first = drop(node);
+	return pop(l) * 10 + first;
+}
+
+static __noinline struct bpf_list_node *pop_locked(struct list *l)
+{
+	return bpf_list_pop_front(&l->head);
+}
+
+/*
+ * Rule: A list is touched only under its own lock
+ * Every function that takes a list head wants the lock of that very value, object or section to be
+ * held; the verifier checks it when the program is loaded, so that nothing is checked when it runs.
+ * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
+ */
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int push_back_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(1);
+	if (!i)
+		return 0;
+	list_push_back(&l->head, &i->node);
+	return 1;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_front_impl, "6.4") __twin(push_front_pop_back) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int push_front_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(1);
+	if (!i)
+		return 0;
+	list_push_front(&l->head, &i->node);
+	return 1;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int pop_front_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+
+	return l ? drop(bpf_list_pop_front(&l->head)) : 0;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_back, "6.2") __twin(push_front_pop_back) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int pop_back_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+
+	return l ? drop(bpf_list_pop_back(&l->head)) : 0;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int peek_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+
+	return l ? !bpf_list_front(&l->head) : 0;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int pop_after_unlock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	bpf_spin_unlock(&l->lock);
+	return drop(bpf_list_pop_front(&l->head));
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int pop_under_lock_of_other_element(struct __sk_buff *skb)
+{
+	__u32 first = 0, second = 1;
+	struct list *a = map_lookup(lists, &first);
+	struct list *b = map_lookup(lists, &second);
+	struct bpf_list_node *node;
+
+	if (!a || !b)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	node = bpf_list_pop_front(&b->head);
+	bpf_spin_unlock(&a->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int pop_under_lock_of_same_key_looked_up_again(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *a = map_lookup(lists, &key);
+	struct list *b = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!a || !b)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	node = bpf_list_pop_front(&b->head);
+	bpf_spin_unlock(&a->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int pop_under_lock_of_other_map(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *a = map_lookup(lists, &key);
+	struct list *b = map_lookup(other_lists, &key);
+	struct bpf_list_node *node;
+
+	if (!a || !b)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	node = bpf_list_pop_front(&b->head);
+	bpf_spin_unlock(&a->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int push_under_lock_of_plain_map(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!c || !l)
+		return 0;
+	i = new_item(1);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+/*
+ * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in v6.9)
+ */
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front)
+__kernel("<6.9") __failure __errno(EINVAL)
+		 __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __success __retval(5)
+__description("a static subprogram pops, its caller holds the lock")
+int pop_in_subprogram(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 5);
+	bpf_spin_lock(&l->lock);
+	node = pop_locked(l);
+	bpf_spin_unlock(&l->lock);
+	return drop(node);
+}
+
+/*
+ * Globals: the section is the map's one value. commit d0d78c1df9b1 ("bpf: Allow locking
+ * bpf_spin_lock global variables") (in v6.2)
+ */
+PRIVATE(A) struct bpf_spin_lock lock_a;
+PRIVATE(A) struct bpf_list_head head_a __contains(item, node);
+PRIVATE(B) struct bpf_spin_lock lock_b;
+PRIVATE(B) struct bpf_list_head head_b __contains(item, node);
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(4)
+int global_list_under_its_lock(struct __sk_buff *skb)
+{
+	struct item *i = new_item(4);
+	struct bpf_list_node *node;
+
+	if (!i)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	list_push_back(&head_a, &i->node);
+	node = bpf_list_pop_front(&head_a);
+	bpf_spin_unlock(&lock_a);
+	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(global_list_under_its_lock) __failure __errno(EINVAL)
+__msg("must be held for bpf_list_head")
+int global_list_without_lock(struct __sk_buff *skb)
+{
+	return drop(bpf_list_pop_front(&head_a));
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(global_list_under_its_lock) __failure
+__errno(EINVAL) __msg("held lock and object are not in the same allocation")
+int global_list_under_lock_of_other_section(struct __sk_buff *skb)
+{
+	struct item *i = new_item(4);
+	struct bpf_list_node *node;
+
+	if (!i)
+		return 0;
+	bpf_spin_lock(&lock_b);
+	list_push_back(&head_a, &i->node);
+	node = bpf_list_pop_front(&head_b);
+	bpf_spin_unlock(&lock_b);
+	return drop(node);
+}
+
+/* A list in an allocated object: what is in it is dropped with the object. */
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(6)
+int list_in_object(struct __sk_buff *skb)
+{
+	struct bpf_list_node *node;
+	struct item *a, *b;
+	struct list *l;
+
+	l = object_new(struct list);
+	if (!l)
+		return 0;
+	a = new_item(6);
+	if (!a)
+		goto out;
+	b = new_item(7);
+	if (!b) {
+		object_drop(a);
+		goto out;
+	}
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &a->node);
+	list_push_back(&l->head, &b->node);
+	node = bpf_list_pop_front(&l->head);
+	bpf_spin_unlock(&l->lock);
+	object_drop(l);
+	return drop(node);
+out:
+	object_drop(l);
+	return 0;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __failure __errno(EINVAL)
+__msg("must be held for bpf_list_head")
+int list_in_object_without_lock(struct __sk_buff *skb)
+{
+	struct bpf_list_node *node;
+	struct list *l = object_new(struct list);
+
+	if (!l)
+		return 0;
+	node = bpf_list_pop_front(&l->head);
+	object_drop(l);
+	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int list_in_object_under_lock_of_map(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *held = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+	struct list *l;
+
+	if (!held)
+		return 0;
+	l = object_new(struct list);
+	if (!l)
+		return 0;
+	bpf_spin_lock(&held->lock);
+	node = bpf_list_pop_front(&l->head);
+	bpf_spin_unlock(&held->lock);
+	object_drop(l);
+	return drop(node);
+}
+
+/*
+ * Rule: A pointer into a list or tree ends with the section
+ * What has been pushed, added or peeked at belongs to the list or tree. The program may still use
+ * it, but only until the lock is released: then another CPU may take and free it.
+ * commit 534e86bc6c66 ("bpf: Add 'release on unlock' logic for bpf_list_push_{front,back}") (in v6.2)
+ * commit 6a3cd3318ff6 ("bpf: Migrate release_on_unlock logic to non-owning ref semantics") (in v6.3)
+ */
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(9)
+int write_pushed_item_under_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	i->value = 9;
+	bpf_spin_unlock(&l->lock);
+	return pop(l);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int write_pushed_item_after_unlock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&l->lock);
+	i->value = 9;
+	return pop(l);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock) __failure
+__errno(EINVAL) __msg("expected pointer to allocated object")
+int push_twice(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&l->lock);
+	return pop(l);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock) __failure
+__errno(EINVAL)
+__kernel("<7.2") __msg("must be referenced")
+__kernel(">=7.2") __msg("release kfunc bpf_obj_drop_impl expects referenced PTR_TO_BTF_ID")
+int drop_pushed_item(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&l->lock);
+	object_drop(i);
+	return pop(l);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int use_peeked_item_after_unlock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_front(&l->head);
+	bpf_spin_unlock(&l->lock);
+	return node ? container_of(node, struct item, node)->value : 0;
+}
+
+/*
+ * Rule: What is popped or removed is dropped after the section
+ * The program owns again what it takes out, and may keep it beyond the lock; but dropping is a call
+ * that may not be made under it.
+ * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
+ */
+
+SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __success __retval(1)
+int drop_popped_item_after_unlock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_pop_front(&l->head);
+	bpf_spin_unlock(&l->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
+int drop_popped_item_under_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, value;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_pop_front(&l->head);
+	value = drop(node);
+	bpf_spin_unlock(&l->lock);
+	return value;
+}
+
+SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __failure __errno(EINVAL)
+__msg("Unreleased reference")
+int popped_item_never_dropped(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_pop_front(&l->head);
+	bpf_spin_unlock(&l->lock);
+	return !!node;
+}
+
+/*
+ * Rule: A list head or tree root is no memory to read or write
+ * The pointers in it belong to the kernel's functions alone, under the lock or not.
+ * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
+ */
+
+SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EACCES)
+__msg("bpf_list_head cannot be accessed directly by load/store")
+int read_list_head_under_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	__u64 word;
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	word = *(volatile __u64 *)&l->head;
+	bpf_spin_unlock(&l->lock);
+	return !!word;
+}
+
+/*
+ * Rule: No list or tree in tracing programs
+ * They need a lock, and a tracing program may interrupt its holder on the same CPU.
+ * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
+ * commit 9c395c1b99bd ("bpf: Add basic bpf_rb_{root,node} support") (in v6.3)
+ */
+
+SEC("tc") __rule("No list or tree in tracing programs") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __success __retval(1)
+int look_up_list(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lists, &key);
+}
+
+SEC("kprobe") __rule("No list or tree in tracing programs") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
+__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+int look_up_list_in_kprobe(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lists, &key);
+}
+
+SEC("perf_event") __rule("No list or tree in tracing programs") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
+__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+int look_up_list_in_perf_event(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lists, &key);
+}
+
+SEC("raw_tp/sys_enter") __rule("No list or tree in tracing programs") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
+__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+int look_up_list_in_raw_tracepoint(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lists, &key);
+}
+
+/*
+ * Rule: A list or tree needs a lock beside it
+ * A struct with a list head or tree root but without a lock is refused with all of its object's
+ * BTF, whether it is used or not. One lock serves all lists and trees of the struct.
+ * commit 865ce09a49d7 ("bpf: Verify ownership relationships for user BTF types") (in v6.2)
+ * commit 9c395c1b99bd ("bpf: Add basic bpf_rb_{root,node} support") (in v6.3)
+ */
+struct two_lists {
+	struct bpf_list_head first __contains(item, node);
+	struct bpf_spin_lock lock;
+	struct bpf_list_head second __contains(item, node);
+};
+MAP(ARRAY, two_list_map, __u32, struct two_lists, 1)
+
+SEC("tc") __rule("A list or tree needs a lock beside it") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(3)
+__description("an item goes from one list to the other in one section")
+int two_lists_under_one_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct two_lists *l = map_lookup(two_list_map, &key);
+	struct bpf_list_node *node;
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(3);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->first, &i->node);
+	node = bpf_list_pop_front(&l->first);
+	if (node)
+		list_push_back(&l->second, node);
+	node = bpf_list_pop_front(&l->second);
+	bpf_spin_unlock(&l->lock);
+	return drop(node);
+}
+
+#if UNIT(list_without_lock)
+struct lockless {
+	__u64 value;
+	struct bpf_list_head head __contains(item, node);
+};
+MAP(ARRAY, lockless_lists, __u32, struct lockless, 1)
+
+SEC("tc") __rule("A list or tree needs a lock beside it") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure
+__stage(btf_load) __errno(EINVAL)
+int list_without_lock(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lockless_lists, &key);
+}
+#endif

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where in a map's value the pointer handed to bpf_spin_lock() must point.
+ */
+#include "spinlock.h"
+
+struct late_lock {
+	__u64 value;
+	struct bpf_spin_lock lock;
+};
+
+MAP(ARRAY, counters, __u32, struct counter, 2)
+MAP(ARRAY, late_locks, __u32, struct late_lock, 1)
+
+/*
+ * Rule: The pointer to the lock has a known, constant offset
+ * The verifier must see that the address is the lock's. One that depends on what a program computes
+ * could be that of any byte of the value.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(known_offset) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int offset_behind_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+
+	if (!c)
+		return 0;
+	bpf_spin_lock((void *)&c->value);
+	bpf_spin_unlock((void *)&c->value);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
+int offset_of_late_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct late_lock *l = map_lookup(late_locks, &key);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	bpf_spin_unlock(&l->lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(offset_of_late_lock) __failure __msg("off 0 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int offset_before_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct late_lock *l = map_lookup(late_locks, &key);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock((void *)l);
+	bpf_spin_unlock((void *)l);
+	return 1;
+}
+
+/* The offset is zero on every path, and the verifier knows it. */
+SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
+int known_offset(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 4;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock;
+
+	if (!c || offset)
+		return 0;
+	lock = (void *)c + offset;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(known_offset) __failure
+__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int variable_offset(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 4;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock;
+
+	if (!c)
+		return 0;
+	lock = (void *)c + offset;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+/* The address may take any way that the verifier can add up. */
+SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
+int offset_forth_and_back(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	asm volatile("%0 += 8; %0 += -8" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(offset_forth_and_back) __failure __msg("off 8 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int offset_behind_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	asm volatile("%0 += 8" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(offset_forth_and_back) __failure __msg("off -4 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int negative_offset(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	asm volatile("%0 += -4" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(offset_forth_and_back) __failure __msg("off 1 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int offset_into_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	asm volatile("%0 += 1" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+/* Two paths, two offsets, each known where it is used. */
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(known_offset) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int wrong_offset_on_one_path(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	void *lock = c;
+
+	if (!c)
+		return 0;
+	if (skb->mark & 4)
+		asm volatile("%0 += 4" : "+r"(lock));
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}

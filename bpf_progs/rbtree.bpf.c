@@ -1,0 +1,644 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Red-black trees, which belong to the lock that stands beside them, and the callback that orders
+ * them: it runs with that lock held.
+ *
+ * libbpf only, as all that calls kernel functions (experimental.h).
+ */
+#include "experimental.h"
+
+struct leaf {
+	struct bpf_rb_node node;
+	__u64 key;
+};
+
+struct tree {
+	struct bpf_spin_lock lock;
+	struct bpf_rb_root root __contains(leaf, node);
+};
+
+MAP(ARRAY, trees, __u32, struct tree, 2)
+MAP(ARRAY, other_trees, __u32, struct tree, 1)
+
+/* The lock that a callback can reach: it gets two nodes and nothing else. */
+PRIVATE(A) struct bpf_spin_lock lock_a;
+PRIVATE(A) struct bpf_rb_root root_a __contains(leaf, node);
+PRIVATE(B) struct bpf_spin_lock lock_b;
+
+static _Bool less(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return container_of(a, struct leaf, node)->key < container_of(b, struct leaf, node)->key;
+}
+
+static __always_inline struct leaf *new_leaf(__u64 key)
+{
+	struct leaf *l = object_new(struct leaf);
+
+	if (l)
+		l->key = key;
+	return l;
+}
+
+static __always_inline void add(struct tree *t, __u64 key)
+{
+	struct leaf *l = new_leaf(key);
+
+	if (!l)
+		return;
+	bpf_spin_lock(&t->lock);
+	rbtree_add(&t->root, &l->node, less);
+	bpf_spin_unlock(&t->lock);
+}
+
+/* Drop what came from a tree and return its key. */
+static __always_inline __u64 drop(struct bpf_rb_node *node)
+{
+	struct leaf *l;
+	__u64 key;
+
+	if (!node)
+		return 0;
+	l = container_of(node, struct leaf, node);
+	key = l->key;
+	object_drop(l);
+	return key;
+}
+
+static __always_inline __u64 take_first(struct tree *t)
+{
+	struct bpf_rb_node *node;
+
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (node)
+		node = bpf_rbtree_remove(&t->root, node);
+	bpf_spin_unlock(&t->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __success __retval(321)
+__description("add three, take the smallest three times")
+int add_and_take_first(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct tree *t = map_lookup(trees, &key);
+
+	if (!t)
+		return 0;
+	add(t, 3);
+	add(t, 1);
+	add(t, 2);
+	sum = take_first(t);
+	sum += take_first(t) * 10;
+	sum += take_first(t) * 100;
+	return sum + take_first(t) * 1000;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __success __retval(1)
+__description("what is left in the tree is freed with the map")
+int add_and_leave(struct __sk_buff *skb)
+{
+	__u32 key = 1;
+	struct tree *t = map_lookup(trees, &key);
+
+	if (!t)
+		return 0;
+	add(t, 2);
+	add(t, 1);
+	return 1;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_rbtree_root, "6.16") __success __retval(213)
+__description("root, left and right child of three")
+int walk_tree(struct __sk_buff *skb)
+{
+	__u32 index = 0, sum = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *root, *child;
+
+	if (!t)
+		return 0;
+	add(t, 2);
+	add(t, 1);
+	add(t, 3);
+	bpf_spin_lock(&t->lock);
+	root = bpf_rbtree_root(&t->root);
+	if (root) {
+		sum = container_of(root, struct leaf, node)->key * 100;
+		child = bpf_rbtree_left(&t->root, root);
+		if (child)
+			sum += container_of(child, struct leaf, node)->key * 10;
+		child = bpf_rbtree_right(&t->root, root);
+		if (child)
+			sum += container_of(child, struct leaf, node)->key;
+	}
+	bpf_spin_unlock(&t->lock);
+	return sum;
+}
+
+/*
+ * Rule: A tree is touched only under its own lock
+ * As a list is: every function that takes a root wants the lock of that very value, object or
+ * section to be held.
+ * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)
+ * commit 9e3e66c553f7 ("bpf: Add bpf_rbtree_{root,left,right} kfunc") (in v6.16)
+ */
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+int add_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *t = map_lookup(trees, &key);
+	struct leaf *l;
+
+	if (!t)
+		return 0;
+	l = new_leaf(1);
+	if (!l)
+		return 0;
+	rbtree_add(&t->root, &l->node, less);
+	return 1;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+int first_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *t = map_lookup(trees, &key);
+
+	return t ? !bpf_rbtree_first(&t->root) : 0;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_root, "6.16") __twin(walk_tree) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+int root_without_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *t = map_lookup(trees, &key);
+
+	return t ? !bpf_rbtree_root(&t->root) : 0;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int add_under_lock_of_other_element(struct __sk_buff *skb)
+{
+	__u32 first = 0, second = 1;
+	struct tree *a = map_lookup(trees, &first);
+	struct tree *b = map_lookup(trees, &second);
+	struct leaf *l;
+
+	if (!a || !b)
+		return 0;
+	l = new_leaf(1);
+	if (!l)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	rbtree_add(&b->root, &l->node, less);
+	bpf_spin_unlock(&a->lock);
+	return 1;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int first_under_lock_of_other_map(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *a = map_lookup(trees, &key);
+	struct tree *b = map_lookup(other_trees, &key);
+	struct bpf_rb_node *node;
+
+	if (!a || !b)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	node = bpf_rbtree_first(&b->root);
+	bpf_spin_unlock(&a->lock);
+	return !node;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __success __retval(4)
+int global_tree_under_its_lock(struct __sk_buff *skb)
+{
+	struct bpf_rb_node *node;
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less);
+	node = bpf_rbtree_first(&root_a);
+	if (node)
+		node = bpf_rbtree_remove(&root_a, node);
+	bpf_spin_unlock(&lock_a);
+	return drop(node);
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int global_tree_under_lock_of_other_section(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_b);
+	rbtree_add(&root_a, &l->node, less);
+	bpf_spin_unlock(&lock_b);
+	return 4;
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __success __retval(5)
+int read_first_under_lock(struct __sk_buff *skb)
+{
+	__u32 index = 0, key = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *node;
+
+	if (!t)
+		return 0;
+	add(t, 5);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (node)
+		key = container_of(node, struct leaf, node)->key;
+	bpf_spin_unlock(&t->lock);
+	return key;
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock) __failure __errno(EACCES)
+__msg("invalid mem access 'scalar'")
+int read_first_after_unlock(struct __sk_buff *skb)
+{
+	__u32 index = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *node;
+
+	if (!t)
+		return 0;
+	add(t, 5);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	bpf_spin_unlock(&t->lock);
+	return node ? container_of(node, struct leaf, node)->key : 0;
+}
+
+/*
+ * Another section of the same lock is another life of the tree. The text is of commit 2ddef1783c43
+ * ("bpf: Allow refcounted bpf_rb_node used in bpf_rbtree_{remove,left,right}") (in v6.16).
+ */
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock) __failure __errno(EINVAL)
+__kernel("<6.16") __msg("rbtree_remove node input must be non-owning ref")
+__kernel(">=6.16") __msg("bpf_rbtree_remove can only take non-owning or refcounted bpf_rb_node pointer")
+int remove_in_later_section(struct __sk_buff *skb)
+{
+	__u32 index = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *node;
+
+	if (!t)
+		return 0;
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (!node) {
+		bpf_spin_unlock(&t->lock);
+		return 0;
+	}
+	bpf_spin_unlock(&t->lock);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_remove(&t->root, node);
+	bpf_spin_unlock(&t->lock);
+	return drop(node);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("expected pointer to allocated object")
+int add_twice(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *t = map_lookup(trees, &key);
+	struct leaf *l;
+
+	if (!t)
+		return 0;
+	l = new_leaf(1);
+	if (!l)
+		return 0;
+	bpf_spin_lock(&t->lock);
+	rbtree_add(&t->root, &l->node, less);
+	rbtree_add(&t->root, &l->node, less);
+	bpf_spin_unlock(&t->lock);
+	return 1;
+}
+
+SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
+int drop_removed_leaf_under_lock(struct __sk_buff *skb)
+{
+	__u32 index = 0, key = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *node;
+
+	if (!t)
+		return 0;
+	add(t, 1);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (node)
+		key = drop(bpf_rbtree_remove(&t->root, node));
+	bpf_spin_unlock(&t->lock);
+	return key;
+}
+
+/*
+ * Rule: The callback that orders a tree leaves locks and trees alone
+ * bpf_rbtree_add() calls it in the middle of its own walk, with the lock held. It may neither unlock
+ * nor lock, nor change a tree, not even in a subprogram that it calls.
+ * commit 5d92ddc3de1b ("bpf: Add callback validation to kfunc verifier logic") (in v6.3)
+ * commit a40d3632436b ("bpf: Special verifier handling for bpf_rbtree_{remove, first}") (in v6.3)
+ * commit 369f4ce73457 ("bpf: Check ancestor frames for rbtree callbacks") (in v7.3)
+ */
+static _Bool less_that_unlocks(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	bpf_spin_unlock(&lock_a);
+	return less(a, b);
+}
+
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EACCES)
+__msg("can't spin_{lock,unlock} in rbtree cb")
+int unlock_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_unlocks);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static _Bool less_that_locks(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	bpf_spin_lock(&lock_b);
+	bpf_spin_unlock(&lock_b);
+	return less(a, b);
+}
+
+/* It is the rule on calls that refuses this one: bpf_spin_lock() is a helper. */
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
+int lock_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_locks);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static _Bool less_that_asks_the_time(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return bpf_ktime_get_ns() & 1;
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
+int helper_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_asks_the_time);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static _Bool less_that_removes(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	bpf_rbtree_remove(&root_a, a);
+	return 0;
+}
+
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
+__msg("rbtree_remove not allowed in rbtree cb")
+int remove_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_removes);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static __noinline int subprogram(int value)
+{
+	return value & 1;
+}
+
+static _Bool less_that_calls(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return subprogram(container_of(a, struct leaf, node)->key);
+}
+
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock)
+__kernel("<6.9") __failure __errno(EINVAL)
+		 __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __success __retval(4)
+int call_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_calls);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+/* The lock is taken again, or bpf_rbtree_add() would be found to be called without it. */
+static __noinline int subprogram_that_unlocks(int value)
+{
+	bpf_spin_unlock(&lock_a);
+	bpf_spin_lock(&lock_a);
+	return value & 1;
+}
+
+static _Bool less_that_calls_unlock(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return subprogram_that_unlocks(container_of(a, struct leaf, node)->key);
+}
+
+/*
+ * Since subprograms may be called with the lock held, only the innermost frame was asked whether it
+ * is the callback. The program must not run where it loads: the tree would be walked unlocked.
+ */
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(call_in_callback) __failure
+__known_bug("369f4ce73457", ">=6.9,<=6.12.107") __known_bug("369f4ce73457", ">=6.13,<7.2")
+__kernel("<6.9") __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __errno(EACCES) __msg("can't spin_{lock,unlock} in rbtree cb")
+int unlock_in_subprogram_of_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_calls_unlock);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __twin(read_first_under_lock) __failure __errno(EACCES)
+__msg("bpf_rb_root cannot be accessed directly by load/store")
+int read_tree_root_under_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct tree *t = map_lookup(trees, &key);
+	__u64 word;
+
+	if (!t)
+		return 0;
+	bpf_spin_lock(&t->lock);
+	word = *(volatile __u64 *)&t->root;
+	bpf_spin_unlock(&t->lock);
+	return !!word;
+}
+
+SEC("tc") __rule("No list or tree in tracing programs") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __success __retval(1)
+int look_up_tree(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(trees, &key);
+}
+
+SEC("tracepoint/raw_syscalls/sys_enter") __rule("No list or tree in tracing programs")
+__loader(libbpf) __needs(bpf_rbtree_first, "6.3") __twin(look_up_tree) __failure __errno(EINVAL)
+__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+int look_up_tree_in_tracepoint(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(trees, &key);
+}
+
+/*
+ * Everything the kernel manages, in one value. An object that is to be in a list and in a tree at
+ * once counts its references.
+ */
+struct twig {
+	struct bpf_list_node list;
+	struct bpf_rb_node tree;
+	struct bpf_refcount references;
+	__u64 key;
+};
+
+/* The name without "struct" is for clang 14, which loses a tag between that and the asterisk. */
+typedef struct leaf leaf_t;
+
+struct everything {
+	struct bpf_timer timer;
+	struct bpf_spin_lock lock;
+	struct bpf_list_head head __contains(twig, list);
+	struct bpf_rb_root root __contains(twig, tree);
+	leaf_t __kptr *leaf;
+	__u64 value;
+};
+MAP(ARRAY, everything_map, __u32, struct everything, 1)
+
+static _Bool twig_less(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return container_of(a, struct twig, tree)->key < container_of(b, struct twig, tree)->key;
+}
+
+SEC("tc") __rule("A list or tree needs a lock beside it") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(66)
+__description("timer, list, tree and pointer beside one lock; an object in list and tree")
+int everything_under_one_lock(struct __sk_buff *skb)
+{
+	__u32 index = 0, sum = 0;
+	struct everything *e = map_lookup(everything_map, &index);
+	struct bpf_list_node *node;
+	struct bpf_rb_node *first;
+	struct twig *a, *b;
+
+	if (!e)
+		return 0;
+	a = object_new(struct twig);
+	if (!a)
+		return 0;
+	a->key = 6;
+	b = object_acquire(a);
+	bpf_spin_lock(&e->lock);
+	list_push_back(&e->head, &a->list);
+	rbtree_add(&e->root, &b->tree, twig_less);
+	e->value++;
+	node = bpf_list_pop_front(&e->head);
+	first = bpf_rbtree_first(&e->root);
+	if (first)
+		first = bpf_rbtree_remove(&e->root, first);
+	bpf_spin_unlock(&e->lock);
+	if (node) {
+		a = container_of(node, struct twig, list);
+		sum = a->key;
+		object_drop(a);
+	}
+	if (first) {
+		b = container_of(first, struct twig, tree);
+		sum += b->key * 10;
+		object_drop(b);
+	}
+	return sum;
+}
+
+#if UNIT(tree_without_lock)
+struct lockless {
+	__u64 value;
+	struct bpf_rb_root root __contains(leaf, node);
+};
+MAP(ARRAY, lockless_trees, __u32, struct lockless, 1)
+
+SEC("tc") __rule("A list or tree needs a lock beside it") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __twin(look_up_tree) __failure
+__stage(btf_load) __errno(EINVAL)
+int tree_without_lock(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(lockless_trees, &key);
+}
+#endif

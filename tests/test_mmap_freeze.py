@@ -1,0 +1,39 @@
+"""mmap() and BPF_MAP_FREEZE of maps with a lock, and of their twins without."""
+
+from packaging.version import Version
+
+from harness.target import KernelRefusal
+
+RULE = "A map with a lock is neither mapped nor frozen"
+LOADERS = ("libbpf",)  # these calls do not depend on who made the map
+
+PAGE = 4096
+
+
+def answer(guest, function, **arguments):
+    """Return the errno of a call by name, or "accepted"."""
+    try:
+        guest.call(function, **arguments)
+    except KernelRefusal as refusal:
+        return refusal.errno
+    return "accepted"
+
+
+def test_map_with_lock_is_not_mapped(guest):
+    guest.load("map_syscalls.bpf.c", [])
+    for name, errno in (("plain_mappable", "accepted"), ("locked_mappable", "ENOTSUPP")):
+        seen = answer(guest, "map_mmap", map=name, length=PAGE)
+        guest.check(seen == errno, f"mmap() of {name}: {errno}", seen)
+
+
+def test_map_with_lock_is_not_frozen(guest):
+    """commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)"""
+    guest.load("map_syscalls.bpf.c", [])
+    since = guest.release >= Version("6.2")
+    for kind in ("array", "hash", "lazy"):
+        for name, errno in (
+            (f"plain_{kind}", "accepted"),
+            (f"locked_{kind}", "ENOTSUPP" if since else "accepted"),
+        ):
+            seen = answer(guest, "map_freeze", map=name)
+            guest.check(seen == errno, f"BPF_MAP_FREEZE of {name}: {errno}", seen)
