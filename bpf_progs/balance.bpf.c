@@ -382,8 +382,8 @@ int unlock_of_same_key_looked_up_again(struct __sk_buff *skb)
 
 /*
  * The verifier walks the path that unlocks the right lock first and must then see that the other
- * path differs only in which lock is unlocked; the assembly keeps clang from turning that order. The
- * verifier remembers a state to compare with only after some jumps and instructions: the empty
+ * path differs only in which lock is unlocked; the assembly keeps clang from turning that order.
+ * The verifier remembers a state to compare with only after some jumps and instructions: the empty
  * ones are these.
  */
 #define COPY_UNLESS(condition, to, from)          \

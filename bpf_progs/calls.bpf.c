@@ -638,8 +638,8 @@ int bpf_loop_callback_returns_locked(struct __sk_buff *skb)
 /*
  * The value that bpf_for_each_map_elem() passes to its callback had no identity, so up to v6.1 its
  * lock was not tracked at all: a program that kept it was accepted, one that released it was not.
- * These are only loaded there, what is accepted would hang. Since commit d0d78c1df9b1 ("bpf: Allow locking bpf_spin_lock global
- * variables") (in v6.2) a lock is known by its map as well.
+ * What is accepted there must only be loaded, as it would hang. Since commit d0d78c1df9b1 ("bpf:
+ * Allow locking bpf_spin_lock global variables") (in v6.2) a lock is known by its map as well.
  */
 static long count_element(void *map, __u32 *key, struct counter *c, __u32 *sum)
 {

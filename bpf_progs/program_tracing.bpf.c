@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Kinds of program that trace, and the others that the verifier once kept from the lock: which of
- * them may lock, and since when. "Tracing" is an overloaded word. The verifier's "tracing progs" are
- * kprobes, tracepoints and such; the program type of that name is fentry, fexit, iterators and such.
+ * them may lock, and since when. "Tracing" has two meanings. The verifier's "tracing progs" are
+ * kprobes, tracepoints and such; the program type of that name is fentry, fexit, iterators and the
+ * like.
  */
 #include "spinlock.h"
 
@@ -161,7 +162,8 @@ int kprobe_session_without_lock(void *ctx)
 }
 
 SEC("kprobe.session/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(kprobe_session_without_lock) __needs(BPF_TRACE_KPROBE_SESSION, "6.10") __failure __errno(EINVAL)
+__twin(kprobe_session_without_lock) __needs(BPF_TRACE_KPROBE_SESSION, "6.10")
+__failure __errno(EINVAL)
 __msg("tracing progs cannot use bpf_spin_lock yet")
 int kprobe_session_locks(void *ctx)
 {
@@ -234,7 +236,8 @@ int usdt_locks(void *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_enter_getpid") __rule("Tracing programs and socket filters may not lock")
+SEC("tracepoint/syscalls/sys_enter_getpid")
+__rule("Tracing programs and socket filters may not lock")
 __success
 int tracepoint_without_lock(void *ctx)
 {
@@ -242,7 +245,8 @@ int tracepoint_without_lock(void *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_enter_getpid") __rule("Tracing programs and socket filters may not lock")
+SEC("tracepoint/syscalls/sys_enter_getpid")
+__rule("Tracing programs and socket filters may not lock")
 __twin(tracepoint_without_lock) __failure __errno(EINVAL)
 __msg("tracing progs cannot use bpf_spin_lock yet")
 int tracepoint_locks(void *ctx)
@@ -251,7 +255,8 @@ int tracepoint_locks(void *ctx)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_enter_getpid") __rule("Tracing programs and socket filters may not lock")
+SEC("tracepoint/syscalls/sys_enter_getpid")
+__rule("Tracing programs and socket filters may not lock")
 __twin(tracepoint_without_lock) __failure __errno(EINVAL)
 __msg("tracing progs cannot use bpf_spin_lock yet")
 int tracepoint_uses_map(void *ctx)
@@ -700,8 +705,8 @@ int sleepable_uprobe_locks(void *ctx)
  * v5.10 has no such function in its BTF. libbpf only: the errno of that is its own, as it looks the
  * function up.
  */
-SEC("fentry/bpf_spin_lock") __rule("Nothing attaches to the lock's own functions") __loader(libbpf)
-__twin(fentry_without_lock) __failure
+SEC("fentry/bpf_spin_lock") __rule("Nothing attaches to the lock's own functions")
+__loader(libbpf) __twin(fentry_without_lock) __failure
 __kernel("<5.11") __stage(prog_load) __errno(ESRCH)
 __kernel(">=5.11") __stage(attach) __errno(EBUSY)
 int fentry_of_bpf_spin_lock(void *ctx)
@@ -709,8 +714,8 @@ int fentry_of_bpf_spin_lock(void *ctx)
 	return 0;
 }
 
-SEC("fentry/bpf_spin_unlock") __rule("Nothing attaches to the lock's own functions") __loader(libbpf)
-__twin(fentry_without_lock) __failure
+SEC("fentry/bpf_spin_unlock") __rule("Nothing attaches to the lock's own functions")
+__loader(libbpf) __twin(fentry_without_lock) __failure
 __kernel("<5.11") __stage(prog_load) __errno(ESRCH)
 __kernel(">=5.11") __stage(attach) __errno(EBUSY)
 int fentry_of_bpf_spin_unlock(void *ctx)
@@ -718,8 +723,8 @@ int fentry_of_bpf_spin_unlock(void *ctx)
 	return 0;
 }
 
-SEC("fexit/bpf_spin_unlock") __rule("Nothing attaches to the lock's own functions") __loader(libbpf)
-__twin(fentry_without_lock) __failure
+SEC("fexit/bpf_spin_unlock") __rule("Nothing attaches to the lock's own functions")
+__loader(libbpf) __twin(fentry_without_lock) __failure
 __kernel("<5.11") __stage(prog_load) __errno(ESRCH)
 __kernel(">=5.11") __stage(attach) __errno(EBUSY)
 int fexit_of_bpf_spin_unlock(void *ctx)
