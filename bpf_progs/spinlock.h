@@ -36,7 +36,8 @@
  *                          stage says from where on the user works: __user(cap_bpf, btf_load) or
  *                          __user(nobody, map_create); that goes with __loader(libbpf) only.
  *   __known_bug("commit", "<7.0")
- *                          these kernels are known to break the rule; the commit mends it
+ *                          these kernels are known to break the rule; the commit mends it or,
+ *                          as the comment says then, brought it, because nothing mends it yet
  *
  * 2. Objects
  * ----------

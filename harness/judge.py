@@ -84,7 +84,7 @@ def judge(
     known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
     if broken is not None:
         if known is not None and observation.lost is None and _only_warned(observation):
-            return Verdict(Kind.KNOWN, f"bug on record, mended by {known.commit}: {broken.reason}")
+            return Verdict(Kind.KNOWN, f"bug on record ({known.commit}): {broken.reason}")
         return broken
     if observation.stage in _OUTSIDE_THE_KERNEL:
         words = observation.detail or observation.errno or "no reason given"
@@ -105,7 +105,7 @@ def judge(
         if expectation.accepted != (observation.stage is None):
             return Verdict(
                 Kind.KNOWN,
-                f"bug on record, mended by {known.commit}: {verdict.reason}",
+                f"bug on record ({known.commit}): {verdict.reason}",
                 verdict.evidence,
             )
         if verdict.kind is Kind.FAIL:

@@ -56,7 +56,7 @@ def explain(result: Result, whole: bool = False) -> str:
         for clause in result.expected:
             mark = "here ->" if clause.applies else ""
             lines.append(f"  {mark:<8} {clause.kernels or 'all kernels'}: {clause.what}")
-    lines += [f"  known    {kernels}, mended by {commit}" for commit, kernels in result.known_bugs]
+    lines += [f"  known    {kernels}, see commit {commit}" for commit, kernels in result.known_bugs]
     shown = result.evidence if whole else result.evidence[:_EVIDENCE]
     lines += [f"  {line}" for line in shown]
     if len(shown) < len(result.evidence):

@@ -178,7 +178,7 @@ def test_the_clause_that_applies_is_marked_among_all(pivot):
     text = report.explain(result(pivot, "unlock_of_other_lock_on_second_path", "5.10"))
     assert "  here ->  <6.2: refused at prog_load, EACCES" in text
     assert "           >=6.2: refused at prog_load, EINVAL" in text
-    assert "  known    <6.2, mended by 7c884339bbff" in text
+    assert "  known    <6.2, see commit 7c884339bbff" in text
 
 
 def test_the_whole_log_is_there_when_asked_for(pivot):
