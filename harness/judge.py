@@ -145,7 +145,7 @@ def unmet(
     for need in absent:
         if release < Version(need.since):
             continue
-        if options.get(need.option) == "n":
+        if need.option and options.get(need.option) == "n":
             return _skip_for(need.option)
         return Verdict(
             Kind.ERROR,

@@ -163,6 +163,12 @@ def test_what_is_missing_may_have_been_left_out_of_the_configuration():
     assert verdict.kind is Kind.SKIP and "CONFIG_BPF_LSM" in verdict.reason
 
 
+def test_an_option_that_nobody_named_excuses_nothing():
+    needy = case('__needs(bpf_loop, "5.17") __success')
+    observation = Observation(missing=("bpf_loop",), kernel_log=())
+    assert judge(needy, V6_12, observation, options={"": "n"}).kind is Kind.ERROR
+
+
 @pytest.mark.parametrize("options, kind", [({}, "ERROR"), ({"CONFIG_BPF_LSM": "n"}, "SKIP")])
 def test_a_kind_of_program_that_the_kernel_lacks_says_nothing_of_the_lock(options, kind):
     text = 'SEC("lsm/file_open") __rule("r") __success\nint f(void *ctx) {}\n'
