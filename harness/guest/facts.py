@@ -87,6 +87,7 @@ def lacking() -> List[str]:
         tried = subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True)
         if tried.returncode != 0:
             found.append(option)
+            break  # the second needs what the first is about
     return found
 
 
