@@ -14,6 +14,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import zlib
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
@@ -151,16 +152,39 @@ class Session:
         """Run a loaded program by BPF_PROG_TEST_RUN."""
         return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
 
-    def drive(
-        self, driver: str, program: str, cpus: List[int], operations: int, counter: str
-    ) -> Json:
-        """Run a loaded program so many times on each CPU, through a hook; see drivers.py.
+    def drive(self, orders: List[Json], counter: str) -> Json:
+        """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
-        The first eight bytes of each value of the per-CPU map `counter` tell how often it ran.
+        An order is {"driver", "program", "source", "cpus", "operations"} and may have a "map". The
+        first eight bytes of a value of the per-CPU map `counter`, that of the key `source`, tell how
+        often the program ran.
         """
         runs = self._map(counter)
-        fd = self._loaded.program_fd(program)
-        return drivers.drive(driver, drivers.Order(fd, tuple(cpus), operations, runs.total))
+
+        def order(number: int, wanted: Json) -> drivers.Order:
+            program, key = wanted["program"], wanted["source"].to_bytes(4, "little")
+            return drivers.Order(
+                driver=wanted["driver"],
+                program=self._loaded.program_fd(program) if program else -1,
+                cpus=tuple(wanted["cpus"]),
+                operations=wanted["operations"],
+                ran=lambda: runs.total(key),
+                number=number,
+                map=self._map(wanted["map"]) if wanted.get("map") else None,
+            )
+
+        return drivers.drive([order(*pair) for pair in enumerate(orders)])
+
+    def map_memory(self, map: str, pieces: List[List[int]]) -> List[str]:
+        """Return pieces, [begin, length] each, of a map's memory, compressed and in base64."""
+        size = max((begin + length for begin, length in pieces), default=0)
+        if not size:
+            return ["" for _ in pieces]
+        with mmap.mmap(self._map(map).fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+            return [
+                base64.b64encode(zlib.compress(memory[begin : begin + length], 1)).decode()
+                for begin, length in pieces
+            ]
 
     def map_reset(self, map: str) -> None:
         """Bring a map back to its state at creation."""
