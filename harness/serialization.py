@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from harness import history
@@ -198,7 +199,7 @@ class Run:
         """How often a CPU took over from another."""
         return sum(shared.handovers for shared in self.shared)
 
-    @property
+    @cached_property
     def overlap(self) -> float:
         """The share of recorded operations that began while another CPU's was under way."""
         whole = sum(len(each) for each in self.histories)
