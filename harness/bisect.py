@@ -298,7 +298,7 @@ class Bisection:
             left = bounds.steps_left()
             mean = sum(step.seconds for step in self.steps) / len(self.steps)
             self.progress(
-                f"{len(bounds.candidates())} versions left, about {left} steps,"
+                f"left between: {len(bounds.candidates())}; tests to come: {left}, in about"
                 f" {left * mean / 60:.0f} min"
             )
             seen[index] = self._test(versions[index])
