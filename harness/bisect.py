@@ -320,6 +320,9 @@ class Bisection:
         result = run_case(self.question, fetched_name(version, kernel.fetched()), version)
         found = outcome(result, self.question.aspect, self.question.text)
         shown = found or f"cannot be tested: {result.reason}"
+        # "6.12" may be another version tomorrow.
+        exact = re.sub(r"--kernel \S+", f"--kernel {version}", result.repeat)
+        result = replace(result, repeat=exact)
         step = Step(version, result, found, time.monotonic() - started)
         self.steps.append(step)
         self.progress(
