@@ -267,8 +267,8 @@ def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
         return lost
     numbers = ", ".join(map(str, sorted(stuck)))
     return GuestLost(
-        f"hard lockup: CPU {numbers} took no timer interrupt for {STUCK_PULSES * PULSE_SECONDS:.0f} s:"
-        " it spins with interrupts off",
+        f"hard lockup: CPU {numbers} took no timer interrupt for {STUCK_PULSES * PULSE_SECONDS:.0f} s"
+        f" ({lost})",
         crashed=True,
         console=lost.console,
     )
@@ -330,7 +330,12 @@ def why_lost(
         )
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
-        return GuestLost("the guest stopped answering without a word", crashed=True, console=tail)
+        busy = splat.at_work(console)
+        where = ", ".join(f"CPU {cpu} was in {place}" for cpu, place in (busy or {}).items())
+        if busy is not None and not busy:
+            where = "every CPU was idle, so something waits for what does not come"
+        words = "the guest stopped answering without a word" + (f": {where}" if where else "")
+        return GuestLost(words, crashed=True, console=tail)
     if found is not None:
         hang = " (it had stopped answering)" if timed_out else ""
         return GuestLost(f"{found.kind}: {found.line}{hang}", crashed=True, console=tail)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import splat
-from harness.target import why_lost
+from harness.target import named, why_lost
 
 DATA = Path(__file__).parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
@@ -79,3 +79,27 @@ def test_the_emulator_s_own_failure_convicts_no_kernel():
     emulated = why_lost(False, "the guest stopped or reset", console, "tcg")
     assert not emulated.crashed and "emulator" in str(emulated)
     assert why_lost(False, "the guest stopped or reset", console, "kvm").crashed
+
+
+def recorded(name):
+    return (DATA / f"{name}-6.12.118.txt").read_text()
+
+
+def test_a_silent_guest_s_backtraces_say_which_cpu_was_where():
+    lost = why_lost(True, None, recorded("interrupts-off"))
+    assert lost.crashed
+    assert str(lost).endswith("a word: CPU 1 was in native_queued_spin_lock_slowpath")
+    assert "bpf_prog_4693340318089e07_healthy" in lost.console
+    named_by_its_tick = named(lost, frozenset({1}))
+    assert str(named_by_its_tick).startswith("hard lockup: CPU 1 took no timer interrupt")
+    assert named_by_its_tick.console == lost.console and named(lost, frozenset()) is lost
+
+
+def test_a_stopped_agent_leaves_every_cpu_idle():
+    lost = why_lost(True, None, recorded("stopped-agent"))
+    assert lost.crashed and "every CPU was idle" in str(lost)
+
+
+def test_backtraces_that_were_asked_for_are_no_splat():
+    assert splat.find(recorded("busy-cpu").splitlines()) is None
+    assert splat.at_work("boot\n") is None
