@@ -103,3 +103,8 @@ def test_a_stopped_agent_leaves_every_cpu_idle():
 def test_backtraces_that_were_asked_for_are_no_splat():
     assert splat.find(recorded("busy-cpu").splitlines()) is None
     assert splat.at_work("boot\n") is None
+
+
+def test_a_recorded_panic_is_told_by_its_own_line():
+    lost = why_lost(False, "the guest stopped or reset", recorded("sysrq-crash"))
+    assert lost.crashed and "panic: " in str(lost) and "sysrq triggered crash" in str(lost)
