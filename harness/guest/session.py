@@ -18,7 +18,7 @@ import zlib
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, drivers, facts, libbpf, terminal
+from harness.guest import copies, cpus, drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -83,23 +83,30 @@ class Session:
         return self._kernel_log.read()
 
     def end(self) -> Json:
-        """Return the kernel log since begin(); None says it could not be read."""
+        """Return the CPUs that are stuck, and the kernel log since begin(): None is unreadable."""
         self._unload()
-        return {"kernel_log": self._log_lines()}
+        return self._aftermath(LATE_SECONDS, ran=True)
 
-    def _log_lines(self) -> Optional[List[str]]:
+    def _aftermath(self, settle: float, ran: bool) -> Json:
+        stuck = cpus.stuck() if ran else []  # 20 ms when emulated
         if self._kernel_log is None:
-            return None
+            return {"stuck": stuck, "kernel_log": None}
         try:
-            self._kernel_log.settle(SETTLE_SECONDS)
-            return self._kernel_log.read()
+            if stuck:
+                time.sleep(LATE_SECONDS)  # no RCU grace period will end any more
+            else:
+                self._kernel_log.settle(settle)
+            return {"stuck": stuck, "kernel_log": self._kernel_log.read()}
         except OSError:
-            return None
+            return {"stuck": stuck, "kernel_log": None}
 
     # -- verdicts of the verifier and the map code ------------------------------------------------
 
     def verify(self, source: Json, cases: List[Json]) -> None:
-        """Load each program of one unit, run it where asked; emit one observation per case."""
+        """Load each program of one unit, run it where asked; emit one observation per case.
+
+        It ends early when a CPU is stuck after a case.
+        """
         unit: Optional[Unit] = None
         refusal: Optional[Refused] = None
         for index, case in enumerate(cases):
@@ -130,10 +137,12 @@ class Session:
                 if unit is not None:
                     unit.unload()
             ended = time.monotonic()
-            observation["kernel_log"] = self._log_lines()
+            observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
             observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
+            if observation["stuck"]:
+                return  # the cases to come need another guest
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
@@ -381,6 +390,10 @@ def _open(source: Json) -> Unit:
     if source["loader"] == "bcc":
         return BccUnit(source["text"])
     return LibbpfUnit(base64.b64decode(source["object"]))
+
+
+def _runs(case: Json) -> bool:
+    return bool(case.get("run") or case.get("attach"))
 
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
