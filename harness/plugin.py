@@ -733,7 +733,11 @@ def _rule(item: pytest.Item) -> str:
 def guest(
     run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
 ) -> Iterator[Guest]:
-    """Give a fresh session on the kernel under test."""
+    """Give a session on the kernel under test, with nothing loaded.
+
+    An emulated guest is fast at what was done in it before, so it is kept while tests pass: what
+    they load, attach and make goes with them, and what the kernel says late is the next one's.
+    """
     opened = run.target(kernel)
-    with opened.session(warm=loader == "bcc") as session:
+    with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

@@ -355,7 +355,7 @@ def open_target(settings: Settings, progress: Progress) -> Target:
     try:
         return Qemu(settings, progress)
     except SetupError as error:
-        if settings.target is not None:
+        if settings.target is not None or settings.kernel is not None:
             raise
         message = f"There is no machine to test on: `vagrant up` starts one, or mend this: {error}"
         raise SetupError(message, error.console) from error

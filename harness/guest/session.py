@@ -119,7 +119,7 @@ class Session:
                     self._emit({"late": late})
                 if index == 0:
                     try:
-                        unit = _open(source)
+                        unit = _open(source, [case["name"] for case in cases])
                     except Refused as refused:
                         refusal = refused  # holds for every program of the unit
                     observation["seconds"]["open"] = round(time.monotonic() - started, 4)
@@ -134,7 +134,9 @@ class Session:
             except OSError as error:
                 observation.update({"stage": "agent", "detail": str(error)})
             finally:
-                if unit is not None:
+                if unit is not None and index == len(cases) - 1:
+                    unit.close()  # in the last case, whose log tells what that leads to
+                elif unit is not None:
                     unit.unload()
             ended = time.monotonic()
             observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
@@ -386,10 +388,10 @@ def _fd_key(fd: int) -> bytes:
     return fd.to_bytes(4, "little")
 
 
-def _open(source: Json) -> Unit:
+def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
     if source["loader"] == "bcc":
         return BccUnit(source["text"])
-    return LibbpfUnit(base64.b64decode(source["object"]))
+    return LibbpfUnit(base64.b64decode(source["object"]), programs)
 
 
 def _runs(case: Json) -> bool:
@@ -399,7 +401,8 @@ def _runs(case: Json) -> bool:
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
-    wanted = Wanted(case["name"], case["section"], *user)
+    runs = bool(case.get("run") or case.get("attach"))
+    wanted = Wanted(case["name"], case["section"], *user, runs)
     started = time.monotonic()
     try:
         unit.load([wanted])
