@@ -512,7 +512,8 @@ int callback_chooses_same(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __known_bug("7c884339bbff", "<6.2")
-__needs(BPF_FUNC_loop, "5.17") __twin(callback_chooses_same) __failure __msg("bpf_spin_unlock of different lock")
+__needs(BPF_FUNC_loop, "5.17") __twin(callback_chooses_same) __failure
+__msg("bpf_spin_unlock of different lock")
 __kernel("<6.2") __errno(EACCES)
 __kernel(">=6.2") __errno(EINVAL)
 int callback_chooses_other(struct __sk_buff *skb)
@@ -555,7 +556,8 @@ int callback_unlocks_what_it_locked(struct __sk_buff *skb)
 
 /* A lock that was right in the first turn may be wrong in the next. */
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__needs(BPF_FUNC_loop, "5.17") __twin(callback_unlocks_what_it_locked) __failure __msg("bpf_spin_unlock of different lock")
+__needs(BPF_FUNC_loop, "5.17") __twin(callback_unlocks_what_it_locked) __failure
+__msg("bpf_spin_unlock of different lock")
 __kernel("<6.2") __errno(EACCES)
 __kernel(">=6.2") __errno(EINVAL)
 int callback_unlocks_other(struct __sk_buff *skb)
