@@ -390,9 +390,9 @@ class Map:
         opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
         _check(_delete_batch(self.fd, b"".join(keys), ct.byref(count), ct.byref(opts)))
 
-    def total(self) -> int:
-        """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element 0."""
-        value = self.lookup(bytes(self.key_size))
+    def total(self, key: bytes = b"\0\0\0\0") -> int:
+        """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element."""
+        value = self.lookup(key)
         size = self.value_size // possible_cpus()
         return sum(
             int.from_bytes(value[at : at + 8], "little") for at in range(0, self.value_size, size)

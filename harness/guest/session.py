@@ -14,10 +14,11 @@ import struct
 import subprocess
 import tempfile
 import time
+import zlib
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, drivers, facts, libbpf, terminal
+from harness.guest import copies, cpus, drivers, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -82,23 +83,30 @@ class Session:
         return self._kernel_log.read()
 
     def end(self) -> Json:
-        """Return the kernel log since begin(); None says it could not be read."""
+        """Return the CPUs that are stuck, and the kernel log since begin(): None is unreadable."""
         self._unload()
-        return {"kernel_log": self._log_lines()}
+        return self._aftermath(LATE_SECONDS, ran=True)
 
-    def _log_lines(self) -> Optional[List[str]]:
+    def _aftermath(self, settle: float, ran: bool) -> Json:
+        stuck = cpus.stuck() if ran else []  # 20 ms when emulated
         if self._kernel_log is None:
-            return None
+            return {"stuck": stuck, "kernel_log": None}
         try:
-            self._kernel_log.settle(SETTLE_SECONDS)
-            return self._kernel_log.read()
+            if stuck:
+                time.sleep(LATE_SECONDS)  # no RCU grace period will end any more
+            else:
+                self._kernel_log.settle(settle)
+            return {"stuck": stuck, "kernel_log": self._kernel_log.read()}
         except OSError:
-            return None
+            return {"stuck": stuck, "kernel_log": None}
 
     # -- verdicts of the verifier and the map code ------------------------------------------------
 
     def verify(self, source: Json, cases: List[Json]) -> None:
-        """Load each program of one unit, run it where asked; emit one observation per case."""
+        """Load each program of one unit, run it where asked; emit one observation per case.
+
+        It ends early when a CPU is stuck after a case.
+        """
         unit: Optional[Unit] = None
         refusal: Optional[Refused] = None
         for index, case in enumerate(cases):
@@ -129,10 +137,12 @@ class Session:
                 if unit is not None:
                     unit.unload()
             ended = time.monotonic()
-            observation["kernel_log"] = self._log_lines()
+            observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
             observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
+            if observation["stuck"]:
+                return  # the cases to come need another guest
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
@@ -151,16 +161,39 @@ class Session:
         """Run a loaded program by BPF_PROG_TEST_RUN."""
         return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
 
-    def drive(
-        self, driver: str, program: str, cpus: List[int], operations: int, counter: str
-    ) -> Json:
-        """Run a loaded program so many times on each CPU, through a hook; see drivers.py.
+    def drive(self, orders: List[Json], counter: str) -> Json:
+        """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
-        The first eight bytes of each value of the per-CPU map `counter` tell how often it ran.
+        An order is {"driver", "program", "source", "cpus", "operations"} and may have a "map". The
+        first eight bytes of a value of the per-CPU map `counter`, that of the key `source`, tell how
+        often the program ran.
         """
         runs = self._map(counter)
-        fd = self._loaded.program_fd(program)
-        return drivers.drive(driver, drivers.Order(fd, tuple(cpus), operations, runs.total))
+
+        def order(number: int, wanted: Json) -> drivers.Order:
+            program, key = wanted["program"], wanted["source"].to_bytes(4, "little")
+            return drivers.Order(
+                driver=wanted["driver"],
+                program=self._loaded.program_fd(program) if program else -1,
+                cpus=tuple(wanted["cpus"]),
+                operations=wanted["operations"],
+                ran=lambda: runs.total(key),
+                number=number,
+                map=self._map(wanted["map"]) if wanted.get("map") else None,
+            )
+
+        return drivers.drive([order(*pair) for pair in enumerate(orders)])
+
+    def map_memory(self, map: str, pieces: List[List[int]]) -> List[str]:
+        """Return pieces, [begin, length] each, of a map's memory, compressed and in base64."""
+        size = max((begin + length for begin, length in pieces), default=0)
+        if not size:
+            return ["" for _ in pieces]
+        with mmap.mmap(self._map(map).fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+            return [
+                base64.b64encode(zlib.compress(memory[begin : begin + length], 1)).decode()
+                for begin, length in pieces
+            ]
 
     def map_reset(self, map: str) -> None:
         """Bring a map back to its state at creation."""
@@ -357,6 +390,10 @@ def _open(source: Json) -> Unit:
     if source["loader"] == "bcc":
         return BccUnit(source["text"])
     return LibbpfUnit(base64.b64decode(source["object"]))
+
+
+def _runs(case: Json) -> bool:
+    return bool(case.get("run") or case.get("attach"))
 
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
