@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, drivers, facts, libbpf, terminal
+from harness.guest import copies, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -133,6 +133,19 @@ class Session:
             observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
+
+    # -- objects of anybody's ------------------------------------------------------------------------
+
+    def examine(self, object: str, only: Sequence[str] = (), seconds: float = 60.0) -> None:
+        """Load each program of an object, which need not be sound; see examine.py for the events."""
+        self.begin("examine")
+        examine.examine(base64.b64decode(object), only, seconds, self._log_lines, self._emit)
+
+    def drive_object(self, object: str, program: str, cpus: List[int], seconds: float) -> Json:
+        """Run one program of an object on CPUs at once; see examine.py."""
+        self.begin(program)
+        facts = examine.drive(base64.b64decode(object), program, cpus, seconds)
+        return {**facts, "kernel_log": self._log_lines()}
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
