@@ -104,7 +104,7 @@ def read(data: bytes) -> Object:
     """Read an object. Raises Malformed."""
     try:
         return _Reader(data).object()
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         raise Malformed("The file is cut off or damaged: an ELF table leads out of it.") from None
 
 
@@ -180,7 +180,7 @@ class _Reader:
                 self._btf = Btf(found.data)
                 maps = self._maps()
                 self._lines(functions)
-        except (Malformed, struct.error) as error:
+        except (Malformed, struct.error, OverflowError) as error:
             self._problem = str(error)
         self._relocate(functions, maps)
         programs = tuple(

@@ -250,7 +250,7 @@ CLASSES: Tuple[Class, ...] = (
         "maps declared as they were before libbpf v1.0",
         'Declare the maps in SEC(".maps") with __uint() and __type().',
         "The map has BTF",
-        (r"legacy map definitions", r"elf: .*SEC\(\"maps\"\)"),
+        (r"legacy map definitions", r"bad map relo against '.*' in section '.*maps'"),
     ),
     Class(
         "map-mismatch",
@@ -286,7 +286,8 @@ CLASSES: Tuple[Class, ...] = (
     Class(
         "map-size",
         "a map too large for memory",
-        "Make max_entries smaller, or add BPF_F_NO_PREALLOC to a hash.",
+        "Make max_entries smaller, or add BPF_F_NO_PREALLOC to a hash; `check` allows 400 MiB, and"
+        " kernels before v5.11 what RLIMIT_MEMLOCK does.",
     ),
     Class(
         "kind-missing",
@@ -363,7 +364,7 @@ def explain(
     messages = [str(message) for message in seen.get("messages", ())]
     name, line, at = _by_text(log, messages)
     if name in ("no-btf", "other", "lock-place", "") or errno == "EPERM":
-        hidden = _hidden(asked, maps, line, log, messages, errno, seen)
+        hidden = _hidden(asked, maps, line, log, messages, errno, seen, release)
         if hidden is not None and (name != "lock-place" or hidden[0] == "two-locks"):
             name, line = hidden[0], hidden[1] if name in ("", "other") else line
     if not line:
@@ -371,10 +372,13 @@ def explain(
     insn, code, source, file, number = _place(log, at if at >= 0 else len(log))
     if insn is not None and program is not None and insn < len(program.insns):
         file, number = program.line(insn) or (file, number)
+    name = name or "other"
     if name == "call-under-lock" and re.search(r"call bpf_(res_)?spin_lock\b", code):
         name = "second-lock"
     if name == "other" and re.search(r"R\d type=\w+ expected=.*map_value", line):
         name = "lock-pointer" if "spin_" in code else "other"
+    if name == "helper-missing" and re.search(r"bpf_spin_(un)?lock#", line):
+        name = "program-type"
     row = BY_NAME[name]
     since, advice = _since(name, code, line, release, maps, log)
     return Refusal(
@@ -436,6 +440,7 @@ def _hidden(
     messages: List[str],
     errno: str,
     seen: Json,
+    release: Version,
 ) -> Optional[Tuple[str, str]]:
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
     named = re.search(r"map '([^']+)'", line)
@@ -459,7 +464,8 @@ def _hidden(
         if answer == "EACCES" and has_lock:
             return "map-flags", told
         if answer == "EPERM":
-            return "capability", told
+            # Before v5.11 maps count as locked memory, of which a process may have only so much.
+            return "map-size" if release < Version("5.11") else "capability", told
         if answer in ("ENOMEM", "E2BIG"):
             return "map-size", told
         if log == "":
@@ -500,6 +506,8 @@ def _since(
             candidate = "6.14"
         elif "bpf_kptr_xchg" in code:
             candidate = "7.1"
+    elif name == "program-type" and "unknown func" in line:
+        candidate = "5.15"
     elif name == "helper-missing" and "func_info" in line:
         advice = "Do without callbacks (bpf_for_each_map_elem(), bpf_loop(), timers): v5.13 has the first."
     elif name == "unlock-without-lock" and re.search(_VALUE_CALLBACKS, log):

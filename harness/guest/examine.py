@@ -1,7 +1,8 @@
 """Any BPF object, sound or damaged: what the kernel says to each of its programs.
 
-The file is opened and loaded in a child process with limits on time, memory and log, in mounts of
-its own, so that neither a file that breaks libbpf nor one that fills the machine harms the session.
+The file is opened and loaded in a child process with limits on time, memory and log, and what it
+pins is removed again: neither a file that breaks libbpf nor one that fills the machine harms the
+session.
 Whatever ends the child convicts the program it was at; another child goes on with the next one.
 """
 
@@ -11,13 +12,15 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import threading
 import time
 import traceback
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
 
 from harness.guest import libbpf, loaders
 
@@ -32,7 +35,7 @@ ASSUMED_ENTRIES = 1024  # of a map whose size its own loader would set
 PROGRAMS_LOST = 3  # so many children may die at one object
 ROUND_RUNS = 256  # of a test run between two looks at the clock
 
-_CGROUP = "/sys/fs/cgroup"
+_CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
 _NEWNS, _MS_PRIVATE_ALL = 0x20000, 0x40000 | 0x4000
 _LOG_STATS = 4  # what the verifier says of itself and of errors, without the instructions
 _ENOSPC = 28
@@ -48,6 +51,7 @@ def examine(
     Events: {"object": facts} or {"damaged": why}, then {"begin": name}, {"end": name, "seen": facts}.
     `log` returns the kernel log's lines since it was last asked.
     """
+    libbpf.log_buffer()  # for all children
     deadline = time.monotonic() + seconds
     done: List[str] = []
     told = False
@@ -104,6 +108,8 @@ class _Child:
         ours, theirs = socket.socketpair()
         self._killed = False
         self._group = _memory_group()
+        _own_files()
+        self._killed_before = _killed_in(self._group)
         self._pid = os.fork()
         if self._pid == 0:
             status = 1
@@ -165,8 +171,8 @@ class _Child:
         self._port.close()
         _, waited = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(waited)
-        memory = _group_killed(self._group)
-        _remove_group(self._group)
+        _unpin()
+        memory = _killed_in(self._group) > self._killed_before
         if self._killed:
             return "time"
         if memory or code == _OUT_OF_MEMORY:
@@ -177,11 +183,15 @@ class _Child:
 # -- limits ----------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=None)
 def _memory_group() -> Optional[Path]:
-    """Make a cgroup with a limit, to which kernels from v5.11 on charge BPF maps as well."""
+    """Make a cgroup with a limit, to which kernels from v5.11 on charge BPF maps as well.
+
+    One serves all children of a session, which come one after the other.
+    """
     try:
         Path(_CGROUP, "cgroup.subtree_control").write_text("+memory", encoding="ascii")
-        group = Path(_CGROUP, f"spinlock-check-{os.getpid()}-{time.monotonic_ns()}")
+        group = Path(_CGROUP, f"spinlock-check-{os.getpid()}")
         group.mkdir()
         (group / "memory.max").write_text(f"{MEMORY_MIB}M", encoding="ascii")
         return group
@@ -189,25 +199,35 @@ def _memory_group() -> Optional[Path]:
         return None  # the limits of the process alone must do
 
 
-def _group_killed(group: Optional[Path]) -> bool:
+def _killed_in(group: Optional[Path]) -> int:
+    """Return how many processes the limit has ended."""
     if group is None:
-        return False
-    events = (group / "memory.events").read_text(encoding="ascii")
-    return any(
-        line.startswith("oom_kill ") and line.split()[1] != "0" for line in events.split("\n")
-    )
+        return 0
+    events = (group / "memory.events").read_text(encoding="ascii").split("\n")
+    return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
 
 
-def _remove_group(group: Optional[Path]) -> None:
-    if group is not None:
-        try:
-            group.rmdir()
-        except OSError:
-            pass  # maps that are still being freed hold it for a moment
+@lru_cache(maxsize=None)
+def _own_files() -> FrozenSet[str]:
+    """Give the session a BPF file system that ends with it; return what the kernel puts there."""
+    libbpf.unshare(_NEWNS)
+    libbpf.mount("none", "/", "", _MS_PRIVATE_ALL)
+    libbpf.mount("bpf", _FILES, "bpf", 0)
+    return frozenset(os.listdir(_FILES))
+
+
+def _unpin() -> None:
+    """Remove what a child has pinned."""
+    for name in set(os.listdir(_FILES)) - _own_files():
+        path = os.path.join(_FILES, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
 
 def _confine(group: Optional[Path]) -> None:
-    """Limit this process, and give it a BPF file system that ends with it."""
+    """Limit this process."""
     if group is not None:
         (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -216,9 +236,6 @@ def _confine(group: Optional[Path]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libbpf.limit_locked_memory(MEMORY_MIB << 20)  # what v5.10 charges maps to
-    libbpf.unshare(_NEWNS)
-    libbpf.mount("none", "/", "", _MS_PRIVATE_ALL)
-    libbpf.mount("bpf", "/sys/fs/bpf", "bpf", 0)
 
 
 # -- in the child ----------------------------------------------------------------------------------
@@ -323,7 +340,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
     one = _run(fd, cpus[:1], seconds)
     paths: Dict[str, str] = {}
     for name in elf.own_maps():
-        path = f"/sys/fs/bpf/spinlock-look-{len(paths)}"
+        path = f"{_FILES}/spinlock-look-{len(paths)}"
         try:
             libbpf.pin(elf.map_fd(name), path)
             paths[name] = path
