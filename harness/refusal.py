@@ -158,7 +158,11 @@ CLASSES: Tuple[Class, ...] = (
         "a lookup's result is used without a test for NULL",
         "Return, or go another way, where the lookup gave NULL, before the value is used.",
         "",
-        (r"map_value_or_null", r"pointer arithmetic on \w+_or_null prohibited"),
+        (
+            r"invalid mem access '\w+_or_null'",
+            r"pointer arithmetic on \w+_or_null prohibited",
+            r"R\d type=\w+_or_null expected=",
+        ),
     ),
     Class(
         "kernel-function",
@@ -411,9 +415,10 @@ def _by_text(log: str, messages: List[str]) -> Tuple[str, str, int]:
     """Return (class, telling line, its position in the verifier's log or -1)."""
     for row in CLASSES:
         for pattern in row.texts:
-            found = re.search(pattern, log)
-            if found:
+            for found in re.finditer(pattern, log):
                 start = log.rfind("\n", 0, found.start()) + 1
+                if log.startswith(";", start):  # the program's own text, which the log quotes
+                    continue
                 end = log.find("\n", found.end())
                 whole = log[start : end if end >= 0 else len(log)]
                 glued = re.match(r"\d+: \([0-9a-f]{2}\) ", whole)  # to the instruction's line

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from packaging.version import Version
@@ -9,6 +10,7 @@ from packaging.version import Version
 from harness import check, elf, lockset, refusal
 from harness.__main__ import main
 from harness.errors import UsageError
+from harness.scenario import kernel_version
 from harness.target import GuestLost
 
 LOG = """\
@@ -109,6 +111,48 @@ def test_the_telling_line_and_its_place():
 )
 def test_classes_by_text(log, name):
     assert why(f"0: (b7) r0 = 0\n{log}\nprocessed 1 insns\n").name == name
+
+
+def test_the_source_that_a_log_quotes_is_not_taken_for_a_message():
+    assert why("; /* bpf_spin_unlock is missing */\n1: (95) exit\nno such luck\n").name == "other"
+
+
+RECORDED = json.loads((Path(__file__).parent / "data/refusals.json").read_text())
+OF_THE_MAP = {
+    "TWO_LOCKS": "two-locks",
+    "NESTED": "lock-place",
+    "PERCPU": "map-type",
+    "NO_BTF": "no-btf",
+}
+
+
+@pytest.mark.parametrize(
+    "case", RECORDED, ids=[f"{c['release']}-{c['define']}-{c['program']}" for c in RECORDED]
+)
+def test_recorded_logs(case):
+    """What 5.10, 6.1, 6.12 and 7.3 said to tests/self/check/refused.bpf.c, where names tell why."""
+    release = kernel_version(case["release"], case["version"])
+    lock = elf.Field("inner.lock" if case["define"] == "NESTED" else "lock", 0, 4, "bpf_spin_lock")
+    locks = (lock, lock) if case["define"] == "TWO_LOCKS" else (lock,)
+    typed = case["define"] != "NO_BTF"
+    maps = {"values": elf.Map("values", 1, typed, locks if typed else ())}
+    if case["program"] == "static_call":
+        expected = None if release >= Version("6.9") else "call-under-lock"
+    elif case["program"] == "of_the_map":
+        expected = OF_THE_MAP.get(case["define"])
+        expected = None if expected == "lock-place" and release >= Version("6.11") else expected
+    else:
+        expected = None if case["program"] == "loads" else case["program"].replace("_", "-")
+    if case["seen"] is None:
+        assert expected is None
+        return
+    found = refusal.explain(case["seen"], case["asked"], release, None, maps)
+    assert found.name == expected, found
+    if expected in ("call-under-lock", "lock-place") and case["program"] in (
+        "static_call",
+        "of_the_map",
+    ):
+        assert found.since in ("6.9", "6.11")
 
 
 def test_an_explanation_after_the_line_does_not_hide_it():
