@@ -19,7 +19,7 @@ HUGE = """
 char _license[] SEC("license") = "GPL";
 struct item { struct bpf_spin_lock lock; char bytes[4000]; };
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1000000); __type(key, __u32);
-	 __type(value, struct item); } big SEC(".maps");
+         __type(value, struct item); } big SEC(".maps");
 SEC("tc") int one(struct __sk_buff *skb) { __u32 k = 0; return bpf_map_lookup_elem(&big, &k) != 0; }
 """
 
