@@ -17,8 +17,10 @@ from rich.console import Console
 from harness import (
     bisect,
     build,
+    check,
     image,
     kernel,
+    lockset,
     matrix,
     page,
     qemu,
@@ -92,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     _bisect_options(
         command("bisect", bisect_command, "Find the kernel version where a case's outcome changed.")
     )
+    _check_options(
+        command("check", check_command, "Load your own program on every kernel; say what is wrong.")
+    )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
@@ -118,6 +123,37 @@ def _parser() -> argparse.ArgumentParser:
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
+
+
+def _check_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
+    sub.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        help="a kernel that must take it; or all, to see which do; repeatable"
+        f" (default: {target.DEFAULT_KERNEL})",
+    )
+    sub.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="KERNEL",
+        help="of --kernel all, one that must take it, or all; repeatable",
+    )
+    sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
+    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
+    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="for clang")
+    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="for clang")
+    sub.add_argument(
+        "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
 def _report_options(sub: argparse.ArgumentParser) -> None:
@@ -335,6 +371,51 @@ def bisect_command(options: argparse.Namespace) -> int:
     answer = bisect.Bisection(question, progress).run(versions)
     print(json.dumps(answer.to_json(), indent=1) if options.json else "\n".join(answer.lines()))
     return OK
+
+
+# -- check -----------------------------------------------------------------------------------------
+
+
+def check_command(options: argparse.Namespace) -> int:
+    """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
+    if options.cpus < 1:
+        raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
+    named = [name for name in options.kernel if name != "all"]
+    required = kernel.expand([*named, *options.require])
+    chosen = kernel.expand([*options.kernel, *options.require])
+    if not chosen and options.target in (None, "qemu"):
+        chosen = required = [target.DEFAULT_KERNEL]
+    for chosen_name in chosen:
+        kernel.find(chosen_name)
+
+    def progress(message: str) -> None:
+        print(f"spinlock: {message}", file=sys.stderr)
+
+    source: Optional[check.Source] = None
+    if options.file.suffix != ".c":  # what is no object needs no guest to say so
+        source = check.open_source(options.file, Path())
+        check.choose(source, options.program)
+    rows = []
+    asked: List[Optional[str]] = [*chosen]
+    for name in asked or [None]:  # None: whatever a running machine has
+        settings = target.Settings(options.target, name, options.cpus, append=options.append)
+        guests = target.open_target(settings, progress)
+        try:
+            if source is None:
+                source = check.open_source(options.file, guests.headers(), options.I, options.D)
+            programs = check.choose(source, options.program)
+            progress(f"{source.name} on {name or guests.name}")
+            rows.append(check.examine(guests, name or guests.name, source, programs, options.run))
+        finally:
+            guests.close()
+    assert source is not None
+    found = check.Report(source, programs, tuple(rows), lockset.analyse(source.object, programs))
+    if options.json:
+        text = json.dumps(check.to_json(found), indent=1) + "\n"
+    else:
+        text = check.markdown(found) if options.markdown else check.terminal(found)
+    _put(text, options.output)
+    return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
 
 
 # -- report ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import resource
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -19,6 +20,7 @@ PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
 PROG_TYPE_SK_LOOKUP = 30
 _PROG_TYPE_SOCKET_FILTER = 1
 MAP_TYPE_PROG_ARRAY = 3
+MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
@@ -126,12 +128,14 @@ _unregister_handler = _function("libbpf_unregister_prog_handler", _INT, _INT)
 _open_mem = _function("bpf_object__open_mem", _VOIDP, _CHARP, ct.c_size_t, _VOIDP)
 _object_load = _function("bpf_object__load", _INT, _VOIDP)
 _object_close = _function("bpf_object__close", None, _VOIDP)
+_memlock = _function("libbpf_set_memlock_rlim", _INT, ct.c_size_t)
 _object_btf = _function("bpf_object__btf", _VOIDP, _VOIDP)
 _btf_raw_data = _function("btf__raw_data", _VOIDP, _VOIDP, _VOIDP)
 _next_program = _function("bpf_object__next_program", _VOIDP, _VOIDP, _VOIDP)
 _next_map = _function("bpf_object__next_map", _VOIDP, _VOIDP, _VOIDP)
 _program_name = _function("bpf_program__name", _CHARP, _VOIDP)
 _program_fd = _function("bpf_program__fd", _INT, _VOIDP)
+_program_section = _function("bpf_program__section_name", _CHARP, _VOIDP)
 _program_type = _function("bpf_program__type", _INT, _VOIDP)
 _program_attach_type = _function("bpf_program__expected_attach_type", _INT, _VOIDP)
 _program_insns = _function("bpf_program__insns", _VOIDP, _VOIDP)
@@ -141,9 +145,12 @@ _set_type = _function("bpf_program__set_type", _INT, _VOIDP, _INT)
 _program_section = _function("bpf_program__section_name", _CHARP, _VOIDP)
 _set_autoload = _function("bpf_program__set_autoload", _INT, _VOIDP, ct.c_bool)
 _set_log_buf = _function("bpf_program__set_log_buf", _INT, _VOIDP, _VOIDP, ct.c_size_t)
+_set_log_level = _function("bpf_program__set_log_level", _INT, _VOIDP, _U32)
+_map_type = _function("bpf_map__type", _INT, _VOIDP)
+_map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
+_map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
 _map_name = _function("bpf_map__name", _CHARP, _VOIDP)
 _map_fd = _function("bpf_map__fd", _INT, _VOIDP)
-_map_type = _function("bpf_map__type", _INT, _VOIDP)
 _map_inner = _function("bpf_map__inner_map", _VOIDP, _VOIDP)
 _map_is_internal = _function("bpf_map__is_internal", ct.c_bool, _VOIDP)
 _map_create = _function("bpf_map_create", _INT, _INT, _CHARP, _U32, _U32, _U32, _VOIDP)
@@ -344,6 +351,22 @@ def become(user: int, capabilities: Sequence[int]) -> None:
     _succeed(_libc.capset(header, (_U32 * 6)(*words)))  # effective, permitted, inheritable; twice
 
 
+def mount(source: str, place: str, kind: str, flags: int) -> None:
+    """Mount a file system, or change how one is mounted."""
+    _succeed(_libc.mount(source.encode(), place.encode(), kind.encode(), ct.c_ulong(flags), None))
+
+
+def limit_locked_memory(size: int) -> None:
+    """Let this process lock so many bytes, to which kernels before v5.11 charge maps and programs.
+
+    libbpf would lift the limit altogether, and may have done so already.
+    """
+    result = _memlock(size)
+    if result != -errno.EBUSY:
+        _check(result)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
+
+
 def _succeed(result: int) -> None:
     if result != 0:
         raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
@@ -472,8 +495,10 @@ class Object:
     def __init__(self, data: bytes, programs: Optional[List[str]] = None) -> None:
         self._data = data  # libbpf reads from it
         self._object = _pointer(_open_mem(data, len(data), None))
-        self._programs = {_program_name(p).decode(): p for p in self._each(_next_program)}
-        self._maps = {_map_name(m).decode(): m for m in self._each(_next_map)}
+        self._programs = {
+            _program_name(p).decode(errors="replace"): p for p in self._each(_next_program)
+        }
+        self._maps = {_map_name(m).decode(errors="replace"): m for m in self._each(_next_map)}
         for name, pointer in self._programs.items():
             _check(_set_autoload(pointer, programs is None or name in programs))
 
@@ -541,9 +566,31 @@ class Object:
         """Return the names of the maps that the source declares; .rodata and such are not."""
         return [name for name, m in self._maps.items() if not _map_is_internal(m)]
 
-    def set_log(self, program: str, log: Any) -> None:
-        """Let the verifier's log of a program go to a buffer."""
+    def program_facts(self) -> List[Dict[str, Any]]:
+        """Return name, section and type of each program, in the order of the file."""
+        return [
+            {
+                "name": name,
+                "section": _program_section(pointer).decode(errors="replace"),
+                "type": _program_type(pointer),
+            }
+            for name, pointer in self._programs.items()
+        ]
+
+    def assume_entries(self, entries: int) -> List[str]:
+        """Give a size to the maps that have none, as a loader of their own would; return which."""
+        assumed = []
+        for name, pointer in self._maps.items():
+            if _map_entries(pointer) == 0 and _map_type(pointer) not in MAP_TYPES_WITHOUT_ENTRIES:
+                _check(_map_set_entries(pointer, entries))
+                assumed.append(name)
+        return assumed
+
+    def set_log(self, program: str, log: Any, level: Optional[int] = None) -> None:
+        """Let the verifier's log of a program go to a buffer; without a level, if it is refused."""
         _check(_set_log_buf(self._programs[program], log, len(log)))
+        if level is not None:
+            _check(_set_log_level(self._programs[program], level))
 
     def load(self) -> None:
         """Create the maps and load the programs."""

@@ -18,7 +18,7 @@ import zlib
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, cpus, drivers, facts, libbpf, terminal
+from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -100,6 +100,11 @@ class Session:
         except OSError:
             return {"stuck": stuck, "kernel_log": None}
 
+    def _log_lines(self) -> Optional[List[str]]:
+        """Return the kernel log since begin(); None says it could not be read."""
+        lines: Optional[List[str]] = self._aftermath(SETTLE_SECONDS, ran=False)["kernel_log"]
+        return lines
+
     # -- verdicts of the verifier and the map code ------------------------------------------------
 
     def verify(self, source: Json, cases: List[Json]) -> None:
@@ -145,6 +150,19 @@ class Session:
             self._emit({"end": case["name"], "observation": observation})
             if observation["stuck"]:
                 return  # the cases to come need another guest
+
+    # -- objects of anybody's ------------------------------------------------------------------------
+
+    def examine(self, object: str, only: Sequence[str] = (), seconds: float = 60.0) -> None:
+        """Load each program of an object, which need not be sound; see examine.py for the events."""
+        self.begin("examine")
+        examine.examine(base64.b64decode(object), only, seconds, self._log_lines, self._emit)
+
+    def drive_object(self, object: str, program: str, cpus: List[int], seconds: float) -> Json:
+        """Run one program of an object on CPUs at once; see examine.py."""
+        self.begin(program)
+        facts = examine.drive(base64.b64decode(object), program, cpus, seconds)
+        return {**facts, "kernel_log": self._log_lines()}
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
