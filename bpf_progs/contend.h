@@ -21,7 +21,6 @@
 
 /* As long as the lock is held. Bounded because the verifier walks every turn. */
 #define MOST_TURNS 2000
-#define MOST_LOOKS 4 /* of the impatient; the verifier walks all that follows after each */
 
 /* Who takes the lock how. */
 #define LOCKED 0    /* as it must be */
@@ -29,7 +28,7 @@
 #define OTHER 2	    /* that of another element, one of each CPU's own */
 #define EARLY 3	    /* but lets go of it before it writes */
 #define SOMETIMES 4 /* but for one operation in `every` */
-#define IMPATIENT 5 /* but goes on without it when it was held each of `every` times it looked */
+#define IMPATIENT 5 /* but goes on without it when it was held each of three times it looked */
 
 /* What user space asks for, before the run. */
 struct order {
@@ -127,7 +126,7 @@ INLINE __u32 lock_word(struct shared *s)
 /* Tell whether to go in without the lock. */
 INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
 {
-	__u32 every = order->every, look;
+	__u32 every = order->every;
 
 	if (order->mode == UNLOCKED)
 		return 1;
@@ -135,10 +134,7 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
-	for (look = 0; look < every && look < MOST_LOOKS; look++)
-		if (!lock_word(s))
-			return 0;
-	return 1;
+	return lock_word(s) && lock_word(s) && lock_word(s);
 }
 
 /* The operation, on an element that this source has found. */
