@@ -21,6 +21,7 @@
 
 /* As long as the lock is held. Bounded because the verifier walks every turn. */
 #define MOST_TURNS 2000
+#define MOST_LOOKS 4 /* of the impatient; the verifier walks all that follows after each */
 
 /* Who takes the lock how. */
 #define LOCKED 0    /* as it must be */
@@ -134,7 +135,7 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
-	for (look = 0; look < every && look < MOST_TURNS; look++)
+	for (look = 0; look < every && look < MOST_LOOKS; look++)
 		if (!lock_word(s))
 			return 0;
 	return 1;
