@@ -25,8 +25,8 @@ OPERATION = struct.Struct("<QQQII")
 
 _WORD = (1 << 64) - 1
 
-# bpf_ktime_get_ns() may differ from CPU to CPU while the kernel updates its time; nothing that is
-# accused for that would be worth it.
+# bpf_ktime_get_ns() may differ from CPU to CPU while the kernel updates its time, so a smaller
+# difference between two CPUs' times accuses nobody.
 CLOCK_ERROR_NS = 20_000
 
 
@@ -73,7 +73,7 @@ class Shared:
     def agrees(self) -> bool:
         """Tell whether the fields belong together; before the first write all are zero."""
         if self.count == 0:
-            return self.inverse in (0, _WORD) and self.doubled == 0
+            return self.inverse == 0 and self.doubled == 0
         return self.inverse == self.count ^ _WORD and self.doubled == (2 * self.count) & _WORD
 
 
@@ -105,6 +105,11 @@ class Part:
     cpus: Tuple[int, ...]
     sent: Mapping[int, int]  # by CPU
     visits: Tuple[Visits, ...]
+
+    @property
+    def copies(self) -> bool:
+        """Tell whether it is user space, which runs no program: it copies the value."""
+        return self.driver == "user_space"
 
     @property
     def total_sent(self) -> int:
@@ -261,7 +266,7 @@ def anomalies(run: Run) -> List[Anomaly]:
     found = []
     missing = 0
     for part in run.parts:
-        if part.driver == "user_space":
+        if part.copies:
             continue
         unrun = part.total_sent - part.ran
         missing += max(0, unrun)
@@ -319,6 +324,11 @@ def blindness(run: Run) -> Optional[str]:
         return f"it ran on {run.cpus} CPU, where nothing is ever at the same time"
     if not run.recorded:
         return "no history was recorded"
+    if run.is_set and run.recorded != run.ran:
+        return (
+            f"only {run.recorded} of {run.ran} operations were recorded, and the counts, which user"
+            " space sets, do not tell of the others"
+        )
     if not run.overlap:
         return f"its {run.cpus} CPUs ran it one after the other"
     if not run.busy_share:
@@ -357,7 +367,7 @@ def _damage(run: Run) -> str:
 
 def _sums(run: Run) -> str:
     copies = f", {run.copies} copies by user space" if run.copies else ""
-    ran = sum(part.total_sent for part in run.parts if part.driver != "user_space")
+    ran = sum(part.total_sent for part in run.parts if not part.copies)
     what = "in one order" if run.is_set else "counted"
     if run.ran == ran:
         return f"{ran} sent = run = {what}{copies}"
@@ -365,8 +375,9 @@ def _sums(run: Run) -> str:
 
 
 def _line(run: Run) -> str:
+    counted = "" if run.is_set else f" {run.counted} counted,"
     return (
-        f"{run.way}: {run.total_sent} sent, {run.ran} ran, {run.counted} counted,"
+        f"{run.way}: {run.total_sent} sent, {run.ran} ran,{counted}"
         f" {run.total_dropped} dropped; busy {_percent(run.busy_share)},"
         f" {run.handovers} handovers, {run.torn} torn,"
         f" {_percent(run.overlap)} of {run.recorded} recorded operations overlapped;"

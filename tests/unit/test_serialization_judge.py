@@ -180,6 +180,11 @@ def test_where_user_space_sets_the_count_the_history_tells():
     assert verdict.kind is Kind.PASS
     assert verdict.reason.startswith("3 sent = run = in one order, 2 copies by user space")
 
+    partly = dataclasses.replace(value, histories=(history[:-1],))
+    verdict = judge(partly, [dataclasses.replace(partly, way=UNLOCKED, torn_copies=1)])
+    assert verdict.kind is Kind.INCONCLUSIVE
+    assert "only 2 of 3 operations were recorded" in verdict.reason
+
 
 def test_decode():
     data = struct.pack("<6Q", 5, 1, 0, 0, 10, 20) + bytes(48) + struct.pack("<6Q", 7, 0, 0, 2, 1, 2)
