@@ -101,7 +101,11 @@ def source(
     cached = paths.cache("build") / f"{_key(command, file)}.{'c' if loader == 'bcc' else 'o'}"
     if cached.exists():
         return Source(file.name, unit, loader, cached.read_bytes(), 0.0)
-    return Source(file.name, unit, loader, *_compile(command, cached))
+    with tempfile.TemporaryDirectory(dir=cached.parent) as directory:
+        output = Path(directory) / "output"
+        seconds = _compile(command, output)
+        output.replace(cached)  # atomic: a killed run leaves no half object behind
+    return Source(file.name, unit, loader, cached.read_bytes(), seconds)
 
 
 def compile_object(
@@ -112,20 +116,13 @@ def compile_object(
     Raises CompileError, SetupError without a compiler, OSError for a file that cannot be read.
     """
     file.read_bytes()
+    command = [str(clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-nostdlibinc"]
+    command += ["-D__TARGET_ARCH_x86", *(f"-D{define}" for define in defines)]
+    command += [f"-I{place}" for place in (file.parent, *directories, PROGRAMS)]
+    command += [f"-isystem{include}", "-c", str(file)]
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "output"
-        command = [str(clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-nostdlibinc"]
-        command += ["-D__TARGET_ARCH_x86", *(f"-D{define}" for define in defines)]
-        command += [f"-I{place}" for place in (file.parent, *directories, PROGRAMS)]
-        command += [f"-isystem{include}", "-c", str(file), "-o", str(output)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS
-            )
-        except subprocess.TimeoutExpired:
-            raise CompileError(f"clang did not end within {COMPILE_SECONDS:.0f} s.") from None
-        if done.returncode != 0:
-            raise CompileError(done.stderr.strip())
+        _compile(command, output)
         return output.read_bytes()
 
 
@@ -137,18 +134,22 @@ def _key(command: List[str], file: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(command: List[str], result: Path) -> "tuple[bytes, float]":
+def _compile(command: List[str], output: Path) -> float:
+    """Run the compiler; return for how many seconds. Raises CompileError."""
     started = os.times().elapsed
-    with tempfile.TemporaryDirectory(dir=result.parent) as directory:
-        output = Path(directory) / "output"
+    try:
         done = subprocess.run(
-            [*command, "-o", str(output)], capture_output=True, text=True, check=False
+            [*command, "-o", str(output)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMPILE_SECONDS,
         )
-        if done.returncode != 0:
-            raise CompileError(done.stderr.strip())
-        content = output.read_bytes()
-        output.replace(result)  # atomic: a killed run leaves no half object behind
-    return content, round(os.times().elapsed - started, 3)
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"clang did not end within {COMPILE_SECONDS:.0f} s.") from None
+    if done.returncode != 0:
+        raise CompileError(done.stderr.strip())
+    return round(os.times().elapsed - started, 3)
 
 
 def agent() -> Path:
