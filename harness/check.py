@@ -159,8 +159,7 @@ def examine(
 
 
 def _outcome(source: Source, name: str, seen: Json, asked: Json, facts: Json) -> Outcome:
-    found = splat.find(seen.get("kernel_log") or [])
-    warning = found.line if found else ""
+    warning = _complaint(seen.get("kernel_log"))
     if seen["stage"] is None:
         return Outcome(None, warning, seconds=seen["seconds"])
     release = kernel_version(facts.get("release", "0"), facts.get("version", "") or "")
@@ -183,8 +182,15 @@ def _run(guests: Target, encoded: str, name: str, out: Outcome) -> Outcome:
         return Outcome(refusal.crashed(f"when it ran: {lost}"), log=lost.console)
     except AgentError as error:
         facts = {"problem": str(error).strip().splitlines()[-1]}
-    found = splat.find(facts.pop("kernel_log", None) or [])
-    return Outcome(None, found.line if found else "", seconds=out.seconds, run=facts)
+    return Outcome(None, _complaint(facts.pop("kernel_log", None)), seconds=out.seconds, run=facts)
+
+
+def _complaint(kernel_log: Optional[Sequence[str]]) -> str:
+    """Return the line by which a kernel complained, or that nobody can tell; "" if it did not."""
+    if kernel_log is None:
+        return "its log could not be read, so a splat could not be seen"
+    found = splat.find(kernel_log)
+    return found.line if found else ""
 
 
 # -- the report --------------------------------------------------------------------------------------
