@@ -61,6 +61,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 130
 
 
+def _progress(message: str) -> None:
+    """Tell what takes time, apart from what a command prints."""
+    print(f"spinlock: {message}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spinlock",
@@ -342,7 +347,6 @@ def bisect_command(options: argparse.Namespace) -> int:
     searching = options.good is not None and options.bad is not None
     if searching == (options.run is not None) or (options.run and (options.good or options.bad)):
         raise UsageError("Give either --good VERSION and --bad VERSION, or --run KERNEL.")
-    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
     more = ["--cpus", str(options.cpus)]
     more += [f"--append={options.append}"] if options.append else []
     more += ["--programs", str(options.programs.absolute())] if options.programs else []
@@ -366,9 +370,9 @@ def bisect_command(options: argparse.Namespace) -> int:
         print(f"{word}: {result.kernel or options.run}: {result.verdict.value}: {result.reason}")
         return code
     versions = bisect.debian_versions(
-        options.good, options.bad, lambda minor: kernel.available(minor, progress)
+        options.good, options.bad, lambda minor: kernel.available(minor, _progress)
     )
-    answer = bisect.Bisection(question, progress).run(versions)
+    answer = bisect.Bisection(question, _progress).run(versions)
     print(json.dumps(answer.to_json(), indent=1) if options.json else "\n".join(answer.lines()))
     return OK
 
@@ -388,9 +392,6 @@ def check_command(options: argparse.Namespace) -> int:
     for chosen_name in chosen:
         kernel.find(chosen_name)
 
-    def progress(message: str) -> None:
-        print(f"spinlock: {message}", file=sys.stderr)
-
     source: Optional[check.Source] = None
     if options.file.suffix != ".c":  # what is no object needs no guest to say so
         source = check.open_source(options.file, Path())
@@ -399,12 +400,12 @@ def check_command(options: argparse.Namespace) -> int:
     asked: List[Optional[str]] = [*chosen]
     for name in asked or [None]:  # None: whatever a running machine has
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        guests = target.open_target(settings, progress)
+        guests = target.open_target(settings, _progress)
         try:
             if source is None:
                 source = check.open_source(options.file, guests.headers(), options.I, options.D)
             programs = check.choose(source, options.program)
-            progress(f"{source.name} on {name or guests.name}")
+            _progress(f"{source.name} on {name or guests.name}")
             rows.append(check.examine(guests, name or guests.name, source, programs, options.run))
         finally:
             guests.close()
@@ -524,13 +525,15 @@ def _tool(name: str, package: str) -> str:
 def shell(options: argparse.Namespace) -> int:
     """Give a root shell in a fresh guest, or run one command in it."""
     settings = target.Settings("qemu", options.kernel, options.cpus)
-    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
-    guests = target.open_target(settings, progress)
+    guests = target.open_target(settings, _progress)
     with guests.session() as session:
         words = options.words or ([] if sys.stdin.isatty() else ["/bin/bash"])
         if words:
             typed = "" if options.words else sys.stdin.read()
-            done = session.call("command", arguments=words, input=typed, limit=SHELL_SECONDS)
+            try:
+                done = session.call("command", arguments=words, input=typed, limit=SHELL_SECONDS)
+            except target.KernelRefusal as refusal:
+                raise UsageError(f"The guest cannot run {words[0]!r}: {refusal.errno}.") from None
             sys.stdout.write(done["stdout"])
             sys.stderr.write(done["stderr"])
             status: int = done["status"]
@@ -540,21 +543,20 @@ def shell(options: argparse.Namespace) -> int:
 
 def kernels_command(options: argparse.Namespace) -> int:
     """List, fetch or remove kernels."""
-    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
     if options.what == "list":
-        return _list_kernels(options, progress)
+        return _list_kernels(options)
     if not options.names:
         raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
     for name in kernel.expand(options.names):
         if options.what == "fetch":
-            got = kernel.fetch(name, progress, update=options.update)
+            got = kernel.fetch(name, _progress, update=options.update)
             print(f"{name:<12}{got.release:<32}{_headers(got)}")
         else:
             print(f"{name:<12}{'removed' if kernel.remove(name) else 'was not there'}")
     return OK
 
 
-def _list_kernels(options: argparse.Namespace, progress: target.Progress) -> int:
+def _list_kernels(options: argparse.Namespace) -> int:
     there = kernel.fetched()
     rows: List[Dict[str, Any]] = []
     chosen = kernel.expand(options.names) if options.names else [*kernel.names(), *there]
@@ -564,7 +566,7 @@ def _list_kernels(options: argparse.Namespace, progress: target.Progress) -> int
         if got is not None:
             row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
         if options.available and name in kernel.MINORS:
-            row["available"] = kernel.available(name, progress)
+            row["available"] = kernel.available(name, _progress)
         rows.append(row)
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -592,10 +594,9 @@ def image_command(options: argparse.Namespace) -> int:
     """Build, remove or show the guest's userland and the default kernel."""
     if options.what == "remove":
         return _remove()
-    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
     if options.what == "build":
-        image.ensure(progress)
-        kernel.fetch(target.DEFAULT_KERNEL, progress)
+        image.ensure(_progress)
+        kernel.fetch(target.DEFAULT_KERNEL, _progress)
     found, booted = image.cached(), kernel.cached(target.DEFAULT_KERNEL)
     if found is None or booted is None:
         print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)
