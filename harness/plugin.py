@@ -736,7 +736,8 @@ def guest(
     """Give a session on the kernel under test, with nothing loaded.
 
     An emulated guest is fast at what was done in it before, so it is kept while tests pass: what
-    they load, attach and make goes with them, and what the kernel says late is the next one's.
+    they load, attach and make goes with them. Where the kernel complains between two tests, the
+    second is an ERROR, nobody's crash, and the guest is given up.
     """
     opened = run.target(kernel)
     with opened.session(warm=True) as session:

@@ -413,14 +413,14 @@ def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
 
 
 def _runs(case: Json) -> bool:
+    """Tell whether a case does more than load its program."""
     return bool(case.get("run") or case.get("attach"))
 
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
-    runs = bool(case.get("run") or case.get("attach"))
-    wanted = Wanted(case["name"], case["section"], *user, runs)
+    wanted = Wanted(case["name"], case["section"], *user, _runs(case))
     started = time.monotonic()
     try:
         unit.load([wanted])
