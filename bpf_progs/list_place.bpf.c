@@ -4,42 +4,7 @@
  *
  * libbpf only, as all that calls kernel functions (experimental.h).
  */
-#include "experimental.h"
-
-struct item {
-	struct bpf_list_node node;
-	__u64 value;
-};
-
-struct list {
-	struct bpf_spin_lock lock;
-	struct bpf_list_head head __contains(item, node);
-};
-
-MAP(ARRAY, lists, __u32, struct list, 2)
-
-static __always_inline struct item *new_item(__u64 value)
-{
-	struct item *i = object_new(struct item);
-
-	if (i)
-		i->value = value;
-	return i;
-}
-
-/* Drop what came from a list and return its value. */
-static __always_inline __u64 drop(struct bpf_list_node *node)
-{
-	struct item *i;
-	__u64 value;
-
-	if (!node)
-		return 0;
-	i = container_of(node, struct item, node);
-	value = i->value;
-	object_drop(i);
-	return value;
-}
+#include "lists.h"
 
 /*
  * Rule: A list head or tree root is no memory to read or write
