@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from harness import build, image, kernel, qemu, target
+from harness import build, history, image, kernel, qemu, target
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +48,14 @@ def run(*arguments: str) -> None:
     )
 
 
+def history_of(operations: int, processes: int = 8) -> List[history.Operation]:
+    """Return what a lock gave to processes that took turns and overlapped."""
+    return [
+        history.Operation(n, 100 * n, 100 * n + 150, f"CPU {n % processes}")
+        for n in range(operations)
+    ]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
@@ -57,6 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     start(snapshot=True)  # whatever must be built is built
     unit = [sys.executable, "-m", "pytest", "-q", "tests/unit", "-p", "no:cacheprovider"]
+    million = history_of(1_000_000)
     rows: Dict[str, float] = {
         "cold boot": timed(lambda: start(snapshot=False), options.repeat),
         "restored guest": timed(lambda: start(snapshot=True), options.repeat),
@@ -67,6 +76,10 @@ def main() -> None:
         "one scenario, bcc": timed(
             lambda: run("run", "missing_unlock", "--loader", "bcc"), options.repeat
         ),
+        "sort a million operations": timed(lambda: sorted(million), options.repeat),
+        "check a million operations": timed(
+            lambda: history.check(million, len(million)), options.repeat
+        ),
         "unit tests": timed(
             lambda: subprocess.run(unit, cwd=ROOT, stdout=subprocess.DEVNULL, check=True),
             options.repeat,
@@ -76,6 +89,7 @@ def main() -> None:
         "restored guest": "cold boot",
         "one scenario, libbpf": "restored guest",
         "one scenario, bcc": "one scenario, libbpf",
+        "check a million operations": "sort a million operations",
     }
     if options.full:
         rows["all, both loaders, -j 2"] = timed(lambda: run("run", "--loader", "all", "-j", "2"), 1)
