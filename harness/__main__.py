@@ -527,9 +527,10 @@ def shell(options: argparse.Namespace) -> int:
     settings = target.Settings("qemu", options.kernel, options.cpus)
     guests = target.open_target(settings, _progress)
     with guests.session() as session:
-        words = options.words or ([] if sys.stdin.isatty() else ["/bin/bash"])
+        command = options.words[1:] if options.words[:1] == ["--"] else options.words
+        words = command or ([] if sys.stdin.isatty() else ["/bin/bash"])
         if words:
-            typed = "" if options.words else sys.stdin.read()
+            typed = "" if command else sys.stdin.read()
             try:
                 done = session.call("command", arguments=words, input=typed, limit=SHELL_SECONDS)
             except target.KernelRefusal as refusal:
