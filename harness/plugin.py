@@ -15,7 +15,19 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Seq
 import pytest
 from packaging.version import Version
 
-from harness import build, judge, matrix, page, report, results, scenario, splat, target, verify
+from harness import (
+    build,
+    cores,
+    judge,
+    matrix,
+    page,
+    report,
+    results,
+    scenario,
+    splat,
+    target,
+    verify,
+)
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
 from harness.kernel import expand, is_path
@@ -521,7 +533,9 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 
     def judge_scenario(case: Scenario, loader: str) -> None:
         together = run.together(kernel, loader, case.file)
-        judged, seen = run.verifier(kernel).judge(case, loader, together)
+        verifier = run.verifier(kernel)
+        with cores.together():
+            judged, seen = verifier.judge(case, loader, together)
         opened, release = run.target(kernel), seen.release
         run.finish(
             request.node,
@@ -740,5 +754,6 @@ def guest(
     second is an ERROR, nobody's crash, and the guest is given up.
     """
     opened = run.target(kernel)
-    with opened.session(warm=True) as session:
+    share = cores.alone if getattr(request.module, "ALONE", False) else cores.together
+    with share(), opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

@@ -12,6 +12,7 @@ from harness.judge import Kind
 from harness.serialization import LOCKED, SKIPS_64, TWINS, UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
+ALONE = True  # no other guest at the same time: harness/cores.py
 
 # driver -> operations per CPU, turns of the critical section, broken twins. So many that the twins
 # are seen in each run, on a machine with two busy cores for four CPUs too: `spinlock power`. The
