@@ -17,6 +17,7 @@ PROG_TYPE_SK_LOOKUP = 30
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
+_BPF_F_TEST_RUN_ON_CPU = 1
 _TRACE_ITER = 28  # of enum bpf_attach_type
 _PR_SET_KEEPCAPS, _LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 
@@ -225,15 +226,18 @@ def load_btf(data: bytes) -> int:
     return _check(_btf_load(data, len(data), ct.byref(opts)))
 
 
-def test_run(fd: int, data: bytes, repeat: int = 0) -> int:
+def test_run(fd: int, data: bytes, repeat: int = 0, cpu: Optional[int] = None) -> int:
     """Run a program by BPF_PROG_TEST_RUN; return its last return value.
 
-    No repetition means once, too, and is all that syscall programs allow.
+    No repetition means once, too, and is all that syscall programs allow. On which CPU can be said
+    for raw tracepoints only; another than this one is interrupted for it.
     """
     buffer = ct.create_string_buffer(data, len(data)) if data else None
     opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), repeat=repeat)
     if buffer is not None:
         opts.data_in, opts.data_size_in = ct.cast(buffer, _VOIDP), len(data)
+    if cpu is not None:
+        opts.flags, opts.cpu = _BPF_F_TEST_RUN_ON_CPU, cpu
     _check(_test_run(fd, ct.byref(opts)))
     return ct.c_int32(opts.retval).value
 
@@ -251,6 +255,11 @@ def attach_xdp(interface: int, fd: int, flags: int) -> None:
 def attach_to_cgroup(fd: int, cgroup: int, attach_type: int) -> None:
     """Attach a program to a cgroup, by an fd of its directory, until that is removed."""
     _check(_prog_attach(fd, cgroup, attach_type, _BPF_F_ALLOW_MULTI))
+
+
+def attach_tcx(fd: int, interface: int, attach_type: int) -> int:
+    """Attach a program to an interface's traffic, by its index; return the link's fd."""
+    return _check(_link_create(fd, interface, attach_type, None))
 
 
 def pin(fd: int, path: str) -> None:
@@ -278,6 +287,16 @@ def iterate(program: int, map_fd: int) -> None:
 def unshare(flags: int) -> None:
     """Leave the namespaces that CLONE_NEW… flags name for new ones; os has it from 3.12 on."""
     _succeed(_libc.unshare(flags))
+
+
+def mount(kind: str, directory: str) -> None:
+    """Mount a file system that needs no device."""
+    _succeed(_libc.mount(kind.encode(), directory.encode(), kind.encode(), _U64(0), None))
+
+
+def unmount(directory: str) -> None:
+    """Unmount what is mounted there."""
+    _succeed(_libc.umount(directory.encode()))
 
 
 def become(user: int, capabilities: Sequence[int]) -> None:
