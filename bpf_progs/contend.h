@@ -22,6 +22,9 @@
 /* As long as the lock is held. Bounded because the verifier walks every turn. */
 #define MOST_TURNS 2000
 
+/* As often as the impatient look; few, since each leaves the verifier another state to go back to. */
+#define MOST_LOOKS 16
+
 /* Who takes the lock how. */
 #define LOCKED 0    /* as it must be */
 #define UNLOCKED 1  /* not at all */
@@ -134,7 +137,7 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
-	for (look = 0; look < every && look < MOST_TURNS; look++)
+	for (look = 0; look < every && look < MOST_LOOKS; look++)
 		if (!lock_word(s))
 			return 0;
 	return 1;

@@ -22,8 +22,9 @@ FIRST = "00000000"
 OUTER, INNER = 0, 1  # of bpf_progs/nesting.bpf.c
 TURNS = 1000
 LEAST_HITS = 5  # inside the unlocked section
-# A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds.
-LIMIT = 60.0
+# A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
+# does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
+LIMIT = 40.0
 
 
 @dataclass(frozen=True)
