@@ -7,13 +7,11 @@ unlocked one in the very same way.
 from dataclasses import dataclass
 
 import pytest
-from packaging.version import Version
 
 from harness import experiment
 from harness.experiment import Drive, Plan
 from harness.judge import Kind, Verdict
 from harness.serialization import LOCKED, UNLOCKED, judge
-from harness.target import KernelRefusal
 
 RULE = "Locked updates of all CPUs are serialized"
 
@@ -25,7 +23,7 @@ class Hook:
     operations: int  # per CPU
     turns: int = 1000  # of the critical section
     needs: tuple = ()  # what the kernel's BTF has where the hook exists, and since when
-    locks_since: str = "5.1"  # its programs may lock
+    locks_since: str = ""  # where not from the first day on
 
 
 HOOKS = {
@@ -44,18 +42,6 @@ HOOKS = {
 }
 
 
-def loads(guest, program, since):
-    """Load a program; tell whether it may lock, as those of its kind may since a version."""
-    try:
-        guest.load("counter_hooks.bpf.c", [program, "lock_word_of_hooks"])
-    except KernelRefusal as refusal:
-        unknown = "unknown func bpf_spin_lock" in refusal.log
-        if guest.release < Version(since) and unknown:
-            return False
-        raise
-    return True
-
-
 def is_active(guest, hook):
     """Tell whether the kernel passes the hook: LSM programs run only where the kernel says so."""
     if not hook.startswith("lsm"):
@@ -71,10 +57,8 @@ def test_serialization(guest, hook):
     asked, program = HOOKS[hook], f"count_{hook}"
     if asked.needs:
         guest.needs(*asked.needs)
-    if not loads(guest, program, asked.locks_since):
-        why = f"programs of this kind may lock since v{asked.locks_since}"
-        guest.conclude(Verdict(Kind.SKIP, why))
-        return
+    programs = [program, "lock_word_of_hooks"]
+    guest.load("counter_hooks.bpf.c", programs, locks_since=asked.locks_since)
     if not is_active(guest, hook):
         guest.conclude(Verdict(Kind.SKIP, "the kernel's LSM for BPF is not among the active ones"))
         return

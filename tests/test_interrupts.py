@@ -8,7 +8,6 @@ import struct
 from packaging.version import Version
 
 from harness.judge import Kind, Verdict
-from harness.target import KernelRefusal
 
 RULE = "Unlock puts interrupts and preemption back"
 LOADERS = ("libbpf",)  # some of it needs functions and variables of the kernel
@@ -128,15 +127,7 @@ def test_interrupts_stay_off_in_interrupt(guest):
     if not has_second_cpu(guest):
         return
     programs = ["burn_in_test_run", "look_from_interrupt", "lock_word_of_interrupts"]
-    try:
-        guest.load("interrupts.bpf.c", [*programs, "burn_in_interrupt"])
-    except KernelRefusal as refusal:
-        unknown = "unknown func bpf_spin_lock" in refusal.log
-        if not unknown or guest.release >= Version("5.15"):
-            raise
-        why = "programs that run in interrupts may lock since v5.15"
-        guest.conclude(Verdict(Kind.SKIP, why))
-        return
+    guest.load("interrupts.bpf.c", [*programs, "burn_in_interrupt"], locks_since="5.15")
     off = burn(guest, "burn_in_interrupt", by_itself=True)
     on = burn(guest, "burn_in_test_run")
     conclude_burning(guest, off, on)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Tuple
 
 import pytest
-from packaging.version import Version
 
 from harness.judge import Kind, Verdict
-from harness.target import KernelRefusal
 
 RULE = "Interrupts wait while the lock is held"
 
@@ -35,7 +33,7 @@ class Wanting:
     driver: str
     frames: int = 0  # from each CPU that sends
     datagrams: int = 15_000  # each of which is one time that the lock is held
-    locks_since: str = "5.1"
+    locks_since: str = ""  # where not from the first day on
 
 
 WANTING = {
@@ -107,15 +105,8 @@ def test_nesting(guest, where):
     if wanting.frames and guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot send to itself in between"))
         return
-    try:
-        guest.load("nesting.bpf.c", ["hold_at_egress", wanting.program, "lock_word_of_nesting"])
-    except KernelRefusal as refusal:
-        unknown = "unknown func bpf_spin_lock" in refusal.log
-        if not unknown or guest.release >= Version(wanting.locks_since):
-            raise
-        why = f"programs of this kind may lock since v{wanting.locks_since}"
-        guest.conclude(Verdict(Kind.SKIP, why))
-        return
+    programs = ["hold_at_egress", wanting.program, "lock_word_of_nesting"]
+    guest.load("nesting.bpf.c", programs, locks_since=wanting.locks_since)
     locked, bare = nest(guest, wanting, False), nest(guest, wanting, True)
     word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
 
