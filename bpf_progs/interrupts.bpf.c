@@ -22,10 +22,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 struct order {
-	__u32 turns; /* length of the critical section */
-	__u32 bare;  /* without the lock: to show that nothing else stands in the way */
+	__u32 turns;  /* length of the critical section */
+	__u32 locked; /* if not: to show that nothing else stands in the way */
 	__u64 burn_ns;
-	__u32 every; /* of so many timer interrupts, one burns time */
+	__u32 every;  /* of so many timer interrupts, one burns time */
 	__u32 unused;
 };
 
@@ -66,14 +66,14 @@ INLINE void add_one(struct counter *c, const struct order *order)
 {
 	__u32 turns = order->turns;
 
-	if (order->bare) {
-		work(turns);
-		c->value++;
-	} else {
+	if (order->locked) {
 		bpf_spin_lock(&c->lock);
 		work(turns);
 		c->value++;
 		bpf_spin_unlock(&c->lock);
+	} else {
+		work(turns);
+		c->value++;
 	}
 }
 
