@@ -30,7 +30,7 @@ HOOKS = {
     "tcx_ingress": Hook(10_000, needs=("BPF_TCX_INGRESS", "6.6")),
     "tcx_egress": Hook(10_000, needs=("BPF_TCX_EGRESS", "6.6")),
     "cgroup_connect4": Hook(10_000),
-    "cgroup_sendmsg4": Hook(5_000),
+    "cgroup_sendmsg4": Hook(4_000),
     "cgroup_sock_create": Hook(3_000, 2000),
     "cgroup_setsockopt": Hook(10_000),
     "cgroup_getsockopt": Hook(10_000),

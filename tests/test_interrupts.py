@@ -22,7 +22,7 @@ LEAST_TICKS = 10 * ROUNDS  # without a lock
 
 BURN_NS = 2_000_000  # after the lock was let go of
 EVERY = 2  # timer interrupts, one burns
-BURNS = 40
+BURNS = 150
 LEAST_BURNS = 10
 LOOKS = 40_000  # interrupts sent meanwhile
 RUNS = 2_000  # of what reads the preempt count
