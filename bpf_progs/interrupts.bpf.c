@@ -15,7 +15,13 @@
  */
 
 #define MOST_TURNS 2000
-#define MOST_LOOKS 5000 /* at the clock; the verifier walks every one */
+#define MOST_COPIES 2000 /* to burn time; the verifier walks every one */
+#define COPIED 4096	 /* bytes */
+
+/* The number of each program's runs. */
+#define LOOKS 0 /* from an interrupt */
+#define TEST_RUNS 1
+#define SOURCES 2
 
 #define READ(field) (*(volatile __u64 *)&(field))
 #define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
@@ -42,7 +48,7 @@ struct span {
 struct stage {
 	__u64 runs;	/* of what burns time */
 	__u64 burning;
-	__u64 burnt_ns;
+	__u64 burnt_ns; /* in all */
 	__u64 looks;	/* how often something else ran on the CPU */
 	__u64 inside;	/* of these, while it was burning */
 };
@@ -52,7 +58,13 @@ MAP(ARRAY, state, __u32, struct counter, 1)
 MAP(PERCPU_ARRAY, ticks, __u32, __u64, 1)
 MAP(PERCPU_ARRAY, spans, __u32, struct span, 1)
 MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
-MAP(PERCPU_ARRAY, looks, __u32, __u64, 1)
+MAP(PERCPU_ARRAY, runs, __u32, __u64, SOURCES)
+
+struct memory {
+	char bytes[COPIED];
+};
+
+MAP(ARRAY, memories, __u32, struct memory, 2)
 
 INLINE void work(__u32 turns)
 {
@@ -75,6 +87,14 @@ INLINE void add_one(struct counter *c, const struct order *order)
 		work(turns);
 		c->value++;
 	}
+}
+
+INLINE void count_run(__u32 source)
+{
+	__u64 *count = map_lookup(runs, &source);
+
+	if (count)
+		(*count)++;
 }
 
 /* It takes no lock, so that it may be attached on every kernel. */
@@ -109,6 +129,7 @@ int hold_for_long(struct __sk_buff *skb)
 		span->first_ticks = span->last_ticks;
 	}
 	span->runs++;
+	count_run(TEST_RUNS);
 	return 0;
 }
 
@@ -116,11 +137,16 @@ int hold_for_long(struct __sk_buff *skb)
 INLINE void burn(struct order *order, struct counter *c, struct stage *stage)
 {
 	__u64 start = bpf_ktime_get_ns(), now = start;
-	__u32 look;
+	__u32 first = 0, second = 1, copy;
+	struct memory *from = map_lookup(memories, &first);
+	struct memory *to = map_lookup(memories, &second);
 
+	if (!from || !to)
+		return;
 	WRITE(stage->burning, 1);
 	add_one(c, order);
-	for (look = 0; look < MOST_LOOKS; look++) {
+	for (copy = 0; copy < MOST_COPIES; copy++) {
+		bpf_probe_read_kernel(to, COPIED, from);
 		now = bpf_ktime_get_ns();
 		if (now - start >= order->burn_ns)
 			break;
@@ -140,6 +166,7 @@ int burn_in_test_run(struct __sk_buff *skb)
 
 	if (order && c && stage)
 		burn(order, c, stage);
+	count_run(TEST_RUNS);
 	return 0;
 }
 
@@ -167,13 +194,12 @@ int look_from_interrupt(__u64 *arguments)
 {
 	__u32 key = 0;
 	struct stage *stage = map_lookup(stages, &key);
-	__u64 *count = map_lookup(looks, &key);
 
-	if (!stage || !count)
-		return 0;
-	(*count)++;
-	stage->looks++;
-	stage->inside += READ(stage->burning);
+	if (stage) {
+		stage->looks++;
+		stage->inside += READ(stage->burning);
+	}
+	count_run(LOOKS);
 	return 0;
 }
 
@@ -208,6 +234,7 @@ int burn_with_interrupts_off(struct __sk_buff *skb)
 	bpf_local_irq_save(&flags);
 	burn(order, c, stage);
 	bpf_local_irq_restore(&flags);
+	count_run(TEST_RUNS);
 	return 0;
 }
 

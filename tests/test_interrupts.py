@@ -4,6 +4,7 @@ The programs are those of bpf_progs/interrupts.bpf.c.
 """
 
 import struct
+from typing import NamedTuple
 
 from packaging.version import Version
 
@@ -24,7 +25,8 @@ BURN_NS = 2_000_000  # after the lock was let go of
 EVERY = 2  # timer interrupts, one burns
 BURNS = 150
 LEAST_BURNS = 10
-LOOKS = 40_000  # interrupts sent meanwhile
+LOOKS = 10_000  # interrupts sent meanwhile
+HOLDS = 100_000  # by which a CPU is kept busy
 RUNS = 2_000  # of what reads the preempt count
 
 LEAST_INSIDE = 5  # interrupts while burning, where they are on
@@ -83,43 +85,50 @@ def test_interrupts_are_on_after_unlock(guest):
     )
 
 
+class Burnt(NamedTuple):
+    """What CPU 0 did, and what interrupted it."""
+
+    burns: int
+    burnt_ns: int  # in all
+    looks: int  # interrupts
+    inside: int  # those that came while it was burning
+    seconds: float
+
+
 def burn(guest, program, by_itself=False):
     """Let CPU 0 burn time after the lock, and others interrupt it meanwhile.
 
-    Return what CPU 0 saw: how often it burned, the interrupts in all and those inside.
+    Return what CPU 0 saw of it.
     """
-    guest.call("map_reset", map="stages")
-    guest.call("map_reset", map="ticks")
-    guest.call("map_reset", map="looks")
+    for name in ("stages", "ticks", "runs"):
+        guest.call("map_reset", map=name)
     write_order(guest, burn_ns=BURN_NS, every=EVERY)
-    names = ("driver", "program", "source", "cpus", "operations")
     orders = [("interrupt_cpu_0", "look_from_interrupt", 0, [1], LOOKS)]
     if by_itself:  # an idle CPU has no timer interrupts
         orders += [
-            ("local_timer", program, 0, [], 0),
-            ("test_run", "hold_for_long", 0, [0], LOOKS),
+            ("local_timer", program, 1, [], 0),
+            ("test_run", "hold_for_long", 1, [0], HOLDS),
         ]
     else:
-        orders.append(("test_run", program, 0, [0], BURNS))
-    guest.call(
-        "drive", limit=LIMIT, counter="looks", orders=[dict(zip(names, order)) for order in orders]
-    )
-    burns, _, _, looks, inside = first_of(guest, "stages", "<QQQQQ")
-    return burns, looks, inside
+        orders.append(("test_run", program, 1, [0], BURNS))
+    names = ("driver", "program", "source", "cpus", "operations")
+    orders = [dict(zip(names, order)) for order in orders]
+    facts = guest.call("drive", limit=LIMIT, counter="runs", orders=orders)
+    burns, _, burnt_ns, looks, inside = first_of(guest, "stages", "<QQQQQ")
+    return Burnt(burns, burnt_ns, looks, inside, facts["seconds"])
 
 
 def conclude_burning(guest, off, on):
     """Judge what was seen where interrupts were off, given what was where they were on."""
     check_lock_word(guest)
-    names = ("burns", "looks", "inside")
-    guest.check(off[2] == 0, "unlock leaves interrupts off that were off", dict(zip(names, off)))
+    guest.check(off.inside == 0, "unlock leaves interrupts off that were off", off)
     seen = (
-        f"{off[1]} interrupts, {off[2]} inside of {off[0]} sections with interrupts off; where they"
-        f" were on, {on[2]} inside of {on[0]}"
+        f"{off.looks} interrupts, {off.inside} inside of {off.burns} sections with interrupts off;"
+        f" where they were on, {on.inside} inside of {on.burns}"
     )
-    weak = off[0] < LEAST_BURNS or on[2] < LEAST_INSIDE or not off[1]
+    weak = off.burns < LEAST_BURNS or on.inside < LEAST_INSIDE or not off.looks
     kind = Kind.INCONCLUSIVE if weak else Kind.PASS
-    guest.conclude(Verdict(kind, seen), off=dict(zip(names, off)), on=dict(zip(names, on)))
+    guest.conclude(Verdict(kind, seen), off=off._asdict(), on=on._asdict())
 
 
 def has_second_cpu(guest):
