@@ -22,16 +22,13 @@
 /* As long as the lock is held. Bounded because the verifier walks every turn. */
 #define MOST_TURNS 2000
 
-/* As often as the impatient look; few, since each leaves the verifier another state to go back to. */
-#define MOST_LOOKS 16
-
 /* Who takes the lock how. */
 #define LOCKED 0    /* as it must be */
 #define UNLOCKED 1  /* not at all */
 #define OTHER 2	    /* that of another element, one of each CPU's own */
 #define EARLY 3	    /* but lets go of it before it writes */
 #define SOMETIMES 4 /* but for one operation in `every` */
-#define IMPATIENT 5 /* but goes on without it when it was held each of `every` times it looked */
+#define IMPATIENT 5 /* but goes on without it when it was held each of three times it looked */
 
 /* What user space asks for, before the run. */
 struct order {
@@ -129,7 +126,7 @@ INLINE __u32 lock_word(struct shared *s)
 /* Tell whether to go in without the lock. */
 INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
 {
-	__u32 every = order->every, look;
+	__u32 every = order->every;
 
 	if (order->mode == UNLOCKED)
 		return 1;
@@ -137,10 +134,7 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
-	for (look = 0; look < every && look < MOST_LOOKS; look++)
-		if (!lock_word(s))
-			return 0;
-	return 1;
+	return lock_word(s) && lock_word(s) && lock_word(s);
 }
 
 /* The operation, on an element that this source has found. */

@@ -281,7 +281,7 @@ def _steer(index: int, cpu: int) -> None:
     """Let one CPU handle whatever an interface receives."""
     name = socket.if_indextoname(index)
     with tempfile.TemporaryDirectory() as directory:
-        libbpf.mount("sysfs", directory)  # as this network namespace sees it
+        libbpf.mount("sysfs", directory, "sysfs", 0)  # as this network namespace sees it
         try:
             for queue in Path(directory, "class/net", name, "queues").glob("rx-*"):
                 (queue / "rps_cpus").write_text(f"{1 << cpu:x}", encoding="ascii")
