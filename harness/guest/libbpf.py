@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import errno
+import mmap
 import os
 import resource
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERC
 
 _BPF_F_ALLOW_MULTI = 2
 _BPF_F_TEST_RUN_ON_CPU = 1
+_BPF_F_MMAPABLE = 1 << 10  # an array, and one without a lock
+_MANY = 1 << 12  # elements
 _TRACE_RAW_TP, _LSM_MAC, _TRACE_ITER, _LSM_CGROUP = 23, 27, 28, 43  # of enum bpf_attach_type
 _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 8, 12
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2  # an instruction's code; its source register
@@ -402,6 +405,7 @@ class Map:
         self.type: int = info.type
         self.key_size: int = info.key_size
         self.entries: int = info.max_entries
+        self.flags: int = info.map_flags
         self.value_size: int = info.value_size
         if self.type in MAP_TYPES_PER_CPU:
             self.value_size = (info.value_size + 7) // 8 * 8 * possible_cpus()
@@ -488,6 +492,11 @@ class Map:
 
     def reset(self) -> None:
         """Bring a hash or an array back to its state at creation."""
+        if self.flags & _BPF_F_MMAPABLE and self.entries >= _MANY:  # one by one takes minutes
+            size = self.entries * ((self.value_size + 7) // 8 * 8)
+            with mmap.mmap(self.fd, size) as memory:
+                memory.write(bytes(size))
+            return
         for key in list(self.keys()):
             try:
                 self.delete(key)
