@@ -135,6 +135,13 @@ def no_headers() -> Verdict:
     return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
 
 
+def no_lock(since: str, release: Version) -> Verdict:
+    """Return what to say of a kind of program that may not lock yet, and is refused for that."""
+    return Verdict(
+        Kind.SKIP, f"programs of this kind may lock since v{since}, and on kernel {release} may not"
+    )
+
+
 def unmet(
     needs: Sequence[Need], release: Version, missing: Sequence[str], options: Mapping[str, str]
 ) -> Verdict:

@@ -609,9 +609,13 @@ class Guest:
             session.disturbed = True
             raise AgentError(f"in this guest a test before this one left behind: {late.line}")
 
-    def load(self, file: str, programs: Sequence[str], unit: str = "") -> None:
+    def load(
+        self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""
+    ) -> None:
         """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
 
+        Where not all kinds of program may lock, `locks_since` names the version since when these
+        may: an older kernel that refuses them for the lock skips the test.
         Raises CompileError, KernelRefusal.
         """
         path = self._run.config.option.programs / file
@@ -623,7 +627,13 @@ class Guest:
         sections = {p.name: p.section for p in source_file.programs}
         source = build.source(path, unit, self.loader, self._target.headers())
         wanted = [{"name": name, "section": sections[name]} for name in programs]
-        self._session.call("load", source=source.request(), programs=wanted)
+        try:
+            self._session.call("load", source=source.request(), programs=wanted)
+        except KernelRefusal as refusal:
+            old = locks_since and self.release < Version(locks_since)
+            if not old or "unknown func bpf_spin_lock" not in refusal.log:
+                raise
+            raise Unmet(judge.no_lock(locks_since, self.release)) from None
 
     def call(self, function: str, /, **arguments: Any) -> Any:
         """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""

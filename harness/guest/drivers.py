@@ -6,7 +6,8 @@ How often each asked for a run is told here; how often the program did run, and 
 in the program's own maps.
 
 All of it happens in a child process with a network namespace of its own, which has no name and
-vanishes with it. Frames and datagrams carry the marks by which bpf_progs/counter.bpf.c knows them.
+vanishes with it. Frames and datagrams carry the marks by which bpf_progs/counter.bpf.c knows them;
+bpf_progs/counter_hooks.bpf.c knows senders by their name, and otherwise by what they ask for.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ Json = Dict[str, Any]
 
 # From 02:…:01 to 02:…:02, of the ethertype for local experiments.
 FRAME = bytes.fromhex("020000000002" "020000000001" "88b5") + bytes(50)
+_ETHERTYPE = 0x88B5
 UDP_PORT = 23312
 DATAGRAM = bytes(18)
 
@@ -48,8 +50,18 @@ _LOOK_SECONDS = 0.005
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20
 _CLONE_NEWNET = 0x40000000
 _XDP_GENERIC, _XDP_NATIVE = 1 << 1, 1 << 2
-_CGROUP_INET_INGRESS, _CGROUP_INET_EGRESS = 0, 1
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
+
+# Of enum bpf_attach_type.
+_CGROUP_INET_INGRESS, _CGROUP_INET_EGRESS, _CGROUP_SOCK_CREATE, _CGROUP_DEVICE = 0, 1, 2, 6
+_CGROUP_CONNECT4, _CGROUP_SENDMSG4, _CGROUP_SYSCTL = 10, 14, 18
+_CGROUP_GETSOCKOPT, _CGROUP_SETSOCKOPT = 21, 22
+_TCX = {"ingress": 46, "egress": 47}
+
+# By these the programs of bpf_progs/counter_hooks.bpf.c know what they count.
+_SENDER = "spinlock"  # the name of a process
+_DEVICE = "/dev/full"
+_SYSCTL = "/proc/sys/kernel/ostype"
 
 # Of what user space copies: struct shared.
 _SHARED = struct.Struct("<II QQQQ")
@@ -58,6 +70,8 @@ _BPF_F_LOCK = 4
 _COPIES_PER_WRITE = 8
 
 _fork = multiprocessing.get_context("fork")
+
+_Call = Callable[[], object]  # what makes a program run once
 
 
 @dataclass(frozen=True)
@@ -194,16 +208,27 @@ def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
 
 
 @contextmanager
-def _xdp(order: Order, network: Any, mode: int) -> Iterator[_Attached]:
-    """Send from one end of a veth pair, let the program see it at the other."""
+def _xdp(
+    order: Order, network: Any, mode: int, receiver: Optional[int] = None
+) -> Iterator[_Attached]:
+    """Send from one end of a veth pair, let the program see it at the other.
+
+    There it runs on the CPU that sends or, if one is given, on the receiver.
+    """
     near, far = _veth_pair(order, network)
+    if receiver is not None:
+        _steer(near, receiver)
     libbpf.attach_xdp(near, order.program, mode)
     yield _Attached(functools.partial(_frame_sender, far, True))
 
 
 @contextmanager
-def _tc(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
+def _tc(
+    order: Order, network: Any, direction: str, receiver: Optional[int] = None
+) -> Iterator[_Attached]:
     near, far = _veth_pair(order, network)
+    if receiver is not None:
+        _steer(near, receiver)
     network.tc("add", "clsact", near)
     network.tc(
         "add-filter",
@@ -221,6 +246,22 @@ def _tc(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
     yield _Attached(functools.partial(_frame_sender, end, bypass))
 
 
+@contextmanager
+def _tcx(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
+    near, far = _veth_pair(order, network)
+    link = libbpf.attach_tcx(order.program, near, _TCX[direction])
+    # What leaves is let go on: to stop it here would be an error for the sender. Where it arrives
+    # somebody must listen, or it would be counted as dropped.
+    end, bypass = (far, True) if direction == "ingress" else (near, False)
+    listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
+    try:
+        listener.bind((socket.if_indextoname(far), _ETHERTYPE))
+        yield _Attached(functools.partial(_frame_sender, end, bypass))
+    finally:
+        listener.close()
+        os.close(link)
+
+
 def _veth_pair(order: Order, network: Any) -> Tuple[int, int]:
     """Make a pair and return both ends' indices.
 
@@ -236,25 +277,39 @@ def _veth_pair(order: Order, network: Any) -> Tuple[int, int]:
     return ends[0], ends[1]
 
 
+def _steer(index: int, cpu: int) -> None:
+    """Let one CPU handle whatever an interface receives."""
+    name = socket.if_indextoname(index)
+    with tempfile.TemporaryDirectory() as directory:
+        libbpf.mount("sysfs", directory, "sysfs", 0)  # as this network namespace sees it
+        try:
+            for queue in Path(directory, "class/net", name, "queues").glob("rx-*"):
+                (queue / "rps_cpus").write_text(f"{1 << cpu:x}", encoding="ascii")
+        finally:
+            libbpf.unmount(directory)
+
+
 def _frame_sender(index: int, bypass: bool, cpu: int) -> _Sender:
     """Return what sends frames out of an interface."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sender.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, int(bypass))
     sender.bind((socket.if_indextoname(index), 0))
-    return _Sender(functools.partial(_repeat, functools.partial(sender.send, FRAME)))
+    return _repeated(functools.partial(sender.send, FRAME))
 
 
-# -- hooks that see a cgroup's datagrams -----------------------------------------------------------
+# -- hooks of a cgroup -----------------------------------------------------------------------------
 
 
 @contextmanager
-def _cgroup_skb(order: Order, network: Any, attach_type: int) -> Iterator[_Attached]:
-    """Send UDP over the loopback interface, from sockets of a cgroup to sockets of the same."""
+def _cgroup(
+    order: Order, network: Any, attach_type: int, sender: Callable[[int, int], _Call]
+) -> Iterator[_Attached]:
+    """Let processes of a cgroup ask for what the program is asked about there."""
     with cgroup() as directory:
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             libbpf.attach_to_cgroup(order.program, group, attach_type)
-            yield _Attached(functools.partial(_datagram_sender, order.number), directory)
+            yield _Attached(lambda cpu: _repeated(sender(order.number, cpu)), directory)
         finally:
             os.close(group)
 
@@ -273,18 +328,105 @@ def cgroup() -> Iterator[Path]:
         directory.rmdir()
 
 
-def _datagram_sender(number: int, cpu: int) -> _Sender:
-    """Return what sends datagrams to an address of this order's and CPU's own."""
-    address = (f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT)
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    receiver.bind(address)
+def _send_datagram(number: int, cpu: int) -> _Call:
+    """Send to a socket of the same process over the loopback interface, once connected."""
+    receiver = _receiver(number, cpu)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sender.connect(address)
+    sender.connect(receiver.getsockname())
 
     def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
         return sender.send(DATAGRAM)
 
-    return _Sender(functools.partial(_repeat, send))
+    return send
+
+
+def _receiver(number: int, cpu: int) -> socket.socket:
+    """Return a socket at an address of this order's and CPU's own."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind((f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT))
+    return receiver
+
+
+def _connect(number: int, cpu: int) -> _Call:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    return functools.partial(sender.connect, ("127.0.0.1", UDP_PORT))
+
+
+def _send_message(number: int, cpu: int) -> _Call:
+    """Send to a socket of the same process, named anew each time."""
+    receiver = _receiver(number, cpu)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    address = receiver.getsockname()
+
+    def send(keep: socket.socket = receiver) -> int:
+        return sender.sendto(DATAGRAM, address)
+
+    return send
+
+
+def _create_socket(number: int, cpu: int) -> _Call:
+    return lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+
+
+def _set_option(number: int, cpu: int) -> _Call:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    return functools.partial(sender.setsockopt, socket.SOL_SOCKET, socket.SO_MARK, 1)
+
+
+def _get_option(number: int, cpu: int) -> _Call:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    return functools.partial(sender.getsockopt, socket.SOL_SOCKET, socket.SO_MARK)
+
+
+def _open_device(number: int, cpu: int) -> _Call:
+    return lambda: os.close(os.open(_DEVICE, os.O_RDONLY))
+
+
+def _read_sysctl(number: int, cpu: int) -> _Call:
+    file = os.open(_SYSCTL, os.O_RDONLY)
+    return functools.partial(os.pread, file, 64, 0)
+
+
+# -- hooks in the kernel's own functions -----------------------------------------------------------
+
+
+@contextmanager
+def _traced(order: Order, network: Any, call: _Call) -> Iterator[_Attached]:
+    """Attach to a trace point, a function or an LSM hook, and make the kernel pass there."""
+    link = libbpf.open_raw_tracepoint(order.program)
+
+    def sender(cpu: int) -> _Sender:
+        Path("/proc/self/comm").write_text(_SENDER, encoding="ascii")
+        return _repeated(call)
+
+    try:
+        yield _Attached(sender)
+    finally:
+        os.close(link)
+
+
+@contextmanager
+def _fentry(order: Order, network: Any) -> Iterator[_Attached]:
+    """A test run of such a program is one of some functions that are there to be traced."""
+    with _traced(order, network, lambda: libbpf.test_run(order.program, b"")) as attached:
+        yield attached
+
+
+@contextmanager
+def _by_itself(order: Order, network: Any) -> Iterator[_Attached]:
+    """Attach to what happens anyway: nothing is to be sent."""
+    link = libbpf.open_raw_tracepoint(order.program)
+    try:
+        yield _Attached(lambda cpu: _Sender(lambda times: times))
+    finally:
+        os.close(link)
+
+
+@contextmanager
+def _interrupt(order: Order, network: Any, target: int) -> Iterator[_Attached]:
+    """Run a raw tracepoint's program on another CPU, which the kernel interrupts for that."""
+    run = functools.partial(libbpf.test_run, order.program, b"", cpu=target)
+    yield _Attached(lambda cpu: _repeated(run))
 
 
 # -- senders ---------------------------------------------------------------------------------------
@@ -347,7 +489,11 @@ def _sender_process(
         answer.send(error)
 
 
-def _repeat(send: Callable[[], int], times: int) -> int:
+def _repeated(call: _Call) -> _Sender:
+    return _Sender(functools.partial(_repeat, call))
+
+
+def _repeat(send: _Call, times: int) -> int:
     """Send so often; a full queue is no loss but a refusal."""
     for _ in itertools.repeat(None, times):
         while True:
@@ -427,6 +573,27 @@ _DRIVERS: Dict[str, _Driver] = {
     "xdp_generic": functools.partial(_xdp, mode=_XDP_GENERIC),
     "tc_ingress": functools.partial(_tc, direction="ingress"),
     "tc_egress": functools.partial(_tc, direction="egress"),
-    "cgroup_skb_ingress": functools.partial(_cgroup_skb, attach_type=_CGROUP_INET_INGRESS),
-    "cgroup_skb_egress": functools.partial(_cgroup_skb, attach_type=_CGROUP_INET_EGRESS),
+    "xdp_generic_to_cpu_0": functools.partial(_xdp, mode=_XDP_GENERIC, receiver=0),
+    "tc_ingress_to_cpu_0": functools.partial(_tc, direction="ingress", receiver=0),
+    "tcx_ingress": functools.partial(_tcx, direction="ingress"),
+    "tcx_egress": functools.partial(_tcx, direction="egress"),
+    **{
+        f"cgroup_{name}": functools.partial(_cgroup, attach_type=attach_type, sender=sender)
+        for name, attach_type, sender in (
+            ("skb_ingress", _CGROUP_INET_INGRESS, _send_datagram),
+            ("skb_egress", _CGROUP_INET_EGRESS, _send_datagram),
+            ("connect4", _CGROUP_CONNECT4, _connect),
+            ("sendmsg4", _CGROUP_SENDMSG4, _send_message),
+            ("sock_create", _CGROUP_SOCK_CREATE, _create_socket),
+            ("setsockopt", _CGROUP_SETSOCKOPT, _set_option),
+            ("getsockopt", _CGROUP_GETSOCKOPT, _get_option),
+            ("device", _CGROUP_DEVICE, _open_device),
+            ("sysctl", _CGROUP_SYSCTL, _read_sysctl),
+        )
+    },
+    "tp_btf_sys_enter": functools.partial(_traced, call=os.getppid),
+    "lsm_file_open": functools.partial(_traced, call=_open_device(0, 0)),
+    "fentry": _fentry,
+    "local_timer": _by_itself,
+    "interrupt_cpu_0": functools.partial(_interrupt, target=0),
 }

@@ -25,6 +25,7 @@ MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf 
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
+_BPF_F_TEST_RUN_ON_CPU = 1
 _BPF_F_MMAPABLE = 1 << 10  # an array, and one without a lock
 _MANY = 1 << 12  # elements
 _TRACE_RAW_TP, _LSM_MAC, _TRACE_ITER, _LSM_CGROUP = 23, 27, 28, 43  # of enum bpf_attach_type
@@ -286,15 +287,18 @@ def load_btf(data: bytes) -> int:
     return _check(_btf_load(data, len(data), ct.byref(opts)))
 
 
-def test_run(fd: int, data: bytes, repeat: int = 0) -> int:
+def test_run(fd: int, data: bytes, repeat: int = 0, cpu: Optional[int] = None) -> int:
     """Run a program by BPF_PROG_TEST_RUN; return its last return value.
 
-    No repetition means once, too, and is all that syscall programs allow.
+    No repetition means once, too, and is all that syscall programs allow. On which CPU can be said
+    for raw tracepoints only; another than this one is interrupted for it.
     """
     buffer = ct.create_string_buffer(data, len(data)) if data else None
     opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), repeat=repeat)
     if buffer is not None:
         opts.data_in, opts.data_size_in = ct.cast(buffer, _VOIDP), len(data)
+    if cpu is not None:
+        opts.flags, opts.cpu = _BPF_F_TEST_RUN_ON_CPU, cpu
     _check(_test_run(fd, ct.byref(opts)))
     return ct.c_int32(opts.retval).value
 
@@ -312,6 +316,11 @@ def attach_xdp(interface: int, fd: int, flags: int) -> None:
 def attach_to_cgroup(fd: int, cgroup: int, attach_type: int) -> None:
     """Attach a program to a cgroup, by an fd of its directory, until that is removed."""
     _check(_prog_attach(fd, cgroup, attach_type, _BPF_F_ALLOW_MULTI))
+
+
+def attach_tcx(fd: int, interface: int, attach_type: int) -> int:
+    """Attach a program to an interface's traffic, by its index; return the link's fd."""
+    return _check(_link_create(fd, interface, attach_type, None))
 
 
 def pin(fd: int, path: str) -> None:
@@ -356,6 +365,11 @@ def become(user: int, capabilities: Sequence[int]) -> None:
 def mount(source: str, place: str, kind: str, flags: int) -> None:
     """Mount a file system, or change how one is mounted."""
     _succeed(_libc.mount(source.encode(), place.encode(), kind.encode(), ct.c_ulong(flags), None))
+
+
+def unmount(place: str) -> None:
+    """Unmount what is mounted there."""
+    _succeed(_libc.umount(place.encode()))
 
 
 def limit_locked_memory(size: int) -> None:

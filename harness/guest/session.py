@@ -177,9 +177,19 @@ class Session:
             self._unit = _open(source)
         self._unit.load([Wanted(p["name"], p["section"]) for p in programs])
 
-    def test_run(self, program: str, repeat: int = 1) -> Json:
-        """Run a loaded program by BPF_PROG_TEST_RUN."""
-        return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
+    def attach(self, program: str) -> None:
+        """Attach a loaded program to the trace point that it is for, as long as it is loaded."""
+        link = libbpf.open_raw_tracepoint(self._loaded.program_fd(program))
+        self._stack.callback(os.close, link)
+
+    def test_run(self, program: str, repeat: int = 1, cpu: Optional[int] = None) -> Json:
+        """Run a loaded program by BPF_PROG_TEST_RUN, once or often in one system call; on a CPU."""
+        fd, before = self._loaded.program_fd(program), os.sched_getaffinity(0)
+        os.sched_setaffinity(0, before if cpu is None else {cpu})
+        try:
+            return {"retval": libbpf.test_run(fd, PACKET, repeat)}
+        finally:
+            os.sched_setaffinity(0, before)
 
     def drive(self, orders: List[Json], counter: str) -> Json:
         """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.

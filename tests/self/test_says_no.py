@@ -47,8 +47,9 @@ def annotated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def provoked(tmp_path_factory):
-    """The tests of tests/self/no/provoked.py but the one that must be killed."""
-    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", "not killed"]
+    """The tests of tests/self/no/provoked.py but those that others of this file are about."""
+    which = "not killed and not irqsave"
+    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", which]
     return run(tmp_path_factory.mktemp("provoked"), *arguments)
 
 
@@ -105,6 +106,24 @@ def test_a_hang_leaves_its_console(annotated):
 def test_provoked(provoked, name, kind, reason):
     result = provoked[1][name]
     assert result["verdict"] == kind and re.search(reason, result["reason"]), result["reason"]
+
+
+@pytest.mark.parametrize(
+    "where, reason",
+    [
+        ("tc", "soft lockup|RCU stall"),
+        # The CPU that waits may be the one that keeps the time for the kernel's own watchdogs.
+        ("timer", "hard lockup|RCU stall|stopped answering"),
+    ],
+)
+def test_a_lock_without_irqsave_is_a_crash_of_the_case(tmp_path, where, reason):
+    which = f"irqsave and {where}-"
+    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", which]
+    _, seen = run(tmp_path, *arguments)
+    (result,) = seen.values()
+    assert result["verdict"] == "CRASH", result["reason"]
+    assert re.search(reason, result["reason"]), result["reason"]
+    assert result["seconds"]["case"] < 60
 
 
 def test_a_lockup_that_no_watchdog_sees_is_found_within_a_minute(provoked):

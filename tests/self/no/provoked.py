@@ -1,5 +1,7 @@
 """Tests that provoke what the harness must report; run by tests/test_says_no.py alone."""
 
+import pytest
+
 RULE = "Provoked"
 
 
@@ -78,3 +80,19 @@ def test_unloadable(guest):
 
 def test_after(guest):
     guest.check(True, "the last test runs")
+
+
+@pytest.mark.parametrize(
+    "where, driver, cpus", [("tc", "tc_ingress_to_cpu_0", [1, 2]), ("timer", "local_timer", [])]
+)
+def test_lock_without_irqsave(guest, where, driver, cpus):
+    """What tests/test_nesting.py sees of a kernel whose lock leaves interrupts on."""
+    wanting = f"want_naively_at_{where}"
+    guest.load("naive_lock.bpf.c", ["hold_naively", wanting])
+    names = ("driver", "program", "source", "cpus", "operations")
+    orders = [
+        ("cgroup_skb_egress", "hold_naively", 0, [0], 200_000),
+        (driver, wanting, 1, cpus, 200_000),
+    ]
+    orders = [dict(zip(names, order)) for order in orders]
+    guest.call("drive", limit=40.0, counter="runs", orders=orders)

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One CPU, one lock: a program of a cgroup takes it, and what interrupts that program wants it too.
+ * Interrupts must wait until it is let go of, or the CPU would wait for itself.
+ *
+ * These programs are driven by tests/test_nesting.py, which also decodes their maps.
+ */
+#include "spinlock.h"
+
+/*
+ * Rule: Interrupts wait while the lock is held
+ * The lock turns interrupts off on its CPU, so that nothing that could want it runs there until
+ * unlock: no packet that is received, no timer.
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ */
+
+/* The number of each hook's visits. */
+#define OUTER 0
+#define INNER 1
+#define SOURCES 2
+
+#define MARKER_ETHERTYPE 0x88b5
+#define MARKER_UDP_PORT 23312
+#define UDP 17
+
+#define TC_ACT_OK 0
+#define TC_ACT_STOLEN 4
+
+#define MOST_TURNS 2000
+
+#define READ(field) (*(volatile __u64 *)&(field))
+#define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
+#define INLINE static inline __attribute__((always_inline))
+
+struct order {
+	__u32 turns; /* length of the critical section */
+	__u32 bare;  /* without the lock: to show what it keeps away */
+};
+
+struct shared {
+	struct bpf_spin_lock lock;
+	__u32 unused;
+	__u64 count;
+};
+
+/* What a CPU's outer program is at, for what interrupts it to see. */
+struct stage {
+	__u64 active; /* it runs */
+	__u64 region; /* it is between lock and unlock */
+};
+
+/* What each CPU saw of one hook. */
+struct visits {
+	__u64 runs;
+	__u64 active; /* came in between while the outer program ran */
+	__u64 region; /* came in between lock and unlock */
+};
+
+MAP(ARRAY, orders, __u32, struct order, 1)
+MAP(ARRAY, state, __u32, struct shared, 1)
+MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
+MAP(PERCPU_ARRAY, runs, __u32, struct visits, SOURCES)
+
+INLINE void add_one(struct shared *s, __u32 turns)
+{
+	__u64 count = READ(s->count);
+	__u32 turn;
+
+	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
+		asm volatile("" : "+r"(turn));
+	WRITE(s->count, count + 1);
+}
+
+INLINE void outer(void)
+{
+	__u32 key = 0, source = OUTER;
+	struct order *order = map_lookup(orders, &key);
+	struct shared *s = map_lookup(state, &key);
+	struct stage *stage = map_lookup(stages, &key);
+	struct visits *v = map_lookup(runs, &source);
+	__u32 turns;
+
+	if (!order || !s || !stage || !v)
+		return;
+	turns = order->turns;
+	WRITE(stage->active, 1);
+	if (order->bare) {
+		WRITE(stage->region, 1);
+		add_one(s, turns);
+		WRITE(stage->region, 0);
+	} else {
+		bpf_spin_lock(&s->lock);
+		WRITE(stage->region, 1);
+		add_one(s, turns);
+		WRITE(stage->region, 0);
+		bpf_spin_unlock(&s->lock);
+	}
+	WRITE(stage->active, 0);
+	v->runs++;
+}
+
+INLINE void inner(void)
+{
+	__u32 key = 0, source = INNER;
+	struct order *order = map_lookup(orders, &key);
+	struct shared *s = map_lookup(state, &key);
+	struct stage *stage = map_lookup(stages, &key);
+	struct visits *v = map_lookup(runs, &source);
+
+	if (!order || !s || !stage || !v)
+		return;
+	v->active += READ(stage->active);
+	v->region += READ(stage->region);
+	if (order->bare) {
+		add_one(s, 0);
+	} else {
+		bpf_spin_lock(&s->lock);
+		add_one(s, 0);
+		bpf_spin_unlock(&s->lock);
+	}
+	v->runs++;
+}
+
+INLINE int is_marked_frame(void *data, void *end)
+{
+	unsigned char *frame = data;
+
+	return data + 14 <= end && frame[12] == MARKER_ETHERTYPE >> 8 &&
+	       frame[13] == (MARKER_ETHERTYPE & 0xff);
+}
+
+INLINE int is_marked_datagram(void *data, void *end)
+{
+	unsigned char *packet = data;
+
+	return data + 28 <= end && packet[0] == 0x45 && packet[9] == UDP &&
+	       packet[22] == MARKER_UDP_PORT >> 8 && packet[23] == (MARKER_UDP_PORT & 0xff);
+}
+
+SEC("cgroup_skb/egress")
+int hold_at_egress(struct __sk_buff *skb)
+{
+	if (is_marked_datagram((void *)(long)skb->data, (void *)(long)skb->data_end))
+		outer();
+	return 1;
+}
+
+SEC("tc")
+int want_at_tc(struct __sk_buff *skb)
+{
+	if (!is_marked_frame((void *)(long)skb->data, (void *)(long)skb->data_end))
+		return TC_ACT_OK;
+	inner();
+	return TC_ACT_STOLEN;
+}
+
+SEC("xdp")
+int want_at_xdp(struct xdp_md *frame)
+{
+	if (!is_marked_frame((void *)(long)frame->data, (void *)(long)frame->data_end))
+		return XDP_PASS;
+	inner();
+	return XDP_DROP;
+}
+
+/* Of the CPU where the outer program is, so that nothing else is in between. */
+SEC("tp_btf/local_timer_entry")
+int want_at_timer(__u64 *arguments)
+{
+	if (bpf_get_smp_processor_id() == 0)
+		inner();
+	return 0;
+}
+
+/* A lookup that hides the lock must not be what says that it is free. */
+SEC("tc")
+int lock_word_of_nesting(struct __sk_buff *skb)
+{
+	__u32 key = 0, word = -1;
+	struct shared *s = map_lookup(state, &key);
+
+	if (s)
+		bpf_probe_read_kernel(&word, 4, (void *)s + offsetof(struct shared, lock));
+	return word;
+}

@@ -1,0 +1,129 @@
+"""What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
+
+On CPU 0 a program of a cgroup holds the lock of bpf_progs/nesting.bpf.c, over and over. Meanwhile
+packets for CPU 0 come from other CPUs, or timers expire there, and the programs that run then want
+the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
+wait for itself for ever: a CRASH, by the kernel's watchdogs.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Tuple
+
+import pytest
+
+from harness.judge import Kind, Verdict
+
+RULE = "Interrupts wait while the lock is held"
+ALONE = True  # no other guest at the same time: harness/cores.py
+
+FIRST = "00000000"
+OUTER, INNER = 0, 1  # of bpf_progs/nesting.bpf.c
+TURNS = 1000
+LEAST_HITS = 5  # inside the unlocked section
+# A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
+# does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
+LIMIT = 40.0
+
+
+@dataclass(frozen=True)
+class Wanting:
+    """What comes in between."""
+
+    program: str
+    driver: str
+    frames: int = 0  # from each CPU that sends
+    datagrams: int = 15_000  # each of which is one time that the lock is held
+    locks_since: str = ""  # where not from the first day on
+
+
+WANTING = {
+    "tc": Wanting("want_at_tc", "tc_ingress_to_cpu_0", 15_000),
+    "xdp": Wanting("want_at_xdp", "xdp_generic_to_cpu_0", 15_000),
+    "timer": Wanting("want_at_timer", "local_timer", datagrams=40_000, locks_since="5.15"),
+}
+
+
+@dataclass(frozen=True)
+class Nested:
+    """What one run left behind."""
+
+    bare: bool  # without the lock
+    sent: Tuple[int, int]  # by OUTER and INNER
+    ran: Tuple[int, int]
+    active: int  # how often the inner program came while the outer ran
+    region: int  # how often while that held the lock, or would have
+    counted: int
+    dropped: int
+    seconds: float
+
+    @property
+    def lost(self):
+        return sum(self.ran) - self.counted
+
+
+def totals(guest, source):
+    """Return the sums over all CPUs of struct visits: runs, active, region."""
+    data = bytes.fromhex(
+        guest.call("map_lookup", map="runs", key=source.to_bytes(4, "little").hex())
+    )
+    return [sum(column) for column in zip(*struct.iter_unpack("<QQQ", data))]
+
+
+def nest(guest, wanting, bare):
+    """Let programs of both kinds run on CPU 0 at the same time."""
+    for name in ("runs", "stages"):
+        guest.call("map_reset", map=name)
+    guest.call("map_update", map="state", key=FIRST, value=bytes(16).hex())
+    order = struct.pack("<II", TURNS, bare)
+    guest.call("map_update", map="orders", key=FIRST, value=order.hex())
+    senders = list(range(1, min(guest.cpus, 3))) if wanting.frames else []
+    orders = [
+        ("cgroup_skb_egress", "hold_at_egress", OUTER, [0], wanting.datagrams),
+        (wanting.driver, wanting.program, INNER, senders, wanting.frames),
+    ]
+    names = ("driver", "program", "source", "cpus", "operations")
+    facts = guest.call(
+        "drive", limit=LIMIT, counter="runs", orders=[dict(zip(names, order)) for order in orders]
+    )
+    outer, inner = totals(guest, OUTER), totals(guest, INNER)
+    shared = bytes.fromhex(guest.call("map_lookup", map="state", key=FIRST))
+    return Nested(
+        bare=bare,
+        sent=tuple(sum(fact["sent"].values()) for fact in facts["orders"]),
+        ran=(outer[0], inner[0]),
+        active=inner[1],
+        region=inner[2],
+        counted=struct.unpack("<8xQ", shared)[0],
+        dropped=sum(facts["dropped"].values()),
+        seconds=facts["seconds"],
+    )
+
+
+@pytest.mark.parametrize("where", WANTING)
+def test_nesting(guest, where):
+    wanting = WANTING[where]
+    if wanting.frames and guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot send to itself in between"))
+        return
+    programs = ["hold_at_egress", wanting.program, "lock_word_of_nesting"]
+    guest.load("nesting.bpf.c", programs, locks_since=wanting.locks_since)
+    locked, bare = nest(guest, wanting, False), nest(guest, wanting, True)
+    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+
+    guest.check(locked.region == 0, "nothing comes in while the lock is held", locked)
+    guest.check(locked.lost == 0, "all that ran under the lock is counted", locked)
+    for run in (locked, bare):
+        missing = run.sent[OUTER] - run.ran[OUTER]
+        if wanting.frames:
+            missing += run.sent[INNER] - run.ran[INNER]
+        guest.check(0 <= missing <= run.dropped, "what is sent runs, or is dropped on the way", run)
+    guest.check(word == 0, "the lock word is zero afterwards", word)
+
+    seen = (
+        f"{locked.active} came while the holder ran, none inside; without the lock {bare.region} of"
+        f" {bare.active} came inside and {bare.lost} were lost"
+    )
+    weak = bare.region < LEAST_HITS or bare.lost < LEAST_HITS or not locked.active
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), locked=vars(locked), bare=vars(bare))
