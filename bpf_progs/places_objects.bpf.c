@@ -283,11 +283,12 @@ int make_object(struct __sk_buff *skb)
 	o = object_new(struct object);
 	if (!o)
 		return 0;
-	o->last_cpu = 0;
-	o->count = 0;
-	o->inverse = 0;
-	o->handovers = 0;
-	o->doubled = 0;
+	/* One by one, as the verifier wants it: not all at once, in whatever pieces. */
+	*(volatile __u32 *)&o->last_cpu = 0;
+	WRITE(o->count, 0);
+	WRITE(o->inverse, 0);
+	WRITE(o->handovers, 0);
+	WRITE(o->doubled, 0);
 	o = bpf_kptr_xchg(&h->object, o);
 	if (o)
 		object_drop(o);
@@ -333,10 +334,10 @@ int show_object(struct __sk_buff *skb)
 	if (!o)
 		return 0;
 	s->last_cpu = o->last_cpu;
-	s->count = o->count;
-	s->inverse = o->inverse;
-	s->handovers = o->handovers;
-	s->doubled = o->doubled;
+	s->count = READ(o->count);
+	s->inverse = READ(o->inverse);
+	s->handovers = READ(o->handovers);
+	s->doubled = READ(o->doubled);
 	object_drop(o);
 	return 1;
 }

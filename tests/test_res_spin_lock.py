@@ -17,7 +17,7 @@ RULE = "A resilient lock serializes, and ends a deadlock"
 LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_contend.bpf.c"
-OPERATIONS, TURNS = 25_000, 500  # per CPU; turns of the critical section
+OPERATIONS, TURNS = 40_000, 1000  # per CPU; turns of the critical section
 FIRST, SECOND = "00000000", "01000000"
 AFTER = 2_000  # operations per CPU, to see that a lock is as new
 NEEDED = ("bpf_res_spin_lock", "6.15")
@@ -45,7 +45,7 @@ class Answers:
     longest_ns: int
 
     def __str__(self):
-        words = f"{self.runs} runs: {self.taken} taken, {self.deadlocks} EDEADLK"
+        words = f"{self.taken + self.refused} asked: {self.taken} taken, {self.deadlocks} EDEADLK"
         words += f", {self.timeouts} ETIMEDOUT"
         words += f", {self.others} others" if self.others else ""
         words += f", {self.untried} untried" if self.untried else ""
