@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from harness.experiment import Drive, Plan, prove
 from harness.judge import Kind, Verdict
-from harness.serialization import SKIPS_64, UNLOCKED
+from harness.serialization import SKIPS_64, UNLOCKED, Way
 from harness.target import KernelRefusal
 
 RULE = "A lock serializes wherever it lives"
@@ -33,7 +33,7 @@ class Place:
     needs: Optional[Tuple[str, str]] = None  # a name in the kernel's BTF, and since when
     since: str = ""  # which kernels let these programs lock there,
     why: str = ""  # and what did not do so before
-    twins: Tuple[object, ...] = (UNLOCKED, SKIPS_64)
+    twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
 
 
 INNER = {"since": "6.2", "why": "inner maps"}
