@@ -19,6 +19,7 @@ LOADERS = ("libbpf",)  # they are kernel functions
 FILE = "res_contend.bpf.c"
 OPERATIONS, TURNS = 40_000, 1000  # per CPU; turns of the critical section
 FIRST, SECOND = "00000000", "01000000"
+CROSSINGS = 10_000
 AFTER = 2_000  # operations per CPU, to see that a lock is as new
 NEEDED = ("bpf_res_spin_lock", "6.15")
 EDEADLK = -35
@@ -57,6 +58,7 @@ class Answers:
 
 
 ANSWERS = struct.Struct("<7Q")
+HOLD_VALUE = struct.Struct("<IIIIQ")  # struct hold: waiters, held, answered, unused, held_ns
 
 
 def by_cpu(guest, kind):
@@ -152,11 +154,11 @@ def test_resilient_lock(guest, program):
     )
 
 
-@pytest.mark.parametrize("way", ("", "_irqsave"))
+@pytest.mark.parametrize("way", ("plain", "irqsave"))
 def test_lock_taken_twice(guest, way):
     """AA: whoever holds a lock and asks for it again is refused, alone and among others who wait."""
     guest.needs(*NEEDED)
-    program = f"take_twice{way}"
+    program = {"plain": "take_twice", "irqsave": "take_twice_irqsave"}[way]
     guest.load(FILE, list({program, *AS_NEW}))
     drive(guest, {(program, OUTER): [0]}, 100)
     told = total(guest, INNER)
@@ -183,7 +185,7 @@ def test_locks_taken_crosswise(guest):
             guest.call("map_update", map="state", key=key, value=bytes(40).hex())
         order = struct.pack("<IIIII8I", TURNS, LOCKED.mode, 0, 0, 1, *[0] * 8).hex()
         guest.call("map_update", map="orders", key=FIRST, value=order)
-        facts = drive(guest, {("take_forth", FORTH): [0], (program, BACK): [1]}, 5_000)
+        facts = drive(guest, {("take_forth", FORTH): [0], (program, BACK): [1]}, CROSSINGS)
         told = [total(guest, kind) for kind in (FORTH, BACK)]
         seen[name] = told
         words = f"{told[0]} | {told[1]}"
@@ -230,16 +232,16 @@ def test_lock_held_for_long(guest):
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
         return
     waiting = list(range(1, guest.cpus))
-    guest.call(
-        "map_update", map="hold", key=FIRST, value=struct.pack("<III", len(waiting), 0, 0).hex()
-    )
+    value = HOLD_VALUE.pack(len(waiting), 0, 0, 0, 0).hex()
+    guest.call("map_update", map="hold", key=FIRST, value=value)
     drive(guest, {("hold_long", HOLD): [0], ("wait_long", WAIT): waiting}, 1)
     holder, waiters = total(guest, HOLD), total(guest, WAIT)
+    held_ns = HOLD_VALUE.unpack(bytes.fromhex(guest.call("map_lookup", map="hold", key=FIRST)))[-1]
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
     asked = waiters.taken + waiters.refused
-    guest.check(
-        waiters.timeouts == asked, "all others are told ETIMEDOUT", f"{waiters}, of {asked}"
-    )
+    long_enough = waiters.timeouts == asked or held_ns > LONGEST_TIMEOUT_NS
+    if long_enough:
+        guest.check(waiters.timeouts == asked, "all others are told ETIMEDOUT", waiters)
     times = [cpu.longest_ns for cpu in by_cpu(guest, WAIT) if cpu.refused]
     guest.check(
         all(SHORTEST_TIMEOUT_NS <= ns <= LONGEST_TIMEOUT_NS for ns in times),
@@ -247,9 +249,11 @@ def test_lock_held_for_long(guest):
         times,
     )
     check_as_new(guest)
-    words = ", ".join(f"{ns / 1e6:.0f} ms" for ns in times)
-    kind = Kind.PASS if asked else Kind.INCONCLUSIVE
-    guest.conclude(Verdict(kind, f"{asked} waited, for {words}"), nanoseconds=times)
+    words = f"{asked} waited, for {', '.join(f'{ns / 1e6:.0f} ms' for ns in times)}"
+    weak = not asked or not long_enough
+    words += f", but the lock was held for {held_ns / 1e6:.0f} ms only" if weak else ""
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, words), nanoseconds=times, held_ns=held_ns)
 
 
 def test_many_locks_nested(guest):
