@@ -263,8 +263,11 @@ struct object {
 	struct bpf_refcount references;
 };
 
+/* The name without "struct" is for clang 14, which loses a tag between that and the asterisk. */
+typedef struct object object_t;
+
 struct holder {
-	struct object __kptr *object;
+	object_t __kptr *object;
 };
 
 MAP(ARRAY, holder, __u32, struct holder, 1)
