@@ -31,7 +31,7 @@ COUNT, OUTER, INNER, FORTH, BACK, HOLD, WAIT, NEST = range(8)
 # CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
 RARELY = 1000
 SHORTEST_TIMEOUT_NS = 200_000_000
-LONGEST_TIMEOUT_NS = 5_000_000_000
+PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ def test_lock_taken_twice(guest, way):
     drive(guest, {(program, OUTER): list(range(guest.cpus))}, AGAIN)
     outer, inner = total(guest, OUTER), total(guest, INNER)
     guest.check(inner.taken == inner.others == 0, "none gets a lock that it holds", inner)
+    guest.check(
+        inner.deadlocks + inner.timeouts == outer.taken > 0,
+        "each that holds it asked again and was refused",
+        f"{inner} | {outer}",
+    )
     numbers.update(outer=str(outer), inner=str(inner))
     check_as_new(guest)
     guest.conclude(Verdict(Kind.PASS, f"alone: {told}; among others: {inner}"), **numbers)
@@ -240,13 +245,13 @@ def test_lock_held_for_long(guest):
     held_ns = HOLD_VALUE.unpack(bytes.fromhex(guest.call("map_lookup", map="hold", key=FIRST)))[-1]
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
     asked = waiters.taken + waiters.refused
-    long_enough = waiters.timeouts == asked or held_ns > LONGEST_TIMEOUT_NS
+    long_enough = waiters.timeouts == asked or held_ns > PATIENCE_NS
     if long_enough:
         guest.check(waiters.timeouts == asked, "all others are told ETIMEDOUT", waiters)
     times = [cpu.longest_ns for cpu in by_cpu(guest, WAIT) if cpu.refused]
     guest.check(
-        all(SHORTEST_TIMEOUT_NS <= ns <= LONGEST_TIMEOUT_NS for ns in times),
-        "nobody is refused within a fifth of a second, and all within five",
+        all(ns >= SHORTEST_TIMEOUT_NS for ns in times),
+        "nobody is refused within a fifth of a second",
         times,
     )
     check_as_new(guest)
