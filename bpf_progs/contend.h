@@ -28,7 +28,7 @@
 #define OTHER 2	    /* that of another element, one of each CPU's own */
 #define EARLY 3	    /* but lets go of it before it writes */
 #define SOMETIMES 4 /* but for one operation in `every` */
-#define IMPATIENT 5 /* but goes on without it when it was held each of `every` times it looked */
+#define IMPATIENT 5 /* but goes on without it when it was held each of three times it looked */
 
 /* What user space asks for, before the run. */
 struct order {
@@ -126,7 +126,7 @@ INLINE __u32 lock_word(struct shared *s)
 /* Tell whether to go in without the lock. */
 INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
 {
-	__u32 every = order->every, look;
+	__u32 every = order->every;
 
 	if (order->mode == UNLOCKED)
 		return 1;
@@ -134,10 +134,7 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
-	for (look = 0; look < every && look < MOST_TURNS; look++)
-		if (!lock_word(s))
-			return 0;
-	return 1;
+	return lock_word(s) && lock_word(s) && lock_word(s);
 }
 
 /* One passage through the critical section: whose, when, and what was found there. */

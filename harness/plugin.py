@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Seq
 import pytest
 from packaging.version import Version
 
-from harness import build, judge, matrix, page, report, results, scenario, target, verify
+from harness import build, judge, matrix, page, report, results, scenario, splat, target, verify
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
 from harness.kernel import expand, is_path
@@ -590,8 +590,10 @@ class Guest:
             self.facts["release"], self.facts["version"]
         )
         self.cpus: int = self.facts["cpus"]
-        # What a test before this one left behind belongs to nobody else any more.
-        self._late: List[str] = session.call("begin", name=case_name(item))
+        late = splat.find(session.call("begin", name=case_name(item)))
+        if late is not None:
+            session.disturbed = True
+            raise AgentError(f"in this guest a test before this one left behind: {late.line}")
 
     def load(self, file: str, programs: Sequence[str], unit: str = "") -> None:
         """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
@@ -654,10 +656,7 @@ class Guest:
         observation = Observation(stage=None, kernel_log=())
         if not isinstance(error, GuestLost):
             try:
-                lines = self._session.call("end")["kernel_log"]
-                observation = Observation(
-                    stage=None, kernel_log=None if lines is None else (*self._late, *lines)
-                )
+                observation = Observation.from_json({"stage": None, **self._session.call("end")})
             except GuestLost as lost:
                 error = lost
             except (AgentError, KernelRefusal) as failure:
@@ -734,7 +733,11 @@ def _rule(item: pytest.Item) -> str:
 def guest(
     run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
 ) -> Iterator[Guest]:
-    """Give a fresh session on the kernel under test."""
+    """Give a session on the kernel under test, with nothing loaded.
+
+    An emulated guest is fast at what was done in it before, so it is kept while tests pass: what
+    they load, attach and make goes with them, and what the kernel says late is the next one's.
+    """
     opened = run.target(kernel)
-    with opened.session(warm=loader == "bcc") as session:
+    with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

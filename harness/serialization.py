@@ -48,7 +48,7 @@ OTHER_LOCK = Way("another element's lock", 2)
 EARLY_UNLOCK = Way("unlock before the update", 3)
 SKIPS_64 = Way("1 in 64 without the lock", 4, 64)
 SKIPS_4096 = Way("1 in 4096 without the lock", 4, 4096)
-IMPATIENT = Way("try and give up", 5, 3)
+IMPATIENT = Way("try and give up", 5)
 
 TWINS = (UNLOCKED, OTHER_LOCK, EARLY_UNLOCK, SKIPS_64, SKIPS_4096, IMPATIENT)
 

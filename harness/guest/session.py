@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, drivers, facts, libbpf, terminal
+from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -84,23 +84,35 @@ class Session:
         return self._kernel_log.read()
 
     def end(self) -> Json:
-        """Return the kernel log since begin(); None says it could not be read."""
+        """Return the CPUs that are stuck, and the kernel log since begin(): None is unreadable."""
         self._unload()
-        return {"kernel_log": self._log_lines()}
+        return self._aftermath(LATE_SECONDS, ran=True)
+
+    def _aftermath(self, settle: float, ran: bool) -> Json:
+        stuck = cpus.stuck() if ran else []  # 20 ms when emulated
+        if self._kernel_log is None:
+            return {"stuck": stuck, "kernel_log": None}
+        try:
+            if stuck:
+                time.sleep(LATE_SECONDS)  # no RCU grace period will end any more
+            else:
+                self._kernel_log.settle(settle)
+            return {"stuck": stuck, "kernel_log": self._kernel_log.read()}
+        except OSError:
+            return {"stuck": stuck, "kernel_log": None}
 
     def _log_lines(self) -> Optional[List[str]]:
-        if self._kernel_log is None:
-            return None
-        try:
-            self._kernel_log.settle(SETTLE_SECONDS)
-            return self._kernel_log.read()
-        except OSError:
-            return None
+        """Return the kernel log since begin(); None says it could not be read."""
+        lines: Optional[List[str]] = self._aftermath(SETTLE_SECONDS, ran=False)["kernel_log"]
+        return lines
 
     # -- verdicts of the verifier and the map code ------------------------------------------------
 
     def verify(self, source: Json, cases: List[Json]) -> None:
-        """Load each program of one unit, run it where asked; emit one observation per case."""
+        """Load each program of one unit, run it where asked; emit one observation per case.
+
+        It ends early when a CPU is stuck after a case.
+        """
         unit: Optional[Unit] = None
         refusal: Optional[Refused] = None
         for index, case in enumerate(cases):
@@ -113,7 +125,7 @@ class Session:
                     self._emit({"late": late})
                 if index == 0:
                     try:
-                        unit = _open(source)
+                        unit = _open(source, [case["name"] for case in cases])
                     except Refused as refused:
                         refusal = refused  # holds for every program of the unit
                     observation["seconds"]["open"] = round(time.monotonic() - started, 4)
@@ -128,13 +140,30 @@ class Session:
             except OSError as error:
                 observation.update({"stage": "agent", "detail": str(error)})
             finally:
-                if unit is not None:
+                if unit is not None and index == len(cases) - 1:
+                    unit.close()  # in the last case, whose log tells what that leads to
+                elif unit is not None:
                     unit.unload()
             ended = time.monotonic()
-            observation["kernel_log"] = self._log_lines()
+            observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
             observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
+            if observation["stuck"]:
+                return  # the cases to come need another guest
+
+    # -- objects of anybody's ------------------------------------------------------------------------
+
+    def examine(self, object: str, only: Sequence[str] = (), seconds: float = 60.0) -> None:
+        """Load each program of an object, which need not be sound; see examine.py for the events."""
+        self.begin("examine")
+        examine.examine(base64.b64decode(object), only, seconds, self._log_lines, self._emit)
+
+    def drive_object(self, object: str, program: str, cpus: List[int], seconds: float) -> Json:
+        """Run one program of an object on CPUs at once; see examine.py."""
+        self.begin(program)
+        facts = examine.drive(base64.b64decode(object), program, cpus, seconds)
+        return {**facts, "kernel_log": self._log_lines()}
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
@@ -406,16 +435,21 @@ def _fd_key(fd: int) -> bytes:
     return fd.to_bytes(4, "little")
 
 
-def _open(source: Json) -> Unit:
+def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
     if source["loader"] == "bcc":
         return BccUnit(source["text"])
-    return LibbpfUnit(base64.b64decode(source["object"]))
+    return LibbpfUnit(base64.b64decode(source["object"]), programs)
+
+
+def _runs(case: Json) -> bool:
+    return bool(case.get("run") or case.get("attach"))
 
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
-    wanted = Wanted(case["name"], case["section"], *user)
+    runs = bool(case.get("run") or case.get("attach"))
+    wanted = Wanted(case["name"], case["section"], *user, runs)
     started = time.monotonic()
     try:
         unit.load([wanted])
