@@ -21,7 +21,7 @@ from harness.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
 RULE = "Lists and trees stay whole under their lock"
 LOADERS = ("libbpf",)  # they are changed by kernel functions
 
-OPERATIONS, TURNS = 20_000, 500  # per CPU; turns of the critical section
+OPERATIONS, TURNS = 40_000, 1000  # per CPU; turns of the critical section
 TRANSFER_BYTES = 8
 CONTAINERS = {
     # name -> size of its value, function it needs, since when, what comes out first
@@ -92,8 +92,7 @@ def test_lock_of_object(guest):
         guest.conclude(Verdict(Kind.SKIP, reason))
         return
     guest.load("places_objects.bpf.c", ["make_object", "count_object", "show_object"])
-    cpus = tuple(range(guest.cpus))
-    drive = Drive("test_run", cpus, 2 * OPERATIONS, "count_object", source=0)
-    plan = Plan((drive,), 2 * TURNS, map="shown", before="make_object", after="show_object")
+    drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, "count_object", source=0)
+    plan = Plan((drive,), TURNS, map="shown", before="make_object", after="show_object")
     verdict, numbers = prove(guest, plan, (UNLOCKED, SKIPS_64))
     guest.conclude(verdict, **numbers)
