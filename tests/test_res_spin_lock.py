@@ -2,7 +2,7 @@
 
 The programs are those of bpf_progs/res_contend.bpf.c. Where CPUs are virtual, the kernel lets them
 test and set the lock word and waits a second; on a real machine they queue, and it waits a quarter of
-one. What is expected here holds for both.
+one. What is expected here is meant to hold for both; it was measured where CPUs are virtual.
 """
 
 import struct
