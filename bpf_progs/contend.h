@@ -137,17 +137,65 @@ INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __
 	return lock_word(s) && lock_word(s) && lock_word(s);
 }
 
+/* One passage through the critical section: whose, when, and what was found there. */
+struct passage {
+	__u32 source;
+	__u32 element;
+	__u32 cpu;
+	int busy;
+	int bare;
+	__u64 number; /* of this source's on this CPU */
+	__u64 arrive;
+	struct found found;
+};
+
+INLINE void begin(struct passage *p, struct shared *s, const struct order *order,
+		  const struct visits *v)
+{
+	p->cpu = bpf_get_smp_processor_id();
+	p->number = v->runs;
+	p->arrive = bpf_ktime_get_ns();
+	p->busy = lock_word(s) != 0;
+	p->bare = is_bare(s, order, p->number, p->cpu);
+}
+
+/* Write it down; return where in `operations`, or past its end if there was no room left. */
+INLINE __u32 end(const struct passage *p, const struct order *order, struct visits *v)
+{
+	const struct found *f = &p->found;
+	struct operation *o;
+	__u32 slot;
+
+	if (!v->first_ns)
+		v->first_ns = p->arrive;
+	v->last_ns = bpf_ktime_get_ns();
+	v->runs = p->number + 1;
+	v->busy += p->busy;
+	v->bare += p->bare;
+	/* Zeroed by user space before the first run: ~0 is not there yet. */
+	v->torn += f->count && (f->inverse != ~f->count || f->doubled != 2 * f->count);
+	if (p->number >= order->room)
+		return OPERATIONS;
+	slot = order->begin[p->source % SOURCES] + p->cpu * order->room + p->number;
+	o = map_lookup(operations, &slot);
+	if (!o)
+		return OPERATIONS;
+	o->ticket = f->count;
+	o->arrive = p->arrive;
+	o->leave = v->last_ns;
+	o->element = p->element;
+	o->bare = p->bare;
+	return slot;
+}
+
 /* The operation, on an element that this source has found. */
 INLINE int contend(struct shared *s, __u32 element, __u32 source)
 {
-	__u32 key = 0, cpu = bpf_get_smp_processor_id(), spare = cpu % SPARES, slot;
-	struct operation *o;
+	__u32 key = 0, cpu = bpf_get_smp_processor_id(), spare = cpu % SPARES;
+	struct passage p = { .source = source, .element = element };
 	struct counter *other;
 	struct order *order;
-	__u64 number, arrive;
-	struct found f;
 	struct visits *v;
-	int bare, busy;
 	__u32 turns, mode;
 
 	v = map_lookup(runs, &source);
@@ -157,52 +205,31 @@ INLINE int contend(struct shared *s, __u32 element, __u32 source)
 		return 0;
 	turns = order->turns;
 	mode = order->mode;
-	number = v->runs;
-	arrive = bpf_ktime_get_ns();
-	busy = lock_word(s) != 0;
-	bare = is_bare(s, order, number, cpu);
-	if (bare) {
-		read_all(s, &f);
+	begin(&p, s, order, v);
+	if (p.bare) {
+		read_all(s, &p.found);
 		work(turns);
-		write_all(s, &f, cpu);
+		write_all(s, &p.found, cpu);
 	} else if (mode == OTHER) {
 		bpf_spin_lock(&other->lock);
-		read_all(s, &f);
+		read_all(s, &p.found);
 		work(turns);
-		write_all(s, &f, cpu);
+		write_all(s, &p.found, cpu);
 		bpf_spin_unlock(&other->lock);
 	} else if (mode == EARLY) {
 		bpf_spin_lock(&s->lock);
-		read_all(s, &f);
+		read_all(s, &p.found);
 		bpf_spin_unlock(&s->lock);
 		work(turns);
-		write_all(s, &f, cpu);
+		write_all(s, &p.found, cpu);
 	} else {
 		bpf_spin_lock(&s->lock);
-		read_all(s, &f);
+		read_all(s, &p.found);
 		work(turns);
-		write_all(s, &f, cpu);
+		write_all(s, &p.found, cpu);
 		bpf_spin_unlock(&s->lock);
 	}
-	if (!v->first_ns)
-		v->first_ns = arrive;
-	v->last_ns = bpf_ktime_get_ns();
-	v->runs = number + 1;
-	v->busy += busy;
-	v->bare += bare;
-	/* Zeroed by user space before the first run: ~0 is not there yet. */
-	v->torn += f.count && (f.inverse != ~f.count || f.doubled != 2 * f.count);
-	if (number >= order->room)
-		return 0;
-	slot = order->begin[source % SOURCES] + cpu * order->room + number;
-	o = map_lookup(operations, &slot);
-	if (!o)
-		return 0;
-	o->ticket = f.count;
-	o->arrive = arrive;
-	o->leave = v->last_ns;
-	o->element = element;
-	o->bare = bare;
+	end(&p, order, v);
 	return 0;
 }
 

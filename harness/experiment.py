@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Protocol, Sequence, Tuple
 
 from harness.history import Kind, Operation
-from harness.serialization import LOCKED, OPERATION, Part, Run, Shared, Visits, Way
+from harness.judge import Verdict
+from harness.serialization import LOCKED, OPERATION, Part, Run, Shared, Visits, Way, judge
 
 # The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
 PROGRAMS: Dict[str, Tuple[str, int]] = {
@@ -50,6 +51,7 @@ class Drive:
     operations: int
     program: str = ""  # other than PROGRAMS says
     source: int = -1  # the number of its histories, if other than PROGRAMS says
+    fd: int = -1  # the guest's, of what the driver's senders use
 
     def named(self) -> Tuple[str, int]:
         """Return the program's name and the number of its histories."""
@@ -66,15 +68,37 @@ class Plan:
     elements: int = 1
     map: str = "state"
     keys: Tuple[str, ...] = ()  # of the elements, in hexadecimal; an array's if not given
+    value_bytes: int = _SHARED_BYTES  # struct shared, and what may follow it
+    before: str = ""  # a program that is run once before the drivers
+    after: str = ""  # a program that is run once after them
 
     def programs(self) -> List[str]:
         """Return the names of the programs to load."""
-        named = [drive.named()[0] for drive in self.drives]
+        named = [self.before, *(drive.named()[0] for drive in self.drives), self.after]
         return list(dict.fromkeys(name for name in named if name))
+
+    @property
+    def room(self) -> int:
+        """How many operations each CPU can write down of each drive.
+
+        Not just as many as are sent: packets may be seen by another CPU than sent them.
+        """
+        cpus = 1 + max(cpu for drive in self.drives for cpu in drive.cpus)
+        return _ROOM // (len(self.drives) * cpus)
 
     def element_keys(self) -> Sequence[str]:
         """Return the keys of all elements."""
         return self.keys or [n.to_bytes(4, "little").hex() for n in range(self.elements)]
+
+
+def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict[str, Any]]:
+    """Carry out a plan as it must be and in each broken way; return the verdict and the numbers.
+
+    Raises as run() does.
+    """
+    real, *broken = [run(guest, plan, way) for way in (LOCKED, *twins)]
+    numbers = {"locked": real.measurements(), "twins": [twin.measurements() for twin in broken]}
+    return judge(real, broken), numbers
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:
@@ -83,10 +107,10 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     Raises KernelRefusal, GuestLost, AgentError.
     """
     for key in plan.element_keys():
-        guest.call("map_update", map=plan.map, key=key, value=bytes(_SHARED_BYTES).hex())
+        guest.call("map_update", map=plan.map, key=key, value=bytes(plan.value_bytes).hex())
     guest.call("map_reset", map="runs")
     cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
-    room = _ROOM // (len(plan.drives) * cpus)  # packets may be seen by another CPU than sent them
+    room = plan.room
     # A twin's sums convict it, unless user space sets them; to bring its history here takes seconds.
     if way != LOCKED and not any(drive.driver == "user_space" for drive in plan.drives):
         room = min(room, _TWINS_ROOM)
@@ -95,15 +119,20 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
         begins[drive.named()[1]] = number * cpus * room
     order = _ORDER.pack(plan.turns, way.mode, way.every, room, plan.elements, *begins)
     guest.call("map_update", map="orders", key="00000000", value=order.hex())
+    if plan.before:
+        guest.call("test_run", program=plan.before)
     facts = guest.call("drive", limit=_LIMIT_SECONDS, counter="runs", orders=_orders(plan))
+    if plan.after:
+        guest.call("test_run", program=plan.after)
     visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
     histories: Dict[int, List[Operation]] = defaultdict(list)
     _programs_histories(guest, plan, visits, (begins, room), histories)
     torn = _user_spaces_history(plan, facts, histories)
-    shared = [
-        Shared.decode(bytes.fromhex(guest.call("map_lookup", map=plan.map, key=key, fill=255)))
+    values = [
+        bytes.fromhex(guest.call("map_lookup", map=plan.map, key=key, fill=255))
         for key in plan.element_keys()
     ]
+    shared = [Shared.decode(value[:_SHARED_BYTES]) for value in values]
     return Run(
         way=way,
         turns=plan.turns,
@@ -134,6 +163,7 @@ def _orders(plan: Plan) -> List[Dict[str, Any]]:
             "source": drive.named()[1],
             "cpus": drive.cpus,
             "operations": drive.operations,
+            "fd": drive.fd,
             "map": plan.map if drive.driver == "user_space" else "",
         }
         for drive in plan.drives

@@ -9,7 +9,7 @@ import pytest
 from harness import experiment
 from harness.experiment import Drive, Plan
 from harness.judge import Kind
-from harness.serialization import LOCKED, SKIPS_64, TWINS, UNLOCKED, judge
+from harness.serialization import SKIPS_64, TWINS, UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
 ALONE = True  # no other guest at the same time: harness/cores.py
@@ -31,12 +31,8 @@ DRIVERS = {
 def conclude(guest, plan, ways):
     """Run a plan as it must be and in each broken way, and judge."""
     guest.load("counter.bpf.c", plan.programs())
-    real, *twins = [experiment.run(guest, plan, way) for way in (LOCKED, *ways)]
-    guest.conclude(
-        judge(real, twins),
-        locked=real.measurements(),
-        twins=[twin.measurements() for twin in twins],
-    )
+    verdict, numbers = experiment.prove(guest, plan, ways)
+    guest.conclude(verdict, **numbers)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

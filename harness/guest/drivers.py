@@ -13,11 +13,13 @@ bpf_progs/counter_hooks.bpf.c knows senders by their name, and otherwise by what
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import gc
 import itertools
 import multiprocessing
 import os
+import signal
 import socket
 import struct
 import tempfile
@@ -85,6 +87,7 @@ class Order:
     ran: Callable[[], int]  # how often it has run so far, on all CPUs together
     number: int  # among the orders that are carried out together
     map: Optional[libbpf.Map] = None  # of which user space copies the first element
+    fd: int = -1  # this session's, of what the senders use
 
 
 @dataclass(frozen=True)
@@ -317,11 +320,7 @@ def _cgroup(
 @contextmanager
 def cgroup() -> Iterator[Path]:
     """Make a cgroup and remove it again, which also detaches what is attached to it."""
-    with open("/proc/mounts", encoding="utf-8") as mounts:
-        roots = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]
-    if not roots:
-        raise OSError(errno.ENOENT, "no cgroup2 file system is mounted")
-    directory = Path(tempfile.mkdtemp(prefix="spinlock-", dir=roots[0]))
+    directory = Path(tempfile.mkdtemp(prefix="spinlock-", dir=_cgroup_root()))
     try:
         yield directory
     finally:
@@ -427,6 +426,60 @@ def _interrupt(order: Order, network: Any, target: int) -> Iterator[_Attached]:
     """Run a raw tracepoint's program on another CPU, which the kernel interrupts for that."""
     run = functools.partial(libbpf.test_run, order.program, b"", cpu=target)
     yield _Attached(lambda cpu: _repeated(run))
+
+
+@contextmanager
+def member_of(group: Path) -> Iterator[None]:
+    """Make this process a member of a cgroup; what it makes meanwhile stays one."""
+    before = own_cgroup()
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def own_cgroup() -> Path:
+    """Return the directory of the cgroup that this process is in."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        path = next(line.strip()[4:] for line in file if line.startswith("0::/"))
+    return Path(_cgroup_root()) / path
+
+
+def _cgroup_root() -> str:
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        roots = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]
+    if not roots:
+        raise OSError(errno.ENOENT, "no cgroup2 file system is mounted")
+    return roots[0]
+
+
+# -- what belongs to the session -------------------------------------------------------------------
+
+
+@contextmanager
+def _socket(order: Order, network: Any) -> Iterator[_Attached]:
+    """Send datagrams from one socket on all CPUs; it is in a cgroup that has the program already."""
+    sender = socket.socket(fileno=os.dup(order.fd))
+    yield _Attached(lambda cpu: _repeated(functools.partial(sender.send, DATAGRAM)))
+
+
+@contextmanager
+def _system_call(order: Order, network: Any, call: Callable[[int], Any]) -> Iterator[_Attached]:
+    """Attach to a function of the kernel, and make a system call that comes by it."""
+    link = libbpf.open_raw_tracepoint(order.program)
+    try:
+        yield _Attached(lambda cpu: _repeated(functools.partial(call, order.fd)))
+    finally:
+        os.close(link)
+
+
+def _ask_file(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_GETFD)
+
+
+def _ask_process(pidfd: int) -> None:
+    signal.pidfd_send_signal(pidfd, 0)
 
 
 # -- senders ---------------------------------------------------------------------------------------
@@ -569,6 +622,9 @@ _Driver = Callable[[Order, Any], ContextManager[_Attached]]
 _DRIVERS: Dict[str, _Driver] = {
     "test_run": _test_run,
     "user_space": _user_space,
+    "socket": _socket,
+    "fcntl": functools.partial(_system_call, call=_ask_file),
+    "signal": functools.partial(_system_call, call=_ask_process),
     "xdp_native": functools.partial(_xdp, mode=_XDP_NATIVE),
     "xdp_generic": functools.partial(_xdp, mode=_XDP_GENERIC),
     "tc_ingress": functools.partial(_tc, direction="ingress"),

@@ -16,6 +16,7 @@ import tempfile
 import time
 import zlib
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
@@ -194,9 +195,9 @@ class Session:
     def drive(self, orders: List[Json], counter: str) -> Json:
         """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
-        An order is {"driver", "program", "source", "cpus", "operations"} and may have a "map". The
-        first eight bytes of a value of the per-CPU map `counter`, that of the key `source`, tell how
-        often the program ran.
+        An order is {"driver", "program", "source", "cpus", "operations"}, and a "map" and an "fd"
+        where the driver needs them. The first eight bytes of a value of the per-CPU map `counter`,
+        that of the key `source`, tell how often the program ran.
         """
         runs = self._map(counter)
 
@@ -210,6 +211,7 @@ class Session:
                 ran=lambda: runs.total(key),
                 number=number,
                 map=self._map(wanted["map"]) if wanted.get("map") else None,
+                fd=wanted.get("fd", -1),
             )
 
         return drivers.drive([order(*pair) for pair in enumerate(orders)])
@@ -285,9 +287,9 @@ class Session:
     def owner(self, kind: str, program: str = "") -> str:
         """Make what owns an element of a local storage; return the key that user space names it by.
 
-        The kinds are socket, file, process and cgroup; and attached, for the older cgroup storage,
-        which exists while `program` (of section cgroup_skb/egress) is attached to the cgroup.
-        It goes when the session ends.
+        The kinds are socket, file, process and cgroup, and ours for the cgroup that this process is
+        in; and attached, for the older cgroup storage, which exists while `program` (of section
+        cgroup_skb/egress) is attached to the cgroup. It goes when the session ends.
         """
         if kind == "socket":
             return self._open_key(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -295,13 +297,40 @@ class Session:
             return self._open_key(tempfile.TemporaryFile())
         if kind == "process":
             return _fd_key(os.pidfd_open(os.getpid())).hex()
+        if kind == "ours":
+            return _fd_key(self._open_directory(drivers.own_cgroup())).hex()
         directory = self._stack.enter_context(drivers.cgroup())
-        group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         if kind == "cgroup":
-            return _fd_key(group).hex()
+            return _fd_key(self._open_directory(directory)).hex()
+        return self._attach(program, directory)
+
+    def channel(self, program: str) -> Json:
+        """Attach a program of section cgroup_skb/egress to a cgroup with one socket in it.
+
+        Returns the keys by which user space names the "socket"'s storage and that of the program
+        being "attached", and the socket's "fd". They go when the session ends.
+        """
+        directory = self._stack.enter_context(drivers.cgroup())
+        attached = self._attach(program, directory)
+        with drivers.member_of(directory):
+            sender = self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        receiver = self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        receiver.bind(("127.0.0.1", 0))
+        sender.connect(receiver.getsockname())
+        fd = sender.fileno()
+        return {"socket": _fd_key(fd).hex(), "attached": attached, "fd": fd}
+
+    def _attach(self, program: str, directory: Path) -> str:
+        """Attach a program to a cgroup; return the key of the storage it has there."""
+        group = self._open_directory(directory)
         libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, CGROUP_EGRESS)
         # struct bpf_cgroup_storage_key: the cgroup's number and the attach type
         return struct.pack("<QI4x", os.stat(directory).st_ino, CGROUP_EGRESS).hex()
+
+    def _open_directory(self, directory: Path) -> int:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._stack.callback(os.close, fd)
+        return fd
 
     def _open_key(self, file: Any) -> str:
         self._stack.enter_context(file)

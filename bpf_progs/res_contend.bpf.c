@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * bpf_res_spin_lock() in use: that it serializes as bpf_spin_lock() does, and that it says no where
+ * the other would wait for ever.
+ *
+ * libbpf only, as all that calls kernel functions (experimental.h). These programs are driven by
+ * tests/test_res_spin_lock.py.
+ */
+#include "experimental.h"
+#include "contend.h"
+
+/*
+ * Rule: A resilient lock serializes, and ends a deadlock
+ * Where bpf_res_spin_lock() returns 0, no other CPU is inside until the unlock; where it does not,
+ * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
+ * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock
+ * that his CPU holds already is told -EDEADLK; so is one of two CPUs that each hold what the other
+ * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT. None of them has the
+ * lock then, and whoever does gets on as ever. A lock that all have let go of is as new. To ask in
+ * the same order as all others is no deadlock.
+ * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
+ * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
+ */
+
+#define EDEADLK 35
+#define ETIMEDOUT 110
+
+#define ELEMENTS 64
+#define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */
+#define NS_PER_S 1000000000ULL
+
+/* struct shared with the other lock, in the same place. */
+struct resilient {
+	struct bpf_res_spin_lock lock;
+	__u32 last_cpu;
+	__u64 count;
+	__u64 inverse;
+	__u64 handovers;
+	__u64 doubled;
+};
+
+/* What a CPU was told when it asked for a lock. */
+struct answers {
+	__u64 runs; /* of the program, whatever it was told; first, since the drivers watch it */
+	__u64 taken;
+	__u64 deadlocks;
+	__u64 timeouts;
+	__u64 others;
+	__u64 untried;
+	__u64 longest_ns; /* of those that were refused */
+};
+
+/* Numbers of answers, by program. */
+#define COUNT 0
+#define OUTER 1
+#define INNER 2
+#define FORTH 3
+#define BACK 4
+#define HOLD 5
+#define WAIT 6
+#define NEST 7
+#define KINDS 8
+
+MAP(ARRAY, state, __u32, struct resilient, ELEMENTS)
+MAP(HASH, table, __u32, struct resilient, ELEMENTS)
+MAP_FLAGS(HASH, lazy, __u32, struct resilient, ELEMENTS, BPF_F_NO_PREALLOC)
+MAP(PERCPU_ARRAY, told, __u32, struct answers, KINDS)
+
+INLINE struct answers *answers_of(__u32 kind)
+{
+	return map_lookup(told, &kind);
+}
+
+INLINE void note(struct answers *a, int result, __u64 asked_ns)
+{
+	__u64 waited = bpf_ktime_get_ns() - asked_ns;
+
+	if (!result)
+		a->taken++;
+	else if (result == -EDEADLK)
+		a->deadlocks++;
+	else if (result == -ETIMEDOUT)
+		a->timeouts++;
+	else
+		a->others++;
+	if (result && waited > a->longest_ns)
+		a->longest_ns = waited;
+}
+
+/* Whether to ask at all; if not, that is noted. */
+INLINE int is_worth_it(struct answers *a)
+{
+	if (a->timeouts < MOST_TIMEOUTS)
+		return 1;
+	a->untried++;
+	return 0;
+}
+
+INLINE int take(struct resilient *r, int irqsave, unsigned long *flags)
+{
+	return irqsave ? bpf_res_spin_lock_irqsave(&r->lock, flags) : bpf_res_spin_lock(&r->lock);
+}
+
+INLINE void release(struct resilient *r, int irqsave, unsigned long *flags)
+{
+	if (irqsave)
+		bpf_res_spin_unlock_irqrestore(&r->lock, flags);
+	else
+		bpf_res_spin_unlock(&r->lock);
+}
+
+/* The operation of contend.h, with this lock. What is refused leaves no trace but in the answers. */
+INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
+{
+	struct passage p = { .element = element };
+	struct answers *a = answers_of(COUNT);
+	struct shared *s = (void *)r;
+	__u32 source = 0, key = 0;
+	struct order *order;
+	unsigned long flags;
+	struct visits *v;
+	int result;
+
+	v = map_lookup(runs, &source);
+	order = map_lookup(orders, &key);
+	if (!r || !v || !order || !a)
+		return 0;
+	a->runs++;
+	if (!is_worth_it(a))
+		return 0;
+	begin(&p, s, order, v);
+	if (p.bare) {
+		read_all(s, &p.found);
+		work(order->turns);
+		write_all(s, &p.found, p.cpu);
+	} else {
+		result = take(r, irqsave, &flags);
+		if (result) {
+			note(a, result, p.arrive);
+			return 0;
+		}
+		read_all(s, &p.found);
+		work(order->turns);
+		write_all(s, &p.found, p.cpu);
+		release(r, irqsave, &flags);
+	}
+	note(a, 0, p.arrive);
+	end(&p, order, v);
+	return 0;
+}
+
+SEC("tc")
+int count_res(struct __sk_buff *skb)
+{
+	__u32 element = choose(0);
+
+	return count_in(map_lookup(state, &element), element, 0);
+}
+
+SEC("tc")
+int count_res_irqsave(struct __sk_buff *skb)
+{
+	__u32 element = choose(0);
+
+	return count_in(map_lookup(state, &element), element, 1);
+}
+
+SEC("tc")
+int count_res_table(struct __sk_buff *skb)
+{
+	__u32 element = choose(0);
+
+	return count_in(map_lookup(table, &element), element, 0);
+}
+
+SEC("tc")
+int count_res_lazy(struct __sk_buff *skb)
+{
+	__u32 element = choose(0);
+
+	return count_in(map_lookup(lazy, &element), element, 0);
+}
+
+/* How many lock words are not 0. */
+SEC("tc")
+int count_held(struct __sk_buff *skb)
+{
+	__u32 element, held = 0;
+
+	for (element = 0; element < ELEMENTS; element++) {
+		__u32 key = element;
+		struct resilient *r = map_lookup(state, &key);
+
+		if (r)
+			held += lock_word((void *)r) != 0;
+	}
+	return held;
+}
+
+/* AA: one lock, by two lookups, of which the verifier does not know that they find the same. */
+INLINE int ask_twice(int irqsave)
+{
+	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
+	unsigned long flags, flags_again;
+	struct resilient *r, *again;
+	__u32 key = 0;
+	__u64 asked;
+	int result;
+
+	r = map_lookup(state, &key);
+	again = map_lookup(state, &key);
+	if (!r || !again || !outer || !inner)
+		return 0;
+	outer->runs++;
+	if (!is_worth_it(inner) || !is_worth_it(outer))
+		return 0;
+	asked = bpf_ktime_get_ns();
+	result = take(r, irqsave, &flags);
+	if (result) {
+		note(outer, result, asked);
+		return 0;
+	}
+	result = take(again, irqsave, &flags_again);
+	if (!result)
+		release(again, irqsave, &flags_again);
+	release(r, irqsave, &flags);
+	note(outer, 0, asked);
+	note(inner, result, asked);
+	return result;
+}
+
+SEC("tc")
+int take_twice(struct __sk_buff *skb)
+{
+	return ask_twice(0);
+}
+
+SEC("tc")
+int take_twice_irqsave(struct __sk_buff *skb)
+{
+	return ask_twice(1);
+}
+
+/* ABBA: both locks, one after the other, and one more on each counter. */
+INLINE int cross(__u32 first, __u32 second, __u32 kind)
+{
+	struct resilient *a = map_lookup(state, &first);
+	struct resilient *b = map_lookup(state, &second);
+	struct answers *told_here = answers_of(kind);
+	struct found found_a, found_b;
+	struct order *order;
+	__u32 key = 0, cpu = bpf_get_smp_processor_id();
+	__u64 asked;
+	int result;
+
+	order = map_lookup(orders, &key);
+	if (!a || !b || !told_here || !order)
+		return 0;
+	told_here->runs++;
+	if (!is_worth_it(told_here))
+		return 0;
+	asked = bpf_ktime_get_ns();
+	result = bpf_res_spin_lock(&a->lock);
+	if (result) {
+		note(told_here, result, asked);
+		return 0;
+	}
+	work(order->turns);
+	result = bpf_res_spin_lock(&b->lock);
+	if (result) {
+		bpf_res_spin_unlock(&a->lock);
+		note(told_here, result, asked);
+		return 0;
+	}
+	read_all((void *)a, &found_a);
+	read_all((void *)b, &found_b);
+	work(order->turns);
+	write_all((void *)a, &found_a, cpu);
+	write_all((void *)b, &found_b, cpu);
+	bpf_res_spin_unlock(&b->lock);
+	bpf_res_spin_unlock(&a->lock);
+	note(told_here, 0, asked);
+	return 0;
+}
+
+SEC("tc")
+int take_forth(struct __sk_buff *skb)
+{
+	return cross(0, 1, FORTH);
+}
+
+SEC("tc")
+int take_back(struct __sk_buff *skb)
+{
+	return cross(1, 0, BACK);
+}
+
+/* The same order as take_forth(), with answers of its own. */
+SEC("tc")
+int take_forth_too(struct __sk_buff *skb)
+{
+	return cross(0, 1, BACK);
+}
+
+/*
+ * Timeout: one CPU holds a lock until all others were told something, or for so long that nobody can
+ * be called patient who still waits.
+ */
+struct hold {
+	__u32 waiters; /* user space says how many there will be */
+	__u32 held;
+	__u32 answered;
+	__u32 unused;
+	__u64 held_ns;
+};
+
+MAP(ARRAY, hold, __u32, struct hold, 1)
+
+#define NOW(field) (*(volatile __u32 *)&(field))
+#define ROUND 100000 /* turns of a loop: no clock may be read under the lock */
+#define MEASUREMENTS 5
+#define HOLD_S 6
+#define MOST_ROUNDS 100000
+
+/* How long a round takes at best; the host may have stopped the CPU meanwhile. */
+INLINE __u64 round_ns(struct hold *h)
+{
+	__u64 began, took, best = ~0ULL;
+	int i, j;
+
+	bpf_for(j, 0, MEASUREMENTS) {
+		began = bpf_ktime_get_ns();
+		bpf_for(i, 0, ROUND)
+			if (NOW(h->held)) /* not yet */
+				break;
+		took = bpf_ktime_get_ns() - began;
+		if (took < best)
+			best = took;
+	}
+	return best + 1;
+}
+
+SEC("tc")
+int hold_long(struct __sk_buff *skb)
+{
+	struct answers *a = answers_of(HOLD);
+	struct resilient *r;
+	struct hold *h;
+	__u32 key = 0, rounds;
+	int result, i, j;
+	__u64 asked;
+
+	r = map_lookup(state, &key);
+	h = map_lookup(hold, &key);
+	if (!a || !r || !h)
+		return 0;
+	a->runs++;
+	rounds = HOLD_S * NS_PER_S / round_ns(h) + 1;
+	if (rounds > MOST_ROUNDS)
+		rounds = MOST_ROUNDS;
+	asked = bpf_ktime_get_ns();
+	result = bpf_res_spin_lock(&r->lock);
+	if (!result) {
+		NOW(h->held) = 1;
+		bpf_for(j, 0, rounds) {
+			if (NOW(h->answered) >= NOW(h->waiters))
+				break;
+			bpf_for(i, 0, ROUND)
+				if (NOW(h->answered) >= NOW(h->waiters))
+					break;
+		}
+		bpf_res_spin_unlock(&r->lock);
+		h->held_ns = bpf_ktime_get_ns() - asked;
+	}
+	note(a, result, asked);
+	return 0;
+}
+
+SEC("tc")
+int wait_long(struct __sk_buff *skb)
+{
+	struct answers *a = answers_of(WAIT);
+	struct resilient *r;
+	struct hold *h;
+	__u32 key = 0;
+	int result, i;
+	__u64 asked;
+
+	r = map_lookup(state, &key);
+	h = map_lookup(hold, &key);
+	if (!a || !r || !h)
+		return 0;
+	a->runs++;
+	bpf_for(i, 0, 8000000)
+		if (NOW(h->held))
+			break;
+	if (!NOW(h->held))
+		return 0;
+	asked = bpf_ktime_get_ns();
+	result = bpf_res_spin_lock(&r->lock);
+	if (!result)
+		bpf_res_spin_unlock(&r->lock);
+	note(a, result, asked);
+	__sync_fetch_and_add(&h->answered, 1);
+	return 0;
+}
+
+/*
+ * More locks than the kernel's table of what a CPU holds has room for, 31. The first and the last of
+ * them are asked for once more: what the table does not show ends by a timeout.
+ */
+#define EACH(X)                                                                              \
+	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) \
+	X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29)   \
+	X(30) X(31) X(32)
+#define EACH_BACK(X)                                                                         \
+	X(32) X(31) X(30) X(29) X(28) X(27) X(26) X(25) X(24) X(23) X(22) X(21) X(20) X(19)   \
+	X(18) X(17) X(16) X(15) X(14) X(13) X(12) X(11) X(10) X(9) X(8) X(7) X(6) X(5) X(4)   \
+	X(3) X(2) X(1) X(0)
+#define LAST 32
+
+#define FIND(n)                                     \
+	key = n;                                    \
+	struct resilient *r##n = map_lookup(state, &key); \
+	if (!r##n)                                  \
+		return 0;
+#define TAKE(n)                                     \
+	result = bpf_res_spin_lock(&r##n->lock);    \
+	if (result)                                 \
+		goto without_##n;
+#define RELEASE(n)                                  \
+	bpf_res_spin_unlock(&r##n->lock);           \
+	without_##n:;
+
+SEC("tc")
+int nest(struct __sk_buff *skb)
+{
+	struct answers *a = answers_of(NEST), *inner = answers_of(INNER);
+	struct resilient *first, *last;
+	int result, result_first = 0, result_last = 0;
+	__u64 asked = bpf_ktime_get_ns();
+	__u32 key;
+
+	if (!a || !inner)
+		return 0;
+	a->runs++;
+	EACH(FIND)
+	key = 0;
+	first = map_lookup(state, &key);
+	key = LAST;
+	last = map_lookup(state, &key);
+	if (!first || !last)
+		return 0;
+	EACH(TAKE)
+	result_first = bpf_res_spin_lock(&first->lock);
+	if (!result_first)
+		bpf_res_spin_unlock(&first->lock);
+	result_last = bpf_res_spin_lock(&last->lock);
+	if (!result_last)
+		bpf_res_spin_unlock(&last->lock);
+	EACH_BACK(RELEASE)
+	note(a, result, asked);
+	if (!result) {
+		note(inner, result_first, asked);
+		note(inner, result_last, asked);
+	}
+	return 0;
+}

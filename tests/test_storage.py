@@ -1,0 +1,97 @@
+"""Concurrent updates under a lock that is not simply in a map: inner maps, variables, storage.
+
+The programs are those of bpf_progs/places.bpf.c. Storage that belongs to a kernel object is
+contended where that object is met on all CPUs: one socket that all send from, one cgroup that all
+are in, one file and one process that all make system calls about.
+"""
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import pytest
+from packaging.version import Version
+
+from harness.experiment import Drive, Plan, prove
+from harness.judge import Kind, Verdict
+from harness.serialization import SKIPS_64, UNLOCKED, Way
+from harness.target import KernelRefusal
+
+RULE = "A lock serializes wherever it lives"
+ALONE = True  # no other guest at the same time: harness/cores.py
+LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a lock lives, and what makes CPUs meet there."""
+
+    unit: str  # of the C file
+    driver: str = "test_run"
+    operations: int = 40_000  # per CPU
+    turns: int = 1000  # of the critical section
+    map: str = ""  # if it is not called like the place
+    owner: str = ""  # of the storage: what user space names it by
+    needs: Optional[Tuple[str, str]] = None  # a name in the kernel's BTF, and since when
+    since: str = ""  # which kernels let these programs lock there,
+    why: str = ""  # and what did not do so before
+    twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
+
+
+INNER = {"since": "6.2", "why": "inner maps"}
+GLOBAL = {"unit": "global", "since": "6.2", "why": "variables"}
+PACKETS = {"driver": "socket", "operations": 10_000, "twins": (UNLOCKED,)}
+CALLS = {"operations": 10_000, "twins": (UNLOCKED,)}
+PLACES = {
+    "rhash": Place("rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
+    "inner_array": Place("inner_array", **INNER),
+    "inner_table": Place("inner_table", **INNER),
+    "data": Place(map=".data.shared", **GLOBAL),
+    "bss": Place(map=".bss.shared", **GLOBAL),
+    "socket": Place("socket", **PACKETS),
+    "attached": Place("attached", **PACKETS),
+    "file": Place("file", "fcntl", owner="file", since="5.11", why="LSM programs", **CALLS),
+    "process": Place(
+        "process",
+        "signal",
+        owner="process",
+        needs=("BPF_MAP_TYPE_TASK_STORAGE", "5.11"),
+        since="5.15",
+        why="tracing programs",
+        **CALLS,
+    ),
+    "cgroup": Place("cgroup", owner="ours", needs=("BPF_MAP_TYPE_CGRP_STORAGE", "6.2")),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_storage(guest, name):
+    place = PLACES[name]
+    if place.needs:
+        guest.needs(*place.needs)
+    if place.since and guest.release < Version(place.since):
+        reason = f"{place.why} may hold or take a lock since v{place.since} only"
+        guest.conclude(Verdict(Kind.SKIP, reason))
+        return
+    program = f"count_{name}"
+    guest.load("places.bpf.c", [program], place.unit)
+    key, fd = "", -1
+    if place.driver == "socket":
+        channel = guest.call("channel", program=program)
+        key, fd = channel[name], channel["fd"]
+    elif place.owner:
+        key = guest.call("owner", kind=place.owner)
+        fd = int.from_bytes(bytes.fromhex(key), "little")
+    drive = Drive(
+        place.driver, tuple(range(guest.cpus)), place.operations, program, source=0, fd=fd
+    )
+    plan = Plan((drive,), place.turns, map=place.map or name, keys=(key,) if key else ())
+    try:
+        verdict, numbers = prove(guest, plan, place.twins)
+    except KernelRefusal as refusal:
+        if name != "file" or refusal.errno != "EBADF":
+            raise
+        # The kernel has an LSM for BPF, but it is not among the active ones.
+        reason = "the storage of files is off: 'bpf' is not in lsm= of the command line"
+        guest.conclude(Verdict(Kind.SKIP, reason))
+        return
+    guest.conclude(verdict, **numbers)
