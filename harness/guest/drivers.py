@@ -273,6 +273,18 @@ def cgroup() -> Iterator[Path]:
         directory.rmdir()
 
 
+@contextmanager
+def joined(group: Path) -> Iterator[None]:
+    """Be in a cgroup until the block ends."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        before = next(line[3:].strip() for line in file if line.startswith("0::"))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (Path(f"{group.parent}{before}") / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def _datagram_sender(number: int, cpu: int) -> _Sender:
     """Return what sends datagrams to an address of this order's and CPU's own."""
     address = (f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT)
