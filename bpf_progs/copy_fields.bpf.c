@@ -47,37 +47,13 @@ int hold_with_timer(struct __sk_buff *skb)
 #endif
 
 #if UNIT(fields)
-struct task_struct { /* any type that the kernel knows */
-	int any;
-};
-#define KPTR __attribute__((btf_type_tag("kptr")))
-
 struct element {
 	struct bpf_list_node node;
 	__u64 data;
 };
 
-/*
- * The type of a list's elements must be in the object's BTF, too; and clang 14 keeps a pointer's tag
- * in a struct only where the same type was seen outside of one.
- */
+/* The type of a list's elements must be in the object's BTF, too. */
 struct element *elements SEC(".data.elements") __attribute__((visibility("hidden")));
-struct task_struct KPTR *task SEC(".data.elements") __attribute__((visibility("hidden")));
-
-struct lock_then_pointer {
-	__u8 before[8];
-	struct bpf_spin_lock lock; /* at 8 */
-	__u8 between[4];
-	struct task_struct KPTR *task; /* at 16 */
-	__u8 after[11];
-} PACKED;
-
-struct pointer_then_lock {
-	struct task_struct KPTR *task; /* at 0 */
-	__u8 between[12];
-	struct bpf_spin_lock lock; /* at 20 */
-	__u8 after[8];
-} PACKED;
 
 struct lock_then_list {
 	struct bpf_spin_lock lock; /* at 0 */
@@ -99,14 +75,11 @@ struct all_of_them {
 	__u8 gap[4];
 	struct bpf_spin_lock lock; /* at 28 */
 	__u8 between[8];
-	struct task_struct KPTR *task;			     /* at 40 */
-	struct bpf_list_head head __contains(element, node); /* at 48 */
+	struct bpf_list_head head __contains(element, node); /* at 40 */
 	__u8 after[8];
 } PACKED;
 
-#define WITH_FIELDS(X)                                                       \
-	X(1, lock_then_pointer) X(2, pointer_then_lock) X(3, lock_then_list) \
-	X(4, list_then_lock) X(5, all_of_them)
+#define WITH_FIELDS(X) X(1, lock_then_list) X(2, list_then_lock) X(3, all_of_them)
 
 WITH_FIELDS(TABLES)
 

@@ -93,11 +93,9 @@ TIMER = {
     "side_by_side": Layout(3, 16, 24, zeros=((0, 16),)),
 }
 FIELDS = {
-    "lock_then_pointer": Layout(1, 8, 35, zeros=((16, 8),)),
-    "pointer_then_lock": Layout(2, 20, 32, zeros=((0, 8),)),
-    "lock_then_list": Layout(3, 0, 48, lists=((16, 16),)),
-    "list_then_lock": Layout(4, 24, 40, lists=((8, 16),)),
-    "all_of_them": Layout(5, 28, 72, zeros=((8, 16), (40, 8)), lists=((48, 16),)),
+    "lock_then_list": Layout(1, 0, 48, lists=((16, 16),)),
+    "list_then_lock": Layout(2, 24, 40, lists=((8, 16),)),
+    "all_of_them": Layout(3, 28, 64, zeros=((8, 16),), lists=((40, 16),)),
 }
 
 # Ways to write: (way, flags, whether the element is new); and ways to read: (way, flags).

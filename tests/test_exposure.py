@@ -1,11 +1,10 @@
 """Ways to a lock besides those of tests/test_map_copy.py: local storages, iterators, bpffs.
 
-The programs are those of bpf_progs/exposure.bpf.c and copy_torn.bpf.c, the storages those of
+The programs are those of bpf_progs/exposure.bpf.c, the storages those of
 bpf_progs/map_syscalls.bpf.c.
 """
 
 import re
-import struct
 
 import pytest
 
@@ -21,11 +20,6 @@ FIRST = "00000000"
 SECONDS = 10.0  # for a call; a lock word that was written would hang it for good
 POISON = "ab" * 8  # struct counter, with lock bytes that are no lock's
 HIDDEN = "00000000abababab"
-
-# struct guarded of bpf_progs/copy_torn.bpf.c: before, lock, beside, fields
-GUARDED = struct.Struct("<QIIQQQQQQQQQQQQQQ")
-PORT = 23313  # of the socket
-DUMPS = 200
 
 # What owns a storage's elements -> (what kernels since a version have, that version)
 STORAGES = {
@@ -112,54 +106,3 @@ def test_bpffs_hides_lock(guest):
     seen = f"the file of a pinned map shows the lock: {sorted(words)}"
     guest.check(bool(words), "the file of a pinned map shows its elements", texts[0])
     guest.check(words == {0}, "the file of a pinned map shows no lock", seen, bug)
-
-
-def leaves_memory_as_it_was(guest):
-    """Tell whether the kernel gives out memory with what it held before."""
-    words = guest.facts["command_line"].split()
-    if "init_on_alloc=0" in words or "init_on_alloc=1" in words:
-        return "init_on_alloc=0" in words
-    option = "CONFIG_INIT_ON_ALLOC_DEFAULT_ON"
-    return guest.call("options", names=[option]).get(option) != "y"
-
-
-def test_socket_dump_hides_lock(guest):
-    """commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)"""
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
-        return
-    guest.load("copy_torn.bpf.c", ["stir_socket"], "socket")
-    owner = guest.call("owner", kind="socket", port=PORT)
-    value = GUARDED.pack(1, 0, 2, *[0] * 14).hex()
-    guest.call("map_update", map="guarded_socket", key=owner, value=value)
-    guest.call("map_update", map="mode", key=FIRST, value="01000000")  # programs write
-    try:
-        found = guest.call(
-            "socket_dump",
-            map="guarded_socket",
-            port=PORT,
-            times=DUMPS,
-            program="stir_socket",
-            cpus=list(range(1, min(guest.cpus, 3))),
-            limit=SECONDS,
-        )
-    except KernelRefusal as refusal:
-        if refusal.errno != "ENOENT":
-            raise
-        guest.conclude(
-            Verdict(Kind.SKIP, "this kernel tells of no UDP sockets, with a lock or not")
-        )
-        return
-    values = [GUARDED.unpack(bytes.fromhex(text)) for text in found]
-    guest.check(len(values) == DUMPS, f"{DUMPS} dumps show the storage", len(values))
-    # Until v7.1 the dump does not write the four bytes, which show whatever was there before: where
-    # the kernel clears all memory that it gives out, that is nothing. The commit is the lock's own.
-    leaks = leaves_memory_as_it_was(guest)
-    words = sorted({value[1] for value in values})
-    bug = KnownBug("d83525ca62cf", "<7.1") if leaks and words != [0] else None
-    shown = [f"{word:#x}" for word in words[:4]]
-    guest.check(words == [0], "a dump of sockets shows no lock", f"it shows {shown}", bug)
-    torn = [value for value in values if len(set(value[3:])) > 1]
-    guest.check(not torn, "fields written under the lock agree in every dump", torn[:1])
-    if not guest.call("map_lookup", map="guarded_socket", key=owner)[32:48].strip("0"):
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "no program wrote meanwhile"))

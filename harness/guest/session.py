@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, ContextManager, Dict, List, Optional, Sequence
 
-from harness.guest import copies, cpus, drivers, examine, facts, libbpf, sockdiag, terminal
+from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -338,16 +338,6 @@ class Session:
                     break
                 time.sleep(RACE_POLL_SECONDS)
             return round(time.monotonic() - started, 3)
-
-    def socket_dump(
-        self, map: str, port: int, times: int, program: str, cpus: Sequence[int]
-    ) -> List[str]:
-        """Ask for the storages of a UDP socket by a dump of sockets, while a program runs."""
-        found = []
-        with self._running("test_run", program, cpus, short=False):
-            for _ in range(times):
-                found += sockdiag.storages(self._map(map).fd, port)
-        return [value.hex() for value in found]
 
     def map_read_batch(self, map: str, name: str, flags: int = 0, fill: int = 0) -> List[List[str]]:
         """Read all elements by lookup_batch or lookup_and_delete_batch."""
