@@ -51,7 +51,7 @@ def copy(guest, kind, way, held, flags=0, times=TIMES, content="ff" * GUARDED.si
         times=times,
         held=HELD if held else 0,
         seconds=PATIENCE,
-        value=content,
+        values=[content],
         hidden=HIDDEN,
         even=EVEN,
         peek=f"peek_{kind}",

@@ -5,19 +5,23 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import signal
 import struct
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.guest import libbpf
 
 Json = Dict[str, Any]
 
 _RUNS_AT_A_TIME = 10_000  # long enough to be at it nearly always, short enough to end soon
+_CALLS_AT_A_TIME = 1_000
+_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL = 324, 1  # on x86-64
 _COPIES_PER_PEEK = 10  # a peek costs ten times as much as a copy
 
 
@@ -25,18 +29,22 @@ _COPIES_PER_PEEK = 10  # a peek costs ten times as much as a copy
 class Copying:
     """What user space does: one way of access, until there was enough of it."""
 
-    way: str  # lookup, lookup_and_delete, either with _batch, update, update_batch
+    way: str  # lookup, lookup_and_delete, either with _batch, update, update_batch; or other
     key: bytes
     flags: int
-    times: int  # at least
+    times: int  # at least,
+    least: float  # for so many seconds at least
     held: int  # go on until so many peeks found the lock word other than 0,
-    seconds: float  # but no longer than this
-    value: bytes  # what an update writes; else what the buffer holds before a read
+    seconds: float  # but no longer than this,
+    values: Tuple[bytes, ...]  # what updates write in turn; else what fills the buffer of a read
     hidden: Tuple[int, int]  # where in the value the lock is: these bytes are tallied
     even: Tuple[int, int]  # where the 64-bit words are of which is told whether they are equal
+    enough: int = 0  # and until so many reads found words that differ
+    renewed: bytes = b""  # is put back after each read, when nobody uses what that took away
+    other: Optional[Callable[[], List[bytes]]] = None  # the way "other": returns what it read
 
 
-def copy(map: libbpf.Map, copying: Copying, peek: Callable[[], int]) -> Json:
+def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -> Json:
     """Do it, and peek at the lock word now and then, and at the end.
 
     Raises OSError but for ENOENT.
@@ -50,11 +58,13 @@ def copy(map: libbpf.Map, copying: Copying, peek: Callable[[], int]) -> Json:
     witness: Optional[str] = None
     words = struct.Struct(f"<{(copying.even[1] - copying.even[0]) // 8}Q")
     act = _action(map, copying)
-    held, end = 0, time.monotonic() + copying.seconds
+    held, begin = 0, time.monotonic()
     for number in itertools.count():
-        if number >= copying.times and (held >= copying.held or time.monotonic() > end):
+        passed = time.monotonic() - begin
+        got_enough = uneven >= copying.enough and held >= copying.held and passed >= copying.least
+        if number >= copying.times and (got_enough or passed > copying.seconds):
             break
-        if number % _COPIES_PER_PEEK == 0:
+        if peek is not None and number % _COPIES_PER_PEEK == 0:
             word = peek()
             peeked[f"{word:#x}"] += 1
             held += word != 0
@@ -72,7 +82,10 @@ def copy(map: libbpf.Map, copying: Copying, peek: Callable[[], int]) -> Json:
             if len(set(words.unpack_from(value, copying.even[0]))) > 1:
                 uneven += 1
                 witness = witness or value.hex()
-    peeked[f"{peek():#x}"] += 1
+        if copying.renewed:
+            _renew(map, copying, begin + copying.seconds)
+    if peek is not None:
+        peeked[f"{peek():#x}"] += 1
     return {
         "done": done,
         "missing": missing,
@@ -85,20 +98,24 @@ def copy(map: libbpf.Map, copying: Copying, peek: Callable[[], int]) -> Json:
 
 def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
     """Return a function that copies once and returns the values read."""
-    key, flags, value, way = copying.key, copying.flags, copying.value, copying.way
-    fill = value[0] if value else 0
+    key, flags, values, way = copying.key, copying.flags, copying.values, copying.way
+    fill = values[0][0] if values[0] else 0
+    following = itertools.cycle(values)
 
     def update() -> List[bytes]:
-        map.update(key, value, flags)
+        map.update(key, next(following), flags)
         return []
 
     def update_batch() -> List[bytes]:
-        map.update_batch([(key, value)], flags)
+        map.update_batch([(key, next(following))], flags)
         return []
 
     def read_batch() -> List[bytes]:
         return [found for at, found in map.read_batch(way, flags, fill) if at == key]
 
+    if way == "other":
+        assert copying.other is not None
+        return copying.other
     return {
         "lookup": lambda: [map.lookup(key, flags, fill)],
         "lookup_and_delete": lambda: [map.lookup_and_delete(key, flags, fill)],
@@ -107,6 +124,95 @@ def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
         "update": update,
         "update_batch": update_batch,
     }[way]
+
+
+def _renew(map: libbpf.Map, copying: Copying, end: float) -> None:
+    """Put an element back and wait until programs write to it, but not beyond the end.
+
+    Before that, no program must still use the old one, whose memory it may get: one that does is a
+    reader to RCU, for which this system call waits.
+    """
+    libbpf.system_call(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL, 0, 0)
+    map.update(copying.key, copying.renewed, copying.flags)
+    begin = copying.even[0]
+    while map.lookup(copying.key)[begin:] == copying.renewed[begin:] and time.monotonic() < end:
+        pass
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One element of a map that is written by every way and then read by every way."""
+
+    map: libbpf.Map
+    key: bytes
+    before: bytes  # what the element holds when it is written to, unless it is new,
+    value: bytes  # and what is written
+    fill: int  # of the buffers of reads
+    writes: Tuple[Tuple[str, int, bool], ...]  # update, update_batch, program; flags; whether new
+    reads: Tuple[Tuple[str, int], ...]  # as Copying's, neighbour or memory; flags
+    program: Callable[[int], int]  # which gets an order; see bpf_progs/copy_layouts.bpf.c
+    image: libbpf.Map  # what it stores
+    memory: libbpf.Map  # what it shows
+    times: int = 1
+
+
+_SHOW, _STORE, _STORE_LOCKED, _REMOVE = range(4)  # orders
+_BPF_F_LOCK = 4
+
+
+def sweep(sweep: Sweep) -> Dict[str, List[List[int]]]:
+    """Return what was seen, in hexadecimal or an errno's name: by which write and read, by number."""
+    seen: Dict[str, List[List[int]]] = {}
+    pairs = itertools.product(enumerate(sweep.writes), enumerate(sweep.reads))
+    for (at, write), (by, read) in list(pairs) * sweep.times:
+        try:
+            result = _written_and_read(sweep, write, read).hex()
+        except OSError as error:
+            result = libbpf.errno_name(error.errno or 0)
+        seen.setdefault(result, []).append([at, by])
+    return seen
+
+
+def _written_and_read(sweep: Sweep, write: Tuple[str, int, bool], read: Tuple[str, int]) -> bytes:
+    map, key = sweep.map, sweep.key
+    way, flags, is_new = write
+    if is_new:
+        _delete(map, key)
+    else:
+        map.update(key, sweep.before)
+    if way == "program":
+        sweep.image.update(bytes(4), sweep.value.ljust(sweep.image.value_size, b"\0"))
+        _run(sweep, _STORE_LOCKED if flags & _BPF_F_LOCK else _STORE)
+    elif way == "update_batch":
+        map.update_batch([(key, sweep.value)], flags)
+    else:
+        map.update(key, sweep.value, flags)
+    way, flags = read
+    if way == "memory":
+        sweep.memory.update(bytes(4), bytes([sweep.fill]) * sweep.memory.value_size)
+        _run(sweep, _SHOW)
+        return sweep.memory.lookup(bytes(4))[: map.value_size]
+    if way == "neighbour":
+        return map.lookup((int.from_bytes(key, "little") + 1).to_bytes(4, "little"))
+    if way == "lookup":
+        return map.lookup(key, flags, sweep.fill)
+    if way == "lookup_and_delete":
+        return map.lookup_and_delete(key, flags, sweep.fill)
+    return next(found for at, found in map.read_batch(way, flags, sweep.fill) if at == key)
+
+
+def _delete(map: libbpf.Map, key: bytes) -> None:
+    try:
+        map.delete(key)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _run(sweep: Sweep, order: int) -> None:
+    result = sweep.program(order)
+    if result:
+        raise OSError(abs(result), os.strerror(abs(result)))
 
 
 @contextmanager
@@ -139,3 +245,51 @@ def running(
             thread.join()
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def calling(
+    cpus: Sequence[int], make: Callable[[], Callable[[], object]], group: Optional[Path] = None
+) -> Iterator[None]:
+    """Make a call over and over in a process on each of some CPUs, until the block ends.
+
+    `make` returns the call, in a process that has joined the cgroup `group`.
+    """
+    ready, tell = os.pipe()
+    children: List[int] = []
+    try:
+        for cpu in cpus:
+            children.append(_fork_caller(cpu, make, group, tell))
+        os.close(tell)
+        told = 0
+        while told < len(children) and os.read(ready, 1):
+            told += 1
+        if told < len(children):
+            raise OSError(errno.ECHILD, "a process that makes calls did not start")
+        yield
+    finally:
+        os.close(ready)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _fork_caller(
+    cpu: int, make: Callable[[], Callable[[], object]], group: Optional[Path], tell: int
+) -> int:
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.sched_setaffinity(0, {cpu})
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        call = make()
+        os.write(tell, b"!")
+        os.close(tell)
+        while os.getppid() == parent:
+            for _ in range(_CALLS_AT_A_TIME):
+                call()
+    finally:
+        os._exit(1)

@@ -388,6 +388,14 @@ def _succeed(result: int) -> None:
         raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
 
 
+def system_call(number: int, *arguments: int) -> int:
+    """Make a system call that neither Python nor the C library has a name for."""
+    result: int = _libc.syscall(*map(ct.c_long, (number, *arguments)))
+    if result < 0:
+        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+    return result
+
+
 def possible_cpus() -> int:
     """Return how many values a per-CPU map holds for one key."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:

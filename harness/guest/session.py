@@ -17,7 +17,7 @@ import time
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
+from typing import Any, BinaryIO, Callable, ContextManager, Dict, List, Optional, Sequence
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
@@ -27,7 +27,9 @@ Json = Dict[str, Any]
 SETTLE_SECONDS = 0.005  # after a case, for the kernel's workers to free what it closed
 LATE_SECONDS = 0.1  # after the last one
 RACES_AT_A_TIME = 500  # runs of a racing program, after which RCU may see its CPU at rest
+SHORT_RUNS_AT_A_TIME = 100  # where something waits for RCU all the time
 RACE_POLL_SECONDS = 0.02
+LONGER = 53  # bytes, than other datagrams
 BPF_FILES = "/sys/fs/bpf"
 CGROUP_EGRESS = 1  # BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
@@ -48,6 +50,8 @@ class Session:
         self._kernel_log: Optional[KernelLog] = None
         self._unit: Optional[Unit] = None
         self._stack = ExitStack()  # what lives as long as the loaded unit
+        self._listener: Optional[socket.socket] = None
+        self._group: Optional[Path] = None  # the cgroup that this process has joined
         self._modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
 
     def call(self, name: str, arguments: Json) -> Any:
@@ -235,6 +239,12 @@ class Session:
         """Write one element; bytes are given in hexadecimal."""
         self._map(map).update(bytes.fromhex(key), bytes.fromhex(value), flags)
 
+    def map_update_each(self, map: str, keys: List[str], value: str, flags: int = 0) -> None:
+        """Write the same value to many elements, one by one."""
+        target, content = self._map(map), bytes.fromhex(value)
+        for key in keys:
+            target.update(bytes.fromhex(key), content, flags)
+
     def map_lookup(self, map: str, key: str, flags: int = 0, fill: int = 0) -> str:
         """Read one element into a buffer filled with `fill`."""
         return self._map(map).lookup(bytes.fromhex(key), flags, fill).hex()
@@ -284,15 +294,24 @@ class Session:
         """Run a loaded program of section iter/bpf_map_elem once for every element."""
         libbpf.iterate(self._loaded.program_fd(program), self._map(map).fd)
 
-    def owner(self, kind: str, program: str = "") -> str:
+    def owner(self, kind: str, program: str = "", port: int = 0, join: bool = False) -> str:
         """Make what owns an element of a local storage; return the key that user space names it by.
 
-        The kinds are socket, file, process and cgroup, and ours for the cgroup that this process is
-        in; and attached, for the older cgroup storage, which exists while `program` (of section
-        cgroup_skb/egress) is attached to the cgroup. It goes when the session ends.
+        The kinds are socket, listener, file, process and cgroup, and ours for the cgroup that this
+        process is in; and attached, for the older cgroup storage, which exists while `program` (of
+        section cgroup_skb/egress) is attached to the cgroup. It goes when the session ends. A socket
+        is bound to a UDP port of 127.0.0.1, a listener to a TCP port; a cgroup is joined by this
+        process if told so.
         """
-        if kind == "socket":
-            return self._open_key(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        if kind in ("socket", "listener"):
+            transport = socket.SOCK_DGRAM if kind == "socket" else socket.SOCK_STREAM
+            opened = socket.socket(socket.AF_INET, transport)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(("127.0.0.1", port))
+            if kind == "listener":
+                opened.listen()
+                self._listener = opened
+            return self._open_key(opened)
         if kind == "file":
             return self._open_key(tempfile.TemporaryFile())
         if kind == "process":
@@ -300,6 +319,9 @@ class Session:
         if kind == "ours":
             return _fd_key(self._open_directory(drivers.own_cgroup())).hex()
         directory = self._stack.enter_context(drivers.cgroup())
+        if join:
+            self._group = directory
+            self._stack.enter_context(drivers.member_of(directory))
         if kind == "cgroup":
             return _fd_key(self._open_directory(directory)).hex()
         return self._attach(program, directory)
@@ -367,18 +389,27 @@ class Session:
         times: int,
         held: int,
         seconds: float,
-        value: str,
+        values: List[str],
         hidden: List[int],
         even: List[int],
-        peek: str,
+        peek: str = "",
         flags: int = 0,
         key: str = "00000000",
         program: str = "",
         cpus: Sequence[int] = (),
+        runs: str = "test_run",
+        other: str = "",
+        enough: int = 0,
+        least: float = 0.0,
+        renewed: str = "",
     ) -> Json:
         """Copy one element in or out, many times, while a program runs on some CPUs.
 
-        The program `peek` returns the lock word; see copies.py for the rest.
+        What runs it there is `runs`: test_run; or a system call or datagrams, by processes that are
+        children of this one, in the same cgroup. The program `peek` returns the lock word. The way
+        "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by another system call or a longer
+        datagram from here; "accept" is none, but copies a listening socket's storage to a new one's.
+        See copies.py for the rest.
         """
         start, end = hidden
         first, last = even
@@ -389,20 +420,101 @@ class Session:
             times=times,
             held=held,
             seconds=seconds,
-            value=bytes.fromhex(value),
+            values=tuple(bytes.fromhex(value) for value in values),
             hidden=(start, end),
             even=(first, last),
+            enough=enough,
+            least=least,
+            renewed=bytes.fromhex(renewed),
+            other=self._other(runs, self._map(map), other),
         )
-        peek_fd = self._loaded.program_fd(peek)
 
         def look() -> int:
-            return libbpf.test_run(peek_fd, PACKET) & 0xFFFFFFFF
+            return libbpf.test_run(self._loaded.program_fd(peek), PACKET) & 0xFFFFFFFF
 
         with ExitStack() as stack:
             if program:
-                fd = self._loaded.program_fd(program)
-                stack.enter_context(copies.running(dict.fromkeys(cpus, fd), PACKET))
-            return copies.copy(self._map(map), copying, look)
+                stack.enter_context(self._running(runs, program, cpus, short=bool(renewed)))
+            return copies.copy(self._map(map), copying, look if peek else None)
+
+    def sweep(
+        self,
+        map: str,
+        before: str,
+        value: str,
+        writes: List[List[Any]],
+        reads: List[List[Any]],
+        key: str = "00000000",
+        fill: int = 0xEE,
+        program: str = "",
+        number: int = 0,
+        times: int = 1,
+        holder: str = "",
+        cpus: Sequence[int] = (),
+    ) -> Dict[str, List[List[int]]]:
+        """Write an element by every way and read it by every way; return what was seen, see copies.py.
+
+        The program knows the map by its number, and so does `holder`, which holds the element's lock
+        on some CPUs meanwhile.
+        """
+
+        def run(order: int) -> int:
+            self._map("orders").update(bytes(4), struct.pack("<II", number, order))
+            return libbpf.test_run(self._loaded.program_fd(program), PACKET)
+
+        sweep = copies.Sweep(
+            map=self._map(map),
+            key=bytes.fromhex(key),
+            before=bytes.fromhex(before),
+            value=bytes.fromhex(value),
+            fill=fill,
+            writes=tuple((way, flags, is_new) for way, flags, is_new in writes),
+            reads=tuple((way, flags) for way, flags in reads),
+            program=run,
+            image=self._map("image"),
+            memory=self._map("memory"),
+            times=times,
+        )
+        with ExitStack() as stack:
+            if holder:
+                self._map("holds").update(bytes(4), struct.pack("<II", number, 0))
+                stack.enter_context(self._running("test_run", holder, cpus, short=True))
+            return copies.sweep(sweep)
+
+    def _running(
+        self, runs: str, program: str, cpus: Sequence[int], short: bool
+    ) -> ContextManager[None]:
+        if runs == "system_call":
+            return copies.calling(cpus, lambda: os.getppid, self._group)
+        if runs == "datagram":
+            return copies.calling(cpus, lambda: _datagrams(0), self._group)
+        by_cpu = dict.fromkeys(cpus, self._loaded.program_fd(program))
+        if short:
+            return copies.running(by_cpu, PACKET, SHORT_RUNS_AT_A_TIME)
+        return copies.running(by_cpu, PACKET)
+
+    def _other(self, runs: str, map: libbpf.Map, name: str) -> Optional[Callable[[], List[bytes]]]:
+        """Return what the way "other" does."""
+        if name == "accept":
+            return lambda: [self._accepted(map)]
+        if runs == "system_call":
+            return lambda: _nothing(os.getpriority(os.PRIO_PROCESS, 0))
+        if runs == "datagram":
+            send = _datagrams(LONGER)
+            return lambda: _nothing(send())
+        if not name:
+            return None
+        fd = self._loaded.program_fd(name)
+        return lambda: _nothing(libbpf.test_run(fd, PACKET))
+
+    def _accepted(self, map: libbpf.Map) -> bytes:
+        """Let the listening socket accept a connection; return the storage of the new one."""
+        assert self._listener is not None
+        with socket.create_connection(self._listener.getsockname()) as connected:
+            # It leaves no trace, of which there would be thousands.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
+            with self._listener.accept()[0] as accepted:
+                return map.lookup(_fd_key(accepted.fileno()), 0, 0xFF)
 
     @property
     def _loaded(self) -> Unit:
@@ -415,6 +527,7 @@ class Session:
 
     def _unload(self) -> None:
         self._stack.close()
+        self._group = self._listener = None
         if self._unit is not None:
             self._unit.unload()
             self._unit = None
@@ -434,6 +547,25 @@ class Session:
         """Write to a file, of /proc or /sys say."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _nothing(done: object) -> List[bytes]:
+    """Return what something read that read nothing."""
+    return []
+
+
+def _datagrams(longer: int) -> Callable[[], object]:
+    """Return what sends a datagram, so much longer than others, to a socket that never reads."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.connect(receiver.getsockname())
+    data = drivers.DATAGRAM + bytes(longer)
+
+    def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
+        return sender.send(data)
+
+    return send
 
 
 def _read(path: str) -> str:
