@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import re
 import shutil
 import sys
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -18,18 +18,32 @@ import pytest
 from rich.console import Console
 
 from harness import (
+    bisect,
     build,
+    check,
 )
 from harness import drift as drifting
 from harness import export, image, kernel
 from harness import known as known_list
-from harness import matrix, page, parallel, qemu, report, results, rulebook, scenario, target
+from harness import (
+    lockset,
+    matrix,
+    page,
+    parallel,
+    qemu,
+    report,
+    results,
+    rulebook,
+    scenario,
+    target,
+)
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
+ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 SHELL_SECONDS = 3600.0
 
 
@@ -84,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     _report_options(
         command("report", report_command, "Show results: rules x kernels, as text or as a page.")
     )
+    _bisect_options(
+        command("bisect", bisect_command, "Find the kernel version where a case's outcome changed.")
+    )
+    _check_options(
+        command("check", check_command, "Load your own program on every kernel; say what is wrong.")
+    )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
@@ -110,6 +130,37 @@ def _parser() -> argparse.ArgumentParser:
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
     images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
     return parser
+
+
+def _check_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
+    sub.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        help="a kernel that must take it; or all, to see which do; repeatable"
+        f" (default: {target.DEFAULT_KERNEL})",
+    )
+    sub.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="KERNEL",
+        help="of --kernel all, one that must take it, or all; repeatable",
+    )
+    sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
+    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
+    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="for clang")
+    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="for clang")
+    sub.add_argument(
+        "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
 def _report_options(sub: argparse.ArgumentParser) -> None:
@@ -165,6 +216,43 @@ def _report_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-v", action="store_true", help="every case, and what is to be said of those that failed"
     )
+
+
+def _bisect_options(sub: argparse.ArgumentParser) -> None:
+    sub.formatter_class = argparse.RawDescriptionHelpFormatter
+    sub.description = """\
+Find the kernel version where a case's outcome changed.
+
+spinlock bisect SCENARIO --good A --bad B   between two Debian versions, by binary search
+spinlock bisect SCENARIO --run KERNEL       one kernel of your own, as `git bisect run` wants it
+
+Between versions, what was observed is compared, not whether it was as expected there. A version
+is good when it does what A does, and bad when it does anything else; B, which may be older than
+A, must do something else. One that says nothing (INCONCLUSIVE, ERROR, SKIP) is never good: its
+neighbours are tried.
+
+With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all else is untestable
+(125). With --text, good is what says that text."""
+    sub.add_argument("scenario", metavar="SCENARIO", help="a case (see `spinlock list`)")
+    sub.add_argument("--good", metavar="VERSION", help="a version, or a minor for its newest")
+    sub.add_argument("--bad", metavar="VERSION", help="one with another outcome")
+    sub.add_argument("--run", metavar="KERNEL", help="a bzImage or a build tree")
+    sub.add_argument(
+        "--compare",
+        choices=bisect.ASPECTS,
+        default="observed",
+        help="what must be the same to be good: all that was observed (stage, errno, text), stage and"
+        " errno, only the stage, or the verdict (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--text", default="", help="compare only whether this text was in the kernel's words"
+    )
+    sub.add_argument("--loader", choices=scenario.LOADERS, default="libbpf")
+    sub.add_argument("--cpus", type=int, default=4)
+    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument("--programs", type=Path, metavar="DIR", help="as in `spinlock run`")
+    sub.add_argument("--results", metavar="DIR", help="where the results of each version go")
+    sub.add_argument("--json", action="store_true", help="the answer as JSON")
 
 
 # -- run and list ------------------------------------------------------------------------------------
@@ -281,6 +369,90 @@ def _tests() -> List[str]:
     return [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
 
 
+# -- bisect ----------------------------------------------------------------------------------------
+
+
+def bisect_command(options: argparse.Namespace) -> int:
+    """Search among Debian's versions, or say good or bad of one kernel."""
+    searching = options.good is not None and options.bad is not None
+    if searching == (options.run is not None) or (options.run and (options.good or options.bad)):
+        raise UsageError("Give either --good VERSION and --bad VERSION, or --run KERNEL.")
+    progress = lambda message: print(f"spinlock: {message}", file=sys.stderr)  # noqa: E731
+    more = ["--cpus", str(options.cpus)]
+    more += [f"--append={options.append}"] if options.append else []
+    more += ["--programs", str(options.programs.absolute())] if options.programs else []
+    chosen = options.results or f"results/bisect-{datetime.now():%Y-%m-%dT%H.%M.%S}"
+    question = bisect.Question(
+        options.scenario,
+        options.loader,
+        options.compare,
+        options.text,
+        tuple(more),
+        Path(chosen).absolute(),
+    )
+    if options.run is not None:
+        try:
+            result = bisect.run_case(question, str(Path(options.run).absolute()), "kernel")
+        except (UsageError, SetupError) as error:
+            print(f"spinlock: {error}", file=sys.stderr)
+            return ABORT_BISECT  # a mistake of the user's must not be taken for a kernel's
+        code = bisect.status(result, options.text)
+        word = {bisect.GOOD: "good", bisect.BAD: "bad"}.get(code, "untestable")
+        print(f"{word}: {result.kernel or options.run}: {result.verdict.value}: {result.reason}")
+        return code
+    versions = bisect.debian_versions(
+        options.good, options.bad, lambda minor: kernel.available(minor, progress)
+    )
+    answer = bisect.Bisection(question, progress).run(versions)
+    print(json.dumps(answer.to_json(), indent=1) if options.json else "\n".join(answer.lines()))
+    return OK
+
+
+# -- check -----------------------------------------------------------------------------------------
+
+
+def check_command(options: argparse.Namespace) -> int:
+    """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
+    if options.cpus < 1:
+        raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
+    named = [name for name in options.kernel if name != "all"]
+    required = kernel.expand([*named, *options.require])
+    chosen = kernel.expand([*options.kernel, *options.require])
+    if not chosen and options.target in (None, "qemu"):
+        chosen = required = [target.DEFAULT_KERNEL]
+    for chosen_name in chosen:
+        kernel.find(chosen_name)
+
+    def progress(message: str) -> None:
+        print(f"spinlock: {message}", file=sys.stderr)
+
+    source: Optional[check.Source] = None
+    if options.file.suffix != ".c":  # what is no object needs no guest to say so
+        source = check.open_source(options.file, Path())
+        check.choose(source, options.program)
+    rows = []
+    asked: List[Optional[str]] = [*chosen]
+    for name in asked or [None]:  # None: whatever a running machine has
+        settings = target.Settings(options.target, name, options.cpus, append=options.append)
+        guests = target.open_target(settings, progress)
+        try:
+            if source is None:
+                source = check.open_source(options.file, guests.headers(), options.I, options.D)
+            programs = check.choose(source, options.program)
+            progress(f"{source.name} on {name or guests.name}")
+            rows.append(check.examine(guests, name or guests.name, source, programs, options.run))
+        finally:
+            guests.close()
+    assert source is not None
+    found = check.Report(source, programs, tuple(rows), lockset.analyse(source.object, programs))
+    if options.json:
+        text = json.dumps(check.to_json(found), indent=1) + "\n"
+    else:
+        text = check.markdown(found) if options.markdown else check.terminal(found)
+    _put(text, options.output)
+    return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+
+
 # -- report ----------------------------------------------------------------------------------------
 
 
@@ -312,7 +484,7 @@ def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[kn
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UsageError(f"Cannot read {path} ({reason}).") from None
-    return known_list.apply(known_list.parse(text, str(path)), found, datetime.date.today())
+    return known_list.apply(known_list.parse(text, str(path)), found, date.today())
 
 
 def _drift(

@@ -16,11 +16,12 @@ import zipapp
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from harness import paths
 from harness.errors import SetupError
 
+COMPILE_SECONDS = 120.0
 OLDEST_CLANG = 11  # older ones lack -mcpu=v3 or complete BTF
 PROGRAMS = Path(__file__).resolve().parent.parent / "bpf_progs"
 
@@ -101,6 +102,31 @@ def source(
     if cached.exists():
         return Source(file.name, unit, loader, cached.read_bytes(), 0.0)
     return Source(file.name, unit, loader, *_compile(command, cached))
+
+
+def compile_object(
+    file: Path, include: Path, directories: Sequence[Path] = (), defines: Sequence[str] = ()
+) -> bytes:
+    """Compile a C file of the user's own, whose warnings are the user's own affair.
+
+    Raises CompileError, SetupError without a compiler, OSError for a file that cannot be read.
+    """
+    file.read_bytes()
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "output"
+        command = [str(clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-nostdlibinc"]
+        command += ["-D__TARGET_ARCH_x86", *(f"-D{define}" for define in defines)]
+        command += [f"-I{place}" for place in (file.parent, *directories, PROGRAMS)]
+        command += [f"-isystem{include}", "-c", str(file), "-o", str(output)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise CompileError(f"clang did not end within {COMPILE_SECONDS:.0f} s.") from None
+        if done.returncode != 0:
+            raise CompileError(done.stderr.strip())
+        return output.read_bytes()
 
 
 def _key(command: List[str], file: Path) -> str:

@@ -46,6 +46,7 @@ class Observation:
     missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
     bare: Optional[bool] = None  # whether an empty program of the refused one's kind loads
     kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
+    stuck: Tuple[int, ...] = ()  # CPUs that ran nothing any more when the case had ended
     seconds: Mapping[str, float] = field(default_factory=dict)
     lost: Optional[str] = None  # why the guest was lost during this case
     lost_is_crash: bool = False  # the kernel's doing, not the harness's or the user's
@@ -55,7 +56,8 @@ class Observation:
     def from_json(cls, facts: Dict[str, Any]) -> "Observation":
         """Make one of what the guest sent."""
         lines = facts.get("kernel_log")
-        return cls(**{**facts, "kernel_log": None if lines is None else tuple(lines)})
+        log = None if lines is None else tuple(lines)
+        return cls(**{**facts, "kernel_log": log, "stuck": tuple(facts.get("stuck", ()))})
 
 
 NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
@@ -195,6 +197,13 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
     if observation.lost is not None:
         kind = Kind.CRASH if observation.lost_is_crash else Kind.ERROR
         return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[:40]))
+    if observation.stuck:
+        numbers = ", ".join(str(cpu) for cpu in observation.stuck)
+        return Verdict(
+            Kind.CRASH,
+            f"CPU {numbers} schedules nothing any more: are its interrupts off, or its preemption?",
+            observation.kernel_log or (),
+        )
     if observation.kernel_log is None:
         return Verdict(Kind.ERROR, "the kernel log could not be read, so a splat could not be seen")
     found = splat.find(observation.kernel_log)

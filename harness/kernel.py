@@ -21,7 +21,7 @@ import struct
 import subprocess
 import tempfile
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
@@ -105,6 +105,8 @@ FLAVOURS: Mapping[str, str] = _CATALOGUE["flavours"]
 CHECKED: Mapping[str, str] = {minor: str(row["checked"]) for minor, row in MINORS.items()}
 DEFAULT = "6.12"
 CLOUD = "cloud"  # the flavour of a name that has none
+OWN = "own"  # what all kernels of the user's own are called in the cache
+KEPT_OWN = 4  # of those, the ones used last; 50 MB each
 
 
 def names() -> list[str]:
@@ -157,17 +159,24 @@ def cached(name: str) -> Kernel | None:
 
 def _cached(row: Debian | Own, *, current: bool = True) -> Kernel | None:
     """Return the kernel if it is built; unless it may be out of date, with this harness's init."""
-    directory = _directory(row)
+    return _in_directory(_directory(row), row.name, current=current)
+
+
+def _in_directory(directory: Path, name: str, *, current: bool = True) -> Kernel | None:
     try:
         manifest = json.loads((directory / "kernel.json").read_text())
     except FileNotFoundError:
         return None
+    except ValueError:
+        raise SetupError(
+            f"{directory / 'kernel.json'} is damaged: remove {directory}, and the kernel is made anew."
+        ) from None
     initrd = directory / f"initrd-{_init_digest()}.cpio"
     if current and not initrd.exists():
         return None
     modules = directory / "modules.squashfs"
     return Kernel(
-        name=row.name,
+        name=name,
         release=manifest["release"],
         package_version=manifest["package_version"],
         vmlinux=directory / "vmlinux",
@@ -201,8 +210,12 @@ def size_mib(kernel: Kernel) -> int:
 
 
 def remove(name: str) -> bool:
-    """Remove a kernel from the cache, saved guests included; say whether there was one."""
-    find(name)
+    """Remove a kernel from the cache, saved guests included; say whether there was one.
+
+    OWN stands for all of the user's own. Raises UnknownKernel.
+    """
+    if name != OWN and isinstance(find(name), Own):
+        raise UnknownKernel(f"Kernels of your own go together: `spinlock kernels remove {OWN}`.")
     home = paths.cache("kernels")
     with FileLock(str(home / f"{name}.lock")):
         found = list(home.glob(f"{name}-????????????"))
@@ -220,22 +233,44 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
     home = paths.cache("kernels")
     with FileLock(str(home / f"{_label(row)}.lock")):
         found = _cached(row)
-        if found is not None and not update:
-            return found
         final = _directory(row)
+        if found is not None and not update:
+            os.utime(final)
+            return found
         try:
             if update or not (final / "kernel.json").exists():
-                _check_space(home)
-                _build(row, final, progress)
-            _write_initrd(final, progress)
+                try:
+                    _check_space(home)
+                    _build(row, final, progress)
+                except SetupError as error:
+                    stale = None if update else _stale(row)
+                    if stale is None:
+                        raise
+                    progress(f"kernel {name}: the one fetched earlier is used, for: {error}")
+                    final = stale
+            if _in_directory(final, name) is None:
+                _write_initrd(final, progress)
         except OSError as error:
             raise SetupError(
                 f"Kernel {name} could not be written below {home} ({error}): "
                 "free some space or set SPINLOCK_CACHE."
             ) from error
-        found = _cached(row)
+        found = _in_directory(final, name)
     assert found is not None
     return found
+
+
+def _stale(row: Debian | Own) -> Path | None:
+    """Return where a kernel of that name lies which an older harness made in the same format."""
+    if isinstance(row, Own):
+        return None
+    for path in paths.cache("kernels").glob(f"{row.name}-{'?' * 12}/kernel.json"):
+        try:
+            if json.loads(path.read_text())["format"] == FORMAT:
+                return path.parent
+        except (ValueError, KeyError):
+            continue
+    return None
 
 
 def available(minor: str, progress: Progress) -> list[str]:
@@ -262,11 +297,14 @@ def _sort_key(name: str) -> tuple[Any, ...]:
 
 def _label(row: Debian | Own) -> str:
     """Return what a kernel's files are called by."""
-    return row.name if isinstance(row, Debian) else "own"
+    return row.name if isinstance(row, Debian) else OWN
 
 
 def _directory(row: Debian | Own) -> Path:
-    key = recipe(row) if isinstance(row, Debian) else _digest([image_file(row.path)])[:12]
+    if isinstance(row, Debian):
+        key = recipe(row)
+    else:
+        key = hashlib.sha256(_read_image(row.path)).hexdigest()[:12]
     return paths.cache("kernels") / f"{_label(row)}-{key}"
 
 
@@ -294,6 +332,17 @@ def image_file(path: Path) -> Path:
     return path
 
 
+def _read_image(path: Path) -> bytes:
+    """Return the bootable file's content. Raises SetupError."""
+    file = image_file(path)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"The kernel {file} cannot be read ({error.strerror}): give one that can."
+        ) from None
+
+
 def has_pvh_entry(vmlinux: bytes) -> bool:
     """Tell whether an ELF kernel says where QEMU may enter it (Xen's note of type 18)."""
     pattern = rb"\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0"
@@ -311,9 +360,12 @@ def release_of(bzimage: bytes) -> str:
 
 
 def recipe(row: Debian) -> str:
-    """Return the digest of everything that decides how a kernel's files are made."""
+    """Return the digest of everything that decides how a kernel's files are made.
+
+    In which suites it is looked for is not among it: a kernel that is there stays what it is.
+    """
     early = [*CHECKSUM_MODULES, *AGENT_MODULES]
-    parts = [FORMAT, asdict(row), early, SYSTEM_MODULES, UNUSED_MODULES]
+    parts = [FORMAT, row.series, row.flavour, row.version, early, SYSTEM_MODULES, UNUSED_MODULES]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -344,6 +396,8 @@ def vmlinux(bzimage: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", bzimage, 0x248)
     start = (sectors + 1) * 512 + offset
     payload = bzimage[start : start + length]
+    if not payload or len(payload) < length:
+        raise SetupError("The kernel image is damaged (it ends too early): get it again.")
     # The kernel appends the uncompressed size, which decompressors would take for a broken frame.
     try:
         if payload[:2] == b"\x1f\x8b":
@@ -435,22 +489,25 @@ def _build(row: Debian | Own, final: Path, progress: Progress) -> None:
             manifest = _build_debian(row, result, building, progress)
         else:
             manifest = _build_own(row, result, progress)
+        manifest["format"] = FORMAT
         manifest["digest"] = _digest(sorted(result.iterdir()))
         (result / "kernel.json").write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         result.rename(final)
-        if isinstance(row, Debian):
-            for stale in home.glob(f"{row.name}-????????????"):
-                if stale != final:
-                    shutil.rmtree(stale)
+        older = [path for path in home.glob(f"{_label(row)}-{'?' * 12}") if path != final]
+        older.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for stale in older[0 if isinstance(row, Debian) else KEPT_OWN - 1 :]:
+            shutil.rmtree(stale)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _build_own(row: Own, result: Path, progress: Progress) -> dict[str, Any]:
     progress(f"kernel {row.name}: unpacking")
-    image = image_file(row.path).read_bytes()
+    image = _read_image(row.path)
     if image[:4] == b"\x7fELF":
+        if image[4:5] != b"\x02" or image[18:20] != b"\x3e\0":  # ELFCLASS64, EM_X86_64
+            raise SetupError(f"{row.path} is no kernel for x86-64: give an x86-64 bzImage.")
         release, elf = "", image
         if not has_pvh_entry(elf):
             raise SetupError(

@@ -25,6 +25,7 @@ from harness import (
     report,
     results,
     scenario,
+    splat,
     target,
     verify,
 )
@@ -694,8 +695,10 @@ class Guest:
             self.facts["release"], self.facts["version"]
         )
         self.cpus: int = self.facts["cpus"]
-        # What a test before this one left behind belongs to nobody else any more.
-        self._late: List[str] = session.call("begin", name=case_name(item))
+        late = splat.find(session.call("begin", name=case_name(item)))
+        if late is not None:
+            session.disturbed = True
+            raise AgentError(f"in this guest a test before this one left behind: {late.line}")
 
     def load(self, file: str, programs: Sequence[str], unit: str = "") -> None:
         """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
@@ -758,10 +761,7 @@ class Guest:
         observation = Observation(stage=None, kernel_log=())
         if not isinstance(error, GuestLost):
             try:
-                lines = self._session.call("end")["kernel_log"]
-                observation = Observation(
-                    stage=None, kernel_log=None if lines is None else (*self._late, *lines)
-                )
+                observation = Observation.from_json({"stage": None, **self._session.call("end")})
             except GuestLost as lost:
                 error = lost
             except (AgentError, KernelRefusal) as failure:
@@ -838,7 +838,11 @@ def _rule(item: pytest.Item) -> str:
 def guest(
     run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
 ) -> Iterator[Guest]:
-    """Give a fresh session on the kernel under test."""
+    """Give a session on the kernel under test, with nothing loaded.
+
+    An emulated guest is fast at what was done in it before, so it is kept while tests pass: what
+    they load, attach and make goes with them, and what the kernel says late is the next one's.
+    """
     opened = run.target(kernel)
-    with opened.session(warm=loader == "bcc") as session:
+    with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

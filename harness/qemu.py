@@ -42,6 +42,7 @@ BOOT_ATTEMPTS = 3  # under emulation; see splat.is_emulators
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
+TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 CONSOLE_TAIL = 16000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
@@ -155,6 +156,13 @@ def describe_end(status: int, console: str, messages: str) -> str:
     return f"the guest stopped or reset (QEMU's exit status {status})"
 
 
+def tick_is_pending(lapic: str) -> bool:
+    """Tell from what QEMU says of a local APIC whether the kernel's timer interrupt waits in it."""
+    requested = re.search(r"^IRR\s+(.*)$", lapic, re.MULTILINE)
+    vectors = re.findall(r"\d+", requested.group(1)) if requested else []
+    return str(TIMER_VECTOR) in vectors
+
+
 class Guest:
     """One QEMU process. Use `start` to make one, and as a context manager to end it.
 
@@ -163,8 +171,8 @@ class Guest:
     `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
     """
 
-    def __init__(self, accelerator: str) -> None:
-        self.accelerator = accelerator
+    def __init__(self, accelerator: str, cpus: int = 1) -> None:
+        self.accelerator, self.cpus = accelerator, cpus
         self.boot: dict[str, Any] = {}
         self.hello = ""
         self.command: list[str] = []
@@ -225,6 +233,16 @@ class Guest:
     def inject_nmi(self) -> None:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
         self._qmp.execute("inject-nmi", RESTORE_LIMIT_S)
+
+    def overdue_ticks(self) -> frozenset[int]:
+        """Return the CPUs that have a timer interrupt to take and have not taken it yet.
+
+        A CPU takes it at once but for moments, also one that spends nearly all its time with
+        interrupts off: a spin lock's holder lets go of it, and takes the tick then.
+        """
+        return frozenset(
+            cpu for cpu in range(self.cpus) if tick_is_pending(self._qmp.human(f"info lapic {cpu}"))
+        )
 
     def close(self) -> None:
         """End QEMU and remove the guest's files; may be called again."""
@@ -392,7 +410,7 @@ class _Plan:
     ) -> None:
         self.kernel = kernel
         self.accelerator = accelerator
-        self._memory_mib = memory_mib
+        self._memory_mib, self._cpus = memory_mib, cpus
         try:
             self._agent = agent.read_bytes()
         except OSError as error:
@@ -433,7 +451,7 @@ class _Plan:
     def _boot(self, progress: Progress, memory: Path | None) -> Guest:
         progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
         started = time.monotonic()
-        guest = Guest(self.accelerator)
+        guest = Guest(self.accelerator, self._cpus)
         try:
             self._launch(guest, memory, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
@@ -483,7 +501,7 @@ class _Plan:
         """Bring a saved guest back and wait until its agent answers."""
         started = time.monotonic()
         os.utime(saved)
-        guest = Guest(self.accelerator)
+        guest = Guest(self.accelerator, self._cpus)
         try:
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
             self._launch(guest, saved / "memory", incoming=True)
@@ -543,6 +561,13 @@ class _Qmp:
                 return message["return"]
             if "error" in message:
                 raise SetupError(f"QEMU refused {command}: {message['error']['desc']}.")
+
+    def human(self, command: str) -> str:
+        """Run one command of the monitor for people and return what it prints."""
+        text: str = self.execute(
+            "human-monitor-command", RESTORE_LIMIT_S, **{"command-line": command}
+        )
+        return text
 
     def save(self, state: Path) -> None:
         """Stop the guest and write its device state; the memory is in its own file already."""

@@ -37,7 +37,7 @@ def markdown(files: Sequence[SourceFile]) -> str:
         " commit mends it.",
         "",
     ]
-    lines += [f"* [{name}](#{_anchor(name)}): {len(cases[name])}" for name in cases]
+    lines += [f"* [{name}](#{anchor(name)}): {len(cases[name])}" for name in cases]
     for name, of_rule in cases.items():
         lines += ["", f"## {name}", ""]
         rule = declared.get(name)
@@ -89,6 +89,6 @@ def _cited(commit: str) -> str:
     return f"[{name}]({LINK}{name}) {rest}"
 
 
-def _anchor(heading: str) -> str:
+def anchor(heading: str) -> str:
     """Return the anchor that Markdown gives to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 # Each row: what people call it, and how the kernel announces it. The first row that fits names the
 # splat, so the particular stands before the general.
@@ -20,10 +20,17 @@ SPLATS: Tuple[Tuple[str, str], ...] = (
     ("KASAN", r"BUG: KASAN:"),
     ("KFENCE", r"BUG: KFENCE:"),
     ("UBSAN", r"UBSAN:"),
+    ("KCSAN", r"BUG: KCSAN:"),
+    ("KMSAN", r"BUG: KMSAN:"),
     ("lockdep", r"WARNING: (possible|inconsistent|bad|suspicious|circular)"),
+    ("lockdep", r"WARNING: (held lock freed|lock held when returning|Nested lock was not taken)"),
+    ("lockdep", r"WARNING: \S+-safe -> \S+-unsafe lock order"),
+    ("lockdep", r"BUG: Invalid wait context"),
     ("lockdep", r"DEBUG_LOCKS_WARN_ON"),
     ("lockdep", r"INFO: trying to register non-static key"),
     ("preempt imbalance", r"BUG: workqueue leaked"),
+    ("preempt imbalance", r"BUG: using \w+\(\) in preemptible"),
+    ("preempt imbalance", r"huh, entered .* with preempt_count|preempt leak: \w+ -> \w+"),
     ("list corruption", r"list_(add|del) corruption"),
     ("refcount", r"refcount_t: "),
     ("WARN", r"WARNING: (CPU: \d+ PID: \d+ at|.* at )"),
@@ -50,6 +57,25 @@ def find(lines: Sequence[str]) -> Optional[Splat]:
             if pattern.search(line):
                 return Splat(kind, line.strip(), index)
     return None
+
+
+_IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|cpu_idle|acpi_idle|intel_idle")
+
+
+def at_work(console: str) -> Optional[Dict[int, str]]:
+    """Return where in the kernel each CPU was that was not idle, from backtraces made by NMI.
+
+    None: the console shows no such backtraces.
+    """
+    blocks = re.split(r"NMI backtrace for cpu (\d+)", console)[1:]
+    if not blocks:
+        return None
+    found = {}
+    for cpu, block in zip(blocks[::2], blocks[1::2]):
+        place = re.search(r"RIP: 0010:([\w.]+)", block)
+        if place and not _IDLE.search(place.group(1)):
+            found[int(cpu)] = place.group(1)
+    return dict(sorted(found.items()))
 
 
 def is_emulators(console: str) -> bool:

@@ -25,6 +25,7 @@ from typing import (
     Callable,
     ContextManager,
     Dict,
+    FrozenSet,
     Iterator,
     Optional,
     Protocol,
@@ -42,6 +43,10 @@ NAMES = ("qemu", "vagrant", "local")
 DEFAULT_KERNEL = kernel.DEFAULT
 
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
+# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
+# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
+PULSE_SECONDS = 1.0
+STUCK_PULSES = 15
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
@@ -72,9 +77,10 @@ class GuestLost(Exception):
 class Gone(Exception):
     """Inside this module: the stream ended, or (`timed_out`) nothing came in time."""
 
-    def __init__(self, timed_out: bool) -> None:
+    def __init__(self, timed_out: bool, stuck: FrozenSet[int] = frozenset()) -> None:
         super().__init__("no answer in time" if timed_out else "the stream ended")
         self.timed_out = timed_out
+        self.stuck = stuck  # CPUs that took no timer interrupt meanwhile
 
 
 class Stream:
@@ -127,8 +133,15 @@ class Stream:
 class Session:
     """One process of the agent."""
 
-    def __init__(self, stream: Stream, lost: Callable[[bool], GuestLost], boot: Json) -> None:
-        self._stream, self._lost = stream, lost
+    def __init__(
+        self,
+        stream: Stream,
+        lost: Callable[[bool], GuestLost],
+        boot: Json,
+        stuck: Callable[[], FrozenSet[int]] = frozenset,
+    ) -> None:
+        """`stuck` tells which CPUs do not take their timer interrupt at this moment."""
+        self._stream, self._lost, self._stuck = stream, lost, stuck
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
         self.disturbed = False  # something went wrong in it: nobody may use this guest again
         self._ended: Optional[AgentError] = None  # once the agent's process is gone
@@ -157,7 +170,7 @@ class Session:
         try:
             self._stream.send({"call": function, "with": arguments})
             while True:
-                answer = self._stream.receive(limit)
+                answer = self._receive(limit)
                 if "return" in answer:
                     return answer["return"]
                 if "raise" in answer:
@@ -171,7 +184,26 @@ class Session:
                     raise self._ended
                 on_event(answer)
         except Gone as gone:
-            raise self._lost(gone.timed_out) from None
+            raise named(self._lost(gone.timed_out), gone.stuck) from None
+
+    def _receive(self, limit: float) -> Json:
+        """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
+        deadline = time.monotonic() + limit
+        suspects: FrozenSet[int] = frozenset()
+        pulses = 0
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._stream.receive(min(left, PULSE_SECONDS))
+            except Gone as gone:
+                if not gone.timed_out or left <= PULSE_SECONDS:
+                    raise
+            overdue = self._stuck()
+            suspects, pulses = (
+                (suspects & overdue, pulses + 1) if suspects & overdue else (overdue, 1)
+            )
+            if suspects and pulses >= STUCK_PULSES:
+                raise Gone(timed_out=True, stuck=suspects)
 
     def interact(self, arguments: Sequence[str]) -> int:
         """Connect this process's terminal to a program in the guest; return its exit status."""
@@ -226,7 +258,20 @@ class Session:
 
     def again(self) -> "Session":
         """Return a new session of the same agent, after this one was closed."""
-        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0})
+        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0}, self._stuck)
+
+
+def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
+    """Return a lost guest with the CPUs that were found stuck as the reason, if there are any."""
+    if not stuck:
+        return lost
+    numbers = ", ".join(map(str, sorted(stuck)))
+    return GuestLost(
+        f"hard lockup: CPU {numbers} took no timer interrupt for {STUCK_PULSES * PULSE_SECONDS:.0f} s"
+        f" ({lost})",
+        crashed=True,
+        console=lost.console,
+    )
 
 
 class Target(Protocol):
@@ -285,7 +330,12 @@ def why_lost(
         )
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
-        return GuestLost("the guest stopped answering without a word", crashed=True, console=tail)
+        busy = splat.at_work(console)
+        where = ", ".join(f"CPU {cpu} was in {place}" for cpu, place in (busy or {}).items())
+        if busy is not None and not busy:
+            where = "every CPU was idle, so something waits for what does not come"
+        words = "the guest stopped answering without a word" + (f": {where}" if where else "")
+        return GuestLost(words, crashed=True, console=tail)
     if found is not None:
         hang = " (it had stopped answering)" if timed_out else ""
         return GuestLost(f"{found.kind}: {found.line}{hang}", crashed=True, console=tail)
@@ -305,7 +355,7 @@ def open_target(settings: Settings, progress: Progress) -> Target:
     try:
         return Qemu(settings, progress)
     except SetupError as error:
-        if settings.target is not None:
+        if settings.target is not None or settings.kernel is not None:
             raise
         message = f"There is no machine to test on: `vagrant up` starts one, or mend this: {error}"
         raise SetupError(message, error.console) from error
@@ -357,9 +407,15 @@ class Qemu:
             guest.wait(_DYING_SECONDS)
             return why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
 
+        def guest_pulse() -> FrozenSet[int]:
+            try:
+                return guest.overdue_ticks()
+            except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells
+                return frozenset()
+
         try:
             fd = guest.channel.fileno()
-            return guest, Session(Stream(fd, fd), lost, guest.boot)
+            return guest, Session(Stream(fd, fd), lost, guest.boot, guest_pulse)
         except BaseException:
             guest.close()
             raise

@@ -118,6 +118,9 @@ class Verifier:
                     elif cases:
                         seconds = {**boot, "build": source.seconds}
                         self._verify(session, source, cases, loader, seconds, begun)
+                        left = [c for c in cases if (c.name, loader) not in self._seen]
+                        if left:  # the last one left a CPU stuck
+                            return [(source, left), *queue[1:]]
                     queue = queue[1:]
                 self._close(session, loader)
         except GuestLost as lost:

@@ -99,9 +99,7 @@ def test_bpffs_hides_lock(guest):
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
         return
-    texts = guest.call(
-        "map_text", map="shown", times=30, program="hold_the_lock", cpus=list(range(1, guest.cpus))
-    )
+    texts = guest.call("map_text", map="shown", times=30, program="hold_the_lock", cpus=[1])
     words = {int(word) for text in texts for word in re.findall(r"^0: \{\{(\d+),\}", text, re.M)}
     # It prints the value as it lies in memory. Nothing mends it yet: the commit is the lock's own.
     bug = KnownBug("d83525ca62cf", ">=5.1")

@@ -176,14 +176,14 @@ def test_lock_is_never_written(guest, kind):
             shares[what] = held_share(seen)
     conclude_held(guest, shares)
     if guest.cpus > 1:
-        guest.call(
-            "drive",
-            driver="test_run",
-            program=f"careless_{kind}",
-            cpus=list(range(guest.cpus)),
-            operations=50_000,
-            counter="runs",
-        )
+        careless = {
+            "driver": "test_run",
+            "program": f"careless_{kind}",
+            "source": 0,
+            "cpus": list(range(guest.cpus)),
+            "operations": 50_000,
+        }
+        guest.call("drive", orders=[careless], counter="runs")
     if not intruders(guest):
         reason = "no intruder was seen without the lock either"
         guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))

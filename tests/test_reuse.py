@@ -21,10 +21,10 @@ LEAST = 10_000  # on a busy host, and on 5.10, which is slow to give memory back
 SECONDS = {True: 20.0, False: 5.0}  # by whether one is to be torn
 
 TORN = {
-    "prepared": KnownBug("07738bc566c3", "<7.0.13"),
+    "prepared": KnownBug("07738bc566c3", "<7.0.10"),
     # Before the kernel's own allocator for elements, memory was not used again at once.
     # commit fba1a1c6c912 ("bpf: Convert hash map to bpf_mem_alloc.") (in v6.1)
-    "allocated": KnownBug("07738bc566c3", ">=6.1,<7.0.13"),
+    "allocated": KnownBug("07738bc566c3", ">=6.1,<7.0.10"),
 }
 
 

@@ -1,64 +1,71 @@
 """Concurrent updates under the lock: every one counts, whatever hook they come from.
 
-Each driver runs the locked counter of bpf_progs/counter.bpf.c on every CPU at once, and then its
-unlocked twin in the very same way.
+Each driver runs a locked counter of bpf_progs/counter.bpf.c on every CPU at once, and then its
+broken twins in the very same way: bpf_progs/contend.h has the operation and the ways to break it.
 """
 
 import pytest
 
+from harness import experiment
+from harness.experiment import Drive, Plan
 from harness.judge import Kind
-from harness.serialization import Run, judge
+from harness.serialization import LOCKED, SKIPS_64, TWINS, UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
 
-# driver -> the programs for it, runs per CPU, and turns of the critical section. So many that the
-# twin lost 14 % at least in every one of 40 runs per driver (test_run: 20), on a machine with two
-# busy cores for four CPUs; and that even there 18 of 40,000 arrivals found the lock held.
+# driver -> operations per CPU, turns of the critical section, broken twins. So many that the twins
+# are seen in each run, on a machine with two busy cores for four CPUs too: `spinlock power`. The
+# subtle ones do not show through hooks, where a packet costs so much more than its operation.
 DRIVERS = {
-    "test_run": ("tc", 100_000, 500),
-    "tc_ingress": ("tc", 10_000, 1000),
-    "tc_egress": ("tc", 10_000, 1000),
-    "xdp_native": ("xdp", 10_000, 1000),
-    "xdp_generic": ("xdp", 10_000, 1000),
-    "cgroup_skb_ingress": ("cgroup_ingress", 10_000, 1000),
-    "cgroup_skb_egress": ("cgroup_egress", 10_000, 1000),
+    "test_run": (50_000, 500, TWINS),
+    "tc_ingress": (10_000, 1000, (UNLOCKED,)),
+    "tc_egress": (10_000, 1000, (UNLOCKED,)),
+    "xdp_native": (10_000, 1000, (UNLOCKED,)),
+    "xdp_generic": (10_000, 1000, (UNLOCKED,)),
+    "cgroup_skb_ingress": (10_000, 1000, (UNLOCKED,)),
+    "cgroup_skb_egress": (10_000, 1000, (UNLOCKED,)),
 }
 
-FIRST = "00000000"  # the key of an array's first element
 
-
-def run(guest, driver, program, operations, turns):
-    """Drive one program on all CPUs and return what it added up to."""
-    guest.call("map_reset", map="state")
-    guest.call("map_reset", map="runs")
-    guest.call("map_update", map="turns", key=FIRST, value=turns.to_bytes(4, "little").hex())
-    cpus = tuple(range(guest.cpus))
-    facts = guest.call(
-        "drive",
-        driver=driver,
-        program=program,
-        cpus=cpus,
-        operations=operations,
-        counter="runs",
+def conclude(guest, plan, ways):
+    """Run a plan as it must be and in each broken way, and judge."""
+    guest.load("counter.bpf.c", plan.programs())
+    real, *twins = [experiment.run(guest, plan, way) for way in (LOCKED, *ways)]
+    guest.conclude(
+        judge(real, twins),
+        locked=real.measurements(),
+        twins=[twin.measurements() for twin in twins],
     )
-    state = guest.call("map_lookup", map="state", key=FIRST)
-    runs = guest.call("map_lookup", map="runs", key=FIRST)
-    return Run.from_guest(driver, program, operations, turns, cpus, facts, state, runs)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_serialization(guest, driver):
-    hook, operations, turns = DRIVERS[driver]
-    guest.load("counter.bpf.c", [f"locked_{hook}", f"unlocked_{hook}"])
-    real = run(guest, driver, f"locked_{hook}", operations, turns)
-    twin = run(guest, driver, f"unlocked_{hook}", operations, turns)
-    guest.conclude(judge(real, twin), locked=real.measurements(), twin=twin.measurements())
+    operations, turns, ways = DRIVERS[driver]
+    drive = Drive(driver, tuple(range(guest.cpus)), operations)
+    conclude(guest, Plan((drive,), turns), ways)
+
+
+def test_serialization_of_all_hooks(guest):
+    """One lock, asked for from XDP, tc, cgroups, test runs and user space at the same time."""
+    cpus = tuple(range(guest.cpus))
+    hooks = ("test_run", "xdp_native", "tc_ingress", "tc_egress", "cgroup_skb_egress")
+    drives = [Drive(hook, cpus, 3_000) for hook in hooks]
+    drives.append(Drive("user_space", (0,), 1_000))
+    conclude(guest, Plan(tuple(drives), 500), (UNLOCKED,))
+
+
+def test_independent_locks(guest):
+    """Many elements: the lock of one says nothing of another."""
+    drive = Drive("test_run", tuple(range(guest.cpus)), 50_000)
+    conclude(guest, Plan((drive,), 500, elements=8), (UNLOCKED, SKIPS_64))
 
 
 def test_serialization_has_power(guest):
     """The judge convicts the unlocked twin when that is given as the real program."""
-    guest.load("counter.bpf.c", ["unlocked_tc"])
-    broken = run(guest, "test_run", "unlocked_tc", *DRIVERS["test_run"][1:])
-    verdict = judge(broken, broken)
+    plan = Plan((Drive("test_run", tuple(range(guest.cpus)), 50_000),), 500)
+    guest.load("counter.bpf.c", plan.programs())
+    broken = experiment.run(guest, plan, UNLOCKED)
+    verdict = judge(broken, [broken])
     guest.check(verdict.kind is Kind.FAIL, "an unlocked counter is a FAIL", verdict)
-    guest.check("lost updates" in verdict.reason, "the anomaly is called lost updates", verdict)
+    for name in ("lost updates", "duplicate ticket"):
+        guest.check(name in verdict.reason, f"the anomaly is called {name}", verdict)

@@ -1,10 +1,12 @@
-"""What makes a loaded program run on several CPUs at once: test runs, and packets through hooks.
+"""What makes loaded programs run on several CPUs at once: test runs, packets, system calls.
 
-A driver says how often it asked for a run on each CPU, how long that took and what was dropped on
-the way. How often the program did run, and what came of it, is in the program's own maps.
+A driver attaches a program to where it belongs and says what makes it run there. Any number of them
+can be at it together: all senders, one process per driver and CPU, are pinned and released at once.
+How often each asked for a run is told here; how often the program did run, and what came of it, is
+in the program's own maps.
 
-Packets are sent in a network namespace of a child process, which has no name and vanishes with it.
-The frames and datagrams carry the marks by which bpf_progs/counter.bpf.c knows its own.
+All of it happens in a child process with a network namespace of its own, which has no name and
+vanishes with it. Frames and datagrams carry the marks by which bpf_progs/counter.bpf.c knows them.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import itertools
 import multiprocessing
 import os
 import socket
+import struct
 import tempfile
-import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.guest import libbpf
 
@@ -49,17 +51,42 @@ _XDP_GENERIC, _XDP_NATIVE = 1 << 1, 1 << 2
 _CGROUP_INET_INGRESS, _CGROUP_INET_EGRESS = 0, 1
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 
+# Of what user space copies: struct shared.
+_SHARED = struct.Struct("<II QQQQ")
+_WORD = (1 << 64) - 1
+_BPF_F_LOCK = 4
+_COPIES_PER_WRITE = 8
+
 _fork = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to drive: a program, on each of some CPUs so many times."""
+    """What one driver is to do: run a program, on each of some CPUs so many times."""
 
+    driver: str
     program: int  # its fd
     cpus: Tuple[int, ...]
     operations: int  # per CPU
     ran: Callable[[], int]  # how often it has run so far, on all CPUs together
+    number: int  # among the orders that are carried out together
+    map: Optional[libbpf.Map] = None  # of which user space copies the first element
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """What makes the program run, on one CPU."""
+
+    send: Callable[[int], int]  # so many times at most; returns how often
+    log: List[Any] = field(default_factory=list)  # of what was done, for those who want to know
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """A program in its place."""
+
+    sender: Callable[[int], _Sender]  # for a CPU; called in the process that is going to send
+    group: Optional[Path] = None  # the cgroup that this process joins first
 
 
 def names() -> List[str]:
@@ -67,12 +94,25 @@ def names() -> List[str]:
     return sorted(_DRIVERS)
 
 
-def drive(name: str, order: Order) -> Json:
-    """Run one driver to its end. Raises KeyError for an unknown name, OSError from the kernel.
+def drive(orders: Sequence[Order]) -> Json:
+    """Carry out orders at the same time. Raises KeyError for an unknown driver, OSError from the
+    kernel.
 
-    Returns {"sent": {CPU: times}, "dropped": {where: packets}, "seconds": from release to the end}.
+    Returns {"orders": [{"sent": {CPU: times}, "log": {CPU: […]}}, …], "dropped": {where: packets},
+    "seconds": from release to the end}.
     """
-    return _DRIVERS[name](order)
+    drivers = [_DRIVERS[order.driver] for order in orders]
+    prepare()  # here, so that the next drive of this session need not do it again
+    ours, theirs = _fork.Pipe()
+    with _long_backlog():
+        process = _fork.Process(target=_apart, args=(theirs, drivers, orders))
+        process.start()
+        theirs.close()
+        try:
+            facts: Json = _receive(ours)
+        finally:
+            process.join()
+    return facts
 
 
 def prepare() -> None:
@@ -81,109 +121,140 @@ def prepare() -> None:
     import pyroute2  # noqa: F401
 
 
-# -- test runs -------------------------------------------------------------------------------------
+def _apart(answer: Connection, drivers: Sequence["_Driver"], orders: Sequence[Order]) -> None:
+    """Carry out orders in a network namespace of this process's own."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        libbpf.unshare(_CLONE_NEWNET)
+        with ExitStack() as stack:
+            network = stack.enter_context(IPRoute())
+            network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
+            attached = [
+                stack.enter_context(driver(order, network))
+                for driver, order in zip(drivers, orders)
+            ]
+            answer.send(_send(orders, attached))
+    except OSError as error:
+        answer.send(error)
+    except NetlinkError as error:
+        answer.send(OSError(error.code, f"netlink: {error}"))
 
 
-def _test_run(order: Order) -> Json:
-    """Run the program by BPF_PROG_TEST_RUN in threads; ctypes lets go of the GIL meanwhile."""
-    barrier = threading.Barrier(len(order.cpus) + 1)
-    sent: Dict[str, int] = {}
-    errors: List[OSError] = []
+# -- no hook ---------------------------------------------------------------------------------------
 
-    def run(cpu: int) -> None:
-        os.sched_setaffinity(0, {cpu})  # of the calling thread
-        barrier.wait()
-        done = 0
-        try:
-            while done < order.operations:
-                repeat = min(_TEST_RUN_CHUNK, order.operations - done)
-                libbpf.test_run(order.program, FRAME, repeat)
-                done += repeat
-        except OSError as error:
-            errors.append(error)
-        sent[str(cpu)] = done
 
-    threads = [threading.Thread(target=run, args=(cpu,)) for cpu in order.cpus]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    started = time.monotonic()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return {"sent": sent, "dropped": {}, "seconds": _since(started)}
+@contextmanager
+def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
+    """Run the program by BPF_PROG_TEST_RUN."""
+
+    def run(times: int) -> int:
+        times = min(times, _TEST_RUN_CHUNK)
+        libbpf.test_run(order.program, FRAME, times)
+        return times
+
+    yield _Attached(lambda cpu: _Sender(run))
+
+
+@contextmanager
+def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
+    """Let user space copy an element's value out and, now and then, in, with BPF_F_LOCK.
+
+    What it writes is struct shared of bpf_progs/contend.h, its epoch one higher each time.
+    """
+    assert order.map is not None
+    key, values = bytes(order.map.key_size), order.map
+
+    def sender(cpu: int) -> _Sender:
+        log: List[Any] = []
+        epoch = itertools.count(1)
+
+        def copy(times: int) -> int:
+            del times
+            written = b""
+            if len(log) % _COPIES_PER_WRITE == _COPIES_PER_WRITE - 1:
+                count = next(epoch) << 32
+                fields = (count, ~count & _WORD, 0, 2 * count & _WORD)
+                written = _SHARED.pack(0, 0, *fields)
+            arrive = time.monotonic_ns()
+            if written:
+                values.update(key, written, _BPF_F_LOCK)
+            else:
+                read = values.lookup(key, _BPF_F_LOCK)
+            log.append([bool(written), arrive, time.monotonic_ns(), (written or read).hex()])
+            return 1
+
+        return _Sender(copy, log)
+
+    yield _Attached(sender)
 
 
 # -- hooks that see frames -------------------------------------------------------------------------
 
 
-def _xdp(order: Order, mode: int) -> Json:
+@contextmanager
+def _xdp(order: Order, network: Any, mode: int) -> Iterator[_Attached]:
     """Send from one end of a veth pair, let the program see it at the other."""
-    with _veth_pair(len(order.cpus)) as (network, near, far):
-        del network
-        libbpf.attach_xdp(near, order.program, mode)
-        return _send(order, functools.partial(_frame_sender, far, True), Path())
-
-
-def _tc(order: Order, direction: str) -> Json:
-    with _veth_pair(len(order.cpus)) as (network, near, far):
-        network.tc("add", "clsact", near)
-        network.tc(
-            "add-filter",
-            "bpf",
-            near,
-            ":1",
-            fd=order.program,
-            name="spinlock",
-            parent=_CLSACT_PARENT[direction],
-            classid=1,
-            direct_action=True,
-        )
-        # Egress comes before the queueing discipline: frames that go past that go past it as well.
-        end, bypass = (far, True) if direction == "ingress" else (near, False)
-        return _send(order, functools.partial(_frame_sender, end, bypass), Path())
+    near, far = _veth_pair(order, network)
+    libbpf.attach_xdp(near, order.program, mode)
+    yield _Attached(functools.partial(_frame_sender, far, True))
 
 
 @contextmanager
-def _veth_pair(queues: int) -> Iterator[Tuple[Any, int, int]]:
-    """Give a netlink socket and both ends' indices.
+def _tc(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
+    near, far = _veth_pair(order, network)
+    network.tc("add", "clsact", near)
+    network.tc(
+        "add-filter",
+        "bpf",
+        near,
+        ":1",
+        fd=order.program,
+        name="spinlock",
+        parent=_CLSACT_PARENT[direction],
+        classid=1,
+        direct_action=True,
+    )
+    # Egress comes before the queueing discipline: frames that go past that go past it as well.
+    end, bypass = (far, True) if direction == "ingress" else (near, False)
+    yield _Attached(functools.partial(_frame_sender, end, bypass))
+
+
+def _veth_pair(order: Order, network: Any) -> Tuple[int, int]:
+    """Make a pair and return both ends' indices.
 
     With one queue, native XDP would run in one NAPI context and so never on two CPUs at once.
     """
-    from pyroute2 import IPRoute
-
-    several = {"num_tx_queues": queues, "num_rx_queues": queues}
-    with IPRoute() as network:
-        peer = {"ifname": "far", **several}
-        network.link("add", ifname="near", kind="veth", peer=peer, **several)
-        ends = [network.link_lookup(ifname=name)[0] for name in ("near", "far")]
-        for index in ends:
-            network.link("set", index=index, state="up")
-        yield network, ends[0], ends[1]
+    several = dict.fromkeys(("num_tx_queues", "num_rx_queues"), len(order.cpus))
+    near, far = f"near{order.number}", f"far{order.number}"
+    peer = {"ifname": far, **several}
+    network.link("add", ifname=near, kind="veth", peer=peer, **several)
+    ends = [network.link_lookup(ifname=name)[0] for name in (near, far)]
+    for index in ends:
+        network.link("set", index=index, state="up")
+    return ends[0], ends[1]
 
 
-def _frame_sender(index: int, bypass: bool, cpu: int) -> Callable[[], int]:
-    """Return a function that sends one frame out of an interface."""
+def _frame_sender(index: int, bypass: bool, cpu: int) -> _Sender:
+    """Return what sends frames out of an interface."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sender.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, int(bypass))
     sender.bind((socket.if_indextoname(index), 0))
-    return functools.partial(sender.send, FRAME)
+    return _Sender(functools.partial(_repeat, functools.partial(sender.send, FRAME)))
 
 
 # -- hooks that see a cgroup's datagrams -----------------------------------------------------------
 
 
-def _cgroup_skb(order: Order, attach_type: int) -> Json:
+@contextmanager
+def _cgroup_skb(order: Order, network: Any, attach_type: int) -> Iterator[_Attached]:
     """Send UDP over the loopback interface, from sockets of a cgroup to sockets of the same."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as network, cgroup() as directory:
-        network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
+    with cgroup() as directory:
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             libbpf.attach_to_cgroup(order.program, group, attach_type)
-            return _send(order, _datagram_sender, directory)
+            yield _Attached(functools.partial(_datagram_sender, order.number), directory)
         finally:
             os.close(group)
 
@@ -202,9 +273,9 @@ def cgroup() -> Iterator[Path]:
         directory.rmdir()
 
 
-def _datagram_sender(cpu: int) -> Callable[[], int]:
-    """Return a function that sends one datagram to an address of this CPU's own."""
-    address = (f"127.0.1.{cpu % 250 + 1}", UDP_PORT)
+def _datagram_sender(number: int, cpu: int) -> _Sender:
+    """Return what sends datagrams to an address of this order's and CPU's own."""
+    address = (f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT)
     receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     receiver.bind(address)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -213,74 +284,80 @@ def _datagram_sender(cpu: int) -> Callable[[], int]:
     def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
         return sender.send(DATAGRAM)
 
-    return send
+    return _Sender(functools.partial(_repeat, send))
 
 
 # -- senders ---------------------------------------------------------------------------------------
 
 
-def _send(order: Order, sender: Callable[[int], Callable[[], int]], group: Path) -> Json:
-    """Let one pinned process per CPU send, all released together; wait until all has run."""
+def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
+    """Let one pinned process per order and CPU send, all released together; wait until all has run."""
     before = _dropped()
     with ExitStack() as stack:
         gate, release = os.pipe()  # its end of file is the start signal
-        answers = []
-        for cpu in order.cpus:
-            ours, theirs = _fork.Pipe()
-            process = _fork.Process(
-                target=_sender_process,
-                args=(theirs, (gate, release), cpu, order.operations, sender, group),
-            )
-            process.start()
-            theirs.close()
-            stack.callback(process.join)
-            answers.append(ours)
+        answers: List[Tuple[int, int, Connection]] = []
+        for order, place in zip(orders, attached):
+            for cpu in order.cpus:
+                ours, theirs = _fork.Pipe()
+                process = _fork.Process(
+                    target=_sender_process,
+                    args=(theirs, (gate, release), cpu, order.operations, place),
+                )
+                process.start()
+                theirs.close()
+                stack.callback(process.join)
+                answers.append((order.number, cpu, ours))
         os.close(gate)
-        for answer in answers:
+        for _, _, answer in answers:
             _receive(answer)  # ready: pinned, joined, sockets open
         started = time.monotonic()
         os.close(release)
-        sent = {str(cpu): int(_receive(answer)) for cpu, answer in zip(order.cpus, answers)}
-    _wait_for(sum(sent.values()), order.ran)
+        facts: List[Json] = [{"sent": {}, "log": {}} for _ in orders]
+        for number, cpu, answer in answers:
+            done, log = _receive(answer)
+            facts[number]["sent"][str(cpu)] = done
+            if log:
+                facts[number]["log"][str(cpu)] = log
+    for order, fact in zip(orders, facts):
+        if order.driver != "user_space":
+            _wait_for(sum(fact["sent"].values()), order.ran)
     seconds = _since(started)
-    return {"sent": sent, "dropped": _difference(before, _dropped()), "seconds": seconds}
+    return {"orders": facts, "dropped": _difference(before, _dropped()), "seconds": seconds}
 
 
 def _sender_process(
-    answer: Connection,
-    gate: Tuple[int, int],
-    cpu: int,
-    operations: int,
-    sender: Callable[[int], Callable[[], int]],
-    group: Path,
+    answer: Connection, gate: Tuple[int, int], cpu: int, operations: int, place: _Attached
 ) -> None:
     import psutil
 
     os.close(gate[1])
     try:
         psutil.Process().cpu_affinity([cpu])
-        if group != Path():
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-        send = sender(cpu)
+        if place.group is not None:
+            (place.group / "cgroup.procs").write_text(str(os.getpid()))
+        sender = place.sender(cpu)
         gc.disable()
-        answer.send(0)
+        answer.send(None)
         os.read(gate[0], 1)
-        for _ in itertools.repeat(None, operations):
-            _insist(send)
-        answer.send(operations)
+        done = 0
+        while done < operations:
+            done += sender.send(operations - done)
+        answer.send((done, sender.log))
     except OSError as error:
         answer.send(error)
 
 
-def _insist(send: Callable[[], int]) -> None:
-    """Send until it is sent: a full queue is no loss but a refusal."""
-    while True:
-        try:
-            send()
-            return
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+def _repeat(send: Callable[[], int], times: int) -> int:
+    """Send so often; a full queue is no loss but a refusal."""
+    for _ in itertools.repeat(None, times):
+        while True:
+            try:
+                send()
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+    return times
 
 
 def _receive(answer: Connection) -> Any:
@@ -326,42 +403,6 @@ def _difference(before: Dict[str, int], after: Dict[str, int]) -> Dict[str, int]
     return {name: count - before.get(name, 0) for name, count in after.items()}
 
 
-# -- a network of one's own ------------------------------------------------------------------------
-
-
-def _in_own_network(driver: Callable[..., Json], *choice: Any) -> Callable[[Order], Json]:
-    """Return a driver that runs in a child process, in a network namespace that ends with it."""
-
-    def run(order: Order) -> Json:
-        prepare()  # here, so that the next drive of this session need not do it again
-        ours, theirs = _fork.Pipe()
-        with _long_backlog():
-            process = _fork.Process(target=_apart, args=(theirs, driver, order, choice))
-            process.start()
-            theirs.close()
-            try:
-                facts: Json = _receive(ours)
-            finally:
-                process.join()
-        return facts
-
-    return run
-
-
-def _apart(
-    answer: Connection, driver: Callable[..., Json], order: Order, choice: Sequence[Any]
-) -> None:
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        libbpf.unshare(_CLONE_NEWNET)
-        answer.send(driver(order, *choice))
-    except OSError as error:
-        answer.send(error)
-    except NetlinkError as error:
-        answer.send(OSError(error.code, f"netlink: {error}"))
-
-
 @contextmanager
 def _long_backlog() -> Iterator[None]:
     path = Path(_BACKLOG)
@@ -377,12 +418,15 @@ def _since(started: float) -> float:
     return round(time.monotonic() - started, 4)
 
 
-_DRIVERS: Dict[str, Callable[[Order], Json]] = {
+_Driver = Callable[[Order, Any], ContextManager[_Attached]]
+
+_DRIVERS: Dict[str, _Driver] = {
     "test_run": _test_run,
-    "xdp_native": _in_own_network(_xdp, _XDP_NATIVE),
-    "xdp_generic": _in_own_network(_xdp, _XDP_GENERIC),
-    "tc_ingress": _in_own_network(_tc, "ingress"),
-    "tc_egress": _in_own_network(_tc, "egress"),
-    "cgroup_skb_ingress": _in_own_network(_cgroup_skb, _CGROUP_INET_INGRESS),
-    "cgroup_skb_egress": _in_own_network(_cgroup_skb, _CGROUP_INET_EGRESS),
+    "user_space": _user_space,
+    "xdp_native": functools.partial(_xdp, mode=_XDP_NATIVE),
+    "xdp_generic": functools.partial(_xdp, mode=_XDP_GENERIC),
+    "tc_ingress": functools.partial(_tc, direction="ingress"),
+    "tc_egress": functools.partial(_tc, direction="egress"),
+    "cgroup_skb_ingress": functools.partial(_cgroup_skb, attach_type=_CGROUP_INET_INGRESS),
+    "cgroup_skb_egress": functools.partial(_cgroup_skb, attach_type=_CGROUP_INET_EGRESS),
 }

@@ -9,15 +9,26 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import resource
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+BPF_F_SLEEPABLE = 16
 
 PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
 PROG_TYPE_SK_LOOKUP = 30
+_PROG_TYPE_SOCKET_FILTER = 1
+MAP_TYPE_PROG_ARRAY = 3
+MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
-_TRACE_ITER = 28  # of enum bpf_attach_type
+_TRACE_RAW_TP, _LSM_MAC, _TRACE_ITER, _LSM_CGROUP = 23, 27, 28, 43  # of enum bpf_attach_type
+_BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 8, 12
+_CALL, _PSEUDO_KFUNC_CALL = 0x85, 2  # an instruction's code; its source register
+_INSN_BYTES = 8
+_RETURN_0 = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
 _PR_SET_KEEPCAPS, _LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 
 VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
@@ -88,6 +99,15 @@ LinkCreateOpts = _structure(
     ("iter_info", _VOIDP),
     ("iter_info_len", _U32),
 )
+HandlerOpts = _structure(
+    "libbpf_prog_handler_opts",
+    ("sz", ct.c_size_t),
+    ("cookie", ct.c_long),
+    ("prog_setup_fn", _VOIDP),
+    ("prog_prepare_load_fn", _VOIDP),
+    ("prog_attach_fn", _VOIDP),
+)
+_PREPARE_LOAD = ct.CFUNCTYPE(_INT, _VOIDP, ct.POINTER(LoadOpts), ct.c_long)
 MapInfo = _structure(
     "bpf_map_info",
     *_u32s("type", "id", "key_size", "value_size", "max_entries", "map_flags"),
@@ -101,22 +121,33 @@ MapInfo = _structure(
 _set_print = _function("libbpf_set_print", _VOIDP, _PRINT)
 _version = _function("libbpf_version_string", _CHARP)
 _type_by_name = _function("libbpf_prog_type_by_name", _INT, _CHARP, _VOIDP, _VOIDP)
-_vmlinux_btf_id = _function("libbpf_find_vmlinux_btf_id", _INT, _CHARP, _INT)
+_load_vmlinux_btf = _function("btf__load_vmlinux_btf", _VOIDP)
+_find_by_name_kind = _function("btf__find_by_name_kind", _INT, _VOIDP, _CHARP, _U32)
+_register_handler = _function("libbpf_register_prog_handler", _INT, _CHARP, _INT, _INT, _VOIDP)
+_unregister_handler = _function("libbpf_unregister_prog_handler", _INT, _INT)
 _open_mem = _function("bpf_object__open_mem", _VOIDP, _CHARP, ct.c_size_t, _VOIDP)
 _object_load = _function("bpf_object__load", _INT, _VOIDP)
 _object_close = _function("bpf_object__close", None, _VOIDP)
+_memlock = _function("libbpf_set_memlock_rlim", _INT, ct.c_size_t)
 _object_btf = _function("bpf_object__btf", _VOIDP, _VOIDP)
 _btf_raw_data = _function("btf__raw_data", _VOIDP, _VOIDP, _VOIDP)
 _next_program = _function("bpf_object__next_program", _VOIDP, _VOIDP, _VOIDP)
 _next_map = _function("bpf_object__next_map", _VOIDP, _VOIDP, _VOIDP)
 _program_name = _function("bpf_program__name", _CHARP, _VOIDP)
 _program_fd = _function("bpf_program__fd", _INT, _VOIDP)
+_program_section = _function("bpf_program__section_name", _CHARP, _VOIDP)
 _program_type = _function("bpf_program__type", _INT, _VOIDP)
 _program_attach_type = _function("bpf_program__expected_attach_type", _INT, _VOIDP)
 _program_insns = _function("bpf_program__insns", _VOIDP, _VOIDP)
 _program_insn_cnt = _function("bpf_program__insn_cnt", ct.c_size_t, _VOIDP)
+_set_insns = _function("bpf_program__set_insns", _INT, _VOIDP, _CHARP, ct.c_size_t)
+_set_type = _function("bpf_program__set_type", _INT, _VOIDP, _INT)
 _set_autoload = _function("bpf_program__set_autoload", _INT, _VOIDP, ct.c_bool)
 _set_log_buf = _function("bpf_program__set_log_buf", _INT, _VOIDP, _VOIDP, ct.c_size_t)
+_set_log_level = _function("bpf_program__set_log_level", _INT, _VOIDP, _U32)
+_map_type = _function("bpf_map__type", _INT, _VOIDP)
+_map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
+_map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
 _map_name = _function("bpf_map__name", _CHARP, _VOIDP)
 _map_fd = _function("bpf_map__fd", _INT, _VOIDP)
 _map_inner = _function("bpf_map__inner_map", _VOIDP, _VOIDP)
@@ -198,9 +229,36 @@ def program_type(section: str) -> Tuple[int, int]:
     return kind.value, attach.value
 
 
+@lru_cache(maxsize=None)
+def _vmlinux_btf() -> int:
+    return _pointer(_load_vmlinux_btf())
+
+
+@lru_cache(maxsize=None)
 def vmlinux_btf_id(function: str, attach_type: int) -> int:
-    """Return the BTF id of the kernel function a tracing or LSM program is for."""
-    return _check(_vmlinux_btf_id(function.encode(), attach_type))
+    """Return the BTF id of the kernel function a tracing or LSM program is for.
+
+    It is named as libbpf's own call for it names it, which reads the kernel's BTF each time.
+    """
+    prefix, kind = {
+        _TRACE_RAW_TP: ("btf_trace_", _BTF_KIND_TYPEDEF),
+        _LSM_MAC: ("bpf_lsm_", _BTF_KIND_FUNC),
+        _LSM_CGROUP: ("bpf_lsm_", _BTF_KIND_FUNC),
+        _TRACE_ITER: ("bpf_iter_", _BTF_KIND_FUNC),
+    }.get(attach_type, ("", _BTF_KIND_FUNC))
+    return _check(_find_by_name_kind(_vmlinux_btf(), f"{prefix}{function}".encode(), kind))
+
+
+def load_options(section: str) -> Tuple[int, Dict[str, int]]:
+    """Return (program type, load options) of a section, as libbpf would choose them."""
+    kind, attach = program_type(section)
+    options = {"expected_attach_type": attach}
+    prefix, _, function = section.partition("/")
+    if kind in (PROG_TYPE_TRACING, PROG_TYPE_LSM) and function:
+        options["attach_btf_id"] = vmlinux_btf_id(function, attach)
+    if prefix.endswith(".s") or kind == PROG_TYPE_SYSCALL:
+        options["prog_flags"] = BPF_F_SLEEPABLE
+    return kind, options
 
 
 @lru_cache(maxsize=None)
@@ -290,6 +348,22 @@ def become(user: int, capabilities: Sequence[int]) -> None:
     words = [word for half in (mask & 0xFFFFFFFF, mask >> 32) for word in (half, half, 0)]
     header = (_U32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)  # of this process
     _succeed(_libc.capset(header, (_U32 * 6)(*words)))  # effective, permitted, inheritable; twice
+
+
+def mount(source: str, place: str, kind: str, flags: int) -> None:
+    """Mount a file system, or change how one is mounted."""
+    _succeed(_libc.mount(source.encode(), place.encode(), kind.encode(), ct.c_ulong(flags), None))
+
+
+def limit_locked_memory(size: int) -> None:
+    """Let this process lock so many bytes, to which kernels before v5.11 charge maps and programs.
+
+    libbpf would lift the limit altogether, and may have done so already.
+    """
+    result = _memlock(size)
+    if result != -errno.EBUSY:
+        _check(result)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
 
 
 def _succeed(result: int) -> None:
@@ -390,9 +464,9 @@ class Map:
         opts = BatchOpts(sz=ct.sizeof(BatchOpts), elem_flags=flags)
         _check(_delete_batch(self.fd, b"".join(keys), ct.byref(count), ct.byref(opts)))
 
-    def total(self) -> int:
-        """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element 0."""
-        value = self.lookup(bytes(self.key_size))
+    def total(self, key: bytes = b"\0\0\0\0") -> int:
+        """Return the sum, over all CPUs, of the first eight bytes of a per-CPU array's element."""
+        value = self.lookup(key)
         size = self.value_size // possible_cpus()
         return sum(
             int.from_bytes(value[at : at + 8], "little") for at in range(0, self.value_size, size)
@@ -420,8 +494,10 @@ class Object:
     def __init__(self, data: bytes, programs: Optional[List[str]] = None) -> None:
         self._data = data  # libbpf reads from it
         self._object = _pointer(_open_mem(data, len(data), None))
-        self._programs = {_program_name(p).decode(): p for p in self._each(_next_program)}
-        self._maps = {_map_name(m).decode(): m for m in self._each(_next_map)}
+        self._programs = {
+            _program_name(p).decode(errors="replace"): p for p in self._each(_next_program)
+        }
+        self._maps = {_map_name(m).decode(errors="replace"): m for m in self._each(_next_map)}
         for name, pointer in self._programs.items():
             _check(_set_autoload(pointer, programs is None or name in programs))
 
@@ -476,13 +552,44 @@ class Object:
             if opts.inner_map_fd:
                 os.close(opts.inner_map_fd)
 
+    def sections(self, programs: List[str]) -> List[str]:
+        """Return the section names of some programs, each once."""
+        names = (_program_section(self._programs[name]).decode() for name in programs)
+        return list(dict.fromkeys(names))
+
+    def has_map_of_type(self, kind: int) -> bool:
+        """Tell whether one of its maps is of a type."""
+        return any(_map_type(pointer) == kind for pointer in self._maps.values())
+
     def own_maps(self) -> List[str]:
         """Return the names of the maps that the source declares; .rodata and such are not."""
         return [name for name, m in self._maps.items() if not _map_is_internal(m)]
 
-    def set_log(self, program: str, log: Any) -> None:
-        """Let the verifier's log of a program go to a buffer."""
+    def program_facts(self) -> List[Dict[str, Any]]:
+        """Return name, section and type of each program, in the order of the file."""
+        return [
+            {
+                "name": name,
+                "section": _program_section(pointer).decode(errors="replace"),
+                "type": _program_type(pointer),
+            }
+            for name, pointer in self._programs.items()
+        ]
+
+    def assume_entries(self, entries: int) -> List[str]:
+        """Give a size to the maps that have none, as a loader of their own would; return which."""
+        assumed = []
+        for name, pointer in self._maps.items():
+            if _map_entries(pointer) == 0 and _map_type(pointer) not in MAP_TYPES_WITHOUT_ENTRIES:
+                _check(_map_set_entries(pointer, entries))
+                assumed.append(name)
+        return assumed
+
+    def set_log(self, program: str, log: Any, level: Optional[int] = None) -> None:
+        """Let the verifier's log of a program go to a buffer; without a level, if it is refused."""
         _check(_set_log_buf(self._programs[program], log, len(log)))
+        if level is not None:
+            _check(_set_log_level(self._programs[program], level))
 
     def load(self) -> None:
         """Create the maps and load the programs."""
@@ -505,3 +612,111 @@ class Object:
     def map_fd(self, name: str) -> int:
         """Return the fd of a created map; raises KeyError for an unknown one."""
         return _check(_map_fd(self._maps[name]))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program as libbpf was about to load it: relocated, with all that it would pass on."""
+
+    kind: int
+    name: bytes
+    insns: Any
+    options: Any
+    _kept: Tuple[Any, ...]  # what the options point to
+
+    def load(self, log: Any) -> int:
+        """Load it as libbpf does, which asks for a log only when refused; return the fd."""
+        self.options.log_buf, self.options.log_size = ct.cast(log, _VOIDP), len(log)
+        count = len(self.insns) // _INSN_BYTES
+        options = ct.byref(self.options)
+        return _check(_prog_load(self.kind, self.name, b"GPL", self.insns, count, options))
+
+
+def _prepared(program: int, given: Any) -> Optional[Prepared]:
+    """Copy what libbpf is about to load; None for what is valid only until it has."""
+    insns = ct.string_at(_program_insns(program), _program_insn_cnt(program) * _INSN_BYTES)
+    for at in range(0, len(insns), _INSN_BYTES):
+        if insns[at] == _CALL and insns[at + 1] >> 4 == _PSEUDO_KFUNC_CALL:
+            if insns[at + 2 : at + 4] != b"\0\0":  # a module's, whose BTF libbpf closes
+                return None
+    options = LoadOpts()
+    ct.memmove(ct.byref(options), ct.byref(given), ct.sizeof(options))
+    options.sz, options.fd_array = ct.sizeof(options), None
+    kept = []
+    for name in ("func_info", "line_info"):
+        size = getattr(given, f"{name}_cnt") * getattr(given, f"{name}_rec_size")
+        if size:
+            kept.append(ct.create_string_buffer(ct.string_at(getattr(given, name), size), size))
+            setattr(options, name, ct.cast(kept[-1], _VOIDP))
+    return Prepared(
+        _program_type(program),
+        _program_name(program)[:15],
+        ct.create_string_buffer(insns, len(insns)),
+        options,
+        tuple(kept),
+    )
+
+
+class PreparedObject:
+    """An object's maps, and those of its programs that can be loaded one by one with them.
+
+    For every object that it loads, libbpf reads the kernel's BTF anew, which takes longer than all
+    else. So it loads this one once, with an empty program in the place of each, after what it was
+    about to load was copied. Raises OSError when it refuses.
+    """
+
+    def __init__(self, data: bytes, programs: List[str]) -> None:
+        self.programs: Dict[str, Prepared] = {}
+        sections = Object(data, programs)
+        handlers = [_Handler(section, self._prepare) for section in sections.sections(programs)]
+        sections.close()
+        try:
+            self._object = Object(data, programs)
+            try:
+                self._object.load()
+            except OSError:
+                self._object.close()
+                raise
+        finally:
+            for handler in handlers:
+                handler.remove()
+
+    def _prepare(self, section: str, program: int, options: Any) -> None:
+        """Keep a program and put an empty one in its place; the options are libbpf's own."""
+        _, chosen = load_options(section)
+        for name, value in chosen.items():
+            setattr(options, name, value)
+        prepared = _prepared(program, options)
+        if prepared is not None:
+            self.programs[_program_name(program).decode()] = prepared
+        for name in ("expected_attach_type", "attach_btf_id", "prog_flags", "prog_btf_fd"):
+            setattr(options, name, 0)
+        options.func_info_cnt = options.line_info_cnt = 0
+        _check(_set_type(program, _PROG_TYPE_SOCKET_FILTER))
+        _check(_set_insns(program, _RETURN_0, len(_RETURN_0) // _INSN_BYTES))
+
+    def close(self) -> None:
+        """Free it and close its fds."""
+        self._object.close()
+
+
+class _Handler:
+    """What libbpf calls before it loads a program of a section, in place of its own preparation."""
+
+    def __init__(self, section: str, prepare: Callable[[str, int, Any], None]) -> None:
+        def call(program: int, options: Any, _: int) -> int:
+            try:
+                prepare(section, program, options.contents)
+            except OSError as error:
+                return -(error.errno or errno.EINVAL)
+            return 0
+
+        self._call = _PREPARE_LOAD(call)  # must live as long as libbpf may call it
+        function = ct.cast(self._call, _VOIDP)
+        opts = HandlerOpts(sz=ct.sizeof(HandlerOpts), prog_prepare_load_fn=function)
+        kind, attach = program_type(section)
+        self._number = _check(_register_handler(section.encode(), kind, attach, ct.byref(opts)))
+
+    def remove(self) -> None:
+        """Leave programs of the section to libbpf again."""
+        _check(_unregister_handler(self._number))

@@ -12,11 +12,9 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence
 
 from harness.guest import libbpf
-
-BPF_F_SLEEPABLE = 16
 
 _NOBODY = 65534
 # By their numbers in linux/capability.h.
@@ -45,13 +43,14 @@ class Wanted:
     """A program to load: its name, its SEC(), and as whom.
 
     Root makes what the program needs, up to the stage that is the user's: "prog_load", "map_create"
-    or "btf_load".
+    or "btf_load". What runs gets maps of its own.
     """
 
     name: str
     section: str
     user: str = "root"
     user_stage: str = "prog_load"
+    runs: bool = True
 
 
 class Unit(Protocol):
@@ -69,6 +68,9 @@ class Unit(Protocol):
     def unload(self) -> None:
         """Close what load() opened."""
 
+    def close(self) -> None:
+        """Close everything; it is of no use then."""
+
 
 def _text(log: Any) -> str:
     value: bytes = log.value
@@ -76,13 +78,20 @@ def _text(log: Any) -> str:
 
 
 class LibbpfUnit:
-    """An ELF object through libbpf; loaded anew each time."""
+    """An ELF object through libbpf.
 
-    def __init__(self, data: bytes) -> None:
+    Of the programs that are named beforehand, those that are only to be loaded, not to run, share
+    maps; else an object is loaded anew each time.
+    """
+
+    def __init__(self, data: bytes, programs: Sequence[str] = ()) -> None:
         libbpf.capture_messages()
         self._data = data
         self._log = libbpf.log_buffer()
         self._object: Optional[libbpf.Object] = None
+        self._fds: Dict[str, int] = {}
+        self._sharing = list(programs)
+        self._shared: Optional[libbpf.PreparedObject] = None
         self._probe()
 
     def _probe(self, btf: Optional[int] = None) -> None:
@@ -104,6 +113,8 @@ class LibbpfUnit:
             for name in elf.own_maps():
                 what = f"map '{name}'"
                 fds.append(elf.create_map(name, btf))
+            if elf.has_map_of_type(libbpf.MAP_TYPE_PROG_ARRAY):
+                self._sharing = []  # the first program that uses it decides who else may
         except OSError as error:
             raise Refused(stage, error.errno or 0, detail=what) from None
         finally:
@@ -115,6 +126,11 @@ class LibbpfUnit:
         """See Unit."""
         libbpf.messages.clear()
         self._log[0] = b"\0"
+        if len(programs) == 1 and not programs[0].runs and programs[0].user == "root":
+            prepared = self._prepared(programs[0].name)
+            if prepared is not None:
+                self._fds[programs[0].name] = self._load_prepared(prepared)
+                return
         self._object = libbpf.Object(self._data, [p.name for p in programs])
         for program in programs:
             self._object.set_log(program.name, self._log)
@@ -126,6 +142,22 @@ class LibbpfUnit:
         for program in programs:
             if program.user != "root":
                 self._load_as_user(self._object, program)
+
+    def _prepared(self, name: str) -> Optional[libbpf.Prepared]:
+        """Return a program that is ready to be loaded by itself, if it can be."""
+        if self._shared is None and self._sharing:
+            try:
+                self._shared = libbpf.PreparedObject(self._data, self._sharing)
+            except OSError:
+                self._sharing = []
+            libbpf.messages.clear()
+        return self._shared.programs.get(name) if self._shared is not None else None
+
+    def _load_prepared(self, prepared: libbpf.Prepared) -> int:
+        try:
+            return prepared.load(self._log)
+        except OSError as error:
+            raise Refused("prog_load", error.errno or 0, _text(self._log)) from None
 
     def _load_as_user(self, loaded: libbpf.Object, program: Wanted) -> None:
         """Load a program once more, as its user and with root's maps. Raises Refused.
@@ -154,6 +186,8 @@ class LibbpfUnit:
 
     def program_fd(self, name: str) -> int:
         """See Unit."""
+        if name in self._fds:
+            return self._fds[name]
         assert self._object is not None
         return self._object.program_fd(name)
 
@@ -164,9 +198,19 @@ class LibbpfUnit:
 
     def unload(self) -> None:
         """See Unit."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
         if self._object is not None:
             self._object.close()
             self._object = None
+
+    def close(self) -> None:
+        """See Unit."""
+        self.unload()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
 
 class BccUnit:
@@ -205,7 +249,7 @@ class BccUnit:
             count = self._lib.bpf_function_size(self._module.module, name) // 8
             if not insns:
                 raise Refused("open", 0, detail=f"bcc's module has no function '{program.name}'")
-            kind, options = _kind(program.section)
+            kind, options = libbpf.load_options(program.section)
             arguments = (kind, program.name, insns, count, self._log, options)
             if program.user != "root":
                 as_user(program.user, lambda: os.close(_load(*arguments)))
@@ -226,6 +270,10 @@ class BccUnit:
             os.close(fd)
         self._fds.clear()
 
+    def close(self) -> None:
+        """See Unit."""
+        self.unload()
+
 
 def _load(kind: int, name: str, insns: int, count: int, log: Any, options: Dict[str, int]) -> int:
     """Load a program by one plain call; return its fd. Raises Refused."""
@@ -245,7 +293,7 @@ def bare_program_loads(section: str) -> bool:
 def load_errno(section: str) -> int:
     """Return the errno with which the kernel refuses such a program, 0 when it takes it."""
     try:
-        kind, options = _kind(section)
+        kind, options = libbpf.load_options(section)
     except OSError as error:
         return error.errno or errno.EINVAL
     number = 0
@@ -261,18 +309,6 @@ def load_errno(section: str) -> int:
             continue
         return 0
     return number
-
-
-def _kind(section: str) -> Tuple[int, Dict[str, int]]:
-    """Return (program type, load options) of a section, as libbpf would choose them."""
-    kind, attach = libbpf.program_type(section)
-    options = {"expected_attach_type": attach}
-    prefix, _, function = section.partition("/")
-    if kind in (libbpf.PROG_TYPE_TRACING, libbpf.PROG_TYPE_LSM) and function:
-        options["attach_btf_id"] = libbpf.vmlinux_btf_id(function, attach)
-    if prefix.endswith(".s") or kind == libbpf.PROG_TYPE_SYSCALL:
-        options["prog_flags"] = BPF_F_SLEEPABLE
-    return kind, options
 
 
 def _bcc_refusal(failure: str, stderr: str) -> Refused:

@@ -14,10 +14,11 @@ import struct
 import subprocess
 import tempfile
 import time
+import zlib
 from contextlib import ExitStack
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence
 
-from harness.guest import copies, drivers, facts, libbpf, terminal
+from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
 from harness.guest.loaders import BccUnit, LibbpfUnit, Refused, Unit, Wanted, bare_program_loads
 
@@ -82,23 +83,35 @@ class Session:
         return self._kernel_log.read()
 
     def end(self) -> Json:
-        """Return the kernel log since begin(); None says it could not be read."""
+        """Return the CPUs that are stuck, and the kernel log since begin(): None is unreadable."""
         self._unload()
-        return {"kernel_log": self._log_lines()}
+        return self._aftermath(LATE_SECONDS, ran=True)
+
+    def _aftermath(self, settle: float, ran: bool) -> Json:
+        stuck = cpus.stuck() if ran else []  # 20 ms when emulated
+        if self._kernel_log is None:
+            return {"stuck": stuck, "kernel_log": None}
+        try:
+            if stuck:
+                time.sleep(LATE_SECONDS)  # no RCU grace period will end any more
+            else:
+                self._kernel_log.settle(settle)
+            return {"stuck": stuck, "kernel_log": self._kernel_log.read()}
+        except OSError:
+            return {"stuck": stuck, "kernel_log": None}
 
     def _log_lines(self) -> Optional[List[str]]:
-        if self._kernel_log is None:
-            return None
-        try:
-            self._kernel_log.settle(SETTLE_SECONDS)
-            return self._kernel_log.read()
-        except OSError:
-            return None
+        """Return the kernel log since begin(); None says it could not be read."""
+        lines: Optional[List[str]] = self._aftermath(SETTLE_SECONDS, ran=False)["kernel_log"]
+        return lines
 
     # -- verdicts of the verifier and the map code ------------------------------------------------
 
     def verify(self, source: Json, cases: List[Json]) -> None:
-        """Load each program of one unit, run it where asked; emit one observation per case."""
+        """Load each program of one unit, run it where asked; emit one observation per case.
+
+        It ends early when a CPU is stuck after a case.
+        """
         unit: Optional[Unit] = None
         refusal: Optional[Refused] = None
         for index, case in enumerate(cases):
@@ -111,7 +124,7 @@ class Session:
                     self._emit({"late": late})
                 if index == 0:
                     try:
-                        unit = _open(source)
+                        unit = _open(source, [case["name"] for case in cases])
                     except Refused as refused:
                         refusal = refused  # holds for every program of the unit
                     observation["seconds"]["open"] = round(time.monotonic() - started, 4)
@@ -126,13 +139,30 @@ class Session:
             except OSError as error:
                 observation.update({"stage": "agent", "detail": str(error)})
             finally:
-                if unit is not None:
+                if unit is not None and index == len(cases) - 1:
+                    unit.close()  # in the last case, whose log tells what that leads to
+                elif unit is not None:
                     unit.unload()
             ended = time.monotonic()
-            observation["kernel_log"] = self._log_lines()
+            observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
             observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
             observation["seconds"]["case"] = round(time.monotonic() - started, 4)
             self._emit({"end": case["name"], "observation": observation})
+            if observation["stuck"]:
+                return  # the cases to come need another guest
+
+    # -- objects of anybody's ------------------------------------------------------------------------
+
+    def examine(self, object: str, only: Sequence[str] = (), seconds: float = 60.0) -> None:
+        """Load each program of an object, which need not be sound; see examine.py for the events."""
+        self.begin("examine")
+        examine.examine(base64.b64decode(object), only, seconds, self._log_lines, self._emit)
+
+    def drive_object(self, object: str, program: str, cpus: List[int], seconds: float) -> Json:
+        """Run one program of an object on CPUs at once; see examine.py."""
+        self.begin(program)
+        facts = examine.drive(base64.b64decode(object), program, cpus, seconds)
+        return {**facts, "kernel_log": self._log_lines()}
 
     # -- programs and maps that stay ----------------------------------------------------------------
 
@@ -151,16 +181,39 @@ class Session:
         """Run a loaded program by BPF_PROG_TEST_RUN."""
         return {"retval": libbpf.test_run(self._loaded.program_fd(program), PACKET, repeat)}
 
-    def drive(
-        self, driver: str, program: str, cpus: List[int], operations: int, counter: str
-    ) -> Json:
-        """Run a loaded program so many times on each CPU, through a hook; see drivers.py.
+    def drive(self, orders: List[Json], counter: str) -> Json:
+        """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
-        The first eight bytes of each value of the per-CPU map `counter` tell how often it ran.
+        An order is {"driver", "program", "source", "cpus", "operations"} and may have a "map". The
+        first eight bytes of a value of the per-CPU map `counter`, that of the key `source`, tell how
+        often the program ran.
         """
         runs = self._map(counter)
-        fd = self._loaded.program_fd(program)
-        return drivers.drive(driver, drivers.Order(fd, tuple(cpus), operations, runs.total))
+
+        def order(number: int, wanted: Json) -> drivers.Order:
+            program, key = wanted["program"], wanted["source"].to_bytes(4, "little")
+            return drivers.Order(
+                driver=wanted["driver"],
+                program=self._loaded.program_fd(program) if program else -1,
+                cpus=tuple(wanted["cpus"]),
+                operations=wanted["operations"],
+                ran=lambda: runs.total(key),
+                number=number,
+                map=self._map(wanted["map"]) if wanted.get("map") else None,
+            )
+
+        return drivers.drive([order(*pair) for pair in enumerate(orders)])
+
+    def map_memory(self, map: str, pieces: List[List[int]]) -> List[str]:
+        """Return pieces, [begin, length] each, of a map's memory, compressed and in base64."""
+        size = max((begin + length for begin, length in pieces), default=0)
+        if not size:
+            return ["" for _ in pieces]
+        with mmap.mmap(self._map(map).fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+            return [
+                base64.b64encode(zlib.compress(memory[begin : begin + length], 1)).decode()
+                for begin, length in pieces
+            ]
 
     def map_reset(self, map: str) -> None:
         """Bring a map back to its state at creation."""
@@ -353,16 +406,21 @@ def _fd_key(fd: int) -> bytes:
     return fd.to_bytes(4, "little")
 
 
-def _open(source: Json) -> Unit:
+def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
     if source["loader"] == "bcc":
         return BccUnit(source["text"])
-    return LibbpfUnit(base64.b64decode(source["object"]))
+    return LibbpfUnit(base64.b64decode(source["object"]), programs)
+
+
+def _runs(case: Json) -> bool:
+    return bool(case.get("run") or case.get("attach"))
 
 
 def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
-    wanted = Wanted(case["name"], case["section"], *user)
+    runs = bool(case.get("run") or case.get("attach"))
+    wanted = Wanted(case["name"], case["section"], *user, runs)
     started = time.monotonic()
     try:
         unit.load([wanted])

@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-LIMIT = 240
+LIMIT = 420
 
 
 def harness(directory, *arguments):
@@ -91,6 +91,10 @@ def test_a_hang_leaves_its_console(annotated):
         ("panic", "CRASH", "sysrq triggered crash"),
         ("warning", "CRASH", "WARN in the kernel log"),
         ("silence", "CRASH", "stopped answering"),
+        ("stopped_agent", "CRASH", "stopped answering"),
+        ("interrupts_off", "CRASH", r"hard lockup: CPU \d took no timer interrupt"),
+        ("busy_cpu", "CRASH", "CPU 2 schedules nothing any more"),
+        ("late_warning", "CRASH", "WARN in the kernel log"),
         ("dead_agent", "ERROR", "process ended"),
         ("checks_nothing", "ERROR", "checked nothing"),
         ("assertion", "FAIL", "there must be no CPU"),
@@ -101,6 +105,26 @@ def test_a_hang_leaves_its_console(annotated):
 def test_provoked(provoked, name, kind, reason):
     result = provoked[1][name]
     assert result["verdict"] == kind and re.search(reason, result["reason"]), result["reason"]
+
+
+def test_a_lockup_that_no_watchdog_sees_is_found_within_a_minute(provoked):
+    result = provoked[1]["interrupts_off"]
+    assert result["seconds"]["case"] < 60
+    assert "NMI" in result["observation"]["console"], "it shows what the CPUs were at"
+
+
+def test_a_kernel_that_panics_at_boot_is_a_set_up_error_in_one_sentence(tmp_path):
+    done = subprocess.run(
+        harness(tmp_path, "harness", "run", "healthy", "--append", "rdinit=/none init=/none"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 4
+    assert "Traceback" not in done.stdout + done.stderr
+    reason = verdicts(tmp_path)["healthy"]["reason"]
+    assert "the kernel panicked" in reason and "\n" not in reason
 
 
 def test_a_killed_guest_is_nobody_s_crash(tmp_path):

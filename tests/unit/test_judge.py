@@ -81,6 +81,12 @@ def test_a_splat_beats_a_match():
     assert verdict.kind is Kind.CRASH and "WARN" in verdict.reason
 
 
+def test_a_stuck_cpu_beats_a_match():
+    verdict = judge(GOOD, V6_12, seen(stuck=(2,), kernel_log=("NMI backtrace for cpu 2",)))
+    assert verdict.kind is Kind.CRASH and "CPU 2 schedules nothing" in verdict.reason
+    assert verdict.evidence == ("NMI backtrace for cpu 2",)
+
+
 def test_an_unreadable_kernel_log_is_an_error():
     assert judge(GOOD, V6_12, seen(kernel_log=None)).kind is Kind.ERROR
 

@@ -60,6 +60,36 @@ def test_refusals_say_what_is_wrong() -> None:
         kernel.vmlinux(bzimage(b"BZh91AY&SY"))
     with pytest.raises(SetupError, match="damaged"):
         kernel.vmlinux(bzimage(lzma.compress(ELF)[:40] + b"\xff" * 40))
+    whole = bzimage(gzip.compress(ELF))
+    for end in (0x250, len(whole) // 2):
+        with pytest.raises(SetupError, match="ends too early"):
+            kernel.vmlinux(whole[:end])
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\x7fELF\x01" + bytes(60), "no kernel for x86-64"),
+        (b"\x7fELF\x02" + bytes(13) + b"\xb7" + bytes(60), "no kernel for x86-64"),
+        (b"\x7fELF\x02" + bytes(13) + b"\x3e" + bytes(60), "no PVH entry"),
+        (b"text", "not a bzImage"),
+    ],
+)
+def test_file_that_is_no_kernel(
+    content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel, "NEEDED_MIB", 0)
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with pytest.raises(SetupError, match=words):
+        kernel.fetch(str(file), lambda message: None)
+    assert not list((tmp_path / "cache" / "kernels").glob("own*building*"))
+
+
+def test_kernel_that_cannot_be_read() -> None:
+    with pytest.raises(SetupError, match="cannot be read"):
+        kernel.fetch("/proc/self/mem", lambda message: None)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
@@ -146,8 +176,45 @@ def test_recipe_changes_with_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     row = kernel.find(kernel.DEFAULT)
     before = kernel.recipe(row)
     assert kernel.recipe(dataclasses.replace(row, flavour="amd64")) != before
+    assert kernel.recipe(dataclasses.replace(row, suites=("sid",))) == before, "the same files"
     monkeypatch.setattr(kernel, "AGENT_MODULES", ("virtio_pci",))
     assert kernel.recipe(row) != before
+
+
+def test_stale_kernel_is_used_when_it_cannot_be_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
+
+    def build(*_: object) -> None:
+        raise SetupError("no network")
+
+    monkeypatch.setattr(kernel, "_build", build)
+    monkeypatch.setattr(kernel, "_check_space", lambda home: None)
+    directory = tmp_path / "kernels" / f"{kernel.DEFAULT}-000000000000"
+    directory.mkdir(parents=True)
+    (directory / f"initrd-{kernel._init_digest()}.cpio").touch()
+    manifest = {"release": "1", "package_version": "2", "headers": "own", "digest": "3"}
+    said: list[str] = []
+    for form in (kernel.FORMAT - 1, kernel.FORMAT):
+        with pytest.raises(SetupError, match="no network"):
+            kernel.fetch(kernel.DEFAULT, said.append)
+        written = {**manifest, "command_line": [], "format": form}
+        (directory / "kernel.json").write_text(json.dumps(written))
+    assert kernel.fetch(kernel.DEFAULT, said.append).release == "1"
+    assert ["no network" in line for line in said] == [True]
+    with pytest.raises(SetupError, match="no network"):
+        kernel.fetch(kernel.DEFAULT, said.append, update=True)
+
+
+def test_own_kernels_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
+    for number in range(3):
+        (tmp_path / "kernels" / f"own-{number:012}").mkdir(parents=True)
+    with pytest.raises(UsageError, match="remove own"):
+        kernel.remove("/boot/vmlinuz")
+    assert kernel.remove(kernel.OWN) and not kernel.remove(kernel.OWN)
+    assert not list((tmp_path / "kernels").glob("own-*"))
 
 
 def test_only_a_finished_and_current_build_is_used(

@@ -10,7 +10,7 @@ FILES = scenario.read_directory(PROGRAMS)
 CASES = {case.name: case for file in FILES for case in file.scenarios}
 RULES = {rule.name: rule for file in FILES for rule in file.rules}
 
-# What v6.1 does with the lock of a callback's value (see calls.bpf.c) leaves nothing to ask there.
+# What v6.1 does with the lock of a callback's value (see callback.bpf.c) leaves nothing to ask there.
 SILENT = {("for_each_callback_calls_under_lock", "6.1"), ("unlock_of_other_callback_value", "6.1")}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import splat
-from harness.target import why_lost
+from harness.target import named, why_lost
 
 DATA = Path(__file__).parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
@@ -22,6 +22,17 @@ PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
         ("BUG: scheduling while atomic: python3/88/0x00000002", "scheduling while atomic"),
         ("BUG: KASAN: slab-use-after-free in htab_map_update_elem+0x1/0x2", "KASAN"),
         ("WARNING: possible recursive locking detected", "lockdep"),
+        ("[ BUG: Invalid wait context ]", "lockdep"),
+        ("WARNING: held lock freed!", "lockdep"),
+        ("WARNING: lock held when returning to user space!", "lockdep"),
+        ("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", "lockdep"),
+        ("WARNING: bad unlock balance detected!", "lockdep"),
+        ("BUG: using smp_processor_id() in preemptible [00000000] code: a/1", "preempt imbalance"),
+        (
+            "huh, entered softirq 3 NET_RX 00000000 with preempt_count 00000100, exited with 00000101?",
+            "preempt imbalance",
+        ),
+        ("BUG: KCSAN: data-race in htab_map_update_elem / htab_map_delete_elem", "KCSAN"),
         ("BUG: kernel NULL pointer dereference, address: 0000000000000000", "BUG"),
         ("Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI", "oops"),
         (PANIC, "panic"),
@@ -68,3 +79,32 @@ def test_the_emulator_s_own_failure_convicts_no_kernel():
     emulated = why_lost(False, "the guest stopped or reset", console, "tcg")
     assert not emulated.crashed and "emulator" in str(emulated)
     assert why_lost(False, "the guest stopped or reset", console, "kvm").crashed
+
+
+def recorded(name):
+    return (DATA / f"{name}-6.12.118.txt").read_text()
+
+
+def test_a_silent_guest_s_backtraces_say_which_cpu_was_where():
+    lost = why_lost(True, None, recorded("interrupts-off"))
+    assert lost.crashed
+    assert str(lost).endswith("a word: CPU 1 was in native_queued_spin_lock_slowpath")
+    assert "bpf_prog_4693340318089e07_healthy" in lost.console
+    named_by_its_tick = named(lost, frozenset({1}))
+    assert str(named_by_its_tick).startswith("hard lockup: CPU 1 took no timer interrupt")
+    assert named_by_its_tick.console == lost.console and named(lost, frozenset()) is lost
+
+
+def test_a_stopped_agent_leaves_every_cpu_idle():
+    lost = why_lost(True, None, recorded("stopped-agent"))
+    assert lost.crashed and "every CPU was idle" in str(lost)
+
+
+def test_backtraces_that_were_asked_for_are_no_splat():
+    assert splat.find(recorded("busy-cpu").splitlines()) is None
+    assert splat.at_work("boot\n") is None
+
+
+def test_a_recorded_panic_is_told_by_its_own_line():
+    lost = why_lost(False, "the guest stopped or reset", recorded("sysrq-crash"))
+    assert lost.crashed and "panic: " in str(lost) and "sysrq triggered crash" in str(lost)

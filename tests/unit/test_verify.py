@@ -147,3 +147,13 @@ def test_a_file_that_does_not_compile_is_an_error_with_the_compilers_words(monke
     verifier = Verifier(ScriptedTarget(), list(CASES.values()))
     verdict, _ = verifier.judge(CASES["first"], "libbpf", [])
     assert verdict.kind is Kind.ERROR and "undeclared identifier" in verdict.reason
+
+
+def test_a_stuck_cpu_is_its_case_s_crash_and_the_rest_gets_another_guest():
+    stuck = {"stage": None, "kernel_log": ["NMI backtrace for cpu 2"], "stuck": [2]}
+    before = [{"begin": "first"}, {"end": "first", "observation": stuck}]
+    after = [event for n in ("second", "third") for event in ({"begin": n}, ended(n))]
+    target = ScriptedTarget(before, after)
+    assert kinds(target) == [Kind.CRASH, Kind.PASS, Kind.PASS]
+    assert target.asked == [["first", "second", "third"], ["second", "third"]]
+    assert target.disturbed is False, "the second guest is as good as new"

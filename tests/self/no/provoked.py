@@ -23,6 +23,38 @@ def test_silence(guest):
     guest.call("command", arguments=["sleep", "3600"], limit=3)
 
 
+def test_interrupts_off(guest):
+    guest.load("no.bpf.c", ["takes_for_good", "healthy"])
+    guest.call("map_iterate", map="counters", program="takes_for_good")
+    guest.call("test_run", program="healthy")
+
+
+def test_busy_cpu(guest):
+    # Its kernel is well, but nothing else runs there: real-time throttling and, since v6.12, the
+    # fair server would see to that.
+    script = """
+        echo -1 > /proc/sys/kernel/sched_rt_runtime_us
+        for file in /sys/kernel/debug/sched/fair_server/cpu*/runtime; do
+            [ -e $file ] && echo 0 > $file
+        done
+        taskset -c 2 chrt -f 99 sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &
+        sleep 1
+    """
+    guest.call("command", arguments=["sh", "-c", script])
+    guest.check(True, "the test itself sees nothing of it")
+
+
+def test_late_warning(guest):
+    # Some time after the last call, but before the guest is let go of.
+    script = "(sleep 0.05; echo '<4>WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5' >/dev/kmsg) &"
+    guest.call("command", arguments=["sh", "-c", f"{script} exit 0 >/dev/null 2>&1"])
+    guest.check(True, "it came after all checks")
+
+
+def test_stopped_agent(guest):
+    guest.call("command", arguments=["sh", "-c", "kill -STOP $PPID"], limit=5)
+
+
 def test_dead_agent(guest):
     guest.call("command", arguments=["sh", "-c", "kill -9 $PPID"])
 

@@ -1,0 +1,176 @@
+"""BTF, the types of a BPF object, as far as maps and locks need them. Pure; trusts no byte of it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+_MAGIC = 0xEB9F
+MOST_TYPES = 1 << 20
+DEEPEST = 32  # of structures in structures, and of typedefs; more is a circle
+MOST_PARTS = 1 << 16  # of one value
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = range(9, 16)
+_FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(16, 20)
+_QUALIFIERS = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
+# Bytes after the common twelve: of the type, and of each of its members.
+_EXTRA = {_INT: (4, 0), _ARRAY: (12, 0), _VAR: (4, 0), _DECL_TAG: (4, 0)}
+_EXTRA.update({_STRUCT: (0, 12), _UNION: (0, 12), _DATASEC: (0, 12), _ENUM64: (0, 12)})
+_EXTRA.update({_ENUM: (0, 8), _FUNC_PROTO: (0, 8)})
+LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
+
+
+class Malformed(Exception):
+    """The bytes are not what they should be; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of a map's value that has no parts of its own, arrays being whole."""
+
+    name: str  # with the structures it is in: "a.b"
+    offset: int
+    size: int
+    lock: str = ""  # one of LOCKS, if it is a lock
+
+    def overlaps(self, offset: int, size: int) -> bool:
+        """Tell whether it shares a byte with an access."""
+        return offset < self.offset + self.size and self.offset < offset + max(size, 1)
+
+
+@dataclass(frozen=True)
+class Type:
+    """One type: `ref` is a type or a size, by kind; members are (name, type, offset in bits)."""
+
+    kind: int
+    name: str
+    ref: int
+    members: Tuple[Tuple[str, int, int], ...] = ()
+    element: int = 0  # of an array
+    length: int = 0
+
+
+class Btf:
+    """The types of one object. Raises Malformed."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            magic, _, _, header, at, size, strings, length = struct.unpack_from("<HBBIIIII", data)
+        except struct.error:
+            raise Malformed("its BTF is shorter than a header.") from None
+        if magic != _MAGIC:
+            raise Malformed("its BTF has another magic number: the section is damaged.")
+        self._strings = data[header + strings : header + strings + length]
+        self.types: List[Type] = [Type(0, "void", 0)]
+        body = data[header + at : header + at + size]
+        try:
+            self._read(body)
+        except struct.error:
+            raise Malformed("its BTF ends within a type: the section is damaged.") from None
+
+    def _read(self, body: bytes) -> None:
+        at = 0
+        while at < len(body):
+            if len(self.types) > MOST_TYPES:
+                raise Malformed(f"its BTF has more than {MOST_TYPES} types.")
+            name, info, ref = struct.unpack_from("<III", body, at)
+            kind, count = info >> 24 & 0x1F, info & 0xFFFF
+            if not 1 <= kind <= _ENUM64:
+                raise Malformed(f"its BTF has a type of kind {kind}, which is none.")
+            extra, each = _EXTRA.get(kind, (0, 0))
+            at += 12
+            members: List[Tuple[str, int, int]] = []
+            element = length = 0
+            if kind == _ARRAY:
+                element, _, length = struct.unpack_from("<III", body, at)
+            if kind in (_STRUCT, _UNION, _DATASEC):
+                for index in range(count):
+                    first, second, third = struct.unpack_from("<III", body, at + 12 * index)
+                    if kind == _DATASEC:
+                        members.append(("", first, second * 8))
+                    else:
+                        bits = third & 0xFFFFFF if info >> 31 else third
+                        members.append((self.string(first), second, bits))
+            at += extra + each * count
+            self.types.append(Type(kind, self.string(name), ref, tuple(members), element, length))
+
+    def string(self, at: int) -> str:
+        """Return a string of the string section; "" outside it."""
+        end = self._strings.find(b"\0", at)
+        return self._strings[at:end].decode(errors="replace") if 0 <= at <= end else ""
+
+    def bare(self, number: int) -> Type:
+        """Return a type without typedefs and qualifiers. Raises Malformed."""
+        for _ in range(DEEPEST):
+            if not 0 <= number < len(self.types):
+                raise Malformed(f"its BTF names type {number}, which it has not.")
+            found = self.types[number]
+            if found.kind not in _QUALIFIERS:
+                return found
+            number = found.ref
+        raise Malformed("its BTF has a typedef that leads to itself.")
+
+    def size(self, number: int, depth: int = 0) -> int:
+        """Return a type's size in bytes, 0 for what has none. Raises Malformed."""
+        found = self.bare(number)
+        if depth > DEEPEST:
+            raise Malformed("its BTF has an array of itself.")
+        if found.kind == _PTR:
+            return 8
+        if found.kind == _ARRAY:
+            return self.size(found.element, depth + 1) * found.length
+        sized = (_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _ENUM64, _DATASEC)
+        return found.ref if found.kind in sized else 0
+
+    def struct_members(self, number: int) -> Dict[str, int]:
+        """Return the members' types of a structure by name, {} of anything else."""
+        found = self.bare(number)
+        return {name: kind for name, kind, _ in found.members} if found.kind == _STRUCT else {}
+
+    def pointed(self, number: int) -> Optional[int]:
+        """Return what a pointer points to, None if it is no pointer."""
+        found = self.bare(number)
+        return found.ref if found.kind == _PTR else None
+
+    def array_length(self, number: int) -> int:
+        """Return an array's length: how C writes a number into a type; 0 of anything else."""
+        found = self.bare(number)
+        return found.length if found.kind == _ARRAY else 0
+
+    def element(self, number: int) -> Optional[int]:
+        """Return the type of an array's elements, None if it is no array."""
+        found = self.bare(number)
+        return found.element if found.kind == _ARRAY else None
+
+    def section(self, name: str) -> Optional[Type]:
+        """Return the variables of a data section."""
+        return next((t for t in self.types if t.kind == _DATASEC and t.name == name), None)
+
+    def variable(self, number: int) -> Tuple[str, int]:
+        """Return (name, type) of a variable. Raises Malformed."""
+        if not 0 <= number < len(self.types) or self.types[number].kind != _VAR:
+            raise Malformed(f"its BTF names type {number} as a variable, which it is not.")
+        return self.types[number].name, self.types[number].ref
+
+    def fields(self, number: int, name: str = "", offset: int = 0) -> List[Field]:
+        """Return the fields of a value of this type. Raises Malformed."""
+        found: List[Field] = []
+        self._parts = 0
+        self._fields(number, name, offset, 0, found)
+        return found
+
+    def _fields(self, number: int, name: str, offset: int, depth: int, out: List[Field]) -> None:
+        self._parts += 1  # even structures of nothing can be nested without end
+        if depth > DEEPEST or self._parts > MOST_PARTS:
+            raise Malformed("its BTF has a value of too many parts.")
+        bare = self.bare(number)
+        lock = bare.kind == _STRUCT and bare.name in LOCKS
+        if lock or bare.kind != _STRUCT:
+            size = self.size(number)
+            out.append(Field(name or "value", offset, size, bare.name if lock else ""))
+            return
+        for member, kind, bits in bare.members:
+            whole = f"{name}.{member}" if name and member else name or member
+            self._fields(kind, whole, offset + bits // 8, depth + 1, out)

@@ -1,0 +1,186 @@
+"""Run contended counters in a guest and bring back what they left behind, as a Run to be judged."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Dict, List, Protocol, Sequence, Tuple
+
+from harness.history import Kind, Operation
+from harness.serialization import LOCKED, OPERATION, Part, Run, Shared, Visits, Way
+
+# The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
+PROGRAMS: Dict[str, Tuple[str, int]] = {
+    "test_run": ("count_test_run", 0),
+    "tc_ingress": ("count_tc_ingress", 1),
+    "tc_egress": ("count_tc_egress", 2),
+    "xdp_native": ("count_xdp", 3),
+    "xdp_generic": ("count_xdp", 3),
+    "cgroup_skb_ingress": ("count_cgroup_skb_ingress", 4),
+    "cgroup_skb_egress": ("count_cgroup_skb_egress", 5),
+    "user_space": ("", 7),
+}
+
+# Of bpf_progs/contend.h.
+_ORDER = struct.Struct("<IIIII8I")  # turns, mode, every, room, elements, begin of each source
+_ROOM = 1 << 19  # operations
+_SOURCES = 8
+_TWINS_ROOM = 2_000  # operations of each CPU
+_SHARED_BYTES = 40
+
+_LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
+
+
+class Guest(Protocol):
+    """What takes calls: a target's session, or a test's guest."""
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        """Make a call of harness/guest/session.py."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One driver's share of a run: a program, run so often on each of some CPUs."""
+
+    driver: str
+    cpus: Tuple[int, ...]
+    operations: int
+    program: str = ""  # other than PROGRAMS says
+    source: int = -1  # the number of its histories, if other than PROGRAMS says
+
+    def named(self) -> Tuple[str, int]:
+        """Return the program's name and the number of its histories."""
+        program, source = PROGRAMS.get(self.driver, ("", 0))
+        return self.program or program, source if self.source < 0 else self.source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run, but for how the lock is taken."""
+
+    drives: Tuple[Drive, ...]
+    turns: int  # of the critical section
+    elements: int = 1
+    map: str = "state"
+    keys: Tuple[str, ...] = ()  # of the elements, in hexadecimal; an array's if not given
+
+    def programs(self) -> List[str]:
+        """Return the names of the programs to load."""
+        named = [drive.named()[0] for drive in self.drives]
+        return list(dict.fromkeys(name for name in named if name))
+
+    def element_keys(self) -> Sequence[str]:
+        """Return the keys of all elements."""
+        return self.keys or [n.to_bytes(4, "little").hex() for n in range(self.elements)]
+
+
+def run(guest: Guest, plan: Plan, way: Way) -> Run:
+    """Carry out a plan once, on elements that are zero. Its programs are loaded already.
+
+    Raises KernelRefusal, GuestLost, AgentError.
+    """
+    for key in plan.element_keys():
+        guest.call("map_update", map=plan.map, key=key, value=bytes(_SHARED_BYTES).hex())
+    guest.call("map_reset", map="runs")
+    cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
+    room = min(_ROOM // (len(plan.drives) * cpus), max(drive.operations for drive in plan.drives))
+    if way != LOCKED:  # a twin's sums convict it; to bring its history here takes seconds
+        room = min(room, _TWINS_ROOM)
+    begins = [0] * _SOURCES
+    for number, drive in enumerate(plan.drives):
+        begins[drive.named()[1]] = number * cpus * room
+    order = _ORDER.pack(plan.turns, way.mode, way.every, room, plan.elements, *begins)
+    guest.call("map_update", map="orders", key="00000000", value=order.hex())
+    facts = guest.call("drive", limit=_LIMIT_SECONDS, counter="runs", orders=_orders(plan))
+    visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
+    histories: Dict[int, List[Operation]] = defaultdict(list)
+    _programs_histories(guest, plan, visits, (begins, room), histories)
+    torn = _user_spaces_history(plan, facts, histories)
+    shared = [
+        Shared.decode(bytes.fromhex(guest.call("map_lookup", map=plan.map, key=key, fill=255)))
+        for key in plan.element_keys()
+    ]
+    return Run(
+        way=way,
+        turns=plan.turns,
+        parts=tuple(
+            Part(
+                driver=drive.driver,
+                operations=drive.operations,
+                cpus=drive.cpus,
+                sent={int(cpu): times for cpu, times in facts["orders"][number]["sent"].items()},
+                visits=seen,
+            )
+            for number, (drive, seen) in enumerate(zip(plan.drives, visits))
+        ),
+        shared=tuple(shared),
+        histories=tuple(tuple(histories[element]) for element in range(len(shared))),
+        torn_copies=torn,
+        dropped=facts["dropped"],
+        seconds=facts["seconds"],
+    )
+
+
+def _orders(plan: Plan) -> List[Dict[str, Any]]:
+    """Return what the guest's agent wants to know of a plan."""
+    return [
+        {
+            "driver": drive.driver,
+            "program": drive.named()[0],
+            "source": drive.named()[1],
+            "cpus": drive.cpus,
+            "operations": drive.operations,
+            "map": plan.map if drive.driver == "user_space" else "",
+        }
+        for drive in plan.drives
+    ]
+
+
+def _visits(guest: Guest, source: int) -> Tuple[Visits, ...]:
+    key = source.to_bytes(4, "little").hex()
+    return Visits.decode(bytes.fromhex(guest.call("map_lookup", map="runs", key=key)))
+
+
+def _programs_histories(
+    guest: Guest,
+    plan: Plan,
+    visits: Sequence[Tuple[Visits, ...]],
+    layout: Tuple[Sequence[int], int],
+    histories: Dict[int, List[Operation]],
+) -> None:
+    """Add what programs wrote down, by element."""
+    begins, room = layout
+    owners, pieces = [], []
+    for drive, seen in zip(plan.drives, visits):
+        for cpu in seen:
+            name = f"CPU {cpu.cpu}"
+            owners.append(name if len(plan.drives) == 1 else f"{drive.driver} on {name}")
+            begin = (begins[drive.named()[1]] + cpu.cpu * room) * OPERATION.size
+            pieces.append([begin, min(cpu.runs, room) * OPERATION.size])
+    memory = guest.call("map_memory", limit=_LIMIT_SECONDS, map="operations", pieces=pieces)
+    for owner, piece in zip(owners, memory):
+        for ticket, arrive, leave, element, _ in OPERATION.iter_unpack(_unpacked(piece)):
+            histories[element].append(Operation(ticket, arrive, leave, owner))
+
+
+def _unpacked(piece: str) -> bytes:
+    return zlib.decompress(base64.b64decode(piece)) if piece else b""
+
+
+def _user_spaces_history(
+    plan: Plan, facts: Dict[str, Any], histories: Dict[int, List[Operation]]
+) -> int:
+    """Add what user space copied, all of it of the first element; return how many were torn."""
+    torn = 0
+    for drive, fact in zip(plan.drives, facts["orders"]):
+        for cpu, log in fact["log"].items():
+            for written, arrive, leave, value in log:
+                shared = Shared.decode(bytes.fromhex(value))
+                kind = Kind.SET if written else Kind.READ
+                owner = f"{drive.driver} on CPU {cpu}"
+                histories[0].append(Operation(shared.count, arrive, leave, owner, kind))
+                torn += not shared.agrees
+    return torn

@@ -1,0 +1,396 @@
+"""Any BPF object, sound or damaged: what the kernel says to each of its programs.
+
+The file is opened and loaded in a child process with limits on time, memory and log, and what it
+pins is removed again: neither a file that breaks libbpf nor one that fills the machine harms the
+session.
+Whatever ends the child convicts the program it was at; another child goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import threading
+import time
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
+
+from harness.guest import libbpf, loaders
+
+Json = Dict[str, Any]
+Emit = Callable[[Json], None]
+
+MEMORY_MIB = 400  # of the child, its maps and its programs; a guest has 1024
+TOLD_LOG_BYTES = 96 << 10  # of the end of a verifier log that may have megabytes
+TOLD_MESSAGES = 40  # of libbpf's, which damaged files make it write without end
+TOLD_BYTES = 2000  # of each
+ASSUMED_ENTRIES = 1024  # of a map whose size its own loader would set
+PROGRAMS_LOST = 3  # so many children may die at one object
+ROUND_RUNS = 256  # of a test run between two looks at the clock
+
+_CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
+_NEWNS, _MS_PRIVATE_ALL = 0x20000, 0x40000 | 0x4000
+_LOG_STATS = 4  # what the verifier says of itself and of errors, without the instructions
+_ENOSPC = 28
+_OUT_OF_MEMORY = 3  # a status of the child
+PACKET = bytes(64)
+
+
+def examine(
+    data: bytes, only: Sequence[str], seconds: float, log: Callable[[], Any], emit: Emit
+) -> None:
+    """Load each program of an object by itself, or those named; emit what became of each.
+
+    Events: {"object": facts} or {"damaged": why}, then {"begin": name}, {"end": name, "seen": facts}.
+    `log` returns the kernel log's lines since it was last asked.
+    """
+    libbpf.log_buffer()  # for all children
+    deadline = time.monotonic() + seconds
+    done: List[str] = []
+    told = False
+    for _ in range(PROGRAMS_LOST):
+        at: Optional[str] = None
+        finished = False
+        child = _Child(lambda port: _examine(port, data, only, done))
+        for event in child.events(deadline):
+            if "object" in event:
+                if told:
+                    continue
+                told = True
+            if "begin" in event:
+                at = event["begin"]
+            elif "end" in event:
+                at = None
+                done.append(event["end"])
+                event["seen"]["kernel_log"] = log()
+            finished = finished or "damaged" in event or "finished" in event
+            if "finished" not in event:
+                emit(event)
+            child.go_on()
+        how = child.end()
+        if finished:
+            return
+        if at is None:
+            emit({"damaged": "libbpf broke on it", "died": how})
+            return
+        done.append(at)
+        emit({"end": at, "seen": {"stage": "limit", "died": how, "kernel_log": log()}})
+        if time.monotonic() >= deadline:
+            break
+    emit({"unfinished": True})
+
+
+def drive(data: bytes, program: str, cpus: Sequence[int], seconds: float) -> Json:
+    """Run a program over and over, first on one CPU, then on all; return the runs per second.
+
+    Meanwhile the maps named in the object are looked at through a file, which shows lock words.
+    """
+    child = _Child(lambda port: _drive(port, data, program, cpus, seconds))
+    facts: Json = {}
+    for event in child.events(time.monotonic() + 30 + 8 * seconds):
+        facts.update(event)
+        child.go_on()
+    how = child.end()
+    return facts or {"problem": how}
+
+
+class _Child:
+    """A process that sends JSON lines and waits after each until it may go on."""
+
+    def __init__(self, work: Callable[[Emit], None]) -> None:
+        ours, theirs = socket.socketpair()
+        self._killed = False
+        self._group = _memory_group()
+        _own_files()
+        self._killed_before = _killed_in(self._group)
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                ours.close()
+
+                def send(event: Json) -> None:
+                    theirs.sendall(json.dumps(event).encode() + b"\n")
+                    theirs.recv(1)
+
+                try:
+                    _confine(self._group)
+                    work(send)
+                except MemoryError:
+                    raise
+                except Exception:  # a defect of this file, to be told from one of libbpf
+                    send({"defect": traceback.format_exc()})
+                status = 0
+            except MemoryError:
+                status = _OUT_OF_MEMORY
+            finally:
+                os._exit(status)
+        theirs.close()
+        self._port = ours
+
+    def events(self, deadline: float) -> Iterator[Json]:
+        """Yield its lines until it ends; at the deadline it is killed."""
+        rest = b""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._port], [], [], left)[0]:
+                self._killed = True
+                os.kill(self._pid, signal.SIGKILL)
+                return
+            try:
+                data = self._port.recv(1 << 20)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return
+            rest += data
+            while b"\n" in rest:
+                line, _, rest = rest.partition(b"\n")
+                event = json.loads(line)
+                if "defect" in event:
+                    self.go_on()
+                    raise AssertionError(event["defect"])
+                yield event
+
+    def go_on(self) -> None:
+        """Let it go on after a line."""
+        try:
+            self._port.sendall(b".")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended: end() tells how
+
+    def end(self) -> str:
+        """Wait for its end; return what ended it: "time", "memory", "signal SIGSEGV", "status 0"."""
+        self._port.close()
+        _, waited = os.waitpid(self._pid, 0)
+        code = os.waitstatus_to_exitcode(waited)
+        _unpin()
+        memory = _killed_in(self._group) > self._killed_before
+        if self._killed:
+            return "time"
+        if memory or code == _OUT_OF_MEMORY:
+            return "memory"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def _memory_group() -> Optional[Path]:
+    """Make a cgroup with a limit, to which kernels from v5.11 on charge BPF maps as well.
+
+    One serves all children of a session, which come one after the other.
+    """
+    try:
+        Path(_CGROUP, "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+        group = Path(_CGROUP, f"spinlock-check-{os.getpid()}")
+        group.mkdir()
+        (group / "memory.max").write_text(f"{MEMORY_MIB}M", encoding="ascii")
+        return group
+    except OSError:
+        return None  # the limits of the process alone must do
+
+
+def _killed_in(group: Optional[Path]) -> int:
+    """Return how many processes the limit has ended."""
+    if group is None:
+        return 0
+    events = (group / "memory.events").read_text(encoding="ascii").split("\n")
+    return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
+
+
+@lru_cache(maxsize=None)
+def _own_files() -> FrozenSet[str]:
+    """Give the session a BPF file system that ends with it; return what the kernel puts there."""
+    libbpf.unshare(_NEWNS)
+    libbpf.mount("none", "/", "", _MS_PRIVATE_ALL)
+    libbpf.mount("bpf", _FILES, "bpf", 0)
+    return frozenset(os.listdir(_FILES))
+
+
+def _unpin() -> None:
+    """Remove what a child has pinned."""
+    for name in set(os.listdir(_FILES)) - _own_files():
+        path = os.path.join(_FILES, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def _confine(group: Optional[Path]) -> None:
+    """Limit this process."""
+    if group is not None:
+        (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    mapped = pages * resource.getpagesize()
+    limit = mapped + (MEMORY_MIB << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libbpf.limit_locked_memory(MEMORY_MIB << 20)  # what v5.10 charges maps to
+
+
+# -- in the child ----------------------------------------------------------------------------------
+
+
+def _messages() -> List[str]:
+    told = [message[:TOLD_BYTES] for message in libbpf.messages[-TOLD_MESSAGES:]]
+    libbpf.messages.clear()
+    return told
+
+
+def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
+    elf = libbpf.Object(data, programs)
+    elf.assume_entries(ASSUMED_ENTRIES)
+    return elf
+
+
+def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) -> None:
+    libbpf.capture_messages()
+    try:
+        elf = libbpf.Object(data)
+    except OSError as error:
+        send({"damaged": "libbpf refuses it", "errno": _name(error), "messages": _messages()})
+        return
+    assumed = elf.assume_entries(ASSUMED_ENTRIES)
+    programs = elf.program_facts()
+    refusals = _probe(elf)
+    elf.close()
+    send({"object": {"programs": programs, "assumed": assumed, **refusals}})
+    for program in programs:
+        name = program["name"]
+        if name in done or (only and name not in only):
+            continue
+        send({"begin": name})
+        send({"end": name, "seen": _load(data, program)})
+    send({"finished": True})
+
+
+def _probe(elf: libbpf.Object) -> Json:
+    """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them."""
+    answer: Json = {"btf": None, "maps": {}}
+    try:
+        btf = libbpf.load_btf(elf.btf())
+    except OSError as error:
+        return {"btf": _name(error), "maps": {}}
+    for name in elf.own_maps():
+        try:
+            os.close(elf.create_map(name, btf))
+        except OSError as error:
+            answer["maps"][name] = _name(error)
+    os.close(btf)
+    return answer
+
+
+def _load(data: bytes, program: Json) -> Json:
+    """Load one program as libbpf does; return what was seen."""
+    libbpf.messages.clear()
+    log = libbpf.log_buffer()
+    started = time.monotonic()
+    level = None
+    while True:
+        log[0] = b"\0"
+        elf = _open(data, [program["name"]])
+        try:
+            elf.set_log(program["name"], log, level)
+            elf.load()
+            return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
+        except OSError as error:
+            if error.errno == _ENOSPC and level is None:  # the log is longer than the buffer
+                level = _LOG_STATS
+                continue
+            text: bytes = log.value
+            seen = {
+                "stage": "load",
+                "errno": _name(error),
+                "log": text[-TOLD_LOG_BYTES:].decode(errors="replace"),
+                "log_bytes": len(text),
+                "messages": _messages(),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+            if not text and program["section"]:
+                seen["bare"] = loaders.load_errno(program["section"]) == 0
+            return seen
+        finally:
+            elf.close()
+
+
+def _name(error: OSError) -> str:
+    return libbpf.errno_name(error.errno or 0)
+
+
+def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: float) -> None:
+    libbpf.capture_messages()
+    try:
+        elf = _open(data, [program])
+        elf.load()
+        fd = elf.program_fd(program)
+        libbpf.test_run(fd, PACKET, 1)  # which fails where the kernel cannot
+    except OSError as error:
+        send({"problem": f"BPF_PROG_TEST_RUN: {_name(error)}"})
+        return
+    one = _run(fd, cpus[:1], seconds)
+    paths: Dict[str, str] = {}
+    for name in elf.own_maps():
+        path = f"{_FILES}/spinlock-look-{len(paths)}"
+        try:
+            libbpf.pin(elf.map_fd(name), path)
+            paths[name] = path
+        except OSError:
+            pass  # a map that cannot be pinned cannot be looked at
+    looks: Dict[str, List[str]] = {}
+    every = _run(fd, cpus, seconds, paths, looks)
+    retval = libbpf.test_run(fd, PACKET, 1)
+    send({"one_cpu": one, "all_cpus": every, "cpus": len(cpus), "retval": retval, "looks": looks})
+
+
+def _run(
+    fd: int,
+    cpus: Sequence[int],
+    seconds: float,
+    paths: Optional[Dict[str, str]] = None,
+    looks: Optional[Dict[str, List[str]]] = None,
+) -> Json:
+    """Run it on these CPUs at once; return runs per CPU, and how long all ran together."""
+    barrier = threading.Barrier(len(cpus) + 1)
+    spans: List[Any] = []
+    until = [0.0]
+
+    def run(cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})
+        barrier.wait()
+        begun, runs = time.monotonic(), 0
+        while time.monotonic() < until[0]:
+            libbpf.test_run(fd, PACKET, ROUND_RUNS)
+            runs += ROUND_RUNS
+        spans.append((begun, time.monotonic(), runs))
+
+    threads = [threading.Thread(target=run, args=(cpu,)) for cpu in cpus]
+    for thread in threads:
+        thread.start()
+    until[0] = time.monotonic() + seconds
+    barrier.wait()
+    while paths and looks is not None and time.monotonic() < until[0]:
+        for name, path in paths.items():
+            try:
+                with open(path, encoding="ascii", errors="replace") as file:
+                    looks.setdefault(name, []).append(file.read(4096))
+            except OSError:
+                paths = {key: value for key, value in paths.items() if key != name}
+    for thread in threads:
+        thread.join()
+    begun, ended = max(span[0] for span in spans), min(span[1] for span in spans)
+    whole = max(span[1] for span in spans) - min(span[0] for span in spans)
+    return {
+        "runs": [span[2] for span in spans],
+        "seconds": round(whole, 4),
+        "together": round(max(0.0, ended - begun), 4),
+    }

@@ -1,0 +1,239 @@
+"""Operation histories -> a serial order of them, or anomalies by name with a witness. Pure.
+
+The object is a counter with three operations: `add` takes a ticket (the count as it was) and adds
+one, `read` returns the count, `set` makes it a value that is higher than it has ever been. Such a
+history is linearizable (Herlihy and Wing, 1990) if and only if some order of its operations is
+both a run of the counter and keeps two operations in place where one ended before the other began.
+Here the values themselves say in which order operations must have happened, so there is nothing to
+search: it is enough to sort them, O(N log N), and to look for what contradicts that order.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+
+class Kind(enum.IntEnum):
+    """What an operation does; in the order in which those with one value must have happened."""
+
+    SET = 0
+    READ = 1
+    ADD = 3
+
+
+class Operation(NamedTuple):
+    """One operation as the one who did it wrote it down. Times are of one clock, in nanoseconds."""
+
+    value: int  # the ticket taken, the count read, or what the count was set to
+    arrive: int  # before it asked for the lock
+    leave: int  # after it had let go of it
+    process: str  # who: does one operation after another
+    kind: Kind = Kind.ADD
+
+    @property
+    def place(self) -> int:
+        """Return a number that rises along the serial order."""
+        return 4 * self.value + self.kind
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """What no lock that serializes lets happen."""
+
+    name: str  # duplicate ticket, skipped ticket, lost update, stale value, phantom value
+    count: int  # how often
+    sentence: str
+    witness: Tuple[Operation, ...] = ()  # the fewest operations that show it, the closest of these
+
+    def lines(self) -> List[str]:
+        """Return the sentence, and the witness as a small timeline."""
+        return [f"{self.name}: {self.sentence}", *timeline(self.witness)]
+
+
+def check(
+    history: Sequence[Operation],
+    final: Optional[int] = None,
+    complete: bool = True,
+    clock_error: int = 0,
+) -> List[Anomaly]:
+    """Return what contradicts that the operations happened one after the other; [] is acquittal.
+
+    `history` holds each process's operations in the order in which it did them. The count is 0 at
+    first and `final` at the end. Without `complete`, operations may be missing from the history,
+    and so tickets; what is there must fit all the same. Times of different processes are compared
+    only where they differ by more than `clock_error`.
+    """
+    in_order = sorted(history, key=lambda operation: 4 * operation.value + operation.kind)
+    found = _duplicates(in_order)
+    if complete:
+        found += _skipped(in_order) + _phantoms(in_order) + _lost(in_order, final)
+    return found + _own_order(history) + _stale(in_order, clock_error)
+
+
+def _duplicates(in_order: Sequence[Operation]) -> List[Anomaly]:
+    """Two took the same ticket: the update of one is lost."""
+    count = 0
+    closest: Optional[Tuple[Operation, Operation]] = None
+    before: Optional[Operation] = None
+    for operation in in_order:
+        if operation.kind is not Kind.ADD:
+            continue
+        if before is not None and operation.value == before.value:
+            count += 1
+            if closest is None or _span(before, operation) < _span(*closest):
+                closest = before, operation
+        before = operation
+    if closest is None:
+        return []
+    sentence = (
+        f"ticket {closest[0].value} was taken by {closest[0].process} and {closest[1].process}"
+        + _more(count)
+    )
+    return [Anomaly("duplicate ticket", count, sentence, closest)]
+
+
+def _skipped(in_order: Sequence[Operation]) -> List[Anomaly]:
+    """Nobody took a ticket, though somebody took a later one: the counter rose by itself."""
+    count = 0
+    first: Optional[Tuple[int, Operation]] = None
+    expected = 0
+    for operation in in_order:
+        if operation.kind is Kind.SET:
+            expected = operation.value
+        elif operation.kind is Kind.ADD:
+            if operation.value > expected:
+                count += operation.value - expected
+                first = first or (expected, operation)
+            expected = max(expected, operation.value + 1)
+    if first is None:
+        return []
+    ticket, after = first
+    sentence = f"nobody took ticket {ticket}, but {after.process} took {after.value}" + _more(count)
+    return [Anomaly("skipped ticket", count, sentence, (after,))]
+
+
+def _phantoms(in_order: Sequence[Operation]) -> List[Anomaly]:
+    """Somebody read a count that it never had."""
+    had = {0}
+    for operation in in_order:
+        if operation.kind is Kind.SET:
+            had.add(operation.value)
+        elif operation.kind is Kind.ADD:
+            had.add(operation.value + 1)
+    phantoms = [o for o in in_order if o.kind is Kind.READ and o.value not in had]
+    if not phantoms:
+        return []
+    first = phantoms[0]
+    sentence = f"{first.process} read {first.value}, which the count never was"
+    return [
+        Anomaly("phantom value", len(phantoms), sentence + _more(len(phantoms)), (phantoms[0],))
+    ]
+
+
+def _lost(in_order: Sequence[Operation], final: Optional[int]) -> List[Anomaly]:
+    """The count at the end is not what the last one left."""
+    changes = [o for o in in_order if o.kind is not Kind.READ]
+    last = changes[-1] if changes else None
+    left = 0 if last is None else last.value + (last.kind is Kind.ADD)
+    if final is None or final == left:
+        return []
+    name = "lost update" if final < left else "leaked count"
+    sentence = f"the count ended as {final}, but the last operation left it at {left}"
+    return [Anomaly(name, abs(left - final), sentence, tuple(changes[-1:]))]
+
+
+def _own_order(history: Iterable[Operation]) -> List[Anomaly]:
+    """What one process does later has the later place; no clock is needed to see that."""
+    count = 0
+    witness: Optional[Tuple[Operation, Operation]] = None
+    last: Dict[str, Operation] = {}
+    for operation in history:
+        before = last.get(operation.process)
+        if before is not None and operation.place < before.place:
+            count += 1
+            witness = witness or (before, operation)
+        last[operation.process] = operation
+    return [] if witness is None else [_stale_anomaly(count, witness)]
+
+
+def _stale(in_order: Sequence[Operation], clock_error: int) -> List[Anomaly]:
+    """Somebody saw a count that was history already before he arrived."""
+    count = 0
+    witness: Optional[Tuple[Operation, Operation]] = None
+    latest: Optional[Operation] = None  # to arrive, of all that have an earlier place
+    waiting: List[Operation] = []  # those of the same place as the present one
+    for operation in in_order:
+        if waiting and waiting[-1].place != operation.place:
+            for done in waiting:
+                if latest is None or done.arrive > latest.arrive:
+                    latest = done
+            waiting = []
+        waiting.append(operation)
+        if latest is not None and operation.leave + clock_error < latest.arrive:
+            if operation.process != latest.process:  # else its own order has shown it
+                count += 1
+                if witness is None or _span(operation, latest) < _span(*witness):
+                    witness = operation, latest
+    return [] if witness is None else [_stale_anomaly(count, witness)]
+
+
+def _stale_anomaly(count: int, witness: Tuple[Operation, Operation]) -> Anomaly:
+    first, second = witness
+    sentence = (
+        f"{second.process} {_did(second)}, though {first.process} {_did(first)} and was gone before"
+        f" it came{_more(count)}"
+    )
+    return Anomaly("stale value", count, sentence, witness)
+
+
+def overlap(history: Iterable[Operation]) -> float:
+    """Return the share of operations that began while one of another process was under way."""
+    total, overlapping = 0, 0
+    ends: Dict[str, int] = {}
+    for operation in sorted(history, key=lambda o: o.arrive):
+        total += 1
+        overlapping += any(
+            end > operation.arrive for process, end in ends.items() if process != operation.process
+        )
+        ends[operation.process] = max(operation.leave, ends.get(operation.process, 0))
+    return overlapping / total if total else 0.0
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+_WIDTH = 56
+
+
+def timeline(operations: Sequence[Operation]) -> List[str]:
+    """Draw operations over a common time, a row each; the scale is in the last row."""
+    if not operations:
+        return []
+    start = min(o.arrive for o in operations)
+    length = max(1, max(o.leave for o in operations) - start)
+    name = max(len(o.process) for o in operations)
+
+    def column(moment: int) -> int:
+        return (moment - start) * (_WIDTH - 1) // length
+
+    rows = []
+    for operation in sorted(operations, key=lambda o: o.arrive):
+        left, right = column(operation.arrive), column(operation.leave)
+        bar = "|" + "-" * max(0, right - left - 1) + ("|" if right > left else "")
+        line = f"{' ' * left}{bar}"
+        rows.append(f"  {operation.process:<{name}}  {line:<{_WIDTH}}  {_did(operation)}")
+    return [*rows, f"  {'':<{name}}  {'0':<{_WIDTH - 12}}{f'{length:,} ns':>12}"]
+
+
+def _did(operation: Operation) -> str:
+    words = {Kind.ADD: "took ticket", Kind.READ: "read", Kind.SET: "set"}[operation.kind]
+    return f"{words} {operation.value}"
+
+
+def _span(one: Operation, other: Operation) -> int:
+    return max(one.leave, other.leave) - min(one.arrive, other.arrive)
+
+
+def _more(count: int) -> str:
+    return f", and {count - 1} more" if count > 1 else ""

@@ -1,0 +1,247 @@
+"""`spinlock check` without a kernel: what the guest reports, and what is made of it."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from harness import check, elf, lockset, refusal
+from harness.__main__ import main
+from harness.errors import UsageError
+from harness.scenario import kernel_version
+from harness.target import GuestLost
+
+LOG = """\
+; bpf_spin_lock(&i->lock);
+8: (bf) r1 = r6
+9: (85) call bpf_spin_lock#93
+; i->sum = bpf_ktime_get_ns(); @ prog.bpf.c:31
+10: (85) call bpf_ktime_get_ns#5
+function calls are not allowed while holding a lock
+processed 11 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 1
+"""
+FACTS = {"release": "6.12.1", "version": ""}
+SOURCE = check.Source("prog.o", b"", elf.Object({}, ("good", "bad"), {}))
+
+
+def seen(log="", stage="load", errno="EINVAL", messages=(), **more):
+    return {"stage": stage, "errno": errno, "log": log, "messages": messages, **more}
+
+
+def why(log="", release="6.12", asked=None, maps=None, **more):
+    asked = asked or {"btf": None, "maps": {}}
+    return refusal.explain(seen(log, **more), asked, Version(release), None, maps or {})
+
+
+class Guests:
+    """A target whose guest reports what it is told to, and dies where it is told to."""
+
+    name, cpus, kernel = "qemu", 2, "6.12"
+
+    def __init__(self, outcomes):
+        self.outcomes = outcomes
+        self.asked = []
+
+    @contextmanager
+    def session(self, warm=False):
+        yield self
+
+    def call(self, name, note=None, limit=0, **arguments):
+        if name == "facts":
+            return FACTS
+        self.asked.append(arguments["only"])
+        note({"object": {"programs": [], "assumed": ["m"], "btf": None, "maps": {}}})
+        for program in arguments["only"]:
+            note({"begin": program})
+            outcome = self.outcomes[program]
+            if outcome == "panic":
+                raise GuestLost("panic: it is dead", True, "console")
+            note({"end": program, "seen": {**outcome, "kernel_log": []}})
+
+
+def report(outcomes):
+    guests = Guests(outcomes)
+    row = check.examine(guests, "6.12", SOURCE, SOURCE.object.programs)
+    return check.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())), guests
+
+
+GOOD = {"stage": None, "log": "", "seconds": 0.1}
+
+
+def test_the_telling_line_and_its_place():
+    found = why(LOG)
+    assert (found.name, found.insn) == ("call-under-lock", 10)
+    assert found.where == "prog.bpf.c:31" and "ktime" in found.source
+    assert found.line == "function calls are not allowed while holding a lock"
+
+
+@pytest.mark.parametrize(
+    "log, name",
+    [
+        (
+            "9: (85) call bpf_spin_lock#93\nfunction calls are not allowed while holding a lock",
+            "second-lock",
+        ),
+        ("5: (95) exit\nbpf_spin_unlock is missing", "missing-unlock"),
+        (
+            "5: (95) exit\nBPF_EXIT instruction in main prog cannot be used inside"
+            " bpf_spin_lock-ed region",
+            "missing-unlock",
+        ),
+        (
+            "BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region",
+            "packet-load-under-lock",
+        ),
+        ("bpf_spin_unlock of different lock", "different-lock"),
+        (
+            "16: (07) r1 += 4 bpf_spin_lock cannot be accessed directly by load/store",
+            "direct-access",
+        ),
+        ("map 'm' has more than one 'struct bpf_spin_lock'", "two-locks"),
+        ("off 8 doesn't point to 'struct bpf_spin_lock' that is at 4", "lock-place"),
+        ("tracing progs cannot use bpf_spin_lock yet", "program-type"),
+        ("unknown func bpf_spin_lock#93", "program-type"),
+        ("unknown func bpf_loop#181", "helper-missing"),
+        ("9: (85) call bpf_spin_lock#93\nR1 type=fp expected=map_value, ptr_", "lock-pointer"),
+        ("9: (85) call bpf_foo#3\nR1 type=fp expected=map_value", "other"),
+        ("what no kernel says", "other"),
+    ],
+)
+def test_classes_by_text(log, name):
+    assert why(f"0: (b7) r0 = 0\n{log}\nprocessed 1 insns\n").name == name
+
+
+def test_the_source_that_a_log_quotes_is_not_taken_for_a_message():
+    assert why("; /* bpf_spin_unlock is missing */\n1: (95) exit\nno such luck\n").name == "other"
+
+
+RECORDED = json.loads((Path(__file__).parent / "data/refusals.json").read_text())
+OF_THE_MAP = {
+    "TWO_LOCKS": "two-locks",
+    "NESTED": "lock-place",
+    "PERCPU": "map-type",
+    "NO_BTF": "no-btf",
+}
+
+
+@pytest.mark.parametrize(
+    "case", RECORDED, ids=[f"{c['release']}-{c['define']}-{c['program']}" for c in RECORDED]
+)
+def test_recorded_logs(case):
+    """What 5.10, 6.1, 6.12 and 7.3 said to tests/self/check/refused.bpf.c, where names tell why."""
+    release = kernel_version(case["release"], case["version"])
+    lock = elf.Field("inner.lock" if case["define"] == "NESTED" else "lock", 0, 4, "bpf_spin_lock")
+    locks = (lock, lock) if case["define"] == "TWO_LOCKS" else (lock,)
+    typed = case["define"] != "NO_BTF"
+    maps = {"values": elf.Map("values", 1, typed, locks if typed else ())}
+    if case["program"] == "static_call":
+        expected = None if release >= Version("6.9") else "call-under-lock"
+    elif case["program"] == "of_the_map":
+        expected = OF_THE_MAP.get(case["define"])
+        expected = None if expected == "lock-place" and release >= Version("6.11") else expected
+    else:
+        expected = None if case["program"] == "loads" else case["program"].replace("_", "-")
+    if case["seen"] is None:
+        assert expected is None
+        return
+    found = refusal.explain(case["seen"], case["asked"], release, None, maps)
+    assert found.name == expected, found
+    if expected in ("call-under-lock", "lock-place") and case["program"] in (
+        "static_call",
+        "of_the_map",
+    ):
+        assert found.since in ("6.9", "6.11")
+
+
+def test_an_explanation_after_the_line_does_not_hide_it():
+    log = "1: (95) exit\nsome new sentence\nVerification failed: it did\nSuggestion: do better\n"
+    assert why(log).line == "some new sentence"
+
+
+def test_what_libbpf_hides():
+    log = "map 'm' has to have BTF in order to use bpf_spin_lock\n"
+    item = elf.Field("lock", 0, 4, "bpf_spin_lock")
+    one = {"m": elf.Map("m", 5, True, (item,))}
+    two = {"m": elf.Map("m", 1, True, (item, elf.Field("other", 4, 4, "bpf_spin_lock")))}
+    refused = {"btf": None, "maps": {"m": "EOPNOTSUPP"}}
+    assert why(log, maps=one, asked=refused).name == "map-type"
+    assert why(log, maps=two, asked={"btf": "E2BIG", "maps": {}}).name == "two-locks"
+    assert why(log, maps={"m": elf.Map("m", 1, False)}).name == "no-btf"
+
+
+def test_since_which_kernel():
+    log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
+    assert why(log, "6.1").since == "6.9"
+    assert why(log, "6.12").since == ""
+    assert why("sleepable progs cannot use bpf_spin_lock yet", "6.1").since == "6.6"
+
+
+def test_limits():
+    assert why(died="time").name == "time"
+    assert why(died="memory").name == "memory"
+    assert why(died="signal SIGSEGV").name == "libbpf"
+    assert why(errno="EPERM").name == "capability"
+    assert why(errno="ENOMEM").name == "map-size"
+    assert why(errno="EINVAL", bare=False).name == "kind-missing"
+    assert why(errno="EINVAL").name == "other"
+
+
+def test_every_class_is_explained():
+    page = (check.build.PROGRAMS.parent / refusal.PAGE).read_text()
+    for row in refusal.CLASSES:
+        assert f"\n## {row.name}\n" in page and row.advice in page
+        rules = (check.build.PROGRAMS.parent / "docs/rules.md").read_text()
+        assert not row.rule or f"\n## {row.rule}\n" in rules
+
+
+def test_report_of_one_that_loads_and_one_that_does_not():
+    found, _ = report({"good": GOOD, "bad": seen(LOG)})
+    assert check.exit_code(found, ["6.12"]) == 1 and check.exit_code(found, []) == 0
+    text = check.terminal(found)
+    assert "bad   call-under-lock" in text and "prog.bpf.c:31" in text
+    assert "docs/refusals.md#call-under-lock" in text and "No kernel takes everything" in text
+    assert "1024 entries assumed: m" in text
+    assert "[call-under-lock](docs/refusals.md#call-under-lock)" in check.markdown(found)
+    data = json.loads(json.dumps(check.to_json(found)))
+    assert data["smallest_kernel"] is None
+    assert data["kernels"][0]["programs"]["bad"]["refusal"]["class"] == "call-under-lock"
+
+
+def test_everything_loads():
+    found, _ = report({"good": GOOD, "bad": GOOD})
+    assert check.exit_code(found, ["6.12"]) == 0
+    assert "Everything loads on 6.12 (1 kernel checked)." in check.terminal(found)
+
+
+def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
+    found, guests = report({"good": "panic", "bad": GOOD})
+    assert guests.asked == [["good", "bad"], ["bad"]]
+    programs = found.kernels[0].programs
+    assert programs["good"].refusal.name == "crash" and programs["bad"].good
+
+
+def test_lock_words():
+    assert check._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
+        1,
+        0,
+    ]
+    assert check._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [(b"", "not an ELF"), (b"\x7fELF" + bytes(60), "32-bit"), (None, "Cannot read")],
+)
+def test_bad_files_are_usage_errors(tmp_path, capsys, content, text):
+    file = tmp_path / "prog.o"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["check", str(file)]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_program_that_is_not_there():
+    with pytest.raises(UsageError, match="has no program 'x'; it has: good, bad"):
+        check.choose(SOURCE, ["x"])

@@ -1,0 +1,75 @@
+"""A CPU that takes no timer interrupt while a call is under way; pipes stand for the guest."""
+
+import itertools
+import json
+import os
+
+import pytest
+
+from harness import target
+from harness.qemu import tick_is_pending
+from harness.target import GuestLost, Session, Stream
+
+LAPIC = (  # of QEMU 7.2
+    "dumping local APIC state for CPU 2\r\n\r\n"
+    "LVTT\t 0x000400ec active-hi edge                 tsc-deadline Fixed  (vec 236)\r\n"
+    "ISR\t (none)\r\nIRR\t {}\r\n\r\nAPR 0x00 TPR 0x00 DFR 0x0f LDR 0x00 PPR 0x00\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "requested, pending",
+    [("(none)", False), ("236", True), ("37 236 251", True), ("37 251", False)],
+)
+def test_the_tick_is_looked_for_among_what_is_requested(requested, pending):
+    assert tick_is_pending(LAPIC.format(requested)) is pending
+
+
+def test_what_has_no_local_apic_has_no_tick_pending():
+    assert not tick_is_pending("No such APIC")
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Give a function that opens a session with what the guest says, and its CPUs' pulses."""
+    monkeypatch.setattr(target, "PULSE_SECONDS", 0.01)
+    ends = []
+
+    def opened(pulses, *answers):
+        from_guest, to_host = os.pipe()
+        from_host, to_guest = os.pipe()
+        ends.extend((from_guest, to_host, to_guest, from_host))
+        for answer in ({"session": "open"}, *answers):
+            os.write(to_host, json.dumps(answer).encode() + b"\n")
+        pulse = iter(pulses)
+        return Session(
+            Stream(from_guest, to_guest),
+            lambda timed_out: GuestLost("stopped answering", timed_out, "backtraces"),
+            {},
+            lambda: frozenset(next(pulse, ())),
+        )
+
+    yield opened
+    for end in ends:
+        os.close(end)
+
+
+def test_a_cpu_without_a_tick_for_long_is_the_reason(session):
+    with pytest.raises(GuestLost, match="hard lockup: CPU 2 took no timer interrupt") as lost:
+        session(itertools.repeat({2})).call("test_run", limit=30)
+    assert lost.value.crashed and lost.value.console == "backtraces"
+
+
+def test_busy_cpus_miss_a_tick_now_and_then(session):
+    by_turns = itertools.cycle([{0, 1}, {1, 2}, {2}, set()])
+    with pytest.raises(GuestLost, match="stopped answering"):
+        session(by_turns).call("test_run", limit=0.4)
+
+
+def test_a_stuck_cpu_is_told_from_busy_ones(session):
+    with pytest.raises(GuestLost, match="hard lockup: CPU 3 took"):
+        session(itertools.cycle([{0, 3}, {1, 3}, {2, 3}])).call("test_run", limit=30)
+
+
+def test_an_answer_is_taken_whatever_the_pulse(session):
+    assert session(itertools.repeat({2}), {"return": 7}).call("test_run") == 7
