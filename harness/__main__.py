@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -18,11 +21,15 @@ from harness import (
     bisect,
     build,
     check,
+    drift as drifting,
+    export,
     image,
     kernel,
+    known as known_list,
     lockset,
     matrix,
     page,
+    parallel,
     qemu,
     report,
     results,
@@ -35,7 +42,7 @@ from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = Path(__file__).resolve().parent.parent
-OK, USAGE, SETUP = 0, 2, 4
+OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
 ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 SHELL_SECONDS = 3600.0
 
@@ -174,6 +181,11 @@ def _report_options(sub: argparse.ArgumentParser) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="a summary for a mail")
     form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
+    form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
+    form.add_argument(
+        "--kcidb", metavar="ORIGIN", help="as KCIDB JSON, submitted under this name (KernelCI)"
+    )
     form.add_argument("--html", type=Path, metavar="FILE", help="one page that holds everything")
     form.add_argument(
         "--rules",
@@ -181,6 +193,20 @@ def _report_options(sub: argparse.ArgumentParser) -> None:
         help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+    sub.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="say what changed since these results; exit 1 on a new failure; repeatable",
+    )
+    sub.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="a list of expected failures; exit 1 on others, on unexpected passes, on expired ones",
+    )
     sub.add_argument("--rule", default="", metavar="TEXT", help="rules and cases with this text")
     sub.add_argument("--kernel", action="append", default=[], help="this kernel; repeatable")
     sub.add_argument(
@@ -242,16 +268,25 @@ def run(options: argparse.Namespace) -> int:
     arguments = [*_common(), *_tests()]
     arguments += [f"--scenario={name}" for name in options.names]
     arguments += [f"--kernel={name}" for name in options.kernel or ()]
-    for name in ("target", "loader", "cpus", "programs", "append", "results"):
+    for name in ("target", "loader", "cpus", "programs", "append", "results", "shard"):
         value = getattr(options, name)
         arguments += [] if value is None else [f"--{name}={value}"]
     arguments += ["-k", options.k] if options.k else []
-    arguments += ["-x"] * options.x + ["-vv"] * options.v
-    if options.j > 1:
-        arguments += ["-n", str(options.j), "--dist", "loadgroup"]
+    arguments += ["-x"] * options.x + ["-vv"] * options.v + ["--resume"] * options.resume
+    jobs = options.j
+    if options.target in (None, "qemu"):
+        available = psutil.virtual_memory().available >> 20
+        jobs, less = parallel.bounded(jobs, available, len(os.sched_getaffinity(0)))
+        if less:
+            print(f"spinlock: {less}", file=sys.stderr)
+    if jobs > 1:
+        arguments += ["-n", str(jobs), "--dist", "loadgroup"]
     keep = _Keep()
     code = int(pytest.main(arguments, plugins=[keep]))
-    if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and keep.run is not None:
+    ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
+    if options.resume or options.shard:  # nothing may be left to do
+        ended.append(pytest.ExitCode.NO_TESTS_COLLECTED)
+    if code in ended and keep.run is not None:
         return results.exit_code(keep.run.results)
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
@@ -433,19 +468,82 @@ def report_command(options: argparse.Namespace) -> int:
         options.rule, tuple(options.kernel), tuple(options.verdict), options.loader
     )
     pivot = matrix.Matrix(chosen.of(reading.results))
+    known = _known(options.known, pivot.results)
+    drift = _drift(options.against, chosen, pivot.results, known)
+    code = FAILED if drift is not None and drift.regressed else OK
+    if known is not None and (known.stale or (drift is None and known.unknown)):
+        code = FAILED
+    _put(*_report(options, pivot, drift, known))
+    return code
+
+
+def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[known_list.Known]:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"Cannot read {path} ({reason}).") from None
+    return known_list.apply(known_list.parse(text, str(path)), found, date.today())
+
+
+def _drift(
+    places: Sequence[Path],
+    chosen: matrix.Selection,
+    found: Sequence[results.Result],
+    known: Optional[known_list.Known],
+) -> Optional[drifting.Drift]:
+    """Compare with a baseline. A verdict selects what is shown, so it must not select there."""
+    if not places:
+        return None
+    if chosen.verdicts:
+        raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
+    reading = matrix.read(places)
+    for note in reading.notes:
+        print(f"spinlock: {note}", file=sys.stderr)
+    baseline = dataclasses.replace(chosen, kernels=()).of(reading.results)
+    if chosen.kernels:
+        names = {matrix.column(result) for result in found}
+        baseline = [result for result in baseline if matrix.column(result) in names]
+    return drifting.compare(baseline, found, known.keys if known else frozenset())
+
+
+def _report(
+    options: argparse.Namespace,
+    pivot: matrix.Matrix,
+    drift: Optional[drifting.Drift],
+    known: Optional[known_list.Known],
+) -> Tuple[str, Optional[Path]]:
+    """Return a report in the form asked for, and where it goes."""
     if options.html:
-        return _put(page.html(pivot), options.html)
+        return page.html(pivot, drift, known), options.html
     if options.json:
-        return _put(json.dumps(matrix.to_json(pivot), indent=1) + "\n", options.output)
+        data = matrix.to_json(pivot)
+        data.update({"drift": drift.to_json()} if drift else {})
+        data.update({"known": known.to_json()} if known else {})
+        return json.dumps(data, indent=1) + "\n", options.output
     if options.markdown:
-        return _put(report.markdown(pivot), options.output)
+        return report.markdown(pivot, drift, known), options.output
+    if options.junit:
+        return export.junit(pivot), options.output
+    if options.ktap:
+        return export.ktap(pivot), options.output
+    if options.kcidb is not None:
+        if not re.fullmatch("[a-z0-9_]+", options.kcidb):
+            raise UsageError(
+                f"--kcidb {options.kcidb}: an origin consists of a-z, 0-9 and _, as KCIDB wants it."
+            )
+        return json.dumps(export.kcidb(pivot, options.kcidb), indent=1) + "\n", options.output
     console = Console()
     colour = options.output is None and console.is_terminal
     width = console.width if colour else LOG_WIDTH
     parts = [report.terminal(pivot, width, colour, options.v), "\n".join(report.totals(pivot))]
     if options.v:
         parts += [report.explain(result, whole=True) for result, _ in pivot.notable()]
-    return _put("\n\n".join(parts) + "\n", options.output)
+    parts += [report.changes(drift, width)] if drift is not None else []
+    parts += ["\n".join(known.lines())] if known is not None and known.lines() else []
+    return "\n\n".join(parts) + "\n", options.output
 
 
 def _put(text: str, output: Optional[Path]) -> int:

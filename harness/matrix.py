@@ -37,13 +37,18 @@ def read(places: Sequence[Path]) -> Reading:
     """
     files = [place / "results.jsonl" if place.is_dir() else place for place in places]
     notes: List[str] = []
-    results: List[Result] = []
-    for file in sorted(files, key=_written):
-        results += _read_file(file, notes)
     newest: Dict[Key, Result] = {}
-    for result in results:
-        newest.pop(key(result), None)
-        newest[key(result)] = result
+    source: Dict[Key, Path] = {}
+    for file in sorted(files, key=_written):
+        for result in _read_file(file, notes):
+            this = key(result)
+            old = newest.pop(this, None)
+            if old is not None and old.verdict is not result.verdict and source[this] != file:
+                notes.append(
+                    f"{result.name} [{result.loader}] on {column(result)} is {old.verdict.value} in"
+                    f" {source[this]} and {result.verdict.value} in {file}, which is newer and counts."
+                )
+            newest[this], source[this] = result, file
     return Reading(tuple(newest.values()), tuple(notes))
 
 

@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Optional, Sequence
 import jinja2
 
 from harness import judge, matrix
+from harness.drift import Drift, What
 from harness.judge import Kind
+from harness.known import Known
 from harness.matrix import Matrix
 from harness.results import Result
 from harness.rulebook import LINK
@@ -41,8 +43,8 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def html(pivot: Matrix) -> str:
-    """Return the page."""
+def html(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = None) -> str:
+    """Return the page, with what changed against a baseline and what a list of failures says."""
     pool = _Pool()
     numbers = {matrix.key(result): number for number, result in enumerate(pivot.results)}
     data: Dict[str, Any] = {
@@ -62,6 +64,16 @@ def html(pivot: Matrix) -> str:
         rules=[_rule(pivot, rule, cases, numbers) for rule, cases in pivot.rules.items()],
         total=len(pivot.results),
         cases=sum(map(len, pivot.rules.values())),
+        changes=(
+            [
+                (what.value, [str(change) for change in drift.of(what)])
+                for what in What
+                if drift.of(what)
+            ]
+            if drift is not None
+            else None
+        ),
+        known=known.lines() if known is not None else [],
         made=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
         data=_script(data),
     )

@@ -18,9 +18,11 @@ from packaging.version import Version
 from harness import (
     build,
     cores,
+    export,
     judge,
     matrix,
     page,
+    parallel,
     report,
     results,
     scenario,
@@ -93,21 +95,39 @@ def declare_options(add: Callable[..., object]) -> None:
         metavar="DIR",
         help="where results go (default: results/<time>, linked as results/latest)",
     )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run: that of --results, else results/latest; give the same"
+        " options again. What has a result keeps it, but an ERROR runs again",
+    )
+    add(
+        "--shard",
+        metavar="I/N",
+        help="only the I-th of N parts, whole files, for N machines with the same options",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the run's state; before the JUnit plugin does, which is told where to write."""
+    """Set up the run's state."""
     if config.option.cpus < 1:
         raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
+    if config.option.shard is not None:
+        try:
+            parallel.shard(config.option.shard)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
     run = Run(config)
     worker = hasattr(config, "workerinput")
     if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
-            run.directory = results.new_directory(config.option.results)
-        except SetupError as error:
+            if config.option.resume:
+                run.resume(Path(config.option.results or matrix.LATEST))
+            else:
+                run.directory = results.new_directory(config.option.results)
+        except (SetupError, UsageError) as error:
             raise pytest.UsageError(str(error)) from None
-        config.option.xmlpath = config.option.xmlpath or str(run.directory / "junit.xml")
     config.pluginmanager.register(run, "spinlock-run")
 
 
@@ -133,6 +153,9 @@ class Run:
         self.config = config
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
+        self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
+        self._before: Tuple[Result, ...] = ()  # what a resumed run had
+        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
         self._log: Optional[ResultLog] = None
         self.kernels = kernels_for(config.option.kernel)
         # bcc needs headers, which come with Debian's kernels only.
@@ -147,6 +170,28 @@ class Run:
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.files: List[scenario.SourceFile] = []
+
+    def resume(self, directory: Path) -> None:
+        """Go on with the run in a directory. Raises UsageError, SetupError."""
+        if not directory.is_dir():
+            raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
+        self.directory = directory
+        stored = directory / "results.jsonl"
+        if results.mend(stored):
+            self._before = matrix.read([stored]).results
+        self.results = [r for r in self._before if r.verdict is not Kind.ERROR]
+        self._done = {_done_key(r.name, r.column, r.loader) for r in self.results}
+        # Without --kernel, what the target runs has a name only once it runs.
+        self._done |= {
+            _done_key(r.name, "", r.loader)
+            for r in self.results
+            if r.target != "qemu" or r.column == target.DEFAULT_KERNEL
+        }
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell one of xdist's workers what need not run again."""
+        node.workerinput["spinlock_done"] = sorted(self._done)
 
     # -- collection ---------------------------------------------------------------------------------
 
@@ -204,9 +249,29 @@ class Run:
             items[:] = kept
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
         items.sort(key=lambda item: self.kernels.index(_kernel(item)) if needs_guest(item) else -1)
+        if self.config.option.shard is not None:
+            self._keep(items, self._in_shard(items))
+        if self._done:
+            self._keep(items, [i for i in items if not needs_guest(i) or not self._has_result(i)])
         for item in items:
             if needs_guest(item):
                 item.add_marker(pytest.mark.xdist_group(self._group(item)))
+
+    def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
+        chosen = set(kept)
+        self.config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = kept
+
+    def _has_result(self, item: pytest.Item) -> bool:
+        return _done_key(case_name(item), _kernel(item) or "", _loader(item)) in self._done
+
+    def _in_shard(self, items: Sequence[pytest.Item]) -> List[pytest.Item]:
+        """Return what this machine runs; what shares a request stays together."""
+        sizes: Dict[str, int] = {}
+        for item in items:
+            sizes[_request(item)] = sizes.get(_request(item), 0) + 1
+        taken = parallel.portion(sizes, *parallel.shard(self.config.option.shard))
+        return [item for item in items if _request(item) in taken]
 
     def _group(self, item: pytest.Item) -> str:
         """Return what shares a worker: a kernel, so that two do not wait for the same boot; with one
@@ -369,6 +434,7 @@ class Run:
             result = Result.from_json(data)
             self.results.append(result)
             self._count_down(result)
+            self._compare(result)
             try:
                 if self._log is None:
                     self._log = ResultLog(self.directory / "results.jsonl")
@@ -394,10 +460,24 @@ class Run:
             of_kernel = [r for r in self.results if r.column == result.column]
             done = sum(left == 0 for left in self._left.values())
             passed = time.monotonic() - self._started
-            share = 1 - sum(self._left.values()) / (sum(self._left.values()) + len(self.results))
+            left, ran = sum(self._left.values()), len(self.results) - len(self._before)
+            share = max(ran, 1) / (left + max(ran, 1))
             self._progress(
                 f"{result.column}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
                 f" in {passed / 60:.1f} min, about {passed / share / 60 - passed / 60:.1f} to go"
+            )
+
+    def _compare(self, result: Result) -> None:
+        """Say once per kernel what is not as it was before a resumed run was interrupted."""
+        before = next((r for r in self._before if r.column == result.column and r.facts), None)
+        if before is None or not result.facts or result.column in self._compared:
+            return
+        self._compared.add(result.column)
+        changed = results.differences(before, result)
+        if changed:
+            self._progress(
+                f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
+                " results from before are kept; run without --resume to have all alike."
             )
 
     @pytest.hookimpl(hookwrapper=True)
@@ -446,10 +526,11 @@ class Run:
                 self._write_page(terminalreporter)
 
     def _write_page(self, terminalreporter: Any) -> None:
-        """Put the page of these results beside them."""
-        path = self.directory / "report.html"
+        """Put the page of these results beside them, and what continuous integration reads."""
+        path, pivot = self.directory / "report.html", matrix.Matrix(self.results)
         try:
-            path.write_text(page.html(matrix.Matrix(self.results)), encoding="utf-8")
+            path.write_text(page.html(pivot), encoding="utf-8")
+            (self.directory / "junit.xml").write_text(export.junit(pivot), encoding="utf-8")
         except OSError as error:
             terminalreporter.write_line(f"spinlock: no page: {path}: {error.strerror}")
         else:
@@ -503,6 +584,19 @@ def _loader(item: pytest.Item) -> str:
 def _kernel(item: pytest.Item) -> Optional[str]:
     kernel: Optional[str] = getattr(item, "callspec").params["kernel"]
     return kernel
+
+
+def _request(item: pytest.Item) -> str:
+    """Return what a case shares a session with: its kernel, loader and file."""
+    if not needs_guest(item):
+        return str(item.path)
+    scenario_ = getattr(item, "callspec").params.get("scenario")
+    file = scenario_.file if scenario_ else item.path
+    return f"{_kernel(item)} {_loader(item)} {file}"
+
+
+def _done_key(name: str, column: str, loader: str) -> str:
+    return f"{name} {column} {loader}"
 
 
 def needs_guest(item: pytest.Item) -> bool:

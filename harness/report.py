@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import collections
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from rich.console import Console
 from rich.text import Text
 
 from harness import judge, matrix
+from harness.drift import Drift, What
 from harness.judge import Kind
+from harness.known import Known
 from harness.matrix import Matrix
 from harness.results import Result
 
@@ -217,17 +219,39 @@ def totals(pivot: Matrix) -> List[str]:
     return [f"{name:<8} {_counted(pivot.counts(name))}" for name in pivot.columns]
 
 
+def changes(drift: Drift, width: int = 0) -> str:
+    """Return what changed against a baseline, kind by kind, the worst first."""
+    lines = [_compared(drift)]
+    for what in What:
+        found = drift.of(what)
+        if found:
+            lines.append(f"{len(found)} {what.value}:")
+            lines += [f"  {_cut(str(c), width - 2) if width else c}" for c in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"  … and {len(found) - _SHOWN} more; --json has all")
+    return "\n".join(lines)
+
+
+def _compared(drift: Drift) -> str:
+    speeds = ", ".join(f"{name} x {ratio}" for name, ratio in drift.speeds.items())
+    words = f"{drift.compared} results compared with the baseline"
+    return f"{words}; time: {speeds}" if speeds else words
+
+
 # -- Markdown -------------------------------------------------------------------------------------
 
 
-def markdown(pivot: Matrix) -> str:
-    """Return a summary for a mail: counts per kernel, what did not pass, the matrix folded away."""
+def markdown(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = None) -> str:
+    """Return a summary for a mail: what changed, counts per kernel, what did not pass, the matrix
+    folded away."""
     kinds = [kind for kind in Kind if any(r.verdict is kind for r in pivot.results)]
     lines = [
         f"**bpf_spin_lock**: {len(pivot.rules)} rules,"
         f" {sum(map(len, pivot.rules.values()))} cases, {' and '.join(pivot.loaders)},"
         f" {len(pivot.columns)} kernels",
         "",
+        *(_markdown_drift(drift) if drift is not None else ()),
+        *([*(f"* {_plain(line)}" for line in known.lines()), ""] if known is not None else ()),
         "| kernel | release | " + " | ".join(kind.value for kind in reversed(kinds)) + " |",
         "|---|---|" + "---:|" * len(kinds),
     ]
@@ -250,6 +274,18 @@ def markdown(pivot: Matrix) -> str:
         cells = [_words(pivot.cell(cases, kernel), bool(case)) for kernel in pivot.columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "</details>"]) + "\n"
+
+
+def _markdown_drift(drift: Drift) -> List[str]:
+    lines = [f"{_plain(_compared(drift))}{'' if drift.changes else ': nothing changed'}.", ""]
+    for what in What:
+        found = drift.of(what)
+        if found:
+            lines += [f"**{len(found)} {what.value}**", ""]
+            lines += [f"* {_plain(str(change))}" for change in found[:_SHOWN]]
+            lines += [f"* … and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+            lines.append("")
+    return lines
 
 
 def _words(results: Sequence[Result], by_loader: bool) -> str:

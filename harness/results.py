@@ -91,6 +91,45 @@ class ResultLog:
         self._file.close()
 
 
+def mend(path: Path) -> bool:
+    """Cut off the last line of a results file if a killed run left it unfinished.
+
+    Returns whether the file holds anything. Raises SetupError.
+    """
+    try:
+        with path.open("r+b") as file:
+            whole = file.read()
+            end = whole.rfind(b"\n") + 1
+            file.truncate(end)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SetupError(f"Cannot go on writing {path} ({error.strerror}).") from None
+    return end > 0
+
+
+# What should be alike in all of a run, and what people call it.
+_ALIKE = {
+    "release": "kernel",
+    "config_sha256": "configuration",
+    "cpus": "CPUs",
+    "command_line": "command line",
+    "accelerator": "accelerator",
+    "libbpf": "libbpf",
+    "bcc": "bcc",
+    "image": "image",
+}
+
+
+def differences(before: Result, now: Result) -> List[str]:
+    """Return in words in what two results of one run differ that should not."""
+    return [
+        f"{name} {before.facts.get(key)}, now {now.facts.get(key)}"
+        for key, name in _ALIKE.items()
+        if before.facts.get(key) != now.facts.get(key)
+    ]
+
+
 def exit_code(results: List[Result]) -> int:
     """Return the exit code that a run with these results deserves.
 

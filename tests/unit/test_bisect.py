@@ -3,8 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from harness import bisect
 from harness.bisect import BAD, GOOD, UNTESTABLE, Bisection, Bounds, Question, outcome, status

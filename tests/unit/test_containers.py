@@ -3,8 +3,7 @@
 import random
 import struct
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from harness.containers import Transfer, check, decode, first_in_first_out, least_first
 from harness.serialization import OPERATION

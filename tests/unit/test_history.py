@@ -2,8 +2,7 @@
 
 import random
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from harness.history import Kind, Operation, check, overlap, timeline
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command
-from harness import build, kernel, matrix, page, report, rulebook, scenario
+from harness import __main__ as command, build, kernel, matrix, page, report, rulebook, scenario
 from harness.errors import UsageError
 from harness.judge import Kind
 

@@ -5,8 +5,7 @@ import struct
 
 import pytest
 
-from harness.history import Kind as Did
-from harness.history import Operation
+from harness.history import Kind as Did, Operation
 from harness.judge import Kind
 from harness.serialization import (
     LOCKED,
