@@ -17,7 +17,6 @@ from packaging.version import Version
 
 from harness import (
     build,
-    cores,
     export,
     judge,
     matrix,
@@ -628,8 +627,7 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
     def judge_scenario(case: Scenario, loader: str) -> None:
         together = run.together(kernel, loader, case.file)
         verifier = run.verifier(kernel)
-        with cores.together():
-            judged, seen = verifier.judge(case, loader, together)
+        judged, seen = verifier.judge(case, loader, together)
         opened, release = run.target(kernel), seen.release
         run.finish(
             request.node,
@@ -858,6 +856,5 @@ def guest(
     second is an ERROR, nobody's crash, and the guest is given up.
     """
     opened = run.target(kernel)
-    share = cores.alone if getattr(request.module, "ALONE", False) else cores.together
-    with share(), opened.session(warm=True) as session:
+    with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

@@ -33,7 +33,7 @@ from typing import (
     Tuple,
 )
 
-from harness import build, image, kernel, qemu, splat
+from harness import build, cores, image, kernel, qemu, splat
 from harness.errors import SetupError
 
 Json = Dict[str, Any]
@@ -42,6 +42,8 @@ Progress = Callable[[str], None]
 NAMES = ("qemu", "vagrant", "local")
 DEFAULT_KERNEL = kernel.DEFAULT
 
+# Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
+_MEETINGS = ("drive", "race", "copy", "sweep")
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
 # A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
 # somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
@@ -167,6 +169,12 @@ class Session:
         """
         if self._ended is not None:
             raise self._ended
+        with cores.alone() if function in _MEETINGS else cores.together():
+            return self._call(function, on_event, limit, arguments)
+
+    def _call(
+        self, function: str, on_event: Callable[[Json], None], limit: float, arguments: Json
+    ) -> Any:
         try:
             self._stream.send({"call": function, "with": arguments})
             while True:
@@ -424,15 +432,16 @@ class Qemu:
         if self._unbootable is not None:
             raise self._unbootable
         try:
-            guest = qemu.start(
-                self._kernel,
-                self._image,
-                agent=build.agent(),
-                cpus=self.cpus,
-                memory_mib=self._settings.memory_mib,
-                append=self._settings.append,
-                progress=self._progress,
-            )
+            with cores.together():
+                guest = qemu.start(
+                    self._kernel,
+                    self._image,
+                    agent=build.agent(),
+                    cpus=self.cpus,
+                    memory_mib=self._settings.memory_mib,
+                    append=self._settings.append,
+                    progress=self._progress,
+                )
         except SetupError as error:
             if not self._description:  # it never came up: nor will it for the next hundred cases
                 self._unbootable = error

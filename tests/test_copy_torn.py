@@ -15,7 +15,6 @@ from packaging.version import Version
 from harness.judge import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
-ALONE = True  # no other guest at the same time: harness/cores.py
 LOADERS = ("libbpf",)  # bcc has no local storages; tests/test_map_copy.py asks through both
 
 FIRST = "00000000"

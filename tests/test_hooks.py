@@ -14,7 +14,6 @@ from harness.judge import Kind, Verdict
 from harness.serialization import LOCKED, UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
-ALONE = True  # no other guest at the same time: harness/cores.py
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,16 @@ class Hook:
 
 
 HOOKS = {
-    "tcx_ingress": Hook(10_000, needs=("BPF_TCX_INGRESS", "6.6")),
-    "tcx_egress": Hook(10_000, needs=("BPF_TCX_EGRESS", "6.6")),
-    "cgroup_connect4": Hook(10_000),
+    "tcx_ingress": Hook(5_000, needs=("BPF_TCX_INGRESS", "6.6")),
+    "tcx_egress": Hook(5_000, needs=("BPF_TCX_EGRESS", "6.6")),
+    "cgroup_connect4": Hook(5_000),
     "cgroup_sendmsg4": Hook(4_000),
     "cgroup_sock_create": Hook(3_000, 2000),
-    "cgroup_setsockopt": Hook(10_000),
-    "cgroup_getsockopt": Hook(10_000),
+    "cgroup_setsockopt": Hook(5_000),
+    "cgroup_getsockopt": Hook(5_000),
     "cgroup_device": Hook(5_000),
     "cgroup_sysctl": Hook(5_000),
-    "tp_btf_sys_enter": Hook(20_000, locks_since="5.15"),
+    "tp_btf_sys_enter": Hook(10_000, locks_since="5.15"),
     "fentry": Hook(6_000, locks_since="5.15"),
     "lsm_file_open": Hook(5_000, needs=("bpf_lsm_file_open", "5.7"), locks_since="5.11"),
 }

@@ -15,7 +15,6 @@ import pytest
 from harness.judge import Kind, Verdict
 
 RULE = "Interrupts wait while the lock is held"
-ALONE = True  # no other guest at the same time: harness/cores.py
 
 FIRST = "00000000"
 OUTER, INNER = 0, 1  # of bpf_progs/nesting.bpf.c

@@ -19,10 +19,9 @@ from harness.judge import Kind, Verdict
 from harness.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
 
 RULE = "Lists and trees stay whole under their lock"
-ALONE = True  # no other guest at the same time: harness/cores.py
 LOADERS = ("libbpf",)  # they are changed by kernel functions
 
-OPERATIONS, TURNS = 40_000, 1000  # per CPU; turns of the critical section
+OPERATIONS, TURNS = 10_000, 1000  # per CPU; turns of the critical section
 TRANSFER_BYTES = 8
 CONTAINERS = {
     # name -> size of its value, function it needs, since when, what comes out first

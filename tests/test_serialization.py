@@ -12,19 +12,18 @@ from harness.judge import Kind
 from harness.serialization import SKIPS_64, TWINS, UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
-ALONE = True  # no other guest at the same time: harness/cores.py
 
 # driver -> operations per CPU, turns of the critical section, broken twins. So many that the twins
 # are seen in each run, on a machine with two busy cores for four CPUs too: `spinlock power`. The
 # subtle ones do not show through hooks, where a packet costs so much more than its operation.
 DRIVERS = {
     "test_run": (50_000, 500, TWINS),
-    "tc_ingress": (10_000, 1000, (UNLOCKED,)),
-    "tc_egress": (10_000, 1000, (UNLOCKED,)),
-    "xdp_native": (10_000, 1000, (UNLOCKED,)),
-    "xdp_generic": (10_000, 1000, (UNLOCKED,)),
-    "cgroup_skb_ingress": (10_000, 1000, (UNLOCKED,)),
-    "cgroup_skb_egress": (10_000, 1000, (UNLOCKED,)),
+    "tc_ingress": (5_000, 1000, (UNLOCKED,)),
+    "tc_egress": (5_000, 1000, (UNLOCKED,)),
+    "xdp_native": (5_000, 1000, (UNLOCKED,)),
+    "xdp_generic": (5_000, 1000, (UNLOCKED,)),
+    "cgroup_skb_ingress": (5_000, 1000, (UNLOCKED,)),
+    "cgroup_skb_egress": (5_000, 1000, (UNLOCKED,)),
 }
 
 
