@@ -203,14 +203,21 @@ class Run:
         if "scenario" in metafunc.fixturenames:
             cases = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
-                for file in self.files
-                for case in file.scenarios
+                for case in self._in_order()
                 for loader in loaders_for(option, case.loaders)
             ]
             metafunc.parametrize("scenario,loader", cases)
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", loaders_for(option, able))
+
+    def _in_order(self) -> Iterator[Scenario]:
+        """Yield all scenarios file by file, in the order in which they are observed."""
+        by_name = {case.name: case for file in self.files for case in file.scenarios}
+        for file in self.files:
+            for case in verify.order(file.scenarios, by_name):
+                if case.file == file.path:  # the others are twins from elsewhere
+                    yield case
 
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         """Return what to say of a name that selects nothing."""
@@ -332,11 +339,18 @@ class Run:
         return self._targets[kernel]
 
     def verifier(self, kernel: Optional[str]) -> verify.Verifier:
-        """Return what observes scenarios on a kernel. Raises SetupError."""
+        """Return what observes scenarios on a kernel; those of other kernels end. Raises SetupError."""
+        self.finish_verifying(kernel)
         if kernel not in self._verifiers:
             cases = [case for file in self.files for case in file.scenarios]
             self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
         return self._verifiers[kernel]
+
+    def finish_verifying(self, but: Optional[str] = "") -> None:
+        """Let what is being verified come to its end, so that others may use the targets."""
+        for kernel, verifier in self._verifiers.items():
+            if kernel != but:
+                verifier.finish()
 
     def rule(self, name: str) -> scenario.Rule:
         """Return a rule as it is declared, or one without words or commits."""
@@ -537,6 +551,8 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
+        for verifier in self._verifiers.values():
+            verifier.abandon()
         for opened in self._targets.values():
             opened.close()
         if self._log is not None:
@@ -856,5 +872,6 @@ def guest(
     second is an ERROR, nobody's crash, and the guest is given up.
     """
     opened = run.target(kernel)
+    run.finish_verifying()
     with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

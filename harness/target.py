@@ -26,6 +26,7 @@ from typing import (
     ContextManager,
     Dict,
     FrozenSet,
+    Generator,
     Iterator,
     Optional,
     Protocol,
@@ -167,32 +168,41 @@ class Session:
 
         `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
         """
+        answers = self.events(function, limit, **arguments)
+        while True:
+            try:
+                on_event(next(answers))
+            except StopIteration as ended:
+                return ended.value
+
+    def events(
+        self, function: str, /, limit: float = CALL_SECONDS, **arguments: Any
+    ) -> Generator[Json, None, Any]:
+        """Make one call and yield its events as they come; the generator returns the call's value.
+
+        The guest goes on while nobody asks for the next one. Raises as `call` does.
+        """
         if self._ended is not None:
             raise self._ended
         with cores.alone() if function in _MEETINGS else cores.together():
-            return self._call(function, on_event, limit, arguments)
-
-    def _call(
-        self, function: str, on_event: Callable[[Json], None], limit: float, arguments: Json
-    ) -> Any:
-        try:
-            self._stream.send({"call": function, "with": arguments})
-            while True:
-                answer = self._receive(limit)
-                if "return" in answer:
-                    return answer["return"]
-                if "raise" in answer:
-                    if answer["raise"]["kind"] == "agent":
-                        raise AgentError(answer["raise"]["message"])
-                    raise KernelRefusal(answer["raise"])
-                if "closed" in answer:
-                    self._ended = AgentError(
-                        f"the agent's process ended with status {answer['closed']}"
-                    )
-                    raise self._ended
-                on_event(answer)
-        except Gone as gone:
-            raise named(self._lost(gone.timed_out), gone.stuck) from None
+            try:
+                self._stream.send({"call": function, "with": arguments})
+                while True:
+                    answer = self._receive(limit)
+                    if "return" in answer:
+                        return answer["return"]
+                    if "raise" in answer:
+                        if answer["raise"]["kind"] == "agent":
+                            raise AgentError(answer["raise"]["message"])
+                        raise KernelRefusal(answer["raise"])
+                    if "closed" in answer:
+                        self._ended = AgentError(
+                            f"the agent's process ended with status {answer['closed']}"
+                        )
+                        raise self._ended
+                    yield answer
+            except Gone as gone:
+                raise named(self._lost(gone.timed_out), gone.stuck) from None
 
     def _receive(self, limit: float) -> Json:
         """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
