@@ -306,7 +306,10 @@ class Target(Protocol):
         """
 
     def describe(self) -> Json:
-        """Return what results say about the target: accelerator, versions, command."""
+        """Return what results say about the target: accelerator, versions, digests, the command.
+
+        All but the command is known, and decides what is tested, before anything is booted.
+        """
 
     def headers(self) -> Path:
         """Return the directory of uapi and libbpf headers to compile against."""
@@ -456,17 +459,23 @@ class Qemu:
             if not self._description:  # it never came up: nor will it for the next hundred cases
                 self._unbootable = error
             raise
-        self._description = {
-            "accelerator": guest.accelerator,
-            "command": guest.command,
-            "image": self._image.versions,
-            "kernel_package": self._kernel.package_version,
-        }
+        self._description = {"command": guest.command, "accelerator": guest.accelerator}
         return guest
 
     def describe(self) -> Json:
         """See Target."""
-        return self._description
+        return {
+            "accelerator": qemu.accelerator(self._kernel, self._progress),
+            "image": self._image.versions,
+            "image_digest": self._image.digest,
+            "kernel_package": self._kernel.package_version,
+            "kernel_digest": self._kernel.digest,
+            "qemu": qemu.version(),
+            "agent": build.agent().stem,
+            "append": self._settings.append,
+            "cpus": self.cpus,
+            **self._description,
+        }
 
     def headers(self) -> Path:
         """See Target."""

@@ -194,6 +194,7 @@ class Vagrant:
             "accelerator": self._domain.accelerator,
             "command": ["vagrant", "up"],
             "image": self._greeting.versions,
+            "agent": build.agent().stem,
             "kernel_package": prepared["kernel_package"] if known else None,
         }
 
