@@ -21,6 +21,7 @@ from harness import (
     bisect,
     build,
     check,
+    completion,
     drift as drifting,
     export,
     image,
@@ -50,8 +51,7 @@ SHELL_SECONDS = 3600.0
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     try:
         code: int = options.action(options)
         return code
@@ -73,23 +73,43 @@ def _progress(message: str) -> None:
     print(f"spinlock: {message}", file=sys.stderr)
 
 
+def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+    """Return the options. Names may stand before and after them, where argparse by itself ends a list
+    of names at the first option."""
+    options, more = _parser().parse_known_args(arguments)
+    takes = {"names": str, "places": Path}
+    listed = next((name for name in takes if hasattr(options, name)), None)
+    if more and (listed is None or any(word.startswith("-") for word in more)):
+        options.parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more and listed is not None:
+        names = [*getattr(options, listed), *map(takes[listed], more)]
+        setattr(options, listed, names)
+    return options
+
+
+_EXIT_CODES = (
+    "Exit codes: 0 all passed, 1 failed or crashed, 2 usage, 3 inconclusive, 4 set-up error."
+)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spinlock",
         description="Test bpf_spin_lock on a real kernel in a VM.",
-        epilog="exit codes: 0 all passed, 1 failed or crashed, 2 usage, 3 inconclusive, 4 set-up error",
+        epilog=_EXIT_CODES,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(action=action)
+        sub.set_defaults(action=action, parser=sub)
         return sub
 
     command("doctor", doctor, "Say what this machine has and lacks, and how to mend it.")
     listing = command("list", list_cases, "List the scenarios, by rule. Needs no VM.")
     listing.add_argument("--json", action="store_true", help="as JSON")
     running = command("run", run, "Run scenarios: all, or those named.")
+    running.epilog = _EXIT_CODES
     running.add_argument(
         "names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)"
     )
@@ -112,37 +132,68 @@ def _parser() -> argparse.ArgumentParser:
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
     )
-    shell_command.add_argument("--kernel", default=target.DEFAULT_KERNEL)
-    shell_command.add_argument("--cpus", type=int, default=4)
+    shell_command.add_argument(
+        "--kernel",
+        metavar="KERNEL",
+        default=target.DEFAULT_KERNEL,
+        help="as in `spinlock run`, but one (default: %(default)s)",
+    )
+    shell_command.add_argument(
+        "--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)"
+    )
     shell_command.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
     )
     kernels = command("kernels", kernels_command, "List, fetch or remove Debian's kernels.")
-    kernels.add_argument("what", choices=("list", "fetch", "remove"), nargs="?", default="list")
+    kernels.add_argument(
+        "what",
+        choices=("list", "fetch", "remove"),
+        nargs="?",
+        default="list",
+        help="list: what there is, and what is fetched (default); fetch: download and prepare;"
+        " remove: from the cache",
+    )
     kernels.add_argument(
         "names",
         nargs="*",
         metavar="KERNEL",
-        help="by name or version; all: the newest of each minor",
+        help="6.12, with a flavour 6.12-rt, a version 6.12.43; all: the newest of each minor",
     )
-    kernels.add_argument("--json", action="store_true", help="list as JSON")
+    kernels.add_argument("--json", action="store_true", help="with list: as JSON")
     kernels.add_argument(
-        "--available", action="store_true", help="list the versions that Debian has now as well"
+        "--available", action="store_true", help="with list: also the versions that Debian has now"
     )
     kernels.add_argument(
-        "--update", action="store_true", help="fetch again what is there, for a newer version"
+        "--update", action="store_true", help="with fetch: again what is there, for a newer version"
     )
     images = command("image", image_command, "Build or remove the guest's userland and kernel.")
-    images.add_argument("what", choices=("build", "remove", "show"), nargs="?", default="show")
+    images.add_argument(
+        "what",
+        choices=("build", "remove", "show"),
+        nargs="?",
+        default="show",
+        help="show: where they are (default); build: what is missing; remove: all that was cached,"
+        " fetched kernels too",
+    )
+    completing = command(
+        "completion", completion_command, "Print what makes a shell complete this command."
+    )
+    completing.add_argument(
+        "shell", choices=completion.SHELLS, help="bash: eval it; zsh: put it into $fpath"
+    )
     return parser
 
 
 def _check_options(sub: argparse.ArgumentParser) -> None:
+    sub.epilog = (
+        "Exit codes: 0 every required kernel takes it, 1 one does not, 2 usage, 4 set-up error."
+    )
     sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
     sub.add_argument(
         "--kernel",
         action="append",
         default=[],
+        metavar="KERNEL",
         help="a kernel that must take it; or all, to see which do; repeatable"
         f" (default: {target.DEFAULT_KERNEL})",
     )
@@ -157,8 +208,8 @@ def _check_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
     sub.add_argument("--append", default="", help="more words for the kernel's command line")
-    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="for clang")
-    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="for clang")
+    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="to clang")
+    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="to clang")
     sub.add_argument(
         "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
     )
@@ -169,6 +220,10 @@ def _check_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _report_options(sub: argparse.ArgumentParser) -> None:
+    sub.epilog = (
+        "Exit codes: 0, whatever the results are; 1 as --against and --known say; 2 for what cannot be"
+        " read or makes no sense; 4 if the output cannot be written."
+    )
     sub.add_argument(
         "places",
         nargs="*",
@@ -176,17 +231,17 @@ def _report_options(sub: argparse.ArgumentParser) -> None:
         default=[matrix.LATEST],
         metavar="FILE|DIR",
         help="results.jsonl or the directory of a run; of several the newer result wins"
-        " (default: %(default)s)",
+        f" (default: {matrix.LATEST})",
     )
     form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="a summary for a mail")
+    form.add_argument("--markdown", action="store_true", help="as Markdown, a summary for a mail")
     form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
     form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
     form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
     form.add_argument(
         "--kcidb", metavar="ORIGIN", help="as KCIDB JSON, submitted under this name (KernelCI)"
     )
-    form.add_argument("--html", type=Path, metavar="FILE", help="one page that holds everything")
+    form.add_argument("--html", type=Path, metavar="FILE", help="as one page that holds everything")
     form.add_argument(
         "--rules",
         action="store_true",
@@ -199,25 +254,30 @@ def _report_options(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|DIR",
-        help="say what changed since these results; exit 1 on a new failure; repeatable",
+        help="say what changed since these results; exit code 1 on a new failure; repeatable",
     )
     sub.add_argument(
         "--known",
         type=Path,
         metavar="FILE",
-        help="a list of expected failures; exit 1 on others, on unexpected passes, on expired ones",
+        help="a list of expected failures (docs/ci.md); exit code 1 on others (with --against: on new"
+        " ones), and on entries that passed or have expired",
     )
-    sub.add_argument("--rule", default="", metavar="TEXT", help="rules and cases with this text")
-    sub.add_argument("--kernel", action="append", default=[], help="this kernel; repeatable")
+    sub.add_argument(
+        "--rule", default="", metavar="TEXT", help="only rules and cases with this text"
+    )
+    sub.add_argument(
+        "--kernel", action="append", default=[], metavar="KERNEL", help="only this; repeatable"
+    )
     sub.add_argument(
         "--verdict",
         action="append",
         default=[],
         type=str.upper,
         choices=[kind.value for kind in Kind],
-        help="this verdict; repeatable",
+        help="only this; repeatable",
     )
-    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="this loader")
+    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="only this")
     sub.add_argument(
         "-v", action="store_true", help="every case, and what is to be said of those that failed"
     )
@@ -252,8 +312,13 @@ With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all e
     sub.add_argument(
         "--text", default="", help="compare only whether this text was in the kernel's words"
     )
-    sub.add_argument("--loader", choices=scenario.LOADERS, default="libbpf")
-    sub.add_argument("--cpus", type=int, default=4)
+    sub.add_argument(
+        "--loader",
+        choices=scenario.LOADERS,
+        default="libbpf",
+        help="load through this (default: %(default)s)",
+    )
+    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
     sub.add_argument("--append", default="", help="more words for the kernel's command line")
     sub.add_argument("--programs", type=Path, metavar="DIR", help="as in `spinlock run`")
     sub.add_argument("--results", metavar="DIR", help="where the results of each version go")
@@ -298,21 +363,7 @@ def run(options: argparse.Namespace) -> int:
 
 def list_cases(options: argparse.Namespace) -> int:
     """Print every case with its rule."""
-    keep = _Keep()
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        saved, sys.stdout = sys.stdout, nowhere
-        try:
-            code = pytest.main(
-                [*_common(), *_tests(), "--collect-only", "--loader", "all"], plugins=[keep]
-            )
-        finally:
-            sys.stdout = saved
-    if code != pytest.ExitCode.OK:
-        raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
-    cases: Dict[str, Dict[str, Any]] = {}
-    for item in keep.items:
-        row = cases.setdefault(case_name(item), _row(item))
-        row["loaders"].append(getattr(item, "callspec").params["loader"])
+    cases = _cases()
     if options.json:
         print(json.dumps(list(cases.values()), indent=1))
         return OK
@@ -330,6 +381,26 @@ def list_cases(options: argparse.Namespace) -> int:
             )
     console.print(f"{len(cases)} scenarios, {len(rules)} rules")
     return OK
+
+
+def _cases() -> Dict[str, Dict[str, Any]]:
+    """Return every case by name. Raises UsageError."""
+    keep = _Keep()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        saved, sys.stdout = sys.stdout, nowhere
+        try:
+            code = pytest.main(
+                [*_common(), *_tests(), "--collect-only", "--loader", "all"], plugins=[keep]
+            )
+        finally:
+            sys.stdout = saved
+    if code != pytest.ExitCode.OK:
+        raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
+    cases: Dict[str, Dict[str, Any]] = {}
+    for item in keep.items:
+        row = cases.setdefault(case_name(item), _row(item))
+        row["loaders"].append(getattr(item, "callspec").params["loader"])
+    return cases
 
 
 def _row(item: pytest.Item) -> Dict[str, Any]:
@@ -687,6 +758,13 @@ def _headers(found: kernel.Kernel) -> str:
     if found.headers:
         return f"with headers of {found.headers} for bcc"
     return "without headers, so without bcc"
+
+
+def completion_command(options: argparse.Namespace) -> int:
+    """Print a shell's completion of this command."""
+    known = ["all", *kernel.names()]
+    sys.stdout.write(completion.script(_parser(), options.shell, list(_cases()), known))
+    return OK
 
 
 def image_command(options: argparse.Namespace) -> int:

@@ -1,0 +1,54 @@
+"""Completion of the `spinlock` command by bash and zsh: options, files, cases and kernels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Iterator, Sequence
+
+from harness.errors import SetupError
+
+SHELLS = ("bash", "zsh")
+_CASES = ("names", "scenario")
+_KERNELS = ("kernel", "require", "good", "bad")
+_FILES = ("places", "results", "against")
+
+
+def script(
+    parser: argparse.ArgumentParser, shell: str, cases: Sequence[str], kernels: Sequence[str]
+) -> str:
+    """Return what the shell must read. The names in it are those of now. Raises SetupError."""
+    try:
+        import shtab
+    except ImportError:
+        raise SetupError(
+            "Completion needs Python's package shtab: `pip install shtab` in the virtual"
+            " environment of spinlock."
+        ) from None
+    for action in _actions(parser):
+        words = kernels if action.dest in _KERNELS else cases if action.dest in _CASES else ()
+        if action.metavar == "KERNEL":
+            words = kernels
+        if words:
+            function = "_spinlock_kernels" if words is kernels else "_spinlock_cases"
+            setattr(action, "complete", {"bash": function, "zsh": f"({' '.join(words)})"})
+        elif action.type is Path or action.dest in _FILES:
+            setattr(action, "complete", shtab.FILE)
+    preamble = {
+        "bash": "".join(
+            f"_spinlock_{name}() {{\n  compgen -W '{' '.join(words)}' -- \"$1\"\n}}\n"
+            for name, words in (("kernels", kernels), ("cases", cases))
+        )
+    }
+    text: str = shtab.complete(parser, shell=shell, preamble=preamble)
+    return text
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the options and arguments of all commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from _actions(sub)
+        else:
+            yield action
