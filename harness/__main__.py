@@ -532,6 +532,10 @@ def report_command(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
     if options.rules:
         return _put(rulebook.markdown(scenario.read_directory(build.PROGRAMS)), options.output)
+    if options.against and options.verdict:
+        raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
+    if options.html and options.output:
+        raise UsageError("--html FILE says where the page goes: leave out -o.")
     reading = matrix.read(options.places)
     for note in reading.notes:
         print(f"spinlock: {note}", file=sys.stderr)
@@ -545,6 +549,12 @@ def report_command(options: argparse.Namespace) -> int:
     if known is not None and (known.stale or (drift is None and known.unknown)):
         code = FAILED
     _put(*_report(options, pivot, drift, known))
+    if code != OK and (options.junit or options.ktap or options.kcidb is not None):
+        # These forms have no place for the reason.
+        said = [str(change) for change in drift.of(drifting.What.REGRESSION)] if drift else []
+        said = [f"new failure: {change}" for change in said] + (known.lines() if known else [])
+        for line in said:
+            print(f"spinlock: {line}", file=sys.stderr)
     return code
 
 
@@ -565,11 +575,9 @@ def _drift(
     found: Sequence[results.Result],
     known: Optional[known_list.Known],
 ) -> Optional[drifting.Drift]:
-    """Compare with a baseline. A verdict selects what is shown, so it must not select there."""
+    """Compare with a baseline."""
     if not places:
         return None
-    if chosen.verdicts:
-        raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
     reading = matrix.read(places)
     for note in reading.notes:
         print(f"spinlock: {note}", file=sys.stderr)

@@ -17,6 +17,7 @@ from harness.results import Result
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)
 _FIELDS = {"case": str, "kernel": str, "loader": str, "reason": str, "expires": datetime.date}
+_SHOWN = 8  # names of cases in a line
 _REQUIRED = ("case", "reason", "expires")
 _FORM = (
     "an entry has case (may hold *), reason and expires (2027-01-31), perhaps kernel (>=6.1,<6.12)"
@@ -80,7 +81,13 @@ class Known:
                 for result, entry in self.failures
             ),
             *(f"not run: {entry}" for entry in self.unmet),
+            *self._not_listed(),
         ]
+
+    def _not_listed(self) -> List[str]:
+        names = list(dict.fromkeys(result.name for result in self.unknown))
+        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+        return [f"not on the list: {len(self.unknown)} failures ({shown})"] if names else []
 
     def to_json(self) -> Dict[str, Any]:
         """Return it as JSON of a stable structure."""

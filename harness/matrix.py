@@ -56,6 +56,10 @@ def _written(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except OSError as error:
+        if file.parent.is_dir() and file.name == "results.jsonl" and not file.exists():
+            raise UsageError(
+                f"There are no results in {file.parent}: the directory of a run holds results.jsonl."
+            ) from None
         hint = "; `spinlock run` makes one" if LATEST in file.parents else ""
         raise UsageError(f"Cannot read {file} ({error.strerror}){hint}.") from None
 
