@@ -8,6 +8,7 @@ of results.jsonl.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
@@ -31,7 +32,7 @@ from harness import (
 )
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand, is_path
+from harness.kernel import expand, find, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -300,22 +301,36 @@ class Run:
     def _open(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
-        One of several that is not to be had costs its own cases, not those of the others.
+        Others are fetched while that one is tested; workers wait for those that they need. One that
+        is not to be had costs its own cases, not those of the others.
         """
+        for name in self.kernels:
+            if name is not None:
+                find(name)
+        kernels = iter(self.kernels)
         try:
             build.clang()
-            for kernel in self.kernels:
-                try:
-                    self.target(kernel)
-                except SetupError as error:
-                    if len(self.kernels) == 1:
-                        raise
-                    self._progress(f"kernel {kernel}: {error}")
-            if len(self._failed) == len(self.kernels):
-                raise SetupError("None of the kernels is to be had; what is said above mends it.")
+            if not any(self._is_there(kernel) for kernel in kernels):
+                failed = list(self._failed.values())
+                alone = SetupError("None of the kernels is to be had; what is said above mends it.")
+                raise failed[0] if len(failed) == 1 else alone
         except SetupError as error:
             self.failed_setup = error
             raise
+        rest = list(kernels)
+        threading.Thread(
+            target=lambda: [self._is_there(kernel) for kernel in rest], daemon=True
+        ).start()
+
+    def _is_there(self, kernel: Optional[str]) -> bool:
+        """Tell whether a kernel is to be had, having fetched it."""
+        try:
+            self.target(kernel)
+            return True
+        except SetupError as error:
+            if len(self.kernels) > 1:
+                self._progress(f"kernel {kernel}: {error}")
+            return False
 
     def target(self, kernel: Optional[str]) -> Target:
         """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
@@ -329,6 +344,11 @@ class Run:
             except SetupError as error:
                 self._failed[kernel] = error
                 raise
+            except UsageError as error:  # no such version; known only once Debian's index is read
+                if len(self.kernels) == 1:
+                    raise
+                self._failed[kernel] = SetupError(str(error))
+                raise self._failed[kernel] from None
         return self._targets[kernel]
 
     def verifier(self, kernel: Optional[str]) -> verify.Verifier:
