@@ -335,7 +335,7 @@ class Run:
     def target(self, kernel: Optional[str]) -> Target:
         """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
         if kernel in self._failed:
-            raise self._failed[kernel]
+            raise self._failed[kernel].with_traceback(None)  # it would grow each time
         if kernel not in self._targets:
             option = self.config.option
             settings = Settings(option.target, kernel, option.cpus, append=option.append)
