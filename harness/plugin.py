@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
@@ -33,7 +34,7 @@ from harness import (
 )
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand, is_path
+from harness.kernel import expand, find, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -286,7 +287,7 @@ class Run:
         except (SetupError, UsageError) as error:
             raise pytest.UsageError(str(error)) from None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
         names = self.config.option.scenario
@@ -352,27 +353,41 @@ class Run:
     def _open(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
-        One of several that is not to be had costs its own cases, not those of the others.
+        Others are fetched while that one is tested; workers wait for those that they need. One that
+        is not to be had costs its own cases, not those of the others.
         """
+        for name in self.kernels:
+            if name is not None:
+                find(name)
+        kernels = iter(self.kernels)
         try:
             build.clang()
-            for kernel in self.kernels:
-                try:
-                    self.target(kernel)
-                except SetupError as error:
-                    if len(self.kernels) == 1:
-                        raise
-                    self._progress(f"kernel {kernel}: {error}")
-            if len(self._failed) == len(self.kernels):
-                raise SetupError("None of the kernels is to be had; what is said above mends it.")
+            if not any(self._is_there(kernel) for kernel in kernels):
+                failed = list(self._failed.values())
+                alone = SetupError("None of the kernels is to be had; what is said above mends it.")
+                raise failed[0] if len(failed) == 1 else alone
         except SetupError as error:
             self.failed_setup = error
             raise
+        rest = list(kernels)
+        threading.Thread(
+            target=lambda: [self._is_there(kernel) for kernel in rest], daemon=True
+        ).start()
+
+    def _is_there(self, kernel: Optional[str]) -> bool:
+        """Tell whether a kernel is to be had, having fetched it."""
+        try:
+            self.target(kernel)
+            return True
+        except SetupError as error:
+            if len(self.kernels) > 1:
+                self._progress(f"kernel {kernel}: {error}")
+            return False
 
     def target(self, kernel: Optional[str]) -> Target:
         """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
         if kernel in self._failed:
-            raise self._failed[kernel]
+            raise self._failed[kernel].with_traceback(None)  # it would grow each time
         if kernel not in self._targets:
             option = self.config.option
             settings = Settings(option.target, kernel, option.cpus, append=option.append)
@@ -381,6 +396,11 @@ class Run:
             except SetupError as error:
                 self._failed[kernel] = error
                 raise
+            except UsageError as error:  # no such version; known only once Debian's index is read
+                if len(self.kernels) == 1:
+                    raise
+                self._failed[kernel] = SetupError(str(error))
+                raise self._failed[kernel] from None
         return self._targets[kernel]
 
     def verifier(self, kernel: Optional[str]) -> verify.Verifier:
@@ -448,24 +468,28 @@ class Run:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, (Judged, *_NOT_RUN)):  # to render a traceback takes a quarter second
+            plain = pytest.fail.Exception(str(error), pytrace=False)
+            call.excinfo = pytest.ExceptionInfo.from_exception(
+                plain.with_traceback(error.__traceback__)
+            )
         outcome = yield
         test_report = outcome.get_result()
-        if call.excinfo is not None and call.excinfo.errisinstance((Judged, *_NOT_RUN)):
-            test_report.longrepr = str(call.excinfo.value)
         if call.when == "call" and RESULT in item.stash:
             result = item.stash[RESULT]
             test_report.spinlock = result.to_json()
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
-        elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
-            if call.excinfo.errisinstance(_NOT_RUN):
-                test_report.spinlock = self._not_run(item, call.excinfo.value).to_json()
-            if call.excinfo.errisinstance(SetupError):
-                sentence = f"{_kernel(item)}: {call.excinfo.value}"
+        elif call.when != "teardown" and needs_guest(item):
+            if isinstance(error, _NOT_RUN):
+                test_report.spinlock = self._not_run(item, error).to_json()
+            if isinstance(error, SetupError):
+                sentence = f"{_kernel(item)}: {error}"
                 if sentence in self._said:  # a result of each case, but words for the first only
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
-                    test_report.longrepr = (path, (line or 0) + 1, str(call.excinfo.value))
+                    test_report.longrepr = (path, (line or 0) + 1, str(error))
                     test_report.not_run = True
                 self._said.add(sentence)
 

@@ -443,7 +443,7 @@ class Qemu:
 
     def _boot(self) -> qemu.Guest:
         if self._unbootable is not None:
-            raise self._unbootable
+            raise self._unbootable.with_traceback(None)  # it would grow each time
         try:
             with cores.together():
                 guest = qemu.start(
