@@ -128,6 +128,7 @@ def test_an_unexpected_pass_an_expired_entry_and_one_that_did_not_run_are_said()
         "unexpected pass",
         "expired on 2026-11-23",
         "not run",
+        "not on the list",
     ]
     assert [kernel for _, kernel in found.passes] == ["5.10"]
     assert "wrong_text" in {r.name for r in found.unknown}

@@ -49,7 +49,7 @@ def test_a_last_line_that_is_cut_off_is_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (None, "Cannot read"),
+        (None, "There are no results in"),
         ("", "holds no result"),
         ('{"name": "a"', "holds no result"),
         ("nonsense\n" * 2, ":1 is no result"),
