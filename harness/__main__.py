@@ -51,7 +51,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes positional words in one piece only: `kernels fetch --update 6.12` has two.
+    if rest and (not hasattr(options, "names") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.names = [*getattr(options, "names", ()), *rest]
     try:
         code: int = options.action(options)
         return code
@@ -286,10 +290,12 @@ def run(options: argparse.Namespace) -> int:
     ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
     if options.resume or options.shard:  # nothing may be left to do
         ended.append(pytest.ExitCode.NO_TESTS_COLLECTED)
-    if code in ended and keep.run is not None:
-        return results.exit_code(keep.run.results)
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
+    if code in ended and keep.run is not None:
+        return results.exit_code(keep.run.results)
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {
         pytest.ExitCode.INTERRUPTED: 130,
         pytest.ExitCode.USAGE_ERROR: USAGE,
@@ -354,10 +360,9 @@ class _Keep:
         self.run: Optional[Run] = None
         self.items: List[pytest.Item] = []
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
+    def pytest_plugin_registered(self, plugin: object) -> None:
         """Remember the run's plugin; with -j this is the process that collects the results."""
-        plugin = session.config.pluginmanager.get_plugin("spinlock-run")
-        self.run = plugin if isinstance(plugin, Run) else None
+        self.run = plugin if isinstance(plugin, Run) else self.run
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember the cases."""

@@ -100,6 +100,10 @@ def reach() -> str:
     return "\n".join(lines) + "\n"
 
 
+class Unreachable(SetupError):
+    """The mirror cannot be reached: nothing is wrong with what it has."""
+
+
 class Archive:
     """The packages of some suites, seen through a private apt state under `directory`."""
 
@@ -210,6 +214,14 @@ def _in_file_name(version: str) -> str:
     return version.replace(":", "%3a").replace("[", "[[]")
 
 
+_UNREACHABLE = "The Debian mirror cannot be reached"
+_NO_NETWORK = re.compile(
+    r"Temporary failure resolving '.*?'|Could not resolve '.*?'|Could not connect to \S+|Cannot initiate the"
+    r" connection to \S+|Unable to connect to \S+|Network is unreachable|Connection timed out"
+    r"|Connection failed|Connection refused|No route to host"
+)
+
+
 def explain(command: Sequence[str], errors: str) -> str:
     """Return one sentence on why apt or dpkg failed, and what to do."""
     lines = [line[3:].strip() for line in errors.splitlines() if line.startswith("E:")]
@@ -226,8 +238,17 @@ def explain(command: Sequence[str], errors: str) -> str:
             f"The package {Path(command[-2]).name} is damaged and was thrown away: try again"
             f" ({detail})."
         )
+    unreachable = _NO_NETWORK.search(errors)
+    if unreachable:
+        return f"{_UNREACHABLE} ({unreachable.group()}): check the network and SPINLOCK_MIRROR."
     words = " ".join([Path(command[0]).name, *command[1:2]])
     return f"{words} failed: check the network and SPINLOCK_MIRROR ({detail})."
+
+
+def failure(command: Sequence[str], errors: str) -> SetupError:
+    """Return the error that apt or dpkg failed: an Unreachable if only the network is at fault."""
+    sentence = explain(command, errors)
+    return (Unreachable if sentence.startswith(_UNREACHABLE) else SetupError)(sentence)
 
 
 def _compare(left: Package, right: Package) -> int:
@@ -258,5 +279,5 @@ def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None
     except FileNotFoundError as error:
         raise SetupError(f"{command[0]} is missing: install the packages apt and dpkg.") from error
     if done.returncode != 0:
-        raise SetupError(explain(command, done.stderr))
+        raise failure(command, done.stderr)
     return done.stdout

@@ -157,18 +157,24 @@ def recipe() -> str:
 
 
 def cached() -> Image | None:
-    """Return the image made by the present recipe, or None."""
+    """Return the image made by the present recipe, or None. Raises SetupError for a damaged one."""
     directory = paths.cache("image") / recipe()
     try:
         manifest = json.loads((directory / "image.json").read_text())
+        digest, versions = manifest["digest"], manifest["versions"]
+        there = (directory / "root.ext4").stat().st_size == SIZE_BYTES
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError):
+        there = False
+    if not there:
+        raise SetupError(f"The image in {directory} is damaged: remove it, and it is made anew.")
     return Image(
         root=directory / "root.ext4",
         include=directory / "include",
         ssh_key=directory / "ssh_key",
-        digest=manifest["digest"],
-        versions=manifest["versions"],
+        digest=digest,
+        versions=versions,
     )
 
 

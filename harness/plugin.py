@@ -31,7 +31,7 @@ from harness import (
 )
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand, is_path
+from harness.kernel import expand, find, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -118,6 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     run = Run(config)
+    config.pluginmanager.register(run, "spinlock-run")
     worker = hasattr(config, "workerinput")
     if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
@@ -126,8 +127,8 @@ def pytest_configure(config: pytest.Config) -> None:
             else:
                 run.directory = results.new_directory(config.option.results)
         except (SetupError, UsageError) as error:
+            run.failed_setup = error if isinstance(error, SetupError) else None
             raise pytest.UsageError(str(error)) from None
-    config.pluginmanager.register(run, "spinlock-run")
 
 
 def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
@@ -302,6 +303,9 @@ class Run:
 
         One of several that is not to be had costs its own cases, not those of the others.
         """
+        for name in self.kernels:
+            if name is not None:
+                find(name)  # a name that is none is said before anything is fetched
         try:
             build.clang()
             for kernel in self.kernels:
@@ -439,6 +443,7 @@ class Run:
                     self._log = ResultLog(self.directory / "results.jsonl")
                 self._log.add(result)
             except SetupError as error:
+                self.failed_setup = error
                 pytest.exit(f"spinlock: {error}", returncode=4)
 
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
@@ -487,6 +492,7 @@ class Run:
             outcome.get_result()
         except OSError as error:
             message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
+            self.failed_setup = SetupError(message)
             outcome.force_exception(pytest.exit.Exception(message, returncode=4))
 
     def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:

@@ -338,7 +338,7 @@ def start(
         if (saved / "guest.json").exists():
             try:
                 return plan.restore(saved)
-            except SetupError as error:
+            except (SetupError, OSError, ValueError, KeyError) as error:
                 progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
                 shutil.rmtree(saved)
         boot = plan.save(saved, progress)
