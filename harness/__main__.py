@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from harness import (
     matrix,
     page,
     parallel,
+    paths,
     qemu,
     report,
     results,
@@ -41,7 +43,7 @@ from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.root()
 OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
 ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 SHELL_SECONDS = 3600.0
@@ -284,6 +286,8 @@ def run(options: argparse.Namespace) -> int:
         if less:
             print(f"spinlock: {less}", file=sys.stderr)
     if jobs > 1:
+        if importlib.util.find_spec("xdist") is None:
+            raise SetupError(f"-j {jobs} needs pytest-xdist: `pip install pytest-xdist`.")
         arguments += ["-n", str(jobs), "--dist", "loadgroup"]
     keep = _Keep()
     code = int(pytest.main(arguments, plugins=[keep]))
@@ -715,8 +719,6 @@ def image_command(options: argparse.Namespace) -> int:
 
 
 def _remove() -> int:
-    from harness import paths
-
     for name in ("image", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
         shutil.rmtree(paths.cache(name), ignore_errors=True)
     return OK

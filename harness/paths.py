@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 import platformdirs
 
 from harness.errors import SetupError
+
+DISTRIBUTION = "bpf-spinlock-harness"
+_LANDMARK = Path("bpf_progs") / "spinlock.h"
+
+
+@lru_cache(maxsize=None)
+def root() -> Path:
+    """Return the directory that holds bpf_progs/, tests/ and setup.cfg.
+
+    It is the checkout, or else where an installed wheel put them.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / _LANDMARK).is_file():
+        return checkout
+    try:
+        files = metadata.files(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.parts[-2:] == _LANDMARK.parts:
+            return Path(str(file.locate())).resolve().parent.parent
+    return checkout  # whoever needs a file in it says that it is not there
 
 
 def cache(*parts: str) -> Path:

@@ -253,6 +253,8 @@ class Run:
             self._keep(items, self._in_shard(items))
         if self._done:
             self._keep(items, [i for i in items if not needs_guest(i) or not self._has_result(i)])
+        if not self.config.pluginmanager.hasplugin("xdist"):
+            return  # a plain installation has no workers, nor the mark that tells them apart
         for item in items:
             if needs_guest(item):
                 item.add_marker(pytest.mark.xdist_group(self._group(item)))
@@ -446,6 +448,7 @@ class Run:
                 self.failed_setup = error
                 pytest.exit(f"spinlock: {error}", returncode=4)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         """Learn from a worker what is to come; each collects the same."""
         del node
