@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -68,6 +69,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if error.console:
             print(error.console.rstrip(), file=sys.stderr)
         print(f"spinlock: {error}", file=sys.stderr)
+        return SETUP
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"spinlock: {error.strerror}{where}: make room, or write elsewhere.", file=sys.stderr)
         return SETUP
     except KeyboardInterrupt:
         print("spinlock: interrupted", file=sys.stderr)

@@ -110,6 +110,7 @@ class Archive:
     def __init__(self, directory: Path, suites: Sequence[str]) -> None:
         self.directory = directory
         self.suites = tuple(suites)
+        self.lock = Path(f"{directory}.lock")  # for who uses it, one at a time
         self._config = directory / "apt.conf"
 
     def refresh(self) -> None:

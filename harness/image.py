@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-from filelock import FileLock
-
 from harness import debian, paths
 from harness.debian import Progress
 from harness.errors import SetupError
@@ -184,7 +182,7 @@ def ensure(progress: Progress) -> Image:
     Raises SetupError when it cannot be built.
     """
     home = paths.cache("image")
-    with FileLock(str(home / "lock")):
+    with paths.lock(home / "lock"):
         found = cached()
         if found is not None:
             return found
@@ -286,7 +284,7 @@ def _build(building: Path, progress: Progress) -> None:
 def _headers(include: Path, scratch: Path) -> None:
     """Collect usr/include/{bpf,linux,asm,asm-generic} from HEADER_PACKAGES."""
     archive = debian.Archive(paths.cache("apt", SUITES[0]), SUITES)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         for deb in archive.download(archive.packages(HEADER_PACKAGES), scratch):
             debian.unpack(deb, scratch)

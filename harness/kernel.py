@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
 import yaml
-from filelock import FileLock
 
 from harness import debian, paths
 from harness.debian import Progress
@@ -229,7 +228,7 @@ def _check_intact(directory: Path) -> None:
     try:
         seen.write_text(json.dumps(stamps))
     except OSError:
-        pass  # a cache that may only be read is read again next time
+        pass  # the disk is full: it is read again next time
 
 
 def fetched() -> dict[str, Kernel]:
@@ -260,7 +259,7 @@ def remove(name: str) -> bool:
     if name != OWN and isinstance(find(name), Own):
         raise UnknownKernel(f"Kernels of your own go together: `spinlock kernels remove {OWN}`.")
     home = paths.cache("kernels")
-    with FileLock(str(home / f"{name}.lock")):
+    with paths.lock(home / f"{name}.lock"):
         found = list(home.glob(f"{name}-????????????"))
         for path in (*found, *paths.cache("guests").glob(f"{name}-{'?' * 20}")):
             shutil.rmtree(path, ignore_errors=True)
@@ -274,15 +273,12 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
     """
     row = find(name)
     home = paths.cache("kernels")
-    with FileLock(str(home / f"{_label(row)}.lock")):
+    with paths.lock(home / f"{_label(row)}.lock"):
         found = _cached(row)
         final = _directory(row)
         if found is not None and not update:
             _check_intact(final)
-            try:
-                os.utime(final)
-            except OSError:
-                pass  # a cache that may only be read: nothing in it is ever the oldest
+            os.utime(final)
             return found
         try:
             if update or not (final / "kernel.json").exists():
@@ -329,7 +325,7 @@ def available(minor: str, progress: Progress) -> list[str]:
     suites = (*row["suites"], *row.get("older", []))
     progress(f"kernel {minor}: reading the package index")
     archive = debian.Archive(paths.cache("apt", "+".join(suites)), suites)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         listed = archive.names(f"linux-image-{minor}")
     flavour = FLAVOURS[CLOUD]
@@ -612,7 +608,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
     """Unpack the kernel's packages below `scratch`."""
     progress(f"kernel {row.name}: reading the package index")
     archive = debian.Archive(paths.cache("apt", "+".join(row.suites)), row.suites)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         image = _choose(archive, row)
         full = image.name[len("linux-image-") :]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Iterator
 
 import platformdirs
+from filelock import FileLock
 
 from harness.errors import SetupError
 
@@ -50,3 +53,19 @@ def cache(*parts: str) -> Path:
             "set SPINLOCK_CACHE to a directory you may write."
         ) from error
     return path
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file of the cache; whoever holds it already is waited for. Raises SetupError."""
+    held = FileLock(str(path))
+    try:
+        held.acquire()
+    except OSError as error:
+        raise SetupError(
+            f"Cannot write {path} ({error.strerror}): set SPINLOCK_CACHE to a directory you may write."
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()

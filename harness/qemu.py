@@ -334,7 +334,7 @@ def start(
         return plan.cold(progress, None)
     label = "own" if kernel.modules is None else kernel.name
     saved = paths.cache("guests") / f"{label}-{plan.key}"
-    with FileLock(f"{saved}.lock"):
+    with paths.lock(Path(f"{saved}.lock")):
         if (saved / "guest.json").exists():
             try:
                 return plan.restore(saved)
@@ -362,7 +362,7 @@ def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> st
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     remembered = paths.cache("probe") / f"kvm-{save_key([], version(), _host())}"
-    with FileLock(f"{remembered}.lock"):
+    with paths.lock(Path(f"{remembered}.lock")):
         if not remembered.exists():
             progress("probing KVM")
             answer = "kvm" if _kvm_boots(kernel) else "tcg"
