@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -53,6 +54,7 @@ SHELL_SECONDS = 3600.0
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that children end, too
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes positional words in one piece only: `kernels fetch --update 6.12` has two.

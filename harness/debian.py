@@ -7,6 +7,7 @@ the way to reach it (proxies) are taken.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import subprocess
@@ -36,11 +37,15 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a binary package; `depends` has bare names, first alternatives only."""
+    """One version of a binary package; `depends` has bare names, first alternatives only.
+
+    `sha256` is what the signed index says of its file.
+    """
 
     name: str
     version: str
     depends: tuple[str, ...]
+    sha256: str = ""
 
 
 def mirror() -> Mirror:
@@ -148,6 +153,8 @@ class Archive:
         ]
         if len(files) != len(packages):
             raise SetupError(f"apt-get download left {len(files)} files for {', '.join(wanted)}.")
+        for package, file in zip(packages, files):
+            check(package, file)
         return files
 
     def download_unlisted(self, name: str, version: str, into: Path) -> Path:
@@ -192,12 +199,26 @@ def parse_package(text: str) -> Package:
         for item in fields.get(key, "").split(",")
         if item.strip()
     ]
-    return Package(fields["Package"], fields["Version"], tuple(depends))
+    return Package(
+        fields["Package"], fields["Version"], tuple(depends), fields.get("SHA256", "").strip()
+    )
 
 
 def newest(packages: Sequence[Package]) -> Package:
     """Return the package with the highest version, in dpkg's order; `packages` is not empty."""
     return max(packages, key=functools.cmp_to_key(_compare))
+
+
+def check(package: Package, deb: Path) -> None:
+    """Compare a file with the signed index: apt does not when it finds one of the right size.
+
+    Raises SetupError, and removes the file, when it is another.
+    """
+    if hashlib.sha256(deb.read_bytes()).hexdigest() != package.sha256:
+        deb.unlink()
+        raise SetupError(
+            f"{deb.name} in the cache is not what Debian has signed and was thrown away: try again."
+        )
 
 
 def unpack(deb: Path, into: Path) -> None:

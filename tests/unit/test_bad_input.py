@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -174,3 +175,15 @@ def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
     log = results.ResultLog(Path("/dev/full"))
     log._file.write("what does not fit")
     log.close()
+
+
+def test_a_package_that_is_not_the_signed_one_is_thrown_away(tmp_path: Path) -> None:
+    deb = tmp_path / "linux.deb"
+    deb.write_bytes(b"linux")
+    record = f"Package: linux\nVersion: 1\nSHA256: {hashlib.sha256(b'linux').hexdigest()}\n"
+    package = debian.parse_package(record)
+    debian.check(package, deb)
+    deb.write_bytes(b"linuX")
+    with pytest.raises(SetupError, match="not what Debian has signed"):
+        debian.check(package, deb)
+    assert not deb.exists()
