@@ -38,7 +38,9 @@ HOOKS = {
     "cgroup_sysctl": Hook(5_000),
     "tp_btf_sys_enter": Hook(10_000, locks_since="5.15"),
     "fentry": Hook(6_000, locks_since="5.15"),
-    "lsm_file_open": Hook(5_000, needs=("bpf_lsm_file_open", "5.7"), locks_since="5.11"),
+    "lsm_file_open": Hook(
+        5_000, needs=("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"), locks_since="5.11"
+    ),
 }
 
 
