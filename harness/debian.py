@@ -298,7 +298,7 @@ def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None
             text=True,
             check=False,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{command[0]} is missing: install the packages apt and dpkg.") from error
     if done.returncode != 0:
         raise failure(command, done.stderr)

@@ -816,7 +816,7 @@ def _run(command: list[str], package: str, data: bytes | None = None) -> bytes:
         done = subprocess.run(
             command, input=data or b"", capture_output=True, check=False, env=environment
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{command[0]} is missing: install {package}.") from error
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

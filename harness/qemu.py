@@ -288,7 +288,10 @@ class Guest:
 
             try:
                 self._process = _spawner(os.getpid()).submit(spawn).result()
-            except FileNotFoundError as error:
+            except (
+                FileNotFoundError,
+                PermissionError,
+            ) as error:  # the latter for an unreadable PATH
                 raise SetupError("setpriv is missing: install the package util-linux.") from error
         # With our copies closed, the end of QEMU is the end of file on our sides.
         self._channel_far.close()
@@ -376,7 +379,7 @@ def version() -> str:
     """Return QEMU's version line; raise SetupError when QEMU is missing."""
     try:
         done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{QEMU} is missing: install the package qemu-system-x86.") from error
     if done.returncode != 0:
         raise SetupError(f"{QEMU} does not run ({done.stderr.strip()}): reinstall it.")
