@@ -70,14 +70,14 @@ struct with_bitfields {
 MAP(ARRAY, bitfields_map, __u32, struct with_bitfields, 1)
 
 /*
- * commit a7db0d4f872b ("bpf: refactor btf_find_struct_field() and btf_find_datasec_var().") (in
+ * commit a7db0d4f872a ("bpf: refactor btf_find_struct_field() and btf_find_datasec_var().") (in
  * v6.11) looks at each member's offset before its type, so a bitfield that starts inside a byte
  * has the BTF refused as one that C cannot make. Nothing mends that yet.
  *
  * libbpf only: bcc drops BTF that is refused.
  */
 SEC("tc") __rule("What else a value with a lock holds") __loader(libbpf)
-__known_bug("a7db0d4f872b", ">=6.11") __success __retval(1)
+__known_bug("a7db0d4f872a", ">=6.11") __success __retval(1)
 int lock_beside_bitfields(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(bitfields_map, struct with_bitfields, &v->lock)

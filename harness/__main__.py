@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -31,6 +34,7 @@ from harness import (
     matrix,
     page,
     parallel,
+    paths,
     qemu,
     report,
     results,
@@ -42,7 +46,7 @@ from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.root()
 OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
 ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 SHELL_SECONDS = 3600.0
@@ -51,6 +55,7 @@ SHELL_SECONDS = 3600.0
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that children end, too
     options = _parse(arguments)
     try:
         code: int = options.action(options)
@@ -62,6 +67,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if error.console:
             print(error.console.rstrip(), file=sys.stderr)
         print(f"spinlock: {error}", file=sys.stderr)
+        return SETUP
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"spinlock: {error.strerror}{where}: make room, or write elsewhere.", file=sys.stderr)
         return SETUP
     except KeyboardInterrupt:
         print("spinlock: interrupted", file=sys.stderr)
@@ -345,16 +356,20 @@ def run(options: argparse.Namespace) -> int:
         if less:
             print(f"spinlock: {less}", file=sys.stderr)
     if jobs > 1:
+        if importlib.util.find_spec("xdist") is None:
+            raise SetupError(f"-j {jobs} needs pytest-xdist: `pip install pytest-xdist`.")
         arguments += ["-n", str(jobs), "--dist", "loadgroup"]
     keep = _Keep()
     code = int(pytest.main(arguments, plugins=[keep]))
     ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
     if options.resume or options.shard:  # nothing may be left to do
         ended.append(pytest.ExitCode.NO_TESTS_COLLECTED)
-    if code in ended and keep.run is not None:
-        return results.exit_code(keep.run.results)
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
+    if code in ended and keep.run is not None:
+        return results.exit_code(keep.run.results)
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {
         pytest.ExitCode.INTERRUPTED: 130,
         pytest.ExitCode.USAGE_ERROR: USAGE,
@@ -425,10 +440,9 @@ class _Keep:
         self.run: Optional[Run] = None
         self.items: List[pytest.Item] = []
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
+    def pytest_plugin_registered(self, plugin: object) -> None:
         """Remember the run's plugin; with -j this is the process that collects the results."""
-        plugin = session.config.pluginmanager.get_plugin("spinlock-run")
-        self.run = plugin if isinstance(plugin, Run) else None
+        self.run = plugin if isinstance(plugin, Run) else self.run
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember the cases."""
@@ -796,8 +810,6 @@ def image_command(options: argparse.Namespace) -> int:
 
 
 def _remove() -> int:
-    from harness import paths
-
     for name in ("image", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
         shutil.rmtree(paths.cache(name), ignore_errors=True)
     return OK

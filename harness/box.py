@@ -25,8 +25,6 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from filelock import FileLock
-
 from harness import image, kernel, paths, qemu
 from harness.debian import Progress
 from harness.errors import SetupError, UsageError
@@ -172,7 +170,7 @@ def ensure_box(userland: Image, progress: Progress) -> Path:
     home = paths.cache("box")
     final = home / version(userland)
     catalogue = final / "catalogue.json"
-    with FileLock(str(home / "lock")):
+    with paths.lock(home / "lock"):
         if catalogue.exists():
             return catalogue
         progress("box: compressing the userland")

@@ -22,7 +22,7 @@ from harness.errors import SetupError
 
 COMPILE_SECONDS = 120.0
 OLDEST_CLANG = 11  # older ones lack -mcpu=v3 or complete BTF
-PROGRAMS = Path(__file__).resolve().parent.parent / "bpf_progs"
+PROGRAMS = paths.root() / "bpf_progs"
 
 # -mcpu=v3 (32-bit registers and jumps) is what kernels from v5.1 on, the first with the lock, know.
 _CFLAGS = ("-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")

@@ -7,6 +7,7 @@ the way to reach it (proxies) are taken.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import subprocess
@@ -36,11 +37,15 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a binary package; `depends` has bare names, first alternatives only."""
+    """One version of a binary package; `depends` has bare names, first alternatives only.
+
+    `sha256` is what the signed index says of its file.
+    """
 
     name: str
     version: str
     depends: tuple[str, ...]
+    sha256: str = ""
 
 
 def mirror() -> Mirror:
@@ -100,12 +105,17 @@ def reach() -> str:
     return "\n".join(lines) + "\n"
 
 
+class Unreachable(SetupError):
+    """The mirror cannot be reached: nothing is wrong with what it has."""
+
+
 class Archive:
     """The packages of some suites, seen through a private apt state under `directory`."""
 
     def __init__(self, directory: Path, suites: Sequence[str]) -> None:
         self.directory = directory
         self.suites = tuple(suites)
+        self.lock = Path(f"{directory}.lock")  # for who uses it, one at a time
         self._config = directory / "apt.conf"
 
     def refresh(self) -> None:
@@ -143,6 +153,8 @@ class Archive:
         ]
         if len(files) != len(packages):
             raise SetupError(f"apt-get download left {len(files)} files for {', '.join(wanted)}.")
+        for package, file in zip(packages, files):
+            check(package, file)
         return files
 
     def download_unlisted(self, name: str, version: str, into: Path) -> Path:
@@ -187,12 +199,26 @@ def parse_package(text: str) -> Package:
         for item in fields.get(key, "").split(",")
         if item.strip()
     ]
-    return Package(fields["Package"], fields["Version"], tuple(depends))
+    return Package(
+        fields["Package"], fields["Version"], tuple(depends), fields.get("SHA256", "").strip()
+    )
 
 
 def newest(packages: Sequence[Package]) -> Package:
     """Return the package with the highest version, in dpkg's order; `packages` is not empty."""
     return max(packages, key=functools.cmp_to_key(_compare))
+
+
+def check(package: Package, deb: Path) -> None:
+    """Compare a file with the signed index: apt does not when it finds one of the right size.
+
+    Raises SetupError, and removes the file, when it is another.
+    """
+    if hashlib.sha256(deb.read_bytes()).hexdigest() != package.sha256:
+        deb.unlink()
+        raise SetupError(
+            f"{deb.name} in the cache is not what Debian has signed and was thrown away: try again."
+        )
 
 
 def unpack(deb: Path, into: Path) -> None:
@@ -208,6 +234,14 @@ def unpack(deb: Path, into: Path) -> None:
 def _in_file_name(version: str) -> str:
     """Return a version as apt writes it into the names of files, for a glob."""
     return version.replace(":", "%3a").replace("[", "[[]")
+
+
+_UNREACHABLE = "The Debian mirror cannot be reached"
+_NO_NETWORK = re.compile(
+    r"Temporary failure resolving '.*?'|Could not resolve '.*?'|Could not connect to \S+|Cannot initiate the"
+    r" connection to \S+|Unable to connect to \S+|Network is unreachable|Connection timed out"
+    r"|Connection failed|Connection refused|No route to host"
+)
 
 
 def explain(command: Sequence[str], errors: str) -> str:
@@ -226,8 +260,17 @@ def explain(command: Sequence[str], errors: str) -> str:
             f"The package {Path(command[-2]).name} is damaged and was thrown away: try again"
             f" ({detail})."
         )
+    unreachable = _NO_NETWORK.search(errors)
+    if unreachable:
+        return f"{_UNREACHABLE} ({unreachable.group()}): check the network and SPINLOCK_MIRROR."
     words = " ".join([Path(command[0]).name, *command[1:2]])
     return f"{words} failed: check the network and SPINLOCK_MIRROR ({detail})."
+
+
+def failure(command: Sequence[str], errors: str) -> SetupError:
+    """Return the error that apt or dpkg failed: an Unreachable if only the network is at fault."""
+    sentence = explain(command, errors)
+    return (Unreachable if sentence.startswith(_UNREACHABLE) else SetupError)(sentence)
 
 
 def _compare(left: Package, right: Package) -> int:
@@ -255,8 +298,8 @@ def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None
             text=True,
             check=False,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{command[0]} is missing: install the packages apt and dpkg.") from error
     if done.returncode != 0:
-        raise SetupError(explain(command, done.stderr))
+        raise failure(command, done.stderr)
     return done.stdout

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-from filelock import FileLock
-
 from harness import debian, paths
 from harness.debian import Progress
 from harness.errors import SetupError
@@ -157,18 +155,24 @@ def recipe() -> str:
 
 
 def cached() -> Image | None:
-    """Return the image made by the present recipe, or None."""
+    """Return the image made by the present recipe, or None. Raises SetupError for a damaged one."""
     directory = paths.cache("image") / recipe()
     try:
         manifest = json.loads((directory / "image.json").read_text())
+        digest, versions = manifest["digest"], manifest["versions"]
+        there = (directory / "root.ext4").stat().st_size == SIZE_BYTES
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError):
+        there = False
+    if not there:
+        raise SetupError(f"The image in {directory} is damaged: remove it, and it is made anew.")
     return Image(
         root=directory / "root.ext4",
         include=directory / "include",
         ssh_key=directory / "ssh_key",
-        digest=manifest["digest"],
-        versions=manifest["versions"],
+        digest=digest,
+        versions=versions,
     )
 
 
@@ -178,7 +182,7 @@ def ensure(progress: Progress) -> Image:
     Raises SetupError when it cannot be built.
     """
     home = paths.cache("image")
-    with FileLock(str(home / "lock")):
+    with paths.lock(home / "lock"):
         found = cached()
         if found is not None:
             return found
@@ -280,7 +284,7 @@ def _build(building: Path, progress: Progress) -> None:
 def _headers(include: Path, scratch: Path) -> None:
     """Collect usr/include/{bpf,linux,asm,asm-generic} from HEADER_PACKAGES."""
     archive = debian.Archive(paths.cache("apt", SUITES[0]), SUITES)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         for deb in archive.download(archive.packages(HEADER_PACKAGES), scratch):
             debian.unpack(deb, scratch)

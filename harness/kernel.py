@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
 import yaml
-from filelock import FileLock
 
 from harness import debian, paths
 from harness.debian import Progress
@@ -106,6 +105,7 @@ CHECKED: Mapping[str, str] = {minor: str(row["checked"]) for minor, row in MINOR
 DEFAULT = "6.12"
 CLOUD = "cloud"  # the flavour of a name that has none
 OWN = "own"  # what all kernels of the user's own are called in the cache
+FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # what the digest covers
 KEPT_OWN = 4  # of those, the ones used last; 50 MB each
 
 
@@ -152,6 +152,13 @@ def find(name: str) -> Debian | Own:
     return Debian(name, minor, tuple(suites), full, minor + rest if rest else "")
 
 
+def look(name: str) -> None:
+    """Say at no cost that there is no such kernel. Raises UnknownKernel, SetupError."""
+    row = find(name)
+    if isinstance(row, Own):
+        image_file(row.path)
+
+
 def cached(name: str) -> Kernel | None:
     """Return the kernel if it is built and current, else None. Raises UnknownKernel, SetupError."""
     return _cached(find(name))
@@ -165,28 +172,63 @@ def _cached(row: Debian | Own, *, current: bool = True) -> Kernel | None:
 def _in_directory(directory: Path, name: str, *, current: bool = True) -> Kernel | None:
     try:
         manifest = json.loads((directory / "kernel.json").read_text())
+        release, version = manifest["release"], manifest["package_version"]
+        headers, digest = manifest["headers"], manifest["digest"]
+        command_line = tuple(manifest["command_line"])
     except FileNotFoundError:
         return None
-    except ValueError:
-        raise SetupError(
-            f"{directory / 'kernel.json'} is damaged: remove {directory}, and the kernel is made anew."
-        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(directory) from None
     initrd = directory / f"initrd-{_init_digest()}.cpio"
     if current and not initrd.exists():
         return None
     modules = directory / "modules.squashfs"
     return Kernel(
         name=name,
-        release=manifest["release"],
-        package_version=manifest["package_version"],
+        release=release,
+        package_version=version,
         vmlinux=directory / "vmlinux",
         bzimage=directory / "bzimage",
         initrd=initrd,
         modules=modules if modules.exists() else None,
-        headers=manifest["headers"],
-        digest=hashlib.sha256((manifest["digest"] + _init_digest()).encode()).hexdigest(),
-        command_line=tuple(manifest["command_line"]),
+        headers=headers,
+        digest=hashlib.sha256((digest + _init_digest()).encode()).hexdigest(),
+        command_line=command_line,
     )
+
+
+def _damaged(directory: Path) -> SetupError:
+    label = directory.name.rpartition("-")[0]
+    return SetupError(
+        f"The kernel in {directory} is damaged: `spinlock kernels remove {label}`, and it is made"
+        " anew when it is next asked for."
+    )
+
+
+def _check_intact(directory: Path) -> None:
+    """Raise SetupError when a kernel's files are not those that were made.
+
+    They are read only when one was touched since they were last found to be right.
+    """
+    seen = directory / "checked.json"
+    files = [directory / name for name in FILES if (directory / name).exists()]
+    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    try:
+        if json.loads(seen.read_text()) == stamps:
+            return
+    except (OSError, ValueError):
+        pass  # made by an older harness, or never checked
+    digest = json.loads((directory / "kernel.json").read_text())["digest"]
+    try:
+        right = _digest(files) == digest
+    except OSError:
+        right = False
+    if not right:
+        raise _damaged(directory)
+    try:
+        seen.write_text(json.dumps(stamps))
+    except OSError:
+        pass  # the disk is full: it is read again next time
 
 
 def fetched() -> dict[str, Kernel]:
@@ -217,7 +259,7 @@ def remove(name: str) -> bool:
     if name != OWN and isinstance(find(name), Own):
         raise UnknownKernel(f"Kernels of your own go together: `spinlock kernels remove {OWN}`.")
     home = paths.cache("kernels")
-    with FileLock(str(home / f"{name}.lock")):
+    with paths.lock(home / f"{name}.lock"):
         found = list(home.glob(f"{name}-????????????"))
         for path in (*found, *paths.cache("guests").glob(f"{name}-{'?' * 20}")):
             shutil.rmtree(path, ignore_errors=True)
@@ -231,10 +273,11 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
     """
     row = find(name)
     home = paths.cache("kernels")
-    with FileLock(str(home / f"{_label(row)}.lock")):
+    with paths.lock(home / f"{_label(row)}.lock"):
         found = _cached(row)
         final = _directory(row)
         if found is not None and not update:
+            _check_intact(final)
             os.utime(final)
             return found
         try:
@@ -242,7 +285,7 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
                 try:
                     _check_space(home)
                     _build(row, final, progress)
-                except SetupError as error:
+                except debian.Unreachable as error:
                     stale = None if update else _stale(row)
                     if stale is None:
                         raise
@@ -282,7 +325,7 @@ def available(minor: str, progress: Progress) -> list[str]:
     suites = (*row["suites"], *row.get("older", []))
     progress(f"kernel {minor}: reading the package index")
     archive = debian.Archive(paths.cache("apt", "+".join(suites)), suites)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         listed = archive.names(f"linux-image-{minor}")
     flavour = FLAVOURS[CLOUD]
@@ -384,20 +427,20 @@ def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
     ]
 
 
-def vmlinux(bzimage: bytes) -> bytes:
+def vmlinux(bzimage: bytes, what: str = "The kernel image") -> bytes:
     """Return the uncompressed ELF kernel inside a bzImage.
 
-    Raises SetupError when the file is no bzImage or its compression is not known.
+    Raises SetupError, in which the file is called `what`, when it is no bzImage or damaged.
     """
     if len(bzimage) < 0x250 or bzimage[0x202:0x206] != b"HdrS":
-        raise SetupError("The kernel image is not a bzImage: give an x86-64 bzImage.")
+        raise SetupError(f"{what} is not a bzImage: give an x86-64 bzImage.")
     # Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length
     sectors = bzimage[0x1F1] or 4
     offset, length = struct.unpack_from("<II", bzimage, 0x248)
     start = (sectors + 1) * 512 + offset
     payload = bzimage[start : start + length]
     if not payload or len(payload) < length:
-        raise SetupError("The kernel image is damaged (it ends too early): get it again.")
+        raise SetupError(f"{what} is damaged (it ends too early): get it again.")
     # The kernel appends the uncompressed size, which decompressors would take for a broken frame.
     try:
         if payload[:2] == b"\x1f\x8b":
@@ -405,12 +448,12 @@ def vmlinux(bzimage: bytes) -> bytes:
         if payload[:6] == b"\xfd7zXZ\x00":
             return lzma.LZMADecompressor().decompress(payload)
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise SetupError(f"The kernel image is damaged ({error}): get it again.") from error
+        raise SetupError(f"{what} is damaged ({error}): get it again.") from error
     if payload[:4] == b"\x28\xb5\x2f\xfd":
-        return _filter(["zstd", "--decompress", "--stdout"], payload[:-4], "zstd")
+        return _filter(["zstd", "--decompress", "--stdout"], payload[:-4], "zstd", what)
     if payload[:4] == b"\x02\x21\x4c\x18":
-        return _filter(["lz4", "-d", "-c"], payload[:-4], "lz4")
-    raise SetupError(f"The kernel image's compression ({payload[:6].hex()}) is not known.")
+        return _filter(["lz4", "-d", "-c"], payload[:-4], "lz4", what)
+    raise SetupError(f"{what} has a compression ({payload[:6].hex()}) that is not known here.")
 
 
 def module_order(
@@ -509,12 +552,19 @@ def _build_own(row: Own, result: Path, progress: Progress) -> dict[str, Any]:
         if image[4:5] != b"\x02" or image[18:20] != b"\x3e\0":  # ELFCLASS64, EM_X86_64
             raise SetupError(f"{row.path} is no kernel for x86-64: give an x86-64 bzImage.")
         release, elf = "", image
+        # Elf64_Ehdr: e_shoff, and e_shentsize and e_shnum; the sections' table is at the end.
+        (sections,), (size, count) = (
+            struct.unpack_from("<Q", image.ljust(64), 40),
+            struct.unpack_from("<HH", image.ljust(64), 58),
+        )
+        if len(image) < max(64, sections + size * count):
+            raise SetupError(f"{row.path} is damaged (it ends too early): get it again.")
         if not has_pvh_entry(elf):
             raise SetupError(
                 f"{row.path} has no PVH entry: give the bzImage, or build with CONFIG_PVH."
             )
     else:
-        elf, release = vmlinux(image), release_of(image)
+        elf, release = vmlinux(image, str(row.path)), release_of(image)
         (result / "bzimage").write_bytes(image)
     # QEMU boots a bzImage as well, only slower.
     (result / "vmlinux").write_bytes(elf if has_pvh_entry(elf) else image)
@@ -558,7 +608,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
     """Unpack the kernel's packages below `scratch`."""
     progress(f"kernel {row.name}: reading the package index")
     archive = debian.Archive(paths.cache("apt", "+".join(row.suites)), row.suites)
-    with FileLock(str(archive.directory) + ".lock"):
+    with paths.lock(archive.lock):
         archive.refresh()
         image = _choose(archive, row)
         full = image.name[len("linux-image-") :]
@@ -710,7 +760,9 @@ def _write_boot_modules(modules: Path, result: Path) -> None:
 def _write_initrd(directory: Path, progress: Progress) -> None:
     """Compile init and join it to the modules; kept apart so that a changed init is cheap."""
     progress("kernel: compiling init")
-    with tempfile.TemporaryDirectory(dir=directory.parent) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=f"{directory.name.rpartition('-')[0]}.building-", dir=directory.parent
+    ) as name:
         program = Path(name) / "init"
         _run(
             ["clang", "-static", "-Os", "-s", "-Wall", "-o", str(program), str(INIT_SOURCE)],
@@ -745,8 +797,17 @@ def _one(directory: Path, patterns: Sequence[str]) -> Path:
     raise SetupError(f"The kernel's packages have no {patterns[0]}: choose another kernel.")
 
 
-def _filter(command: list[str], data: bytes, package: str) -> bytes:
-    return _run(command, package, data)
+def _filter(command: list[str], data: bytes, package: str, what: str) -> bytes:
+    try:
+        return _run(command, package, data)
+    except _ToolFailed:
+        raise SetupError(
+            f"{what} is damaged ({command[0]} cannot decompress it): get it again."
+        ) from None
+
+
+class _ToolFailed(SetupError):
+    """A tool is there and does not like what it was given."""
 
 
 def _run(command: list[str], package: str, data: bytes | None = None) -> bytes:
@@ -755,9 +816,11 @@ def _run(command: list[str], package: str, data: bytes | None = None) -> bytes:
         done = subprocess.run(
             command, input=data or b"", capture_output=True, check=False, env=environment
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{command[0]} is missing: install {package}.") from error
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise SetupError(f"{command[0]} failed while preparing a kernel: {last}.")
+        if "No space left on device" in last:
+            raise SetupError("The disk is full: free some space or set SPINLOCK_CACHE.")
+        raise _ToolFailed(f"{command[0]} failed while preparing a kernel: {last}.")
     return done.stdout

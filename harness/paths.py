@@ -8,16 +8,40 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Optional, Type
+from typing import Iterator, Optional, Type
 
 import platformdirs
+from filelock import FileLock
 
 from harness.errors import SetupError
 
+DISTRIBUTION = "bpf-spinlock-harness"
+_LANDMARK = Path("bpf_progs") / "spinlock.h"
 _PREFIX = "spinlock-run-"
 _YOUNG_SECONDS = 60.0  # between being made and being held, a directory looks like one left behind
+
+
+@functools.lru_cache(maxsize=None)
+def root() -> Path:
+    """Return the directory that holds bpf_progs/, tests/ and setup.cfg.
+
+    It is the checkout, or else where an installed wheel put them.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / _LANDMARK).is_file():
+        return checkout
+    try:
+        files = metadata.files(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.parts[-2:] == _LANDMARK.parts:
+            return Path(str(file.locate())).resolve().parent.parent
+    return checkout  # whoever needs a file in it says that it is not there
 
 
 def cache(*parts: str) -> Path:
@@ -36,6 +60,22 @@ def cache(*parts: str) -> Path:
             "set SPINLOCK_CACHE to a directory you may write."
         ) from error
     return path
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file of the cache; whoever holds it already is waited for. Raises SetupError."""
+    held = FileLock(str(path))
+    try:
+        held.acquire()
+    except OSError as error:
+        raise SetupError(
+            f"Cannot write {path} ({error.strerror}): set SPINLOCK_CACHE to a directory you may write."
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 class Scratch:

@@ -121,13 +121,14 @@ def pytest_configure(config: pytest.Config) -> None:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     run = Run(config)
+    config.pluginmanager.register(run, "spinlock-run")
     worker = hasattr(config, "workerinput")
     if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
             run.begin()
         except (SetupError, UsageError) as error:
+            run.failed_setup = error if isinstance(error, SetupError) else None
             raise pytest.UsageError(str(error)) from None
-    config.pluginmanager.register(run, "spinlock-run")
 
 
 def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
@@ -305,6 +306,8 @@ class Run:
             self._keep(items, self._in_shard(items))
         if self._done:
             self._keep(items, [i for i in items if not needs_guest(i) or not self._has_result(i)])
+        if not self.config.pluginmanager.hasplugin("xdist"):
+            return  # a plain installation has no workers, nor the mark that tells them apart
         for item in items:
             if needs_guest(item):
                 item.add_marker(pytest.mark.xdist_group(self._group(item)))
@@ -358,7 +361,7 @@ class Run:
         """
         for name in self.kernels:
             if name is not None:
-                find(name)
+                find(name)  # a name that is none is said before anything is fetched
         kernels = iter(self.kernels)
         try:
             build.clang()
@@ -522,8 +525,10 @@ class Run:
                     self._log = ResultLog(self.directory / "results.jsonl")
                 self._log.add(result)
             except SetupError as error:
+                self.failed_setup = error
                 pytest.exit(f"spinlock: {error}", returncode=4)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         """Learn from a worker what is to come; each collects the same."""
         del node
@@ -570,6 +575,7 @@ class Run:
             outcome.get_result()
         except OSError as error:
             message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
+            self.failed_setup = SetupError(message)
             outcome.force_exception(pytest.exit.Exception(message, returncode=4))
 
     def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:

@@ -288,7 +288,10 @@ class Guest:
 
             try:
                 self._process = _spawner(os.getpid()).submit(spawn).result()
-            except FileNotFoundError as error:
+            except (
+                FileNotFoundError,
+                PermissionError,
+            ) as error:  # the latter for an unreadable PATH
                 raise SetupError("setpriv is missing: install the package util-linux.") from error
         # With our copies closed, the end of QEMU is the end of file on our sides.
         self._channel_far.close()
@@ -334,11 +337,11 @@ def start(
         return plan.cold(progress, None)
     label = "own" if kernel.modules is None else kernel.name
     saved = paths.cache("guests") / f"{label}-{plan.key}"
-    with FileLock(f"{saved}.lock"):
+    with paths.lock(Path(f"{saved}.lock")):
         if (saved / "guest.json").exists():
             try:
                 return plan.restore(saved)
-            except SetupError as error:
+            except (SetupError, OSError, ValueError, KeyError) as error:
                 progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
                 shutil.rmtree(saved)
         boot = plan.save(saved, progress)
@@ -362,7 +365,7 @@ def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> st
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     remembered = paths.cache("probe") / f"kvm-{save_key([], version(), _host())}"
-    with FileLock(f"{remembered}.lock"):
+    with paths.lock(Path(f"{remembered}.lock")):
         if not remembered.exists():
             progress("probing KVM")
             answer = "kvm" if _kvm_boots(kernel) else "tcg"
@@ -376,7 +379,7 @@ def version() -> str:
     """Return QEMU's version line; raise SetupError when QEMU is missing."""
     try:
         done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
         raise SetupError(f"{QEMU} is missing: install the package qemu-system-x86.") from error
     if done.returncode != 0:
         raise SetupError(f"{QEMU} does not run ({done.stderr.strip()}): reinstall it.")

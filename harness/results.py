@@ -87,8 +87,11 @@ class ResultLog:
             ) from None
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. What could not be written has been said by `add`."""
+        try:
+            self._file.close()
+        except OSError:
+            pass
 
 
 def mend(path: Path) -> bool:

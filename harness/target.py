@@ -395,9 +395,10 @@ class Qemu:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.cpus = settings.cpus
         self._settings, self._progress = settings, progress
-        qemu.version()  # the cheapest to find missing
+        self.kernel = DEFAULT_KERNEL if settings.kernel is None else settings.kernel
+        kernel.look(self.kernel)  # what is cheapest to find missing comes first
+        qemu.version()
         self._image = image.ensure(progress)
-        self.kernel = settings.kernel or DEFAULT_KERNEL
         self._kernel = kernel.fetch(self.kernel, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None
         self._unbootable: Optional[SetupError] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def test_only_a_finished_and_current_image_is_used(
     directory = tmp_path / "image" / image.recipe()
     directory.mkdir(parents=True)
     (directory / "root.ext4").touch()
+    os.truncate(directory / "root.ext4", image.SIZE_BYTES)
     assert image.cached() is None
     (directory / "image.json").write_text(json.dumps({"digest": "d", "versions": {"bcc": "1"}}))
     found = image.cached()

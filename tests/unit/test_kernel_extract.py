@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import kernel
+from harness import debian, kernel
 from harness.errors import SetupError, UsageError
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
@@ -187,7 +187,7 @@ def test_stale_kernel_is_used_when_it_cannot_be_renewed(
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
 
     def build(*_: object) -> None:
-        raise SetupError("no network")
+        raise debian.Unreachable("no network")
 
     monkeypatch.setattr(kernel, "_build", build)
     monkeypatch.setattr(kernel, "_check_space", lambda home: None)

@@ -1,0 +1,52 @@
+"""What a wheel must bring besides harness/, so that `spinlock run` and `check` work without a checkout."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from harness import paths
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    paths.root.cache_clear()
+
+
+def test_a_wheel_has_what_the_command_reads() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    installed = {
+        place: {path.name for pattern in text.split() for path in ROOT.glob(pattern)}
+        for place, text in setup["options.data_files"].items()
+    }
+    programs = {path.name for path in (ROOT / "bpf_progs").iterdir()}
+    assert installed["share/spinlock/bpf_progs"] == programs
+    assert installed["share/spinlock/tests"] == {p.name for p in ROOT.glob("tests/*.py")}
+    assert installed["share/spinlock"] == {"setup.cfg"}
+    assert setup["metadata"]["name"] == paths.DISTRIBUTION
+
+
+def test_the_checkout_comes_first() -> None:
+    assert paths.root() == ROOT
+
+
+def test_an_installed_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed(PurePosixPath):
+        def locate(self) -> Path:
+            return tmp_path / "lib" / "python" / self
+
+    monkeypatch.setattr(
+        paths, "__file__", str(tmp_path / "lib" / "python" / "harness" / "paths.py")
+    )
+    listed = [Installed("../../share/spinlock/bpf_progs/spinlock.h")]
+    monkeypatch.setattr(paths.metadata, "files", lambda name: listed)
+    assert paths.root() == tmp_path / "share" / "spinlock"
+    monkeypatch.setattr(paths.metadata, "files", lambda name: None)
+    paths.root.cache_clear()
+    assert paths.root() == tmp_path / "lib" / "python"
+    paths.root.cache_clear()
