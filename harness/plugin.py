@@ -288,7 +288,7 @@ class Run:
         except (SetupError, UsageError) as error:
             raise pytest.UsageError(str(error)) from None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
         names = self.config.option.scenario
@@ -469,24 +469,28 @@ class Run:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, (Judged, *_NOT_RUN)):  # to render a traceback takes a quarter second
+            plain = pytest.fail.Exception(str(error), pytrace=False)
+            call.excinfo = pytest.ExceptionInfo.from_exception(
+                plain.with_traceback(error.__traceback__)
+            )
         outcome = yield
         test_report = outcome.get_result()
-        if call.excinfo is not None and call.excinfo.errisinstance((Judged, *_NOT_RUN)):
-            test_report.longrepr = str(call.excinfo.value)
         if call.when == "call" and RESULT in item.stash:
             result = item.stash[RESULT]
             test_report.spinlock = result.to_json()
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
-        elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
-            if call.excinfo.errisinstance(_NOT_RUN):
-                test_report.spinlock = self._not_run(item, call.excinfo.value).to_json()
-            if call.excinfo.errisinstance(SetupError):
-                sentence = f"{_kernel(item)}: {call.excinfo.value}"
+        elif call.when != "teardown" and needs_guest(item):
+            if isinstance(error, _NOT_RUN):
+                test_report.spinlock = self._not_run(item, error).to_json()
+            if isinstance(error, SetupError):
+                sentence = f"{_kernel(item)}: {error}"
                 if sentence in self._said:  # a result of each case, but words for the first only
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
-                    test_report.longrepr = (path, (line or 0) + 1, str(call.excinfo.value))
+                    test_report.longrepr = (path, (line or 0) + 1, str(error))
                     test_report.not_run = True
                 self._said.add(sentence)
 
