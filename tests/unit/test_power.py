@@ -127,6 +127,12 @@ def test_cpus_that_never_met():
     assert {r.hits for r in report.rates() if r.what == SCENARIO} == {0}
 
 
+def test_twins_of_choice_are_not_the_scenario():
+    some = [r for r in records() if r.way in (LOCKED.name, UNLOCKED.name)]
+    whole = [r.contest for r in Report(tuple(some)).rates() if r.what == SCENARIO]
+    assert whole == ["tcx_ingress", "all_hooks"]
+
+
 def test_interrupted_round_counts_for_what_ran():
     found = {r.what: r for r in Report(records()[:10]).rates()}
     assert (found["locked"].runs, found["try and give up"].runs) == (2, 1)
