@@ -253,7 +253,7 @@ int cpumap_holds_lock(struct __sk_buff *skb)
 MAP(XSKMAP, xskmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
+__needs(xsk_map_alloc, "4.18", CONFIG_XDP_SOCKETS) __twin(array_holds_four_bytes)
 __failure __stage(map_create)
 __kernel("<6.2") __errno(ENOTSUPP)
 __kernel(">=6.2") __errno(EOPNOTSUPP)

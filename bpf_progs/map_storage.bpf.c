@@ -117,7 +117,7 @@ MAP_FLAGS(INODE_STORAGE, inodes, int, struct counter, 0, BPF_F_NO_PREALLOC)
  * commit 9e7a4d9831e8 ("bpf: Allow LSM programs to use bpf spin locks") (in v5.11).
  */
 SEC("lsm/inode_unlink") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(plain_hash_holds_lock)
+__needs(bpf_lsm_inode_unlink, "5.7", CONFIG_BPF_LSM) __twin(plain_hash_holds_lock)
 __kernel("<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.11") __success
 int inode_storage_holds_lock(unsigned long long *ctx)

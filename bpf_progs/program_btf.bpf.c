@@ -76,7 +76,7 @@ int fexit_locks(void *ctx)
 }
 
 SEC("fmod_ret/security_file_open") __rule("Programs that know the kernel's types may lock")
-__success
+__needs(security_file_open, "5.1", CONFIG_SECURITY) __success
 int fmod_ret_without_lock(void *ctx)
 {
 	COUNT_WITHOUT_LOCK
@@ -84,7 +84,7 @@ int fmod_ret_without_lock(void *ctx)
 }
 
 SEC("fmod_ret/security_file_open") __rule("Programs that know the kernel's types may lock")
-__twin(fmod_ret_without_lock)
+__needs(security_file_open, "5.1", CONFIG_SECURITY) __twin(fmod_ret_without_lock)
 __kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
 __kernel(">=5.15") __success
 int fmod_ret_locks(void *ctx)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 from harness.experiment import Drive, Plan
+from harness.scenario import Need
 from harness.serialization import (
     EARLY_UNLOCK,
     IMPATIENT,
@@ -69,7 +70,7 @@ def _other(
     driver: str,
     operations: int = 5_000,
     turns: int = 1000,
-    needs: Optional[Tuple[str, str]] = None,
+    needs: Optional[Need] = None,
     locks_since: str = "",
 ) -> Contest:
     return Contest(((driver, operations),), turns, (UNLOCKED,), HOOKS, 1, needs, locks_since)
@@ -89,8 +90,8 @@ DRIVERS: Dict[str, Contest] = {
 }
 
 OTHER_HOOKS: Dict[str, Contest] = {
-    "tcx_ingress": _other("tcx_ingress", needs=("BPF_TCX_INGRESS", "6.6")),
-    "tcx_egress": _other("tcx_egress", needs=("BPF_TCX_EGRESS", "6.6")),
+    "tcx_ingress": _other("tcx_ingress", needs=Need("BPF_TCX_INGRESS", "6.6")),
+    "tcx_egress": _other("tcx_egress", needs=Need("BPF_TCX_EGRESS", "6.6")),
     "cgroup_connect4": _other("cgroup_connect4"),
     "cgroup_sendmsg4": _other("cgroup_sendmsg4", 4_000),
     "cgroup_sock_create": _other("cgroup_sock_create", 3_000, 2000),
@@ -101,7 +102,9 @@ OTHER_HOOKS: Dict[str, Contest] = {
     "tp_btf_sys_enter": _other("tp_btf_sys_enter", 10_000, locks_since="5.15"),
     "fentry": _other("fentry", 6_000, locks_since="5.15"),
     "lsm_file_open": _other(
-        "lsm_file_open", needs=("bpf_lsm_file_open", "5.7"), locks_since="5.11"
+        "lsm_file_open",
+        needs=Need("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+        locks_since="5.11",
     ),
 }
 

@@ -34,7 +34,6 @@ from harness import build, experiment, judge, scenario, serialization
 from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.scenario import Need
 from harness.serialization import LOCKED, Way
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
@@ -472,9 +471,10 @@ def _unmet(
     if loader == "bcc" and not facts["headers"]:
         return judge.no_headers()
     if contest.needs is not None:
-        needed, since = contest.needs
-        if not session.call("btf_names", names=[needed])[needed]:
-            return judge.unmet([Need(needed, since, "")], release, [needed], {})
+        need = contest.needs
+        if not session.call("btf_names", names=[need.name])[need.name]:
+            options = session.call("options", names=[need.option]) if need.option else {}
+            return judge.unmet([need], release, [need.name], options)
     if not experiment.is_active(session, name):
         return Verdict(Kind.SKIP, experiment.INACTIVE)
     path = build.PROGRAMS / contest.file

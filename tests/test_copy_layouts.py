@@ -129,7 +129,7 @@ class Kinds:
 
     kinds: Tuple[str, ...]
     layouts: dict = field(default_factory=lambda: {**PLAIN, **TWIN})
-    needs: Optional[Tuple[str, str]] = None
+    needs: Optional[Tuple[str, ...]] = None
     file: str = "copy_storages.bpf.c"
     program: str = ""
     holder: str = ""
@@ -175,7 +175,12 @@ UNITS = {
         writes=STORAGE_WRITES,
         reads=STORAGE_READS,
     ),
-    "file": Kinds(("file",), writes=STORAGE_WRITES, reads=STORAGE_READS),
+    "file": Kinds(
+        ("file",),
+        writes=STORAGE_WRITES,
+        reads=STORAGE_READS,
+        needs=("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+    ),
     "cgroup": Kinds(
         ("cgroup",),
         needs=("BPF_MAP_TYPE_CGRP_STORAGE", "6.2"),

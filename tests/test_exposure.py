@@ -24,7 +24,7 @@ HIDDEN = "00000000abababab"
 # What owns a storage's elements -> (what kernels since a version have, that version)
 STORAGES = {
     "socket": ("BPF_MAP_TYPE_SK_STORAGE", "5.2"),
-    "file": ("BPF_MAP_TYPE_INODE_STORAGE", "5.10"),
+    "file": ("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
     "process": ("BPF_MAP_TYPE_TASK_STORAGE", "5.11"),
     "cgroup": ("BPF_MAP_TYPE_CGRP_STORAGE", "6.2"),
     "attached": ("BPF_MAP_TYPE_CGROUP_STORAGE", "4.19"),

@@ -17,7 +17,7 @@ RULE = "Locked updates of all CPUs are serialized"
 def test_serialization(guest, hook):
     contest = contests.OTHER_HOOKS[hook]
     if contest.needs:
-        guest.needs(*contest.needs)
+        guest.needs(contest.needs.name, contest.needs.since, contest.needs.option)
     plan = contest.plan(guest.cpus)
     programs = [*plan.programs(), "lock_word_of_hooks"]
     guest.load(contest.file, programs, locks_since=contest.locks_since)

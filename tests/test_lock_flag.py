@@ -32,7 +32,7 @@ class Maps:
     calls: Tuple[str, ...] = ONE
     deletes: bool = True  # it loses elements when asked to
     unit: str = ""  # of the C file
-    needs: Optional[Tuple[str, str]] = None
+    needs: Optional[Tuple[str, ...]] = None
     owner: str = ""  # what the elements of a local storage belong to
 
 
@@ -43,7 +43,7 @@ KINDS = {
     "lazy": Maps(TABLE),
     "rhash": Maps(TABLE, unit="rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
     "socket": Maps(unit="socket", owner="socket"),
-    "file": Maps(unit="file", owner="file"),
+    "file": Maps(unit="file", owner="file", needs=("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM")),
     "process": Maps(unit="process", owner="process", needs=("BPF_MAP_TYPE_TASK_STORAGE", "5.11")),
     "cgroup": Maps(unit="cgroup", owner="cgroup", needs=("BPF_MAP_TYPE_CGRP_STORAGE", "6.2")),
     "attached": Maps(unit="attached", owner="attached", deletes=False),

@@ -30,7 +30,7 @@ class Place:
     turns: int = 1000  # of the critical section
     map: str = ""  # if it is not called like the place
     owner: str = ""  # of the storage: what user space names it by
-    needs: Optional[Tuple[str, str]] = None  # a name in the kernel's BTF, and since when
+    needs: Optional[Tuple[str, ...]] = None  # a name in the kernel's BTF, since when, which option
     since: str = ""  # which kernels let these programs lock there,
     why: str = ""  # and what did not do so before
     twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
@@ -48,12 +48,21 @@ PLACES = {
     "bss": Place(map=".bss.shared", **GLOBAL),
     "socket": Place("socket", **PACKETS),
     "attached": Place("attached", **PACKETS),
-    "file": Place("file", "fcntl", owner="file", since="5.11", why="LSM programs", **CALLS),
+    "file": Place(
+        "file",
+        "fcntl",
+        owner="file",
+        needs=("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+        since="5.11",
+        why="LSM programs",
+        **CALLS,
+    ),
     "process": Place(
         "process",
         "signal",
         owner="process",
-        needs=("BPF_MAP_TYPE_TASK_STORAGE", "5.11"),
+        # the program's place, which is older than the storage
+        needs=("security_task_kill", "5.1", "CONFIG_SECURITY"),
         since="5.15",
         why="tracing programs",
         **CALLS,
