@@ -44,9 +44,7 @@ class Contest:
     twins: Tuple[Way, ...] = (UNLOCKED,)
     file: str = COUNTER
     elements: int = 1
-    needs: Optional[Tuple[str, str]] = (
-        None  # what the kernel's BTF has where the hook is, since when
-    )
+    needs: Optional[Need] = None  # what the kernel's BTF has where the hook is
     locks_since: str = ""  # where programs of this kind might not lock from the first day on
 
     def plan(self, cpus: int) -> Plan:
