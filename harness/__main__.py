@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from harness import (
+    bench,
     bisect,
     build,
     check,
@@ -114,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _power_options(
         command("power", power_command, "Measure how often each broken twin of a lock is seen.")
+    )
+    _bench_options(
+        command("bench", bench_command, "Measure what a lock costs, by driver and number of CPUs.")
     )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
@@ -213,6 +217,34 @@ def _power_options(sub: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE|DIR",
         help="run nothing, count what earlier measurements kept; repeatable",
+    )
+
+
+def _bench_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--times", type=int, default=3, metavar="N", help="runs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--driver",
+        action="append",
+        default=[],
+        choices=list(bench.DRIVERS),
+        metavar="DRIVER",
+        help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
+    )
+    _measuring_options(sub, "1, 2 and 4, up to what the guest has")
+    sub.add_argument("--loader", choices=scenario.LOADERS, default="libbpf")
+    sub.add_argument(
+        "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
+    )
+    sub.add_argument(
+        "--svg", type=Path, metavar="FILE", help="the plots of the first kernel as well"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing, show what --json wrote",
     )
 
 
@@ -567,6 +599,49 @@ def _say(options: argparse.Namespace, report_: power.Report) -> int:
         text = report_.markdown() if options.markdown else report_.terminal()
     _put(text, options.output)
     return report_.exit_code()
+
+
+# -- bench -----------------------------------------------------------------------------------------
+
+
+def bench_command(options: argparse.Namespace) -> int:
+    """Measure how fast counters are, locked and otherwise; or show what was measured."""
+    if options.times < 1:
+        raise UsageError("--times must be 1 or more.")
+    samples: List[bench.Sample] = list(bench.read(options.read)) if options.read else []
+    code = OK
+    try:
+        for guests in () if options.read else _targets(options, [max(options.cpus or [4])]):
+            counts = sorted(set(options.cpus or (1, 2, 4)))
+            counts = [count for count in counts if count <= guests.cpus]
+            drivers = options.driver or list(bench.DRIVERS)
+            what = f"{guests.kernel or guests.name}, {options.loader}"
+            each = 1 + len(drivers) * len(bench.KINDS)
+            tell = _Ticker(what, options.times * len(counts) * each)
+
+            def keep(sample: bench.Sample, tell: _Ticker = tell) -> None:
+                samples.append(sample)
+                tell(f"{sample.driver} on {sample.cpus} CPUs, {sample.kind}")
+
+            bench.measure(guests, options.loader, drivers, counts, options.times, keep)
+            tell.end()
+    except KeyboardInterrupt:
+        _progress("interrupted")
+        code = INTERRUPTED
+    benches = bench.summarize(samples)
+    if not benches or not any(each.rows for each in benches):
+        return code or SETUP
+    if options.json:
+        text = json.dumps(bench.to_json(samples), indent=1) + "\n"
+    else:
+        text = bench.markdown(benches) if options.markdown else bench.terminal(benches)
+    _put(text, options.output)
+    for path, made in ((options.html, bench.html), (options.svg, lambda all_: bench.svg(all_[0]))):
+        if path is not None:
+            _put(made(benches), path)
+    for sentence in bench.wrong(samples):
+        print(f"spinlock: counts are wrong: {sentence}", file=sys.stderr)
+    return code or (FAILED if bench.wrong(samples) else OK)
 
 
 def _targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target.Target]:
