@@ -1,9 +1,10 @@
-"""What is said and drawn of measured speeds."""
+"""What is said and drawn of measured speeds; the recorded ones are of a real kernel."""
 
 import dataclasses
 import json
 import re
 import xml.etree.ElementTree as tree
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from harness.__main__ import main
 from harness.bench import ATOMIC, KINDS, LOCKED, NOTHING, PER_CPU, UNLOCKED, Sample
 from harness.errors import UsageError
 
+RECORDED = Path(__file__).parent / "data" / "bench-6.12.118.json"
 SPEED = {PER_CPU: 1.0, ATOMIC: 0.9, UNLOCKED: 1.1, LOCKED: 0.5}  # on one CPU
 
 
@@ -89,6 +91,24 @@ def test_points_lie_in_their_panels():
         heights = [y for y, _ in panel.ticks]
         assert heights == sorted(heights, reverse=True) and panel.ticks[0][1] == "0×"
         assert all(top + tall == pytest.approx(222) for _, top, tall, _ in panel.bars)
+
+
+def test_recorded():
+    samples = bench.read(RECORDED)
+    (found,) = bench.summarize(samples)
+    assert not bench.wrong(samples)
+    assert found.title == "6.12.118+deb13-cloud-amd64, libbpf, tcg"
+    rows = {(row.driver, row.cpus): row for row in found.rows}
+    assert len(rows) == 12
+    four = rows["test_run", 4]
+    assert (round(four.against_per_cpu, 2), round(four.against(LOCKED, four.raw), 2)) == (
+        0.54,
+        0.25,
+    )
+    assert (round(four.held, 3), round(four.lost, 3)) == (0.114, 0.025)
+    assert all(row.held == row.lost == 0 for row in found.rows if row.cpus == 1)
+    assert "0.54          0.25  11.4 %          2.5 %" in bench.terminal([found])
+    assert len(bench.panels(found)) == 4
 
 
 def test_panel_of_twice_the_speed():
