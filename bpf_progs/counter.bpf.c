@@ -6,6 +6,7 @@
  * These programs are driven by tests/test_serialization.py.
  */
 #include "contend.h"
+#include "marked.h"
 
 /*
  * Rule: Locked updates of all CPUs are serialized
@@ -24,11 +25,6 @@
 #define CGROUP_INGRESS 4
 #define CGROUP_EGRESS 5
 
-/* Only what the drivers send is counted: other traffic on the way must not disturb the sums. */
-#define MARKER_ETHERTYPE 0x88b5 /* for local experiments; at tc and XDP */
-#define MARKER_UDP_PORT 23312	/* at cgroup_skb, where packets begin with the IP header */
-#define UDP 17
-
 #define TC_ACT_OK 0
 #define TC_ACT_STOLEN 4 /* consumed; unlike a drop this is no error for the sender */
 
@@ -41,22 +37,6 @@ INLINE void count(__u32 source)
 
 	if (s)
 		contend(s, element, source);
-}
-
-INLINE int is_marked_frame(void *data, void *end)
-{
-	unsigned char *frame = data;
-
-	return data + 14 <= end && frame[12] == MARKER_ETHERTYPE >> 8 &&
-	       frame[13] == (MARKER_ETHERTYPE & 0xff);
-}
-
-INLINE int is_marked_datagram(void *data, void *end)
-{
-	unsigned char *packet = data;
-
-	return data + 28 <= end && packet[0] == 0x45 && packet[9] == UDP &&
-	       packet[22] == MARKER_UDP_PORT >> 8 && packet[23] == (MARKER_UDP_PORT & 0xff);
 }
 
 SEC("tc")

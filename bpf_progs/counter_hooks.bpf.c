@@ -8,11 +8,10 @@
  * only what the drivers ask for.
  */
 #include "contend.h"
+#include "marked.h"
 
 #define SOURCE 0
 
-#define MARKER_ETHERTYPE 0x88b5 /* for local experiments */
-#define MARKER_UDP_PORT 23312
 #define MARKER_NAME 0x6b636f6c6e697073ULL /* "spinlock", a process's name, on x86-64 */
 #define AF_INET 2
 #define SOCK_DGRAM 2
@@ -34,14 +33,6 @@ INLINE void count(void)
 
 	if (s)
 		contend(s, 0, SOURCE);
-}
-
-INLINE int is_marked_frame(void *data, void *end)
-{
-	unsigned char *frame = data;
-
-	return data + 14 <= end && frame[12] == MARKER_ETHERTYPE >> 8 &&
-	       frame[13] == (MARKER_ETHERTYPE & 0xff);
 }
 
 INLINE __u32 big_endian(__u32 port)

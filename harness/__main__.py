@@ -12,19 +12,22 @@ import re
 import shutil
 import signal
 import sys
+import time
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import psutil
 import pytest
 from rich.console import Console
 
 from harness import (
+    bench,
     bisect,
     build,
     check,
     completion,
+    contests,
     drift as drifting,
     export,
     image,
@@ -35,6 +38,7 @@ from harness import (
     page,
     parallel,
     paths,
+    power,
     qemu,
     report,
     results,
@@ -47,7 +51,7 @@ from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = paths.root()
-OK, FAILED, USAGE, SETUP = 0, 1, 2, 4
+OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 4, 130
 ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 SHELL_SECONDS = 3600.0
 
@@ -76,7 +80,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return SETUP
     except KeyboardInterrupt:
         print("spinlock: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _progress(message: str) -> None:
@@ -139,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _check_options(
         command("check", check_command, "Load your own program on every kernel; say what is wrong.")
+    )
+    _power_options(
+        command("power", power_command, "Measure how often each broken twin of a lock is seen.")
+    )
+    _bench_options(
+        command("bench", bench_command, "Measure what a lock costs, by driver and number of CPUs.")
     )
     shell_command = command(
         "shell", shell, "A root shell in a fresh guest; it is gone when you leave."
@@ -224,6 +234,100 @@ def _check_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
     )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+
+
+def _power_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--times", type=int, default=20, metavar="N", help="runs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--driver",
+        action="append",
+        default=[],
+        choices=list(contests.ALL),
+        metavar="DRIVER",
+        help=f"repeatable; of {', '.join(contests.ALL)} (default: all of them)",
+    )
+    sub.add_argument(
+        "--twin",
+        action="append",
+        default=[],
+        choices=list(contests.WORDS),
+        metavar="TWIN",
+        help=f"repeatable; of {', '.join(contests.WORDS)} (default: those of the scenario)",
+    )
+    sub.add_argument(
+        "--at-least",
+        type=float,
+        default=0.99,
+        metavar="RATE",
+        help="exit 3 when a twin's rate is below: when its whole interval is (default: %(default)s)",
+    )
+    _measuring_options(sub, "4")
+    sub.add_argument(
+        "--loader",
+        choices=(*scenario.LOADERS, "all"),
+        default="libbpf",
+        help="what loads the programs (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--results", metavar="DIR", help="where every run is kept (default: results/power-<time>)"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="run nothing, count what earlier measurements kept; repeatable",
+    )
+
+
+def _bench_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--times", type=int, default=3, metavar="N", help="runs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--driver",
+        action="append",
+        default=[],
+        choices=list(bench.DRIVERS),
+        metavar="DRIVER",
+        help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
+    )
+    _measuring_options(sub, "1, 2 and 4, up to what the guest has")
+    sub.add_argument("--loader", choices=scenario.LOADERS, default="libbpf")
+    sub.add_argument(
+        "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
+    )
+    sub.add_argument(
+        "--svg", type=Path, metavar="FILE", help="the plots of the first kernel as well"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing, show what --json wrote",
+    )
+
+
+def _measuring_options(sub: argparse.ArgumentParser, cpus: str) -> None:
+    """Declare what `power` and `bench` share."""
+    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
+    sub.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        help=f"as in `spinlock run`; repeatable (default: {target.DEFAULT_KERNEL})",
+    )
+    sub.add_argument(
+        "--cpus", type=int, action="append", default=[], help=f"repeatable (default: {cpus})"
+    )
+    sub.add_argument("--append", default="", help="more words for the kernel's command line")
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown")
     form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
@@ -371,7 +475,7 @@ def run(options: argparse.Namespace) -> int:
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {
-        pytest.ExitCode.INTERRUPTED: 130,
+        pytest.ExitCode.INTERRUPTED: INTERRUPTED,
         pytest.ExitCode.USAGE_ERROR: USAGE,
     }.get(pytest.ExitCode(code), SETUP)
 
@@ -537,6 +641,143 @@ def check_command(options: argparse.Namespace) -> int:
         text = check.markdown(found) if options.markdown else check.terminal(found)
     _put(text, options.output)
     return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+
+
+# -- power -----------------------------------------------------------------------------------------
+
+
+def power_command(options: argparse.Namespace) -> int:
+    """Run contests and their broken twins so often, and count; or count what was kept."""
+    if options.times < 1 or not 0 < options.at_least <= 1:
+        raise UsageError("--times must be 1 or more, and --at-least above 0 and at most 1.")
+    if options.read:
+        return _say(options, power.Report(power.read(options.read), options.at_least))
+    chosen = {name: contests.ALL[name] for name in options.driver or contests.ALL}
+    loaders = scenario.LOADERS if options.loader == "all" else (options.loader,)
+    kept = Path(options.results or f"results/power-{datetime.now():%Y-%m-%dT%H.%M.%S}")
+    log = power.Log(kept.absolute())
+    records: List[power.Record] = []
+    code = OK
+    try:
+        for guests in _targets(options, options.cpus or [4]):
+            for loader, name in ((loader, name) for loader in loaders for name in chosen):
+                ways = [contests.WORDS[word] for word in options.twin] or list(chosen[name].twins)
+                line = f"{guests.kernel or guests.name}, {guests.cpus} CPUs, {loader}: {name}"
+                tell = _Ticker(line, options.times * (1 + len(ways)))
+
+                def keep(record: power.Record, tell: "_Ticker" = tell) -> None:
+                    log.add(record)
+                    records.append(record)
+                    tell(record.way if isinstance(record, power.Trial) else record.kind.value)
+
+                power.measure(guests, loader, name, chosen[name], ways, options.times, keep)
+                tell.end()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:
+        log.close()
+    _progress(f"{'interrupted; ' if code else ''}every run is kept in {log.path}")
+    said = _say(options, power.Report(tuple(records), options.at_least)) if records else SETUP
+    return code or said
+
+
+def _say(options: argparse.Namespace, report_: power.Report) -> int:
+    """Print a report of measurements in the form asked for; return its exit code."""
+    if options.json:
+        text = json.dumps(report_.to_json(), indent=1) + "\n"
+    else:
+        text = report_.markdown() if options.markdown else report_.terminal()
+    _put(text, options.output)
+    return report_.exit_code()
+
+
+# -- bench -----------------------------------------------------------------------------------------
+
+
+def bench_command(options: argparse.Namespace) -> int:
+    """Measure how fast counters are, locked and otherwise; or show what was measured."""
+    if options.times < 1:
+        raise UsageError("--times must be 1 or more.")
+    samples: List[bench.Sample] = list(bench.read(options.read)) if options.read else []
+    code = OK
+    try:
+        for guests in () if options.read else _targets(options, [max(options.cpus or [4])]):
+            counts = sorted(set(options.cpus or (1, 2, 4)))
+            counts = [count for count in counts if count <= guests.cpus]
+            drivers = options.driver or list(bench.DRIVERS)
+            what = f"{guests.kernel or guests.name}, {options.loader}"
+            each = 1 + len(drivers) * len(bench.KINDS)
+            tell = _Ticker(what, options.times * len(counts) * each)
+
+            def keep(sample: bench.Sample, tell: _Ticker = tell) -> None:
+                samples.append(sample)
+                tell(f"{sample.driver} on {sample.cpus} CPUs, {sample.kind}")
+
+            bench.measure(guests, options.loader, drivers, counts, options.times, keep)
+            tell.end()
+    except KeyboardInterrupt:
+        _progress("interrupted")
+        code = INTERRUPTED
+    benches = bench.summarize(samples)
+    if not benches or not any(each.rows for each in benches):
+        return code or SETUP
+    if options.json:
+        text = json.dumps(bench.to_json(samples), indent=1) + "\n"
+    else:
+        text = bench.markdown(benches) if options.markdown else bench.terminal(benches)
+    _put(text, options.output)
+    for path, made in ((options.html, bench.html), (options.svg, lambda all_: bench.svg(all_[0]))):
+        if path is not None:
+            _put(made(benches), path)
+    for sentence in bench.wrong(samples):
+        print(f"spinlock: counts are wrong: {sentence}", file=sys.stderr)
+    return code or (FAILED if bench.wrong(samples) else OK)
+
+
+def _targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target.Target]:
+    """Open one target after the other, for each kernel and number of CPUs."""
+    if any(count < 1 for count in cpus):
+        raise UsageError("--cpus must be 1 or more.")
+    names: List[Optional[str]] = [*kernel.expand(options.kernel)]
+    for name in names:
+        kernel.find(str(name))
+    for name in names or [None]:
+        for count in cpus:
+            settings = target.Settings(options.target, name, count, append=options.append)
+            guests = target.open_target(settings, _progress)
+            try:
+                yield guests
+            finally:
+                guests.close()
+
+
+class _Ticker:
+    """Tells how far something is: in one line of a terminal, else now and then."""
+
+    EVERY_SECONDS = 60.0
+
+    def __init__(self, what: str, steps: int) -> None:
+        self._what, self._steps, self._done = what, steps, 0
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, word: str) -> None:
+        """A step is done."""
+        self._done += 1
+        now = time.monotonic()
+        left = (now - self._started) / self._done * max(0, self._steps - self._done)
+        line = f"spinlock: {self._what}: {self._done} of {self._steps} runs, {left:.0f} s to go: {word}"
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        elif now - self._told >= self.EVERY_SECONDS:
+            self._told = now
+            print(line, file=sys.stderr)
+
+    def end(self) -> None:
+        """Say that it is done."""
+        spent = time.monotonic() - self._started
+        start = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{start}spinlock: {self._what}: {self._done} runs in {spent:.0f} s", file=sys.stderr)
 
 
 # -- report ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Callable, Iterator, Sequence
 
 from harness.errors import SetupError
 
@@ -40,8 +40,8 @@ def script(
             for name, words in (("kernels", kernels), ("cases", cases))
         )
     }
-    text: str = shtab.complete(parser, shell=shell, preamble=preamble)
-    return text
+    complete: Callable[..., str] = shtab.complete  # whose annotations are not what it takes
+    return complete(parser, shell=shell, preamble=preamble)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -7,10 +7,13 @@ import struct
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, List, Protocol, Sequence, Tuple
 
+from harness import build
 from harness.history import Kind, Operation
 from harness.judge import Verdict
+from harness.scenario import SourceFile
 from harness.serialization import LOCKED, OPERATION, Part, Run, Shared, Visits, Way, judge
 
 # The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
@@ -32,6 +35,7 @@ _SOURCES = 8
 _TWINS_ROOM = 2_000  # operations of each CPU
 _SHARED_BYTES = 40
 
+INACTIVE = "the kernel's LSM for BPF is not among the active ones"
 _LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
 
 
@@ -99,6 +103,31 @@ def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict
     real, *broken = [run(guest, plan, way) for way in (LOCKED, *twins)]
     numbers = {"locked": real.measurements(), "twins": [twin.measurements() for twin in broken]}
     return judge(real, broken), numbers
+
+
+def load(
+    guest: Guest,
+    file: SourceFile,
+    programs: Sequence[str],
+    loader: str,
+    include: Path,
+    unit: str = "",
+) -> None:
+    """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
+    sections = {program.name: program.section for program in file.programs}
+    source = build.source(file.path, unit, loader, include)
+    wanted = [{"name": name, "section": sections[name]} for name in programs]
+    guest.call("load", source=source.request(), programs=wanted)
+
+
+def is_active(guest: Guest, driver: str) -> bool:
+    """Tell whether the kernel passes the hook: LSM programs run only where the kernel says so."""
+    if not driver.startswith("lsm"):
+        return True
+    path = "/sys/kernel/security"
+    guest.call("command", arguments=["mount", "-t", "securityfs", "securityfs", path])
+    modules: str = guest.call("command", arguments=["cat", f"{path}/lsm"])["stdout"]
+    return "bpf" in modules.strip().split(",")
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:

@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from harness import (
     build,
+    experiment,
     export,
     judge,
     matrix,
@@ -815,11 +816,9 @@ class Guest:
             raise UsageError(f"There is no C file {path}.")
         if self.loader == "bcc" and not self.facts["headers"]:
             raise Unmet(judge.no_headers())
-        sections = {p.name: p.section for p in source_file.programs}
-        source = build.source(path, unit, self.loader, self._target.headers())
-        wanted = [{"name": name, "section": sections[name]} for name in programs]
+        include = self._target.headers()
         try:
-            self._session.call("load", source=source.request(), programs=wanted)
+            experiment.load(self._session, source_file, programs, self.loader, include, unit)
         except KernelRefusal as refusal:
             old = locks_since and self.release < Version(locks_since)
             if not old or "unknown func bpf_spin_lock" not in refusal.log:

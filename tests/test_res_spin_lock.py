@@ -13,6 +13,7 @@ import pytest
 from harness import experiment
 from harness.experiment import Drive, Plan
 from harness.judge import Kind, Verdict
+from harness.scenario import KnownBug
 from harness.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
 
 RULE = "A resilient lock serializes, and ends a deadlock"
@@ -29,6 +30,10 @@ EDEADLK = -35
 
 # Of res_contend.bpf.c: the numbers of answers.
 COUNT, OUTER, INNER, FORTH, BACK, HOLD, WAIT, NEST = range(8)
+# 6.17.13 has commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions")
+# (in v6.19) without all that came with it: once CPUs have contended for such locks, deadlocks are no
+# longer seen and asking for a lock that one holds times out. 6.16.12 and 6.18.15 do see them.
+UNSEEN = KnownBug("beb7021a6003", ">=6.17,<6.18")
 # A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual
 # CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
 RARELY = 1000
@@ -89,6 +94,11 @@ def count(guest, plan, way):
     return replace(run, parts=(replace(part, sent=sent),)), total(guest, COUNT)
 
 
+def check_unless_unseen(guest, holds, expected, seen):
+    """Note what must hold, but need not where deadlocks come to be unseen sooner or later."""
+    guest.check(holds, expected, seen, bug=None if holds else UNSEEN)
+
+
 def check_rarely_refused(guest, told, what):
     """No deadlock is seen where there is none, and hardly anybody waits in vain."""
     guest.check(
@@ -124,7 +134,9 @@ def check_as_new(guest):
     held = guest.call("test_run", program="count_held")["retval"]
     guest.check(held == 0, "all lock words are 0 afterwards", f"{held} are not")
     told = guest.call("test_run", program="take_twice")["retval"]
-    guest.check(told == EDEADLK, "the lock taken twice is a deadlock afterwards", told)
+    check_unless_unseen(
+        guest, told == EDEADLK, "the lock taken twice is a deadlock afterwards", told
+    )
     run, told = count(guest, counting(guest, "count_res", AFTER), LOCKED)
     check_rarely_refused(guest, told, "afterwards")
     found = [anomaly.sentence for anomaly in damage(run)]
@@ -165,7 +177,7 @@ def test_lock_taken_twice(guest, way):
     guest.load(FILE, list({program, *AS_NEW}))
     drive(guest, {(program, OUTER): [0]}, AGAIN)
     told = total(guest, INNER)
-    guest.check(told.deadlocks == AGAIN, "alone, each is told EDEADLK", told)
+    check_unless_unseen(guest, told.deadlocks == AGAIN, "alone, each is told EDEADLK", told)
     numbers = {"alone": str(told)}
     drive(guest, {(program, OUTER): list(range(guest.cpus))}, AGAIN)
     outer, inner = total(guest, OUTER), total(guest, INNER)
@@ -213,7 +225,8 @@ def test_locks_taken_crosswise(guest):
                 f"{name}, who got both locks counted, and nobody else",
                 f"{value}, {taken} got both",
             )
-        guest.check(
+        check_unless_unseen(
+            guest,
             all(a.timeouts + a.untried <= a.runs // RARELY for a in told),
             f"{name}, hardly anybody waits in vain",
             words,
@@ -251,7 +264,8 @@ def test_lock_held_for_long(guest):
     if long_enough:
         guest.check(waiters.timeouts == asked, "all others are told ETIMEDOUT", waiters)
     times = [cpu.longest_ns for cpu in by_cpu(guest, WAIT) if cpu.refused]
-    guest.check(
+    check_unless_unseen(
+        guest,
         all(ns >= SHORTEST_TIMEOUT_NS for ns in times),
         "nobody is refused within a fifth of a second",
         times,

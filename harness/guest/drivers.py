@@ -84,7 +84,7 @@ class Order:
     program: int  # its fd
     cpus: Tuple[int, ...]
     operations: int  # per CPU
-    ran: Callable[[], int]  # how often it has run so far, on all CPUs together
+    ran: Optional[Callable[[], int]]  # how often it has run so far, on all CPUs; None: untold
     number: int  # among the orders that are carried out together
     map: Optional[libbpf.Map] = None  # of which user space copies the first element
     fd: int = -1  # this session's, of what the senders use
@@ -514,7 +514,7 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
             if log:
                 facts[number]["log"][str(cpu)] = log
     for order, fact in zip(orders, facts):
-        if order.map is None:  # else it copies a value and runs no program
+        if order.map is None and order.ran is not None:  # else it copies a value, or does not tell
             _wait_for(sum(fact["sent"].values()), order.ran)
     seconds = _since(started)
     return {"orders": facts, "dropped": _difference(before, _dropped()), "seconds": seconds}

@@ -7,6 +7,7 @@ is a defect of the harness and is reported as such.
 from __future__ import annotations
 
 import base64
+import functools
 import mmap
 import os
 import socket
@@ -195,14 +196,14 @@ class Session:
         finally:
             os.sched_setaffinity(0, before)
 
-    def drive(self, orders: List[Json], counter: str) -> Json:
+    def drive(self, orders: List[Json], counter: str = "") -> Json:
         """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
         An order is {"driver", "program", "source", "cpus", "operations"}, and a "map" and an "fd"
         where the driver needs them. The first eight bytes of a value of the per-CPU map `counter`,
-        that of the key `source`, tell how often the program ran.
+        that of the key `source`, tell how often the program ran; without one nobody waits for that.
         """
-        runs = self._map(counter)
+        runs = self._map(counter) if counter else None
 
         def order(number: int, wanted: Json) -> drivers.Order:
             program, key = wanted["program"], wanted["source"].to_bytes(4, "little")
@@ -211,7 +212,7 @@ class Session:
                 program=self._loaded.program_fd(program) if program else -1,
                 cpus=tuple(wanted["cpus"]),
                 operations=wanted["operations"],
-                ran=lambda: runs.total(key),
+                ran=functools.partial(runs.total, key) if runs is not None else None,
                 number=number,
                 map=self._map(wanted["map"]) if wanted.get("map") else None,
                 fd=wanted.get("fd", -1),
