@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import zipapp
 from dataclasses import dataclass
 from functools import lru_cache
@@ -101,8 +100,8 @@ def source(
     cached = paths.cache("build") / f"{_key(command, file)}.{'c' if loader == 'bcc' else 'o'}"
     if cached.exists():
         return Source(file.name, unit, loader, cached.read_bytes(), 0.0)
-    with tempfile.TemporaryDirectory(dir=cached.parent) as directory:
-        output = Path(directory) / "output"
+    with paths.Scratch(cached.parent) as directory:
+        output = directory / "output"
         seconds = _compile(command, output)
         output.replace(cached)  # atomic: a killed run leaves no half object behind
     return Source(file.name, unit, loader, cached.read_bytes(), seconds)
@@ -120,8 +119,8 @@ def compile_object(
     command += ["-D__TARGET_ARCH_x86", *(f"-D{define}" for define in defines)]
     command += [f"-I{place}" for place in (file.parent, *directories, PROGRAMS)]
     command += [f"-isystem{include}", "-c", str(file)]
-    with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / "output"
+    with paths.Scratch() as directory:
+        output = directory / "output"
         _compile(command, output)
         return output.read_bytes()
 
@@ -162,8 +161,8 @@ def agent() -> Path:
     result = paths.cache("agent") / f"agent-{digest.hexdigest()[:16]}.pyz"
     if result.exists():
         return result
-    with tempfile.TemporaryDirectory(dir=result.parent) as directory:
-        tree = Path(directory) / "tree"
+    with paths.Scratch(result.parent) as directory:
+        tree = directory / "tree"
         (tree / "harness" / "guest").mkdir(parents=True)
         (tree / "harness" / "__init__.py").write_text("")
         for file in files:
@@ -171,7 +170,7 @@ def agent() -> Path:
         (tree / "__main__.py").write_text(
             "import sys\nfrom harness.guest.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
         )
-        built = Path(directory) / "agent.pyz"
+        built = directory / "agent.pyz"
         zipapp.create_archive(tree, built)
         built.replace(result)
     return result

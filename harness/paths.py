@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
+import shutil
+import tempfile
+import time
 from pathlib import Path
+from types import TracebackType
+from typing import Optional, Type
 
 import platformdirs
 
 from harness.errors import SetupError
+
+_PREFIX = "spinlock-run-"
+_YOUNG_SECONDS = 60.0  # between being made and being held, a directory looks like one left behind
 
 
 def cache(*parts: str) -> Path:
@@ -26,3 +36,58 @@ def cache(*parts: str) -> Path:
             "set SPINLOCK_CACHE to a directory you may write."
         ) from error
     return path
+
+
+class Scratch:
+    """A directory that goes with the process that made it.
+
+    A killed process cannot remove its own: then the next one that makes one in the same place does,
+    which tells by the lock that nobody holds it any more.
+    """
+
+    def __init__(self, place: Optional[Path] = None) -> None:
+        """Make one below `place`; else where temporary files go."""
+        place = place or Path(tempfile.gettempdir())
+        _sweep(place)
+        self._directory = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place)
+        self.path = Path(self._directory.name)
+        self._hold: Optional[int] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._hold, fcntl.LOCK_EX)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove it with all that is in it; may be called again."""
+        self._directory.cleanup()
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
+
+
+@functools.lru_cache(maxsize=None)
+def _sweep(place: Path) -> None:
+    """Remove, once per process, what killed processes of this user left in a place."""
+    for path in place.glob(f"{_PREFIX}*"):
+        try:
+            facts = path.stat()
+            if facts.st_uid != os.geteuid() or time.time() - facts.st_mtime < _YOUNG_SECONDS:
+                continue
+            hold = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue  # another one was faster
+        try:
+            fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(hold)

@@ -7,7 +7,9 @@ of results.jsonl.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
@@ -24,6 +26,7 @@ from harness import (
     parallel,
     report,
     results,
+    resume,
     scenario,
     splat,
     target,
@@ -31,7 +34,7 @@ from harness import (
 )
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand, is_path
+from harness.kernel import expand, find, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
@@ -121,10 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = hasattr(config, "workerinput")
     if not (config.option.collectonly or worker or _only_unit_tests(config)):
         try:
-            if config.option.resume:
-                run.resume(Path(config.option.results or matrix.LATEST))
-            else:
-                run.directory = results.new_directory(config.option.results)
+            run.begin()
         except (SetupError, UsageError) as error:
             raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(run, "spinlock-run")
@@ -153,7 +153,8 @@ class Run:
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
         self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
-        self._before: Tuple[Result, ...] = ()  # what a resumed run had
+        self._kept: Tuple[Result, ...] = ()  # what a resumed run had, as far as it holds
+        self._begun: Dict[str, Any] = {}  # the options that run began with
         self._compared: Set[str] = set()  # kernels whose facts were compared with those before
         self._log: Optional[ResultLog] = None
         self.kernels = kernels_for(config.option.kernel)
@@ -170,15 +171,54 @@ class Run:
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.files: List[scenario.SourceFile] = []
 
-    def resume(self, directory: Path) -> None:
-        """Go on with the run in a directory. Raises UsageError, SetupError."""
-        if not directory.is_dir():
-            raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
-        self.directory = directory
-        stored = directory / "results.jsonl"
-        if results.mend(stored):
-            self._before = matrix.read([stored]).results
-        self.results = [r for r in self._before if r.verdict is not Kind.ERROR]
+    def begin(self) -> None:
+        """Make the place for results, or read what is to be resumed. Raises UsageError, SetupError."""
+        option = self.config.option
+        if option.resume:
+            self.directory = Path(option.results or matrix.LATEST)
+            self._kept, self._begun = resume.read(self.directory)
+            self._kept = tuple(r for r in self._kept if r.verdict is not Kind.ERROR)
+        else:
+            self.directory = results.new_directory(option.results)
+            resume.write_options(self.directory, self._options())
+
+    def _options(self) -> Dict[str, Any]:
+        """Return what decides which cases are run, and how, under the names people know."""
+        option = self.config.option
+        return {
+            "--kernel": [name for name in self.kernels if name],
+            "--loader": option.loader,
+            "--cpus": option.cpus,
+            "--target": option.target,
+            "--append": option.append,
+            "--programs": str(option.programs),
+            "--shard": option.shard,
+            "-k": option.keyword,
+            "cases": sorted(option.scenario),
+            "tests": sorted(os.path.relpath(name, _root(self.config)) for name in self.config.args),
+        }
+
+    def _keep_what_holds(self) -> None:
+        """Say what is not as it was when a resumed run began; what it had of that runs again."""
+        said = resume.other_options(self._begun, self._options())
+        if said:
+            self._progress(said)
+        resume.write_options(self.directory, self._options())
+        now: Dict[str, Dict[str, Any]] = {}
+        for opened in self._targets.values():
+            names = {r.column for r in self._kept if r.target == opened.name}
+            names &= {opened.kernel} if opened.kernel else names
+            now.update({name: opened.describe() for name in names})
+        programs = self.config.option.programs.absolute()
+        found = resume.outdated(self._kept, now, programs, _root(self.config))
+        for name, (others, words) in found.items():
+            some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
+            self._progress(
+                f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
+                " before must be made again."
+            )
+            self._kept = tuple(result for result in self._kept if result not in others)
+        self.results = list(self._kept)
         self._done = {_done_key(r.name, r.column, r.loader) for r in self.results}
         # Without --kernel, what the target runs has a name only once it runs.
         self._done |= {
@@ -186,6 +226,7 @@ class Run:
             for r in self.results
             if r.target != "qemu" or r.column == target.DEFAULT_KERNEL
         }
+        self._progress(f"{len(self.results)} results from before are kept.")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -203,14 +244,21 @@ class Run:
         if "scenario" in metafunc.fixturenames:
             cases = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
-                for file in self.files
-                for case in file.scenarios
+                for case in self._in_order()
                 for loader in loaders_for(option, case.loaders)
             ]
             metafunc.parametrize("scenario,loader", cases)
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", loaders_for(option, able))
+
+    def _in_order(self) -> Iterator[Scenario]:
+        """Yield all scenarios file by file, in the order in which they are observed."""
+        by_name = {case.name: case for file in self.files for case in file.scenarios}
+        for file in self.files:
+            for case in verify.order(file.scenarios, by_name):
+                if case.file == file.path:  # the others are twins from elsewhere
+                    yield case
 
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         """Return what to say of a name that selects nothing."""
@@ -229,12 +277,17 @@ class Run:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
         try:
             self.files = scenario.read_directory(self.config.option.programs)
-            if _has_workers(self.config) and not _only_unit_tests(self.config):
-                self._open()
+            option = self.config.option
+            worker = hasattr(self.config, "workerinput")
+            if not (_only_unit_tests(self.config) or option.collectonly or worker):
+                if _has_workers(self.config) or option.resume:
+                    self._open()
+                if option.resume:
+                    self._keep_what_holds()
         except (SetupError, UsageError) as error:
             raise pytest.UsageError(str(error)) from None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
         names = self.config.option.scenario
@@ -300,27 +353,41 @@ class Run:
     def _open(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
-        One of several that is not to be had costs its own cases, not those of the others.
+        Others are fetched while that one is tested; workers wait for those that they need. One that
+        is not to be had costs its own cases, not those of the others.
         """
+        for name in self.kernels:
+            if name is not None:
+                find(name)
+        kernels = iter(self.kernels)
         try:
             build.clang()
-            for kernel in self.kernels:
-                try:
-                    self.target(kernel)
-                except SetupError as error:
-                    if len(self.kernels) == 1:
-                        raise
-                    self._progress(f"kernel {kernel}: {error}")
-            if len(self._failed) == len(self.kernels):
-                raise SetupError("None of the kernels is to be had; what is said above mends it.")
+            if not any(self._is_there(kernel) for kernel in kernels):
+                failed = list(self._failed.values())
+                alone = SetupError("None of the kernels is to be had; what is said above mends it.")
+                raise failed[0] if len(failed) == 1 else alone
         except SetupError as error:
             self.failed_setup = error
             raise
+        rest = list(kernels)
+        threading.Thread(
+            target=lambda: [self._is_there(kernel) for kernel in rest], daemon=True
+        ).start()
+
+    def _is_there(self, kernel: Optional[str]) -> bool:
+        """Tell whether a kernel is to be had, having fetched it."""
+        try:
+            self.target(kernel)
+            return True
+        except SetupError as error:
+            if len(self.kernels) > 1:
+                self._progress(f"kernel {kernel}: {error}")
+            return False
 
     def target(self, kernel: Optional[str]) -> Target:
         """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
         if kernel in self._failed:
-            raise self._failed[kernel]
+            raise self._failed[kernel].with_traceback(None)  # it would grow each time
         if kernel not in self._targets:
             option = self.config.option
             settings = Settings(option.target, kernel, option.cpus, append=option.append)
@@ -329,14 +396,26 @@ class Run:
             except SetupError as error:
                 self._failed[kernel] = error
                 raise
+            except UsageError as error:  # no such version; known only once Debian's index is read
+                if len(self.kernels) == 1:
+                    raise
+                self._failed[kernel] = SetupError(str(error))
+                raise self._failed[kernel] from None
         return self._targets[kernel]
 
     def verifier(self, kernel: Optional[str]) -> verify.Verifier:
-        """Return what observes scenarios on a kernel. Raises SetupError."""
+        """Return what observes scenarios on a kernel; those of other kernels end. Raises SetupError."""
+        self.finish_verifying(kernel)
         if kernel not in self._verifiers:
             cases = [case for file in self.files for case in file.scenarios]
             self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
         return self._verifiers[kernel]
+
+    def finish_verifying(self, but: Optional[str] = "") -> None:
+        """Let what is being verified come to its end, so that others may use the targets."""
+        for kernel, verifier in self._verifiers.items():
+            if kernel != but:
+                verifier.finish()
 
     def rule(self, name: str) -> scenario.Rule:
         """Return a rule as it is declared, or one without words or commits."""
@@ -389,24 +468,28 @@ class Run:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, (Judged, *_NOT_RUN)):  # to render a traceback takes a quarter second
+            plain = pytest.fail.Exception(str(error), pytrace=False)
+            call.excinfo = pytest.ExceptionInfo.from_exception(
+                plain.with_traceback(error.__traceback__)
+            )
         outcome = yield
         test_report = outcome.get_result()
-        if call.excinfo is not None and call.excinfo.errisinstance((Judged, *_NOT_RUN)):
-            test_report.longrepr = str(call.excinfo.value)
         if call.when == "call" and RESULT in item.stash:
             result = item.stash[RESULT]
             test_report.spinlock = result.to_json()
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
-        elif call.excinfo is not None and call.when != "teardown" and needs_guest(item):
-            if call.excinfo.errisinstance(_NOT_RUN):
-                test_report.spinlock = self._not_run(item, call.excinfo.value).to_json()
-            if call.excinfo.errisinstance(SetupError):
-                sentence = f"{_kernel(item)}: {call.excinfo.value}"
+        elif call.when != "teardown" and needs_guest(item):
+            if isinstance(error, _NOT_RUN):
+                test_report.spinlock = self._not_run(item, error).to_json()
+            if isinstance(error, SetupError):
+                sentence = f"{_kernel(item)}: {error}"
                 if sentence in self._said:  # a result of each case, but words for the first only
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
-                    test_report.longrepr = (path, (line or 0) + 1, str(call.excinfo.value))
+                    test_report.longrepr = (path, (line or 0) + 1, str(error))
                     test_report.not_run = True
                 self._said.add(sentence)
 
@@ -459,7 +542,7 @@ class Run:
             of_kernel = [r for r in self.results if r.column == result.column]
             done = sum(left == 0 for left in self._left.values())
             passed = time.monotonic() - self._started
-            left, ran = sum(self._left.values()), len(self.results) - len(self._before)
+            left, ran = sum(self._left.values()), len(self.results) - len(self._kept)
             share = max(ran, 1) / (left + max(ran, 1))
             self._progress(
                 f"{result.column}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
@@ -468,11 +551,11 @@ class Run:
 
     def _compare(self, result: Result) -> None:
         """Say once per kernel what is not as it was before a resumed run was interrupted."""
-        before = next((r for r in self._before if r.column == result.column and r.facts), None)
+        before = next((r for r in self._kept if r.column == result.column and r.facts), None)
         if before is None or not result.facts or result.column in self._compared:
             return
         self._compared.add(result.column)
-        changed = results.differences(before, result)
+        changed = results.differences(before.facts, result.facts)
         if changed:
             self._progress(
                 f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
@@ -537,12 +620,18 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
+        for verifier in self._verifiers.values():
+            verifier.abandon()
         for opened in self._targets.values():
             opened.close()
         if self._log is not None:
             self._log.close()
 
     # -- results ------------------------------------------------------------------------------------
+
+    def sources(self, file: Path) -> Dict[str, str]:
+        """Return which file a result is of, for its facts."""
+        return resume.sources(file, self.config.option.programs.absolute(), _root(self.config))
 
     def repeat(self, item: pytest.Item) -> str:
         """Return the command that runs just this case again."""
@@ -604,6 +693,10 @@ def needs_guest(item: pytest.Item) -> bool:
     return "scenario" in names or "guest" in names
 
 
+def _root(config: pytest.Config) -> Path:
+    return Path(config.rootpath).absolute()
+
+
 def _only_unit_tests(config: pytest.Config) -> bool:
     return all("tests/unit" in argument for argument in config.args)
 
@@ -653,7 +746,7 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 known_bugs=tuple((bug.commit, bug.kernels) for bug in case.known_bugs),
                 target=opened.name,
                 observation=_observation(seen.observation),
-                facts={**seen.facts, **opened.describe()},
+                facts={**seen.facts, **opened.describe(), **run.sources(case.file)},
                 seconds=seen.seconds,
                 repeat=run.repeat(request.node),
             ),
@@ -803,7 +896,7 @@ class Guest:
             known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
             target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},
-            facts={**self.facts, **self._target.describe()},
+            facts={**self.facts, **self._target.describe(), **self._run.sources(path)},
             seconds=seconds,
             repeat=self._run.repeat(self._item),
         )
@@ -856,5 +949,6 @@ def guest(
     second is an ERROR, nobody's crash, and the guest is given up.
     """
     opened = run.target(kernel)
+    run.finish_verifying()
     with opened.session(warm=True) as session:
         yield Guest(run, request.node, opened, session, loader)

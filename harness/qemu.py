@@ -176,8 +176,8 @@ class Guest:
         self.boot: dict[str, Any] = {}
         self.hello = ""
         self.command: list[str] = []
-        self._directory = tempfile.TemporaryDirectory(prefix="spinlock-")
-        self.runtime = Path(self._directory.name)
+        self._scratch = paths.Scratch()
+        self.runtime = self._scratch.path
         self.channel, self._channel_far = socket.socketpair()
         ours, self._qmp_far = socket.socketpair()
         self._qmp = _Qmp(ours)
@@ -255,7 +255,7 @@ class Guest:
         for end in (self.channel, self._channel_far, self._qmp_far):
             end.close()
         self._qmp.close()
-        self._directory.cleanup()
+        self._scratch.remove()
 
     def fail(self, what: str) -> SetupError:
         """Return the error that `what` went wrong, with the reason QEMU ended and the console."""
@@ -384,15 +384,23 @@ def version() -> str:
 
 
 def _forget_old(name: str, newest: Path) -> None:
-    """Remove the saved guests of kernel `name` used longest ago, all but KEPT_GUESTS."""
+    """Remove the saved guests of kernel `name` used longest ago, all but KEPT_GUESTS, and what is
+    left of those that were killed while they were saved, of whatever kernel."""
+    for unfinished in newest.parent.glob("*.building-*"):
+        _remove(unfinished, newest.parent / unfinished.name.partition(".building-")[0])
     found = [path for path in newest.parent.glob(f"{name}-{'?' * 20}") if path != newest]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for stale in found[KEPT_GUESTS - 1 :]:
-        try:
-            with FileLock(f"{stale}.lock", timeout=0):
-                shutil.rmtree(stale)
-        except Timeout:
-            continue  # somebody is just starting it
+        _remove(stale, stale)
+
+
+def _remove(directory: Path, guest: Path) -> None:
+    """Remove a directory of a saved guest, unless somebody is just starting or saving that guest."""
+    try:
+        with FileLock(f"{guest}.lock", timeout=0):
+            shutil.rmtree(directory, ignore_errors=True)
+    except Timeout:
+        pass
 
 
 class _Plan:

@@ -111,22 +111,30 @@ def mend(path: Path) -> bool:
 # What should be alike in all of a run, and what people call it.
 _ALIKE = {
     "release": "kernel",
+    "kernel_package": "package",
+    "kernel_digest": "the kernel's files",
     "config_sha256": "configuration",
     "cpus": "CPUs",
+    "append": "--append",
     "command_line": "command line",
     "accelerator": "accelerator",
+    "qemu": "QEMU",
     "libbpf": "libbpf",
     "bcc": "bcc",
-    "image": "image",
+    "image_digest": "image",
+    "agent": "agent",
 }
 
 
-def differences(before: Result, now: Result) -> List[str]:
-    """Return in words in what two results of one run differ that should not."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+    """Return in words in what the facts of two results of one run differ that should not.
+
+    What is known of one of them only is no difference.
+    """
     return [
-        f"{name} {before.facts.get(key)}, now {now.facts.get(key)}"
+        f"{name} {before[key] or 'none'}, now {now[key] or 'none'}"
         for key, name in _ALIKE.items()
-        if before.facts.get(key) != now.facts.get(key)
+        if key in before and key in now and before[key] != now[key]
     ]
 
 

@@ -26,6 +26,7 @@ from typing import (
     ContextManager,
     Dict,
     FrozenSet,
+    Generator,
     Iterator,
     Optional,
     Protocol,
@@ -167,32 +168,41 @@ class Session:
 
         `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
         """
+        answers = self.events(function, limit, **arguments)
+        while True:
+            try:
+                on_event(next(answers))
+            except StopIteration as ended:
+                return ended.value
+
+    def events(
+        self, function: str, /, limit: float = CALL_SECONDS, **arguments: Any
+    ) -> Generator[Json, None, Any]:
+        """Make one call and yield its events as they come; the generator returns the call's value.
+
+        The guest goes on while nobody asks for the next one. Raises as `call` does.
+        """
         if self._ended is not None:
             raise self._ended
         with cores.alone() if function in _MEETINGS else cores.together():
-            return self._call(function, on_event, limit, arguments)
-
-    def _call(
-        self, function: str, on_event: Callable[[Json], None], limit: float, arguments: Json
-    ) -> Any:
-        try:
-            self._stream.send({"call": function, "with": arguments})
-            while True:
-                answer = self._receive(limit)
-                if "return" in answer:
-                    return answer["return"]
-                if "raise" in answer:
-                    if answer["raise"]["kind"] == "agent":
-                        raise AgentError(answer["raise"]["message"])
-                    raise KernelRefusal(answer["raise"])
-                if "closed" in answer:
-                    self._ended = AgentError(
-                        f"the agent's process ended with status {answer['closed']}"
-                    )
-                    raise self._ended
-                on_event(answer)
-        except Gone as gone:
-            raise named(self._lost(gone.timed_out), gone.stuck) from None
+            try:
+                self._stream.send({"call": function, "with": arguments})
+                while True:
+                    answer = self._receive(limit)
+                    if "return" in answer:
+                        return answer["return"]
+                    if "raise" in answer:
+                        if answer["raise"]["kind"] == "agent":
+                            raise AgentError(answer["raise"]["message"])
+                        raise KernelRefusal(answer["raise"])
+                    if "closed" in answer:
+                        self._ended = AgentError(
+                            f"the agent's process ended with status {answer['closed']}"
+                        )
+                        raise self._ended
+                    yield answer
+            except Gone as gone:
+                raise named(self._lost(gone.timed_out), gone.stuck) from None
 
     def _receive(self, limit: float) -> Json:
         """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
@@ -296,7 +306,10 @@ class Target(Protocol):
         """
 
     def describe(self) -> Json:
-        """Return what results say about the target: accelerator, versions, command."""
+        """Return what results say about the target: accelerator, versions, digests, the command.
+
+        All but the command is known, and decides what is tested, before anything is booted.
+        """
 
     def headers(self) -> Path:
         """Return the directory of uapi and libbpf headers to compile against."""
@@ -430,7 +443,7 @@ class Qemu:
 
     def _boot(self) -> qemu.Guest:
         if self._unbootable is not None:
-            raise self._unbootable
+            raise self._unbootable.with_traceback(None)  # it would grow each time
         try:
             with cores.together():
                 guest = qemu.start(
@@ -446,17 +459,23 @@ class Qemu:
             if not self._description:  # it never came up: nor will it for the next hundred cases
                 self._unbootable = error
             raise
-        self._description = {
-            "accelerator": guest.accelerator,
-            "command": guest.command,
-            "image": self._image.versions,
-            "kernel_package": self._kernel.package_version,
-        }
+        self._description = {"command": guest.command, "accelerator": guest.accelerator}
         return guest
 
     def describe(self) -> Json:
         """See Target."""
-        return self._description
+        return {
+            "accelerator": qemu.accelerator(self._kernel, self._progress),
+            "image": self._image.versions,
+            "image_digest": self._image.digest,
+            "kernel_package": self._kernel.package_version,
+            "kernel_digest": self._kernel.digest,
+            "qemu": qemu.version(),
+            "agent": build.agent().stem,
+            "append": self._settings.append,
+            "cpus": self.cpus,
+            **self._description,
+        }
 
     def headers(self) -> Path:
         """See Target."""

@@ -19,7 +19,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from filelock import FileLock
 
-from harness import box, build, image, kernel, splat
+from harness import box, build, image, kernel, paths, splat
 from harness.errors import SetupError
 from harness.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 
@@ -151,7 +151,7 @@ class Vagrant:
             raise SetupError("--append is for --target qemu: a Vagrant machine is booted already.")
         self._domain = describe_domain(box.virsh("dumpxml", self._id))
         self._userland = image.ensure(progress)
-        self._directory = tempfile.TemporaryDirectory(prefix="spinlock-")
+        self._scratch = paths.Scratch()
         self._warm: Optional[_Line] = None
         self._idle: Optional[_Line] = None
         self._turn = FileLock(str(dotfiles() / "spinlock.lock"))
@@ -194,6 +194,7 @@ class Vagrant:
             "accelerator": self._domain.accelerator,
             "command": ["vagrant", "up"],
             "image": self._greeting.versions,
+            "agent": build.agent().stem,
             "kernel_package": prepared["kernel_package"] if known else None,
         }
 
@@ -205,7 +206,7 @@ class Vagrant:
         """See Target."""
         self._drop_lines()
         self._disconnect()
-        self._directory.cleanup()
+        self._scratch.remove()
 
     # -- sessions ----------------------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ class Vagrant:
     # -- ssh -----------------------------------------------------------------------------------------------
 
     def _configure_ssh(self) -> str:
-        directory = Path(self._directory.name)
+        directory = self._scratch.path
         alias, text = ssh_config(
             box.run(["vagrant", "ssh-config"], _ANSWER_SECONDS, ROOT), directory / "control"
         )
@@ -283,7 +284,7 @@ class Vagrant:
         return alias
 
     def _ssh(self, *arguments: str) -> List[str]:
-        return ["ssh", "-F", f"{self._directory.name}/ssh_config", *arguments]
+        return ["ssh", "-F", str(self._scratch.path / "ssh_config"), *arguments]
 
     def _remote(self, script: str) -> List[str]:
         return self._ssh(self._alias, f"sudo -n sh -c {shlex.quote(script)}")
@@ -339,7 +340,7 @@ class Vagrant:
 
     def _disconnect(self) -> None:
         """End the connection that ssh keeps open."""
-        if (Path(self._directory.name) / "control").exists():
+        if (self._scratch.path / "control").exists():
             self._run(self._ssh("-O", "exit", self._alias), b"")
 
     def _check_kernel(self, settings: Settings) -> None:

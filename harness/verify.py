@@ -6,11 +6,25 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 from packaging.version import Version
 
 from harness import build, judge
+from harness.errors import SetupError
 from harness.judge import Observation, Verdict
 from harness.scenario import Scenario, kernel_version
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
@@ -32,8 +46,40 @@ class Seen:
         return kernel_version(self.facts.get("release", "0"), self.facts.get("version", ""))
 
 
+def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:
+    """Return scenarios and their twins as they are best observed: unit by unit, a twin before those
+    that need it, else as they come. Whatever order they are asked for in, none waits long then.
+    """
+    units: Dict[Tuple[Path, str], Dict[str, Scenario]] = {}
+    chosen = list(scenarios)
+    for case in [*chosen, *(by_name[case.twin] for case in chosen if case.twin is not None)]:
+        units.setdefault((case.file, case.unit), {})[case.name] = case
+    ordered: Dict[str, Scenario] = {}
+    visited: Set[Tuple[Path, str]] = set()
+
+    def visit(unit: Tuple[Path, str]) -> None:
+        if unit in visited or unit not in units:
+            return
+        visited.add(unit)
+        twins = {case.name: by_name[case.twin] for case in units[unit].values() if case.twin}
+        for twin in twins.values():
+            visit((twin.file, twin.unit))
+        for case in units[unit].values():
+            if case.name in twins and twins[case.name].name in units[unit]:
+                ordered.setdefault(twins[case.name].name, twins[case.name])
+            ordered.setdefault(case.name, case)
+
+    for unit in units:
+        visit(unit)
+    return list(ordered.values())
+
+
 class Verifier:
-    """Observes scenarios on one target; each once, however often it is asked for."""
+    """Observes scenarios on one target; each once, however often it is asked for.
+
+    One request serves many, but each is returned as soon as it is over: the guest goes on with the
+    others meanwhile, and `finish` must be called before anybody else uses the target.
+    """
 
     def __init__(self, target: Target, scenarios: Sequence[Scenario]) -> None:
         self._target = target
@@ -41,6 +87,9 @@ class Verifier:
         self._seen: Dict[Tuple[str, str], Seen] = {}
         self._facts: Json = {}
         self._names: Dict[str, bool] = {}  # whether the kernel's BTF has what scenarios need
+        self._work: Optional[Generator[None, None, None]] = None  # a request on its way
+        self._asked: Set[Tuple[str, str]] = set()  # what it is for
+        self._open: Optional[Tuple[str, str]] = None  # observed, but the kernel may yet complain
 
     def judge(
         self, scenario: Scenario, loader: str, together: Iterable[Scenario] = ()
@@ -62,25 +111,48 @@ class Verifier:
         options = seen.facts.get("options", {})
         return judge.judge(scenario, seen.release, seen.observation, twin, options), seen
 
-    def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
-        if (scenario.name, loader) not in self._seen:
-            wanted = {s.name: s for s in (scenario, *together) if loader in s.loaders}
-            for case in list(wanted.values()):
-                if case.twin is not None:
-                    wanted.setdefault(case.twin, self._by_name[case.twin])
-            self._request(
-                [s for s in wanted.values() if (s.name, loader) not in self._seen], loader
-            )
-        return self._seen[scenario.name, loader]
+    def finish(self) -> None:
+        """Observe what is left of a request on its way."""
+        try:
+            while self._work is not None:
+                self._go_on()
+        except SetupError:
+            pass  # nobody waits for what is left; whoever asks for it will be told
 
-    def _request(self, scenarios: List[Scenario], loader: str) -> None:
-        """Observe scenarios of one loader, in as many sessions as it takes."""
+    def abandon(self) -> None:
+        """Give up a request on its way, and its guest."""
+        if self._work is not None:
+            self._work.close()
+            self._work = self._open = None
+
+    def _observe(self, scenario: Scenario, loader: str, together: Iterable[Scenario]) -> Seen:
+        key = scenario.name, loader
+        if key not in self._seen and (self._work is None or key not in self._asked):
+            self.finish()
+            chosen = [s for s in (scenario, *together) if loader in s.loaders]
+            wanted = [s for s in order(chosen, self._by_name) if (s.name, loader) not in self._seen]
+            self._asked = {(s.name, loader) for s in wanted}
+            self._work = self._request(wanted, loader)
+        while self._work is not None and (key not in self._seen or key == self._open):
+            self._go_on()
+        return self._seen[key]
+
+    def _go_on(self) -> None:
+        """Wait for the next event of the request on its way."""
+        assert self._work is not None
+        try:
+            next(self._work)
+        except StopIteration:
+            self._work = self._open = None
+        except BaseException:
+            self._work = self._open = None
+            raise
+
+    def _request(self, scenarios: List[Scenario], loader: str) -> Generator[None, None, None]:
+        """Observe scenarios of one loader, in as many sessions as it takes; yield after each event."""
         units = [
             (key, list(cases))
-            for key, cases in itertools.groupby(
-                sorted(scenarios, key=lambda s: (str(s.file), s.unit, s.line)),
-                key=lambda s: (s.file, s.unit),
-            )
+            for key, cases in itertools.groupby(scenarios, key=lambda s: (s.file, s.unit))
         ]
         with ThreadPoolExecutor() as pool:
             sources = list(
@@ -88,7 +160,7 @@ class Verifier:
             )
         queue = [(source, cases) for source, (_, cases) in zip(sources, units)]
         while queue:
-            queue = self._one_session(queue, loader)
+            queue = yield from self._one_session(queue, loader)
 
     def _build(self, file: Path, unit: str, loader: str) -> Union[build.Source, build.CompileError]:
         try:
@@ -96,10 +168,11 @@ class Verifier:
         except build.CompileError as error:
             return error
 
-    def _one_session(self, queue: List[Any], loader: str) -> List[Any]:
+    def _one_session(self, queue: List[Any], loader: str) -> Generator[None, None, List[Any]]:
         """Work on the queue until it is empty or the guest is lost; return what is left of it."""
         begun: List[str] = []
         boot: Json = {}
+        self._open = None
         try:
             # An emulated guest is slow until it has translated what all cases have in common.
             with self._target.session(warm=True) as session:
@@ -117,12 +190,12 @@ class Verifier:
                             self._note(case.name, loader, failed, boot)
                     elif cases:
                         seconds = {**boot, "build": source.seconds}
-                        self._verify(session, source, cases, loader, seconds, begun)
+                        yield from self._verify(session, source, cases, loader, seconds, begun)
                         left = [c for c in cases if (c.name, loader) not in self._seen]
                         if left:  # the last one left a CPU stuck
                             return [(source, left), *queue[1:]]
                     queue = queue[1:]
-                self._close(session, loader)
+                self._close(session)
         except GuestLost as lost:
             return self._blame(queue, loader, lost, boot, begun)
         except (AgentError, KernelRefusal) as error:
@@ -160,54 +233,55 @@ class Verifier:
         loader: str,
         seconds: Json,
         begun: List[str],
-    ) -> None:
+    ) -> Iterator[None]:
         release = kernel_version(self._facts["release"], self._facts["version"])
-
-        def on_event(event: Json) -> None:
+        events = session.events(
+            "verify",
+            source=source.request(),
+            cases=[_case(scenario, release) for scenario in cases],
+        )
+        for event in events:
             if "begin" in event:
                 begun.append(event["begin"])
             elif "late" in event:
-                self._add_late(session, event["late"], loader)
+                self._add_late(session, event["late"])
+                self._open = None
             else:
                 observation = Observation.from_json(event["observation"])
                 if judge.disturbed(observation) is not None:
                     session.disturbed = True
                 self._note(event["end"], loader, observation, seconds)
+                self._open = event["end"], loader
+            yield
 
-        session.call(
-            "verify",
-            on_event=on_event,
-            source=source.request(),
-            cases=[_case(scenario, release) for scenario in cases],
-        )
-
-    def _close(self, session: Session, loader: str) -> None:
+    def _close(self, session: Session) -> None:
         """Give the last case of a session what the kernel still has to say of it."""
         try:
-            self._add_late(session, session.call("late"), loader)
+            self._add_late(session, session.call("late"))
         except GuestLost as lost:
-            self._amend_last(loader, **_loss(lost))
+            self._amend(**_loss(lost))
             session.disturbed = True
         except (AgentError, KernelRefusal):
-            self._amend_last(loader, kernel_log=None)  # what it held, nobody knows: an ERROR
+            self._amend(kernel_log=None)  # what it held, nobody knows: an ERROR
             session.disturbed = True
 
-    def _add_late(self, session: Session, lines: List[str], loader: str) -> None:
+    def _add_late(self, session: Session, lines: Sequence[str]) -> None:
         """Add to the last case what the kernel logged when that had ended, but no other had begun."""
-        last = self._last(loader)
-        if lines and last is not None and last.kernel_log is not None:
-            amended = self._amend_last(loader, kernel_log=(*last.kernel_log, *lines))
+        last = self._seen[self._open].observation if self._open is not None else None
+        before = last.kernel_log if last is not None else ()
+        if lines and before is not None:
+            amended = self._amend(kernel_log=(*before, *lines))
+            # Where no case is open, whoever left this behind was judged: nobody may go on here.
+            amended = amended or Observation(stage=None, kernel_log=tuple(lines))
             session.disturbed = session.disturbed or judge.disturbed(amended) is not None
 
-    def _last(self, loader: str) -> Optional[Observation]:
-        key = next((key for key in reversed(self._seen) if key[1] == loader), None)
-        return self._seen[key].observation if key is not None else None
-
-    def _amend_last(self, loader: str, **changes: Any) -> Observation:
-        key = next(key for key in reversed(self._seen) if key[1] == loader)
-        amended = replace(self._seen[key].observation, **changes)
-        self._seen[key] = replace(self._seen[key], observation=amended)
-        return amended
+    def _amend(self, **changes: Any) -> Optional[Observation]:
+        """Change what was observed of the case that is open, if one is."""
+        if self._open is None:
+            return None
+        seen = self._seen[self._open]
+        self._seen[self._open] = replace(seen, observation=replace(seen.observation, **changes))
+        return self._seen[self._open].observation
 
     def _blame(
         self, queue: List[Any], loader: str, lost: GuestLost, boot: Json, begun: List[str]

@@ -1,12 +1,11 @@
 """What one machine of several takes, and how many guests it runs at once."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from harness import matrix, parallel, results
+from harness import parallel, results
 from harness.errors import SetupError, UsageError
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
@@ -51,11 +50,3 @@ def test_what_a_killed_run_left_of_its_last_line_is_cut_off(tmp_path):
     assert results.mend(file) and file.read_bytes() == whole
     file.write_bytes(b'{"name": "cut')
     assert not results.mend(file) and file.read_bytes() == b""
-
-
-def test_what_differs_between_the_parts_of_a_resumed_run_is_said():
-    old = matrix.read([DATA]).results[-1]
-    data = {**old.to_json(), "facts": {**old.facts, "cpus": 2}}
-    new = results.Result.from_json(json.loads(json.dumps(data)))
-    assert results.differences(old, new) == ["CPUs 4, now 2"]
-    assert results.differences(old, old) == []

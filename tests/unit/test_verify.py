@@ -1,6 +1,7 @@
 """Who is blamed when a guest is lost or complains late; a scripted session stands for the guest."""
 
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from harness import build, scenario
 from harness.judge import Kind
 from harness.target import GuestLost, KernelRefusal
-from harness.verify import Verifier
+from harness.verify import Verifier, order
 
 FACTS = {"release": "6.12.117", "version": ""}
 WARN = "WARNING: CPU: 1 PID: 213 at kernel/bpf/btf.c:3924 btf_parse_fields+0x5b6/0x6d0"
@@ -35,6 +36,7 @@ class ScriptedTarget:
 
     def __init__(self, *scripts, late=None):
         self.scripts, self.late, self.asked = list(scripts), late or [], []
+        self.told = []  # the events that somebody waited for
 
     def headers(self):
         return Path("include")
@@ -44,7 +46,7 @@ class ScriptedTarget:
         self.boot, self.disturbed = {"kind": "restored", "seconds": 0.1}, False
         yield self
 
-    def call(self, function, on_event=None, **arguments):
+    def call(self, function, **arguments):
         if function == "facts":
             return FACTS
         if function == "options":
@@ -55,11 +57,15 @@ class ScriptedTarget:
             if isinstance(self.late, Exception):
                 raise self.late
             return self.late
+        raise AssertionError(function)
+
+    def events(self, function, **arguments):
         self.asked.append([case["name"] for case in arguments["cases"]])
         for step in self.scripts.pop(0):
             if isinstance(step, Exception):
                 raise step
-            on_event(step)
+            self.told.append(step)
+            yield step
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +163,53 @@ def test_a_stuck_cpu_is_its_case_s_crash_and_the_rest_gets_another_guest():
     assert kinds(target) == [Kind.CRASH, Kind.PASS, Kind.PASS]
     assert target.asked == [["first", "second", "third"], ["second", "third"]]
     assert target.disturbed is False, "the second guest is as good as new"
+
+
+def test_a_case_is_judged_as_soon_as_the_next_one_has_begun():
+    events = [step for n in CASES for step in ({"begin": n}, {"late": []}, ended(n))]
+    target = ScriptedTarget(events)
+    verifier = Verifier(target, list(CASES.values()))
+    for number, name in enumerate(CASES, 1):
+        verdict, _ = verifier.judge(CASES[name], "libbpf", CASES.values())
+        assert verdict.kind is Kind.PASS
+        assert len(target.told) == min(3 * number + 2, 9), "it waits for the next to begin, no more"
+
+
+def test_what_is_left_of_a_request_is_observed_or_given_up():
+    events = [step for n in CASES for step in ({"begin": n}, {"late": []}, ended(n))]
+    target = ScriptedTarget(events)
+    verifier = Verifier(target, list(CASES.values()))
+    verifier.judge(CASES["first"], "libbpf", CASES.values())
+    verifier.finish()
+    assert len(target.told) == 9
+    verifier.judge(CASES["third"], "libbpf")
+    assert len(target.asked) == 1
+
+    target = ScriptedTarget(events, events)
+    verifier = Verifier(target, list(CASES.values()))
+    verifier.judge(CASES["first"], "libbpf", CASES.values())
+    verifier.abandon()
+    verifier.judge(CASES["third"], "libbpf", [CASES["second"]])
+    assert target.asked == [["first", "second", "third"], ["third", "second"]]
+
+
+def test_a_splat_goes_to_the_case_before_also_when_one_between_never_ran():
+    text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
+    fourth = scenario.read(text, Path("y.bpf.c")).scenarios[0]
+    target = ScriptedTarget([{"begin": "first"}, ended("first")], late=[WARN])
+    verifier = Verifier(target, [CASES["first"], fourth])
+    assert verifier.judge(CASES["first"], "libbpf", [fourth])[0].kind is Kind.CRASH
+    assert verifier.judge(fourth, "libbpf")[0].kind is Kind.SKIP
+
+
+def test_units_come_whole_and_twins_before_those_that_need_them():
+    files = scenario.read_directory(build.PROGRAMS)
+    by_name = {case.name: case for file in files for case in file.scenarios}
+    for file in files:
+        ordered = order(file.scenarios, by_name)
+        places = {case.name: place for place, case in enumerate(ordered)}
+        assert {case.name for case in file.scenarios} <= set(places)
+        units = [unit for unit, _ in groupby(ordered, key=lambda case: (case.file, case.unit))]
+        assert len(units) == len(set(units))
+        for case in file.scenarios:
+            assert case.twin is None or places[case.twin] < places[case.name]

@@ -1,0 +1,83 @@
+"""What an interrupted run keeps when it goes on."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness import matrix, results, resume
+from harness.errors import UsageError
+
+DATA = Path(__file__).parent / "data" / "results.jsonl"
+HELD = matrix.read([DATA]).results[-1]
+COLUMN = matrix.column(HELD)
+
+
+def with_facts(**facts):
+    return dataclasses.replace(HELD, facts={**HELD.facts, **facts})
+
+
+def sorted_out(tmp_path, result, **now):
+    resume.source_digest.cache_clear()
+    return resume.outdated([result], {COLUMN: now}, tmp_path, tmp_path)
+
+
+def test_what_differs_is_said_and_what_one_side_does_not_know_is_not():
+    old = with_facts(cpus=4, kernel_package="6.12.117-1")
+    new = {"cpus": 2, "kernel_package": "6.12.118-1", "qemu": "QEMU emulator version 7.2"}
+    assert results.differences(old.facts, old.facts) == []
+    said = ["package 6.12.117-1, now 6.12.118-1", "CPUs 4, now 2"]
+    assert results.differences(old.facts, new) == said
+
+
+def test_results_of_another_kernel_package_do_not_hold(tmp_path):
+    old = with_facts(kernel_package="6.12.117-1")
+    found = sorted_out(tmp_path, old, kernel_package="6.12.118-1")
+    assert found == {COLUMN: ([old], ["package 6.12.117-1, now 6.12.118-1"])}
+    assert sorted_out(tmp_path, old, kernel_package="6.12.117-1") == {}
+
+
+def test_a_kernel_that_is_not_run_any_more_keeps_its_results(tmp_path):
+    old = with_facts(cpus=4)
+    assert resume.outdated([old], {"another": {"cpus": 2}}, tmp_path, tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "file, changed, holds",
+    [
+        ("one.bpf.c", "one.bpf.c", False),
+        ("one.bpf.c", "spinlock.h", False),
+        ("one.bpf.c", "two.bpf.c", True),
+        ("test_it.py", "two.bpf.c", False),  # which of them a test loads only the test knows
+        ("test_it.py", "other.py", True),
+    ],
+)
+def test_a_changed_source_costs_the_results_that_it_may_concern(tmp_path, file, changed, holds):
+    for name in ("one.bpf.c", "two.bpf.c", "spinlock.h", "test_it.py", "other.py"):
+        (tmp_path / name).write_text(name)
+    resume.source_digest.cache_clear()
+    old = with_facts(**resume.sources(tmp_path / file, tmp_path, tmp_path))
+    assert old.facts["source"] == file
+    (tmp_path / changed).write_text("changed")
+    found = sorted_out(tmp_path, old)
+    assert found == ({} if holds else {COLUMN: ([old], [f"{file} has changed"])})
+
+
+def test_other_options_are_said_in_a_sentence():
+    began = {"--kernel": ["5.10", "6.12"], "--loader": "libbpf", "--cpus": 4}
+    assert resume.other_options(began, began) == ""
+    now = {"--kernel": ["6.12"], "--loader": None, "--cpus": 4}
+    assert resume.other_options(began, now) == (
+        "resumed with other options than this run began with:"
+        " --kernel 6.12, was 5.10 6.12; --loader not given, was libbpf."
+    )
+    assert resume.other_options({}, now) == "", "what it began with is not known"
+
+
+def test_the_options_are_beside_the_results(tmp_path):
+    resume.write_options(tmp_path, {"--cpus": 2})
+    (tmp_path / "results.jsonl").write_bytes(DATA.read_bytes() + b'{"name": "cut')
+    before, options = resume.read(tmp_path)
+    assert options == {"--cpus": 2} and len(before) == len(matrix.read([DATA]).results)
+    with pytest.raises(UsageError, match="no run in"):
+        resume.read(tmp_path / "nowhere")
