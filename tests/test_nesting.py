@@ -32,7 +32,7 @@ LARGE = 128 * 1024
 LOCK = 4  # a flag of element access
 LEAST_TORN = 5  # copies without the flag that were interrupted halfway
 COPY_SECONDS = 1.5  # of one way to copy,
-ROUNDS = 4  # until that is reached
+ROUNDS = 10  # until that is reached
 
 
 @dataclass(frozen=True)
