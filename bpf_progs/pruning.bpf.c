@@ -52,19 +52,6 @@ MAP(ARRAY, others, __u32, struct counter, 1)
 			     : [c] "r"(condition));                   \
 	} while (0)
 
-/* Calls of helpers with a lock, on the second path only. */
-#define STEP_LOCK "r1 = %[l]\ncall 93\n"
-#define STEP_UNLOCK "r1 = %[l]\ncall 94\n"
-#define STEPS_IF(condition, lock, count, steps)                      \
-	asm volatile(EMPTY_JUMPS                                     \
-		     "if %[c] != 0 goto +1\n"                        \
-		     "goto +" #count "\n"                            \
-		     steps                                           \
-		     EMPTY_JUMPS                                     \
-		     :                                               \
-		     : [c] "r"(condition), [l] "r"(lock)             \
-		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
-
 /*
  * Rule: State pruning does not forget which lock is held
  * The verifier skips a path when it has walked one like it. Two paths that hold different locks, or
@@ -580,9 +567,24 @@ int callback_unlocks_other(struct __sk_buff *skb)
 
 #endif
 
-/* Whether a lock is held at all: on the second path it is not as on the first. */
+#if UNIT(second_path)
+/*
+ * Whether a lock is held at all: on the second path it is not as on the first. bcc's first pass is for the
+ * host's processor and knows no such registers.
+ */
+#define STEP_LOCK "r1 = %[l]\ncall 93\n"
+#define STEP_UNLOCK "r1 = %[l]\ncall 94\n"
+#define STEPS_IF(condition, lock, count, steps)                      \
+	asm volatile(EMPTY_JUMPS                                     \
+		     "if %[c] != 0 goto +1\n"                        \
+		     "goto +" #count "\n"                            \
+		     steps                                           \
+		     EMPTY_JUMPS                                     \
+		     :                                               \
+		     : [c] "r"(condition), [l] "r"(lock)             \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
 
-SEC("tc") __rule("State pruning does not forget which lock is held")
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __success __retval(1)
 int lock_and_unlock_on_second_path(struct __sk_buff *skb)
 {
@@ -597,7 +599,7 @@ int lock_and_unlock_on_second_path(struct __sk_buff *skb)
 }
 
 /* commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13) changed the text. */
-SEC("tc") __rule("State pruning does not forget which lock is held")
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __twin(lock_and_unlock_on_second_path) __failure __errno(EINVAL)
 __kernel("<6.13") __msg("bpf_spin_unlock is missing")
 __kernel(">=6.13") __msg("cannot be used inside bpf_spin_lock-ed region")
@@ -613,7 +615,7 @@ int lock_on_second_path(struct __sk_buff *skb)
 	return a->value;
 }
 
-SEC("tc") __rule("State pruning does not forget which lock is held")
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __success __retval(1)
 int unlock_and_lock_on_second_path(struct __sk_buff *skb)
 {
@@ -629,7 +631,7 @@ int unlock_and_lock_on_second_path(struct __sk_buff *skb)
 	return a->value;
 }
 
-SEC("tc") __rule("State pruning does not forget which lock is held")
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __twin(unlock_and_lock_on_second_path) __failure
 __msg("bpf_spin_unlock without taking a lock")
 __kernel("<6.2") __errno(EACCES)
@@ -647,3 +649,4 @@ int unlock_on_second_path(struct __sk_buff *skb)
 	bpf_spin_unlock(&a->lock);
 	return a->value;
 }
+#endif
