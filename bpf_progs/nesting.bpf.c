@@ -10,8 +10,9 @@
 /*
  * Rule: Interrupts wait while the lock is held
  * The lock turns interrupts off on its CPU, so that nothing that could want it runs there until
- * unlock: no packet that is received, no timer.
+ * unlock: no packet that is received, no timer. So it does when user space copies with BPF_F_LOCK.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
+ * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  */
 
 /* The number of each hook's visits. */
@@ -27,6 +28,7 @@
 #define TC_ACT_STOLEN 4
 
 #define MOST_TURNS 2000
+#define LARGE (128 * 1024)
 
 #define READ(field) (*(volatile __u64 *)&(field))
 #define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
@@ -35,6 +37,12 @@
 struct order {
 	__u32 turns; /* length of the critical section */
 	__u32 bare;  /* without the lock: to show what it keeps away */
+};
+
+/* What the timer's program saw of the large value. */
+struct looks {
+	__u64 runs;
+	__u64 torn; /* its first field differed from its last */
 };
 
 struct shared {
@@ -56,6 +64,16 @@ struct visits {
 	__u64 region; /* came in between lock and unlock */
 };
 
+/* Takes so long to copy that interrupts come meanwhile. */
+struct large {
+	struct bpf_spin_lock lock;
+	__u32 first;
+	char between[LARGE - 12];
+	__u32 last;
+};
+
+MAP(ARRAY, larges, __u32, struct large, 1)
+MAP(ARRAY, looks, __u32, struct looks, 1)
 MAP(ARRAY, orders, __u32, struct order, 1)
 MAP(ARRAY, state, __u32, struct shared, 1)
 MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
@@ -169,6 +187,31 @@ int want_at_timer(__u64 *arguments)
 {
 	if (bpf_get_smp_processor_id() == 0)
 		inner();
+	return 0;
+}
+
+/* Of the CPU where user space copies: only an interrupt lets it in between. */
+SEC("tp_btf/local_timer_entry")
+int look_at_timer(__u64 *arguments)
+{
+	__u32 key = 0, first, last;
+	struct order *order = map_lookup(orders, &key);
+	struct large *l = map_lookup(larges, &key);
+	struct looks *seen = map_lookup(looks, &key);
+
+	if (!order || !l || !seen || bpf_get_smp_processor_id() != 0)
+		return 0;
+	if (order->bare) {
+		first = *(volatile __u32 *)&l->first;
+		last = *(volatile __u32 *)&l->last;
+	} else {
+		bpf_spin_lock(&l->lock);
+		first = *(volatile __u32 *)&l->first;
+		last = *(volatile __u32 *)&l->last;
+		bpf_spin_unlock(&l->lock);
+	}
+	seen->torn += first != last;
+	seen->runs++;
 	return 0;
 }
 

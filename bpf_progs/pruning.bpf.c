@@ -566,3 +566,87 @@ int callback_unlocks_other(struct __sk_buff *skb)
 }
 
 #endif
+
+#if UNIT(second_path)
+/*
+ * Whether a lock is held at all: on the second path it is not as on the first. bcc's first pass is for the
+ * host's processor and knows no such registers.
+ */
+#define STEP_LOCK "r1 = %[l]\ncall 93\n"
+#define STEP_UNLOCK "r1 = %[l]\ncall 94\n"
+#define STEPS_IF(condition, lock, count, steps)                      \
+	asm volatile(EMPTY_JUMPS                                     \
+		     "if %[c] != 0 goto +1\n"                        \
+		     "goto +" #count "\n"                            \
+		     steps                                           \
+		     EMPTY_JUMPS                                     \
+		     :                                               \
+		     : [c] "r"(condition), [l] "r"(lock)             \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
+
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__success __retval(1)
+int lock_and_unlock_on_second_path(struct __sk_buff *skb)
+{
+	__u32 first = 0, mark = skb->mark;
+	struct counter *a = map_lookup(counters, &first);
+
+	if (!a)
+		return 0;
+	STEPS_IF(mark, &a->lock, 4, STEP_LOCK STEP_UNLOCK);
+	a->value++;
+	return a->value;
+}
+
+/* commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13) changed the text. */
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__twin(lock_and_unlock_on_second_path) __failure __errno(EINVAL)
+__kernel("<6.13") __msg("bpf_spin_unlock is missing")
+__kernel(">=6.13") __msg("cannot be used inside bpf_spin_lock-ed region")
+int lock_on_second_path(struct __sk_buff *skb)
+{
+	__u32 first = 0, mark = skb->mark;
+	struct counter *a = map_lookup(counters, &first);
+
+	if (!a)
+		return 0;
+	STEPS_IF(mark, &a->lock, 2, STEP_LOCK);
+	a->value++;
+	return a->value;
+}
+
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__success __retval(1)
+int unlock_and_lock_on_second_path(struct __sk_buff *skb)
+{
+	__u32 first = 0, mark = skb->mark;
+	struct counter *a = map_lookup(counters, &first);
+
+	if (!a)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	STEPS_IF(mark, &a->lock, 4, STEP_UNLOCK STEP_LOCK);
+	a->value++;
+	bpf_spin_unlock(&a->lock);
+	return a->value;
+}
+
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__twin(unlock_and_lock_on_second_path) __failure
+__msg("bpf_spin_unlock without taking a lock")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int unlock_on_second_path(struct __sk_buff *skb)
+{
+	__u32 first = 0, mark = skb->mark;
+	struct counter *a = map_lookup(counters, &first);
+
+	if (!a)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	STEPS_IF(mark, &a->lock, 2, STEP_UNLOCK);
+	a->value++;
+	bpf_spin_unlock(&a->lock);
+	return a->value;
+}
+#endif

@@ -59,6 +59,12 @@ def find(lines: Sequence[str]) -> Optional[Splat]:
     return None
 
 
+# The CPU that an NMI makes panic prints no registers; after the NMI's own frames comes where it was.
+# A kernel with CONFIG_UNWINDER_GUESS puts a question mark before every frame.
+_RIP = re.compile(r"RIP: 0010:([\w.]+)")
+_BEFORE_NMI = re.compile(r"</NMI>(?:\s|\[ *\d+\.\d+\]|</?\w+>|\?)*([\w.]+)\+0x")
+_NAMELESS = "code that its backtrace does not name"
+
 _IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|cpu_idle|acpi_idle|intel_idle")
 
 
@@ -72,9 +78,12 @@ def at_work(console: str) -> Optional[Dict[int, str]]:
         return None
     found = {}
     for cpu, block in zip(blocks[::2], blocks[1::2]):
-        place = re.search(r"RIP: 0010:([\w.]+)", block)
-        if place and not _IDLE.search(place.group(1)):
-            found[int(cpu)] = place.group(1)
+        if "idling at" in block.partition("\n")[0]:
+            continue
+        match = _RIP.search(block) or _BEFORE_NMI.search(block)
+        place = match.group(1) if match else _NAMELESS
+        if not _IDLE.search(place):
+            found[int(cpu)] = place
     return dict(sorted(found.items()))
 
 

@@ -4,6 +4,8 @@ On CPU 0 a program of a cgroup holds the lock of bpf_progs/nesting.bpf.c, over a
 packets for CPU 0 come from other CPUs, or timers expire there, and the programs that run then want
 the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
 wait for itself for ever: a CRASH, by the kernel's watchdogs.
+
+User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
 """
 
 import struct
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 import pytest
+from packaging.version import Version
 
 from harness.judge import Kind, Verdict
 
@@ -23,6 +26,13 @@ LEAST_HITS = 5  # inside the unlocked section
 # A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
 # does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
 LIMIT = 40.0
+
+# struct large: lock, first, between, last
+LARGE = 128 * 1024
+LOCK = 4  # a flag of element access
+LEAST_TORN = 5  # copies without the flag that were interrupted halfway
+COPY_SECONDS = 1.5  # of one way to copy,
+ROUNDS = 10  # until that is reached
 
 
 @dataclass(frozen=True)
@@ -126,3 +136,57 @@ def test_nesting(guest, where):
     weak = bare.region < LEAST_HITS or bare.lost < LEAST_HITS or not locked.active
     kind = Kind.INCONCLUSIVE if weak else Kind.PASS
     guest.conclude(Verdict(kind, seen), locked=vars(locked), bare=vars(bare))
+
+
+def copy_under_timer(guest, way, bare):
+    """Copy the large value on CPU 0, whose timer looks at it; return (copies, looks, torn)."""
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
+    guest.call("map_reset", map="looks")
+    values = [bytes(4).hex() + f"{byte:02x}" * (LARGE - 4) for byte in (1, 2)]
+    seen = guest.call(
+        "copy",
+        limit=LIMIT,
+        map="larges",
+        way=way,
+        times=1,
+        held=0,
+        seconds=COPY_SECONDS,
+        least=COPY_SECONDS,
+        values=values,
+        hidden=[0, 4],
+        even=[8, 16],
+        flags=0 if bare else LOCK,
+        here=0,
+    )
+    data = bytes.fromhex(guest.call("map_lookup", map="looks", key=FIRST))
+    return (seen["done"], *struct.unpack("<QQ", data))
+
+
+def test_interrupts_wait_for_copy(guest):
+    """A timer whose program wants the lock of what user space copies waits until it is copied."""
+    if guest.release < Version("5.15"):
+        guest.conclude(Verdict(Kind.SKIP, "no timer's program takes a lock before v5.15"))
+        return
+    guest.load("nesting.bpf.c", ["look_at_timer"])
+    guest.call("attach", program="look_at_timer")
+    bare = [0, 0, 0]
+    for _ in range(ROUNDS):
+        bare = [sum(pair) for pair in zip(bare, copy_under_timer(guest, "update", bare=True))]
+        if bare[2] >= LEAST_TORN:
+            break
+    measured = {"bare": bare}
+    blind = bare[2] < LEAST_TORN
+    for way in ("update", "lookup"):
+        copies, looks, torn = measured[way] = copy_under_timer(guest, way, bare=False)
+        guest.check(
+            torn == 0,
+            f"a timer finds every {way} with BPF_F_LOCK done or not begun",
+            f"{torn} of {looks} found it half done",
+        )
+        blind = blind or not looks
+    seen = (
+        f"{measured['update'][1]} and {measured['lookup'][1]} timers came during updates and lookups"
+        f" and none in between; without the flag {bare[2]} of {bare[1]} did"
+    )
+    kind = Kind.INCONCLUSIVE if blind else Kind.PASS
+    guest.conclude(Verdict(kind, seen), **measured)

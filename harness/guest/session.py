@@ -402,6 +402,7 @@ class Session:
         enough: int = 0,
         least: float = 0.0,
         renewed: str = "",
+        here: Optional[int] = None,
     ) -> Json:
         """Copy one element in or out, many times, while a program runs on some CPUs.
 
@@ -409,6 +410,7 @@ class Session:
         children of this one, in the same cgroup. The program `peek` returns the lock word. The way
         "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by another system call or a longer
         datagram from here; "accept" is none, but copies a listening socket's storage to a new one's.
+        It is done on the CPU `here`, or anywhere.
         See copies.py for the rest.
         """
         start, end = hidden
@@ -435,6 +437,9 @@ class Session:
         with ExitStack() as stack:
             if program:
                 stack.enter_context(self._running(runs, program, cpus, short=bool(renewed)))
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            if here is not None:
+                os.sched_setaffinity(0, {here})
             return copies.copy(self._map(map), copying, look if peek else None)
 
     def sweep(

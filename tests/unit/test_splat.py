@@ -108,3 +108,27 @@ def test_backtraces_that_were_asked_for_are_no_splat():
 def test_a_recorded_panic_is_told_by_its_own_line():
     lost = why_lost(False, "the guest stopped or reset", recorded("sysrq-crash"))
     assert lost.crashed and "panic: " in str(lost) and "sysrq triggered crash" in str(lost)
+
+
+# Of a kernel 6.1 built with CONFIG_UNWINDER_GUESS whose CPU 0 waits for itself; shortened.
+GUESSED = """\
+NMI backtrace for cpu 0
+CPU: 0 PID: 64 Comm: python3 Not tainted 6.1.192 #2
+Call Trace:
+ <NMI>
+ ? dump_stack_lvl+0x33/0x42
+ ? exc_nmi+0x9a/0xe9
+ ? queued_spin_lock_slowpath+0x40/0x218
+ </NMI>
+ <IRQ>
+ ? __bpf_spin_lock_irqsave+0x66/0x98
+ </IRQ>
+Sending NMI from CPU 0 to CPUs 1-3:
+NMI backtrace for cpu 2 skipped: idling at native_safe_halt+0x13/0x14
+"""
+
+
+def test_a_cpu_that_prints_no_registers_was_at_work_all_the_same():
+    assert splat.at_work(GUESSED) == {0: "__bpf_spin_lock_irqsave"}
+    short = GUESSED.replace("__bpf_spin_lock_irqsave+", "")
+    assert "does not name" in splat.at_work(short)[0]
