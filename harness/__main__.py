@@ -300,7 +300,12 @@ def _bench_options(sub: argparse.ArgumentParser) -> None:
         help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
     )
     _measuring_options(sub, "1, 2 and 4, up to what the guest has")
-    sub.add_argument("--loader", choices=scenario.LOADERS, default="libbpf")
+    sub.add_argument(
+        "--loader",
+        choices=scenario.LOADERS,
+        default="libbpf",
+        help="what loads the programs (default: %(default)s)",
+    )
     sub.add_argument(
         "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
     )
