@@ -26,6 +26,7 @@ from harness import (
     bisect,
     build,
     check,
+    command_line,
     completion,
     contests,
     drift as drifting,
@@ -47,7 +48,6 @@ from harness import (
     target,
 )
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind
 from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
 
 ROOT = paths.root()
@@ -135,19 +135,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     running.add_argument("-x", action="store_true", help="stop at the first that does not pass")
     running.add_argument("-v", action="store_true", help="a line per case as it ends")
-    _report_options(
+    command_line.report_options(
         command("report", report_command, "Show results: rules x kernels, as text or as a page.")
     )
-    _bisect_options(
+    command_line.bisect_options(
         command("bisect", bisect_command, "Find the kernel version where a case's outcome changed.")
     )
-    _check_options(
+    command_line.check_options(
         command("check", check_command, "Load your own program on every kernel; say what is wrong.")
     )
-    _power_options(
+    command_line.power_options(
         command("power", power_command, "Measure how often each broken twin of a lock is seen.")
     )
-    _bench_options(
+    command_line.bench_options(
         command("bench", bench_command, "Measure what a lock costs, by driver and number of CPUs.")
     )
     shell_command = command(
@@ -203,249 +203,6 @@ def _parser() -> argparse.ArgumentParser:
         "shell", choices=completion.SHELLS, help="bash: eval it; zsh: put it into $fpath"
     )
     return parser
-
-
-def _check_options(sub: argparse.ArgumentParser) -> None:
-    sub.epilog = (
-        "Exit codes: 0 every required kernel takes it, 1 one does not, 2 usage, 4 set-up error."
-    )
-    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
-    sub.add_argument(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="KERNEL",
-        help="a kernel that must take it; or all, to see which do; repeatable"
-        f" (default: {target.DEFAULT_KERNEL})",
-    )
-    sub.add_argument(
-        "--require",
-        action="append",
-        default=[],
-        metavar="KERNEL",
-        help="of --kernel all, one that must take it, or all; repeatable",
-    )
-    sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
-    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
-    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
-    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="to clang")
-    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="to clang")
-    sub.add_argument(
-        "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
-    )
-    form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
-    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
-
-
-def _power_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--times", type=int, default=20, metavar="N", help="runs (default: %(default)s)"
-    )
-    sub.add_argument(
-        "--driver",
-        action="append",
-        default=[],
-        choices=list(contests.ALL),
-        metavar="DRIVER",
-        help=f"repeatable; of {', '.join(contests.ALL)} (default: all of them)",
-    )
-    sub.add_argument(
-        "--twin",
-        action="append",
-        default=[],
-        choices=list(contests.WORDS),
-        metavar="TWIN",
-        help=f"repeatable; of {', '.join(contests.WORDS)} (default: those of the scenario)",
-    )
-    sub.add_argument(
-        "--at-least",
-        type=float,
-        default=0.99,
-        metavar="RATE",
-        help="exit 3 when a twin's rate is below: when its whole interval is (default: %(default)s)",
-    )
-    _measuring_options(sub, "4")
-    sub.add_argument(
-        "--loader",
-        choices=(*scenario.LOADERS, "all"),
-        default="libbpf",
-        help="what loads the programs (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--results", metavar="DIR", help="where every run is kept (default: results/power-<time>)"
-    )
-    sub.add_argument(
-        "--read",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE|DIR",
-        help="run nothing, count what earlier measurements kept; repeatable",
-    )
-
-
-def _bench_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--times", type=int, default=3, metavar="N", help="runs (default: %(default)s)"
-    )
-    sub.add_argument(
-        "--driver",
-        action="append",
-        default=[],
-        choices=list(bench.DRIVERS),
-        metavar="DRIVER",
-        help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
-    )
-    _measuring_options(sub, "1, 2 and 4, up to what the guest has")
-    sub.add_argument(
-        "--loader",
-        choices=scenario.LOADERS,
-        default="libbpf",
-        help="what loads the programs (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
-    )
-    sub.add_argument(
-        "--svg", type=Path, metavar="FILE", help="the plots of the first kernel as well"
-    )
-    sub.add_argument(
-        "--read",
-        type=Path,
-        metavar="FILE",
-        help="measure nothing, show what --json wrote",
-    )
-
-
-def _measuring_options(sub: argparse.ArgumentParser, cpus: str) -> None:
-    """Declare what `power` and `bench` share."""
-    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
-    sub.add_argument(
-        "--kernel",
-        action="append",
-        default=[],
-        help=f"as in `spinlock run`; repeatable (default: {target.DEFAULT_KERNEL})",
-    )
-    sub.add_argument(
-        "--cpus", type=int, action="append", default=[], help=f"repeatable (default: {cpus})"
-    )
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
-    form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
-    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
-
-
-def _report_options(sub: argparse.ArgumentParser) -> None:
-    sub.epilog = (
-        "Exit codes: 0, whatever the results are; 1 as --against and --known say; 2 for what cannot be"
-        " read or makes no sense; 4 if the output cannot be written."
-    )
-    sub.add_argument(
-        "places",
-        nargs="*",
-        type=Path,
-        default=[matrix.LATEST],
-        metavar="FILE|DIR",
-        help="results.jsonl or the directory of a run; of several the newer result wins"
-        f" (default: {matrix.LATEST})",
-    )
-    form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown, a summary for a mail")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
-    form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
-    form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
-    form.add_argument(
-        "--kcidb", metavar="ORIGIN", help="as KCIDB JSON, submitted under this name (KernelCI)"
-    )
-    form.add_argument("--html", type=Path, metavar="FILE", help="as one page that holds everything")
-    form.add_argument(
-        "--rules",
-        action="store_true",
-        help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
-    )
-    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
-    sub.add_argument(
-        "--against",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE|DIR",
-        help="say what changed since these results; exit code 1 on a new failure; repeatable",
-    )
-    sub.add_argument(
-        "--known",
-        type=Path,
-        metavar="FILE",
-        help="a list of expected failures (docs/ci.md); exit code 1 on others (with --against: on new"
-        " ones), and on entries that passed or have expired",
-    )
-    sub.add_argument(
-        "--rule", default="", metavar="TEXT", help="only rules and cases with this text"
-    )
-    sub.add_argument(
-        "--kernel", action="append", default=[], metavar="KERNEL", help="only this; repeatable"
-    )
-    sub.add_argument(
-        "--verdict",
-        action="append",
-        default=[],
-        type=str.upper,
-        choices=[kind.value for kind in Kind],
-        help="only this; repeatable",
-    )
-    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="only this")
-    sub.add_argument(
-        "-v", action="store_true", help="every case, and what is to be said of those that failed"
-    )
-
-
-def _bisect_options(sub: argparse.ArgumentParser) -> None:
-    sub.formatter_class = argparse.RawDescriptionHelpFormatter
-    sub.description = """\
-Find the kernel version where a case's outcome changed.
-
-spinlock bisect SCENARIO --good A --bad B   between two Debian versions, by binary search
-spinlock bisect SCENARIO --run KERNEL       one kernel of your own, as `git bisect run` wants it
-
-Between versions, what was observed is compared, not whether it was as expected there. A version
-is good when it does what A does, and bad when it does anything else; B, which may be older than
-A, must do something else. One that says nothing (INCONCLUSIVE, ERROR, SKIP) is never good: its
-neighbours are tried.
-
-With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all else is untestable
-(125). With --text, good is what says that text."""
-    sub.add_argument("scenario", metavar="SCENARIO", help="a case (see `spinlock list`)")
-    sub.add_argument("--good", metavar="VERSION", help="a version, or a minor for its newest")
-    sub.add_argument("--bad", metavar="VERSION", help="one with another outcome")
-    sub.add_argument("--run", metavar="KERNEL", help="a bzImage or a build tree")
-    sub.add_argument(
-        "--compare",
-        choices=bisect.ASPECTS,
-        default="observed",
-        help="what must be the same to be good: all that was observed (stage, errno, text), stage and"
-        " errno, only the stage, or the verdict (default: %(default)s)",
-    )
-    sub.add_argument(
-        "--text", default="", help="compare only whether this text was in the kernel's words"
-    )
-    sub.add_argument(
-        "--loader",
-        choices=scenario.LOADERS,
-        default="libbpf",
-        help="load through this (default: %(default)s)",
-    )
-    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
-    sub.add_argument("--programs", type=Path, metavar="DIR", help="as in `spinlock run`")
-    sub.add_argument("--results", metavar="DIR", help="where the results of each version go")
-    sub.add_argument("--json", action="store_true", help="the answer as JSON")
-
-
-# -- run and list ------------------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace) -> int:
