@@ -43,6 +43,7 @@ PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
+LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
 CONSOLE_TAIL = 16000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
@@ -238,11 +239,18 @@ class Guest:
         """Return the CPUs that have a timer interrupt to take and have not taken it yet.
 
         A CPU takes it at once but for moments, also one that spends nearly all its time with
-        interrupts off: a spin lock's holder lets go of it, and takes the tick then.
+        interrupts off: a spin lock's holder lets go of it, and takes the tick then. One that a busy
+        host leaves waiting for a core has a tick to take for most of the time, hence many looks.
         """
-        return frozenset(
-            cpu for cpu in range(self.cpus) if tick_is_pending(self._qmp.human(f"info lapic {cpu}"))
-        )
+        overdue = frozenset(range(self.cpus))
+        for _ in range(LOOKS):
+            overdue = frozenset(
+                cpu for cpu in overdue if tick_is_pending(self._qmp.human(f"info lapic {cpu}"))
+            )
+            if not overdue:
+                break
+            time.sleep(BETWEEN_LOOKS_S)
+        return overdue
 
     def close(self) -> None:
         """End QEMU and remove the guest's files; may be called again."""
