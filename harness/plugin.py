@@ -302,7 +302,7 @@ class Run:
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
-        items.sort(key=lambda item: self.kernels.index(_kernel(item)) if needs_guest(item) else -1)
+        items.sort(key=self._turn)
         if self.config.option.shard is not None:
             self._keep(items, self._in_shard(items))
         if self._done:
@@ -312,6 +312,14 @@ class Run:
         for item in items:
             if needs_guest(item):
                 item.add_marker(pytest.mark.xdist_group(self._group(item)))
+
+    def _turn(self, item: pytest.Item) -> Tuple[int, bool]:
+        """Return when a case's turn comes. Through bcc, cases that run programs come last: they have
+        the machine's cores alone, best while the other loader's worker does not want them, too."""
+        if not needs_guest(item):
+            return -1, False
+        late = _loader(item) == "bcc" and "scenario" not in getattr(item, "callspec").params
+        return self.kernels.index(_kernel(item)), late
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
         chosen = set(kept)
