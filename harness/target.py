@@ -49,7 +49,7 @@ CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc modul
 # A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
 # somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
 PULSE_SECONDS = 1.0
-STUCK_PULSES = 15
+STUCK_PULSES = 12
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
