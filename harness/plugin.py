@@ -164,6 +164,7 @@ class Run:
         own = any(is_path(name) for name in self.kernels if name)
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         self._targets: Dict[Optional[str], Target] = {}
+        self._opening = threading.Lock()  # of a target, by the tests or ahead of them
         self._verifiers: Dict[Optional[str], verify.Verifier] = {}
         self.failed_setup: Optional[SetupError] = None
         self._failed: Dict[Optional[str], SetupError] = {}
@@ -365,8 +366,9 @@ class Run:
     def _open(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
-        Others are fetched while that one is tested; workers wait for those that they need. One that
-        is not to be had costs its own cases, not those of the others.
+        Others are fetched while that one is tested; workers wait for those that they need. All are
+        wanted at once where results from before must be compared with them. One that is not to be
+        had costs its own cases, not those of the others.
         """
         for name in self.kernels:
             if name is not None:
@@ -381,10 +383,14 @@ class Run:
         except SetupError as error:
             self.failed_setup = error
             raise
-        rest = list(kernels)
-        threading.Thread(
-            target=lambda: [self._is_there(kernel) for kernel in rest], daemon=True
-        ).start()
+        if hasattr(self.config, "workerinput"):
+            return
+        fetching = threading.Thread(
+            target=lambda: [self._is_there(kernel) for kernel in kernels], daemon=True
+        )
+        fetching.start()
+        if self.config.option.resume:
+            fetching.join()
 
     def _is_there(self, kernel: Optional[str]) -> bool:
         """Tell whether a kernel is to be had, having fetched it."""
@@ -398,22 +404,26 @@ class Run:
 
     def target(self, kernel: Optional[str]) -> Target:
         """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
+        if kernel not in self._targets and kernel not in self._failed:
+            with self._opening:  # it may be on its way
+                if kernel not in self._targets and kernel not in self._failed:
+                    self._open_target(kernel)
         if kernel in self._failed:
             raise self._failed[kernel].with_traceback(None)  # it would grow each time
-        if kernel not in self._targets:
-            option = self.config.option
-            settings = Settings(option.target, kernel, option.cpus, append=option.append)
-            try:
-                self._targets[kernel] = target.open_target(settings, self._progress)
-            except SetupError as error:
-                self._failed[kernel] = error
-                raise
-            except UsageError as error:  # no such version; known only once Debian's index is read
-                if len(self.kernels) == 1:
-                    raise
-                self._failed[kernel] = SetupError(str(error))
-                raise self._failed[kernel] from None
         return self._targets[kernel]
+
+    def _open_target(self, kernel: Optional[str]) -> None:
+        """Make a target, or note why there is none. Raises UsageError."""
+        option = self.config.option
+        settings = Settings(option.target, kernel, option.cpus, append=option.append)
+        try:
+            self._targets[kernel] = target.open_target(settings, self._progress)
+        except SetupError as error:
+            self._failed[kernel] = error
+        except UsageError as error:  # no such version, which only Debian's index tells
+            if len(self.kernels) == 1:
+                raise
+            self._failed[kernel] = SetupError(str(error))
 
     def verifier(self, kernel: Optional[str]) -> verify.Verifier:
         """Return what observes scenarios on a kernel; those of other kernels end. Raises SetupError."""
@@ -637,7 +647,7 @@ class Run:
         """Let go of the target and the results."""
         for verifier in self._verifiers.values():
             verifier.abandon()
-        for opened in self._targets.values():
+        for opened in list(self._targets.values()):
             opened.close()
         if self._log is not None:
             self._log.close()
