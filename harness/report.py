@@ -38,6 +38,7 @@ _LEGEND = (
     "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
 )
 _CELL = 7
+_HEAD = 12  # of a column
 _EVIDENCE = 12  # lines, unless all is asked for: a trace of the kernel's is long
 _SHOWN = 40  # of what did not pass, below the matrix of a run
 
@@ -115,6 +116,13 @@ def _cut(words: str, width: int) -> str:
     return words if len(words) <= width else words[: width - 1] + "…"
 
 
+def _head(kernel: str) -> str:
+    """Return what stands above a kernel's column: of a path the end, where several differ."""
+    if "/" in kernel and len(kernel) > _HEAD:
+        return f"…{kernel[1 - _HEAD :]}"
+    return _cut(kernel, _HEAD)
+
+
 def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
     """Return the verdicts on one kernel: a block per rule, a line per case, a column per loader."""
     pivot = Matrix(results)
@@ -170,13 +178,14 @@ def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) 
     A rule shows the worst of its cases; below it are the cases that neither passed nor were
     skipped, or all. Eleven kernels fit into 120 columns.
     """
-    size = max([_CELL, *(len(_cut(name, 12)) + 1 for name in pivot.columns)])
+    heads = [_head(name) for name in pivot.columns]
+    size = max([_CELL, *(len(head) + 1 for head in heads)])
     rows = _rows(pivot, every_case)
     longest = max(len(f"  {case}" if case else rule) for rule, case, _ in rows)
     name_width = min(longest + 1, max(24, width - size * len(pivot.columns)))
     header = Text(" " * name_width)
-    for kernel in pivot.columns:
-        header.append(_cut(kernel, 12).ljust(size), style="bold")
+    for head in heads:
+        header.append(head.ljust(size), style="bold")
     lines = [header]
     for rule, case, cases in rows:
         name = f"  {case}" if case else rule

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_selection(pivot, selection, cases):
 def test_a_selection_of_nothing_is_refused(pivot, selection, words):
     with pytest.raises(UsageError, match=words):
         selection.of(pivot.results)
+
+
+def test_the_end_of_a_path_tells_own_kernels_apart(pivot):
+    paths = ["/home/me/linux/good/bzImage-a", "/home/me/linux/good/bzImage-b"]
+    columns = dict(zip(sorted({result.column for result in pivot.results}), paths))
+    own = [replace(r, column=columns[r.column]) for r in pivot.results if r.column in columns]
+    head = report.terminal(matrix.Matrix(own), 120, False).splitlines()[0].split()
+    assert head == ["…d/bzImage-a", "…d/bzImage-b"]
 
 
 def test_eleven_kernels_fit_into_120_columns(pivot):
