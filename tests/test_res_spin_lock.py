@@ -30,10 +30,13 @@ EDEADLK = -35
 
 # Of res_contend.bpf.c: the numbers of answers.
 COUNT, OUTER, INNER, FORTH, BACK, HOLD, WAIT, NEST = range(8)
-# 6.17.13 has commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions")
-# (in v6.19) without all that came with it: once CPUs have contended for such locks, deadlocks are no
-# longer seen and asking for a lock that one holds times out. 6.16.12 and 6.18.15 do see them.
-UNSEEN = KnownBug("beb7021a6003", ">=6.17,<6.18")
+# On 6.17.13, on each of six boots, the kernel's record of who holds what went wrong once CPUs had
+# contended for such locks: whoever then asks for one that he holds waits until the time is over, and
+# now and then somebody is told EDEADLK who is in no deadlock. 6.16.12 and 6.18.15 do not do so. A part
+# of the series that begins with commit
+# beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") (in v6.19) went into
+# stable kernels between them; that it is the cause is likely, not proven.
+RECORD_IS_LOST = KnownBug("beb7021a6003", ">=6.17.13,<6.18")
 # A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual
 # CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
 RARELY = 1000
@@ -94,14 +97,25 @@ def count(guest, plan, way):
     return replace(run, parts=(replace(part, sent=sent),)), total(guest, COUNT)
 
 
-def check_unless_unseen(guest, holds, expected, seen):
-    """Note what must hold, but need not where deadlocks come to be unseen sooner or later."""
-    guest.check(holds, expected, seen, bug=None if holds else UNSEEN)
+def check_record(guest, holds, expected, seen):
+    """Note what must hold, and does until the record is lost, where it gets lost."""
+    guest.check(holds, expected, seen, bug=None if holds else RECORD_IS_LOST)
+
+
+def sees_deadlocks(guest):
+    """Tell whether deadlocks are still seen once CPUs have contended; else all that follows is moot."""
+    count(guest, counting(guest, "count_res", AFTER), LOCKED)
+    told = guest.call("test_run", program="take_twice")["retval"]
+    check_record(
+        guest, told == EDEADLK, "the lock taken twice is a deadlock once CPUs have contended", told
+    )
+    return told == EDEADLK
 
 
 def check_rarely_refused(guest, told, what):
     """No deadlock is seen where there is none, and hardly anybody waits in vain."""
-    guest.check(
+    check_record(
+        guest,
         told.deadlocks == told.others == told.untried == 0 and told.timeouts <= told.runs // RARELY,
         f"hardly any operation is refused {what}, and none as a deadlock",
         told,
@@ -134,9 +148,7 @@ def check_as_new(guest):
     held = guest.call("test_run", program="count_held")["retval"]
     guest.check(held == 0, "all lock words are 0 afterwards", f"{held} are not")
     told = guest.call("test_run", program="take_twice")["retval"]
-    check_unless_unseen(
-        guest, told == EDEADLK, "the lock taken twice is a deadlock afterwards", told
-    )
+    guest.check(told == EDEADLK, "the lock taken twice is a deadlock afterwards", told)
     run, told = count(guest, counting(guest, "count_res", AFTER), LOCKED)
     check_rarely_refused(guest, told, "afterwards")
     found = [anomaly.sentence for anomaly in damage(run)]
@@ -175,9 +187,11 @@ def test_lock_taken_twice(guest, way):
     guest.needs(*NEEDED)
     program = {"plain": "take_twice", "irqsave": "take_twice_irqsave"}[way]
     guest.load(FILE, list({program, *AS_NEW}))
+    if not sees_deadlocks(guest):
+        return
     drive(guest, {(program, OUTER): [0]}, AGAIN)
     told = total(guest, INNER)
-    check_unless_unseen(guest, told.deadlocks == AGAIN, "alone, each is told EDEADLK", told)
+    guest.check(told.deadlocks == AGAIN, "alone, each is told EDEADLK", told)
     numbers = {"alone": str(told)}
     drive(guest, {(program, OUTER): list(range(guest.cpus))}, AGAIN)
     outer, inner = total(guest, OUTER), total(guest, INNER)
@@ -198,6 +212,8 @@ def test_locks_taken_crosswise(guest):
     guest.load(FILE, ["take_forth", "take_back", "take_forth_too", *AS_NEW])
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
+        return
+    if not sees_deadlocks(guest):
         return
     seen = {}
     for name, program in (("crosswise", "take_back"), ("in one order", "take_forth_too")):
@@ -225,8 +241,7 @@ def test_locks_taken_crosswise(guest):
                 f"{name}, who got both locks counted, and nobody else",
                 f"{value}, {taken} got both",
             )
-        check_unless_unseen(
-            guest,
+        guest.check(
             all(a.timeouts + a.untried <= a.runs // RARELY for a in told),
             f"{name}, hardly anybody waits in vain",
             words,
@@ -252,6 +267,8 @@ def test_lock_held_for_long(guest):
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
         return
+    if not sees_deadlocks(guest):
+        return
     waiting = list(range(1, guest.cpus))
     value = HOLD_VALUE.pack(len(waiting), 0, 0, 0, 0).hex()
     guest.call("map_update", map="hold", key=FIRST, value=value)
@@ -264,8 +281,7 @@ def test_lock_held_for_long(guest):
     if long_enough:
         guest.check(waiters.timeouts == asked, "all others are told ETIMEDOUT", waiters)
     times = [cpu.longest_ns for cpu in by_cpu(guest, WAIT) if cpu.refused]
-    check_unless_unseen(
-        guest,
+    guest.check(
         all(ns >= SHORTEST_TIMEOUT_NS for ns in times),
         "nobody is refused within a fifth of a second",
         times,
@@ -282,6 +298,8 @@ def test_many_locks_nested(guest):
     """More locks than the kernel keeps a record of: taken, released, and no record is left."""
     guest.needs(*NEEDED)
     guest.load(FILE, ["nest", *AS_NEW])
+    if not sees_deadlocks(guest):
+        return
     guest.call("map_reset", map="told")
     for _ in range(3):
         guest.call("test_run", program="nest")
