@@ -29,6 +29,9 @@ _WORD = (1 << 64) - 1
 # difference between two CPUs' times accuses nobody.
 CLOCK_ERROR_NS = 20_000
 
+# A twin whose CPUs met so many times less often than those of the real run was not run like it.
+FAR_LESS = 10
+
 
 @dataclass(frozen=True)
 class Way:
@@ -134,6 +137,7 @@ class Run:
     torn_copies: int = 0  # by user space, with BPF_F_LOCK
     dropped: Mapping[str, int] = field(default_factory=dict)  # packets, by where
     seconds: float = 0.0
+    before: int = 0  # runs before it that did not count: see met_far_less()
 
     @property
     def visits(self) -> Tuple[Visits, ...]:
@@ -233,6 +237,7 @@ class Run:
             "handovers": self.handovers,
             "overlap": round(self.overlap, 4),
             "seconds": self.seconds,
+            "runs_before": self.before,
             "per_cpu": {
                 part.driver: {str(v.cpu): v.runs for v in part.visits} for part in self.parts
             },
@@ -356,6 +361,16 @@ def unseen(real: Run, twin: Run) -> Optional[str]:
     return None
 
 
+def met_far_less(twin: Run, real: Run) -> bool:
+    """Tell whether a twin's CPUs took turns where those of the real run met.
+
+    A host that does something else for a second runs the guest's CPUs one after the other. What is
+    not seen then says nothing of the eyes that looked, so such a twin may be run again. The real
+    program may not: what it shows counts, however it came about.
+    """
+    return twin.handovers * FAR_LESS < real.handovers
+
+
 def _damage(run: Run) -> str:
     """Say the most telling thing about a twin."""
     found = damage(run)
@@ -381,8 +396,11 @@ def _line(run: Run) -> str:
         f" {run.total_dropped} dropped; busy {_percent(run.busy_share)},"
         f" {run.handovers} handovers, {run.torn} torn,"
         f" {_percent(run.overlap)} of {run.recorded} recorded operations overlapped;"
-        f" {run.seconds:.1f} s"
+        f" {run.seconds:.1f} s{_BEFORE.format(run.before) if run.before else ''}"
     )
+
+
+_BEFORE = "; before it, {} without damage on CPUs that hardly met"
 
 
 def _percent(share: float) -> str:

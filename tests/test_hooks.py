@@ -4,6 +4,8 @@ Each hook runs the locked counter of bpf_progs/counter_hooks.bpf.c on every CPU 
 unlocked one in the very same way.
 """
 
+from functools import partial
+
 import pytest
 
 from harness import contests, experiment
@@ -24,11 +26,14 @@ def test_serialization(guest, hook):
     if not experiment.is_active(guest, hook):
         guest.conclude(Verdict(Kind.SKIP, experiment.INACTIVE))
         return
-    runs = []
-    for way in (LOCKED, *contest.twins):
-        runs.append(experiment.run(guest, plan, way))
+
+    def run(way):
+        done = experiment.run(guest, plan, way)
         word = guest.call("test_run", program="lock_word_of_hooks")["retval"]
         guest.check(word == 0, f"the lock word is zero after the run, {way}", word)
-    real, *twins = runs
+        return done
+
+    real = run(LOCKED)
+    twins = [experiment.run_twin(real, partial(run, way)) for way in contest.twins]
     numbers = {"locked": real.measurements(), "twins": [twin.measurements() for twin in twins]}
     guest.conclude(judge(real, twins), **numbers)

@@ -9,6 +9,7 @@ top of it: every operation has a ticket, and what came out must be what a model 
 
 import base64
 import zlib
+from functools import partial
 
 import pytest
 from packaging.version import Version
@@ -64,7 +65,10 @@ def test_container(guest, name):
     ]
     left = list(rest(guest, name))
     anomalies = containers.check(done, left, rank)
-    twins = [experiment.run(guest, plan, way) for way in (UNLOCKED, SKIPS_64)]
+    twins = [
+        experiment.run_twin(real, partial(experiment.run, guest, plan, way))
+        for way in (UNLOCKED, SKIPS_64)
+    ]
     verdict = judge(real, twins)
     taken = sum(bool(transfer.taken) for transfer in done)
     seen = f"{sum(bool(t.put) for t in done)} put in, {taken} taken out, {len(left)} left"

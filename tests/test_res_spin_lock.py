@@ -7,11 +7,12 @@ one. What is expected here is meant to hold for both; it was measured where CPUs
 
 import struct
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
 from harness import experiment
-from harness.experiment import Drive, Plan
+from harness.experiment import Drive, Plan, run_twin
 from harness.judge import Kind, Verdict
 from harness.scenario import KnownBug
 from harness.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
@@ -172,7 +173,11 @@ def test_resilient_lock(guest, program):
     plan = counting(guest, program, OPERATIONS, PLACES[program])
     real, told = count(guest, plan, LOCKED)
     check_rarely_refused(guest, told, "for a lock that is held for moments")
-    twins = [count(guest, plan, way)[0] for way in (UNLOCKED, SKIPS_64)]
+
+    def counts(way):
+        return count(guest, plan, way)[0]
+
+    twins = [run_twin(real, partial(counts, way)) for way in (UNLOCKED, SKIPS_64)]
     guest.conclude(
         judge(real, twins),
         locked=real.measurements(),

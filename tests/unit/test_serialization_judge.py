@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from harness.experiment import run_twin
 from harness.history import Kind as Did, Operation
 from harness.judge import Kind
 from harness.serialization import (
@@ -101,6 +102,27 @@ def test_a_broken_run_is_a_fail_whatever_the_twins_did(broken, words):
     verdict = judge(broken, [twin()])
     assert verdict.kind is Kind.FAIL
     assert words in verdict.reason
+
+
+def unseen_twin(handovers):
+    return run(way=SKIPS_64, shared=(shared(200, handovers=handovers),))
+
+
+@pytest.mark.parametrize(
+    "done, used",
+    [
+        ([twin()], 0),
+        ([unseen_twin(3), twin()], 1),  # 3 of 40: the host was at something else
+        ([unseen_twin(3), unseen_twin(3), unseen_twin(3)], 2),  # it does not end well for ever
+        ([unseen_twin(4)], 0),  # its CPUs met, so it ought to have been seen
+    ],
+)
+def test_a_twin_whose_cpus_hardly_met_is_run_again(done, used):
+    rest = iter(done)
+    last = run_twin(run(), lambda: next(rest))
+    assert last == dataclasses.replace(done[-1], before=used) and not list(rest)
+    said = "before it, " in judge(run(), [last]).evidence[1]
+    assert said == (used > 0)
 
 
 def test_a_history_convicts_where_the_sums_agree():
