@@ -23,7 +23,7 @@ from harness import box, build, image, kernel, paths, splat
 from harness.errors import SetupError
 from harness.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.root()
 PLACE = "/run/spinlock"  # in the guest; gone after a reboot, so never half written by a crash
 
 _ANSWER_SECONDS = 30.0  # for one command over ssh on a busy emulated machine; normal is 1

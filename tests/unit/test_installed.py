@@ -27,7 +27,8 @@ def test_a_wheel_has_what_the_command_reads() -> None:
     programs = {path.name for path in (ROOT / "bpf_progs").iterdir()}
     assert installed["share/spinlock/bpf_progs"] == programs
     assert installed["share/spinlock/tests"] == {p.name for p in ROOT.glob("tests/*.py")}
-    assert installed["share/spinlock"] == {"setup.cfg"}
+    assert installed["share/spinlock"] == {"setup.cfg", "Vagrantfile"}
+    assert installed["share/spinlock/vagrant"] == {p.name for p in ROOT.glob("vagrant/*")}
     assert setup["metadata"]["name"] == paths.DISTRIBUTION
 
 
