@@ -183,6 +183,11 @@ class _Reader:
         except (Malformed, struct.error, OverflowError) as error:
             self._problem = str(error)
         self._relocate(functions, maps)
+        if not functions and any(s.flags & _EXECUTABLE and s.data for s in self.sections):
+            raise Malformed(
+                "The object has code, but no symbol that is a function, so libbpf finds no program"
+                " in it: compile it with clang 9 or later."
+            )
         programs = tuple(
             f.name for f in functions.values() if f.section != ".text" or len(functions) == 1
         )

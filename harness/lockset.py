@@ -36,6 +36,8 @@ _STORAGES = (81, 107, 145, 156, 210)  # get_local_storage and the _storage_get f
 # Helper -> (register with the callback, register with its context or None).
 _CALLBACKS = {164: (2, 3), 170: (2, None), 181: (2, 3)}  # for_each_map_elem, timer_set, loop
 _FOR_EACH, _TIMER, _LOOP = 164, 170, 181
+# Their callback is given what a timer's is; the second is how kernels up to v6.19 name it.
+_WORK_CALLBACKS = ("bpf_wq_set_callback", "bpf_wq_set_callback_impl")
 _F_NOEXIST, _F_LOCK = 1, 4
 _RES_CALLS = ("bpf_res_spin_lock", "bpf_res_spin_lock_irqsave")
 _RES_UNLOCKS = ("bpf_res_spin_unlock", "bpf_res_spin_unlock_irqrestore")
@@ -419,8 +421,8 @@ class _Walker:
             result = self._looked_up(point, first, state)
         elif number == _UPDATE and isinstance(first, _MapPointer):
             self._update(function, point, first, arguments[3])
-        elif number in _CALLBACKS:
-            self._callback(point, number, arguments, state, after)
+        elif number in _CALLBACKS or name in _WORK_CALLBACKS:
+            self._callback(point, number or _TIMER, arguments, state, after)
         for at, argument in enumerate(arguments):
             if isinstance(argument, _Value) and number not in (_LOCK, _UNLOCK) and not name:
                 if at < _arguments_of(number):

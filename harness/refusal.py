@@ -176,6 +176,7 @@ CLASSES: Tuple[Class, ...] = (
             r"calling kernel functions? (is|are) not (supported|allowed)",
             r"extern \(var ksym\) '.*'.*not found",
             r"failed to find BTF ID for extern",
+            r"kfunc '.*' is referenced but wasn't resolved",  # a weak one, called all the same
         ),
     ),
     Class(
@@ -189,6 +190,7 @@ CLASSES: Tuple[Class, ...] = (
             r"failed to find valid kernel BTF",
             r"FENTRY/FEXIT program can only be attached",
             r"attach to unsupported member",
+            r"struct_ops init_kern: .* is not found in kernel BTF",
         ),
     ),
     Class(
@@ -201,6 +203,18 @@ CLASSES: Tuple[Class, ...] = (
             r"invalid func \w+#\d+",
             r"program of this type cannot use helper",
             r"number of funcs in func_info doesn't match number of subprogs",  # a callback
+        ),
+    ),
+    Class(
+        "instruction",
+        "an instruction that this kernel does not know",
+        "Compile with a smaller -mcpu (all kernels know v2, and v4 needs v6.6), and do without the"
+        " value that an atomic operation returns (v5.12).",
+        "",
+        (
+            r"unknown opcode [0-9a-f]{2}",
+            r"BPF_\w+ uses reserved fields",
+            r"BPF_ATOMIC uses invalid atomic opcode",
         ),
     ),
     Class(
@@ -254,7 +268,27 @@ CLASSES: Tuple[Class, ...] = (
         "maps declared as they were before libbpf v1.0",
         'Declare the maps in SEC(".maps") with __uint() and __type().',
         "The map has BTF",
-        (r"legacy map definitions", r"bad map relo against '.*' in section '.*maps'"),
+        (r"legacy map definitions", r"bad map relo against '.*' in section '(.*/)?maps(/.*)?'"),
+    ),
+    Class(
+        "static-program",
+        "a program that is static",
+        "Leave out `static`: libbpf takes global functions as programs, and static ones only as"
+        " what they call.",
+        "",
+        (r"program '.*' is static and not supported",),
+    ),
+    Class(
+        "not-linked",
+        "a function or variable that is in another object",
+        "Link the objects that belong together (`bpftool gen object`), and declare what the kernel"
+        " has with __ksym.",
+        "",
+        (
+            r"failed to find BTF for extern",
+            r"extern function \S+ is unsupported under \S+ section",
+            r"unrecognized extern section",
+        ),
     ),
     Class(
         "map-mismatch",
@@ -315,6 +349,7 @@ CLASSES: Tuple[Class, ...] = (
 )
 BY_NAME: Dict[str, Class] = {row.name: row for row in CLASSES}
 
+_MAPS_OF_MAPS = (12, 13)  # ARRAY_OF_MAPS, HASH_OF_MAPS
 _INSN = re.compile(r"^(?:\d+: )*(\d+): \(([0-9a-f]{2})\) (.*)", re.MULTILINE)
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@\n]+?):(\d+))?$", re.MULTILINE)
 _VALUE_CALLBACKS = r"call bpf_(for_each_map_elem|timer_set_callback)"
@@ -464,8 +499,10 @@ def _hidden(
             continue
         if declared is not None and declared.inner is not None and declared.inner.locks:
             return "inner-map", told
-        if answer in ("EOPNOTSUPP", "ENOTSUPP") and has_lock:
-            return "map-type", told
+        if answer in ("EOPNOTSUPP", "ENOTSUPP"):
+            if has_lock:
+                return "map-type", told
+            continue  # this type takes no BTF at all (DEVMAP, XSKMAP, …), and libbpf gives it none
         if answer == "EACCES" and has_lock:
             return "map-flags", told
         if answer == "EPERM":
@@ -474,6 +511,8 @@ def _hidden(
         if answer in ("ENOMEM", "E2BIG"):
             return "map-size", told
         if log == "":
+            if declared is not None and declared.type in _MAPS_OF_MAPS and not declared.inner:
+                told += ", a map of maps, to which its own loader gives the inner one"
             return "map-unknown", told
     if errno == "EPERM":
         return "capability", line or "EPERM"

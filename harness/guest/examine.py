@@ -249,7 +249,7 @@ def _messages() -> List[str]:
 
 def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
     elf = libbpf.Object(data, programs)
-    elf.assume_entries(ASSUMED_ENTRIES)
+    elf.assume_sizes(ASSUMED_ENTRIES)
     return elf
 
 
@@ -260,7 +260,7 @@ def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) 
     except OSError as error:
         send({"damaged": "libbpf refuses it", "errno": _name(error), "messages": _messages()})
         return
-    assumed = elf.assume_entries(ASSUMED_ENTRIES)
+    assumed = elf.assume_sizes(ASSUMED_ENTRIES)
     programs = elf.program_facts()
     refusals = _probe(elf)
     elf.close()

@@ -21,6 +21,7 @@ PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
 PROG_TYPE_SK_LOOKUP = 30
 _PROG_TYPE_SOCKET_FILTER = 1
 MAP_TYPE_PROG_ARRAY = 3
+_MAP_TYPE_STACK_TRACE, _MAP_TYPE_STRUCT_OPS = 7, 26
 MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
 MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
@@ -33,6 +34,7 @@ _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 8, 12
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2  # an instruction's code; its source register
 _INSN_BYTES = 8
 _RETURN_0 = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
+_STACK_BYTES = 127 * 8  # of the deepest stack that the kernel follows unless told otherwise
 _PR_SET_KEEPCAPS, _LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 
 VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
@@ -152,6 +154,8 @@ _set_log_level = _function("bpf_program__set_log_level", _INT, _VOIDP, _U32)
 _map_type = _function("bpf_map__type", _INT, _VOIDP)
 _map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
 _map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
+_map_value_size = _function("bpf_map__value_size", _U32, _VOIDP)
+_map_set_value_size = _function("bpf_map__set_value_size", _INT, _VOIDP, _U32)
 _map_name = _function("bpf_map__name", _CHARP, _VOIDP)
 _map_fd = _function("bpf_map__fd", _INT, _VOIDP)
 _map_inner = _function("bpf_map__inner_map", _VOIDP, _VOIDP)
@@ -593,8 +597,15 @@ class Object:
         return any(_map_type(pointer) == kind for pointer in self._maps.values())
 
     def own_maps(self) -> List[str]:
-        """Return the names of the maps that the source declares; .rodata and such are not."""
-        return [name for name, m in self._maps.items() if not _map_is_internal(m)]
+        """Return the names of the maps that the source declares.
+
+        .rodata and such are not, nor is a struct_ops, of which libbpf makes a map of the kernel's types.
+        """
+        return [
+            name
+            for name, m in self._maps.items()
+            if not _map_is_internal(m) and _map_type(m) != _MAP_TYPE_STRUCT_OPS
+        ]
 
     def program_facts(self) -> List[Dict[str, Any]]:
         """Return name, section and type of each program, in the order of the file."""
@@ -607,10 +618,15 @@ class Object:
             for name, pointer in self._programs.items()
         ]
 
-    def assume_entries(self, entries: int) -> List[str]:
-        """Give a size to the maps that have none, as a loader of their own would; return which."""
+    def assume_sizes(self, entries: int) -> List[str]:
+        """Give a size to the maps that have none, as a loader of their own would; return which.
+
+        What that leaves open is nearly always how many entries; of a map of stacks, how deep too.
+        """
         assumed = []
         for name, pointer in self._maps.items():
+            if _map_type(pointer) == _MAP_TYPE_STACK_TRACE and _map_value_size(pointer) == 0:
+                _check(_map_set_value_size(pointer, _STACK_BYTES))
             if _map_entries(pointer) == 0 and _map_type(pointer) not in MAP_TYPES_WITHOUT_ENTRIES:
                 _check(_map_set_entries(pointer, entries))
                 assumed.append(name)

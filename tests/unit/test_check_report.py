@@ -106,6 +106,13 @@ def test_the_telling_line_and_its_place():
         ("unknown func bpf_loop#181", "helper-missing"),
         ("9: (85) call bpf_spin_lock#93\nR1 type=fp expected=map_value, ptr_", "lock-pointer"),
         ("9: (85) call bpf_foo#3\nR1 type=fp expected=map_value", "other"),
+        (
+            "9: <invalid kfunc call>\nkfunc 'hid_bpf_get_data' is referenced but wasn't resolved",
+            "kernel-function",
+        ),
+        ("BPF_STX uses reserved fields", "instruction"),
+        ("BPF_ATOMIC uses invalid atomic opcode 100", "instruction"),
+        ("unknown opcode 06", "instruction"),
         ("what no kernel says", "other"),
     ],
 )
@@ -169,6 +176,48 @@ def test_what_libbpf_hides():
     assert why(log, maps=one, asked=refused).name == "map-type"
     assert why(log, maps=two, asked={"btf": "E2BIG", "maps": {}}).name == "two-locks"
     assert why(log, maps={"m": elf.Map("m", 1, False)}).name == "no-btf"
+
+
+@pytest.mark.parametrize(
+    "message, name",
+    [
+        ("elf: legacy map definitions in 'maps' section are not supported", "legacy-maps"),
+        ("prog 'p': bad map relo against 'events' in section 'maps/events'", "legacy-maps"),
+        ("prog 'p': bad map relo against 'state' in section 'lirc_mode2/maps'", "legacy-maps"),
+        ("prog 'p': bad map relo against 'x' in section '.mapsize'", "object"),
+        ("sec 'static': program 'one' is static and not supported", "static-program"),
+        ("failed to find BTF for extern 'there': -2", "not-linked"),
+        ("failed to find BTF for extern 'bpf_dynptr_slice' [22] section: -2", "not-linked"),
+        ("what libbpf does not say", "object"),
+    ],
+)
+def test_objects_that_libbpf_does_not_open(message, name):
+    """What it said to objects of opensnitch, ir-keytable, cilium/ebpf and bpfilter, and twins."""
+    found = refusal.broken({"errno": "EINVAL", "messages": [f"libbpf: {message}"]})
+    assert found.name == name and message in found.line
+
+
+def test_a_map_that_takes_no_btf_is_no_reason():
+    """A plain call gives it BTF and is refused; libbpf, which loads the program, gives none."""
+    asked = {"btf": None, "maps": {"xsks": "ENOTSUPP"}}
+    maps = {"xsks": elf.Map("xsks", 17, True)}
+    assert why("", maps=maps, asked=asked, errno="EINVAL", bare=False).name == "kind-missing"
+    asked = {"btf": None, "maps": {"xsks": "EINVAL"}}
+    assert why("", maps=maps, asked=asked, errno="EINVAL", bare=False).name == "map-unknown"
+
+
+def test_a_map_of_maps_without_an_inner_one():
+    asked = {"btf": None, "maps": {"outer": "EINVAL"}}
+    alone = why("", maps={"outer": elf.Map("outer", 13, True)}, asked=asked)
+    assert alone.name == "map-unknown" and "its own loader gives the inner one" in alone.line
+    inner = elf.Map("outer[]", 1, True)
+    whole = why("", maps={"outer": elf.Map("outer", 13, True, (), inner)}, asked=asked)
+    assert whole.name == "map-unknown" and "own loader" not in whole.line
+
+
+def test_a_struct_ops_that_the_kernel_has_not():
+    message = "libbpf: struct_ops init_kern: struct hid_bpf_ops is not found in kernel BTF"
+    assert why("", messages=[message], errno="ENOTSUPP").name == "hook-missing"
 
 
 def test_since_which_kernel():

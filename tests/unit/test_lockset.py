@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import struct
 import subprocess
 import textwrap
 
@@ -131,6 +132,23 @@ def test_follows_callbacks(tmp_path):
     assert found.verdict("items", "sum") == "never locked"
 
 
+@pytest.mark.parametrize("name", ["bpf_wq_set_callback", "bpf_wq_set_callback_impl"])
+def test_follows_work_that_is_put_off(tmp_path, name):
+    """As udev-hid-bpf's ACK05 has it: its callback writes the state without the lock."""
+    extra = f"""
+    extern int {name}(void *work, void *callback, __u32 flags)
+        __attribute__((section(".ksyms")));
+    static int late(void *map, int *key, struct item *i) {{ i->count = 1; return 0; }}
+    """
+    body = f"""
+    if ((i = find(0))) {{
+        lock(&i->lock); i->count = 2; i->sum = 2; unlock(&i->lock); {name}(&i->many, late, 0);
+    }}"""
+    found = findings(tmp_path, body, extra)
+    assert found.verdict("items", "count") == "NOT PROTECTED"
+    assert found.verdict("items", "sum") == "protected"
+
+
 @pytest.mark.parametrize(
     "flags, verdict", [(0, "never locked"), (1, "not touched"), (4, "protected")]
 )
@@ -152,6 +170,20 @@ def test_files_that_are_no_objects(tmp_path):
     ):
         with pytest.raises(Malformed, match=text):
             elf.read(damaged)
+
+
+def test_an_object_whose_functions_have_no_type(tmp_path):
+    """Clang 7 left them so; cilium/ebpf keeps such objects as test data."""
+    data = bytearray(compiled(tmp_path, 'SEC("tc") int one(void) { return 0; }'))
+    (headers,) = struct.unpack_from("<Q", data, 40)
+    (count,) = struct.unpack_from("<H", data, 60)
+    for at in range(headers, headers + 64 * count, 64):
+        kind, _, _, start, size = struct.unpack_from("<IQQQQ", data, at + 4)
+        for symbol in range(start, start + size, 24) if kind == 2 else ():
+            if data[symbol + 4] & 15 == 2:
+                data[symbol + 4] &= 0xF0
+    with pytest.raises(Malformed, match="no symbol that is a function.*clang 9 or later"):
+        elf.read(bytes(data))
 
 
 def test_damaged_objects_end_in_an_answer(tmp_path):
