@@ -25,6 +25,7 @@ from harness import (
     bench,
     bisect,
     build,
+    cases,
     check,
     command_line,
     completion,
@@ -48,7 +49,7 @@ from harness import (
     target,
 )
 from harness.errors import SetupError, UsageError
-from harness.plugin import LOG_WIDTH, Run, case_name, declare_options, needs_guest
+from harness.plugin import LOG_WIDTH, Run, declare_options
 
 ROOT = paths.root()
 OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 4, 130
@@ -244,15 +245,15 @@ def run(options: argparse.Namespace) -> int:
 
 def list_cases(options: argparse.Namespace) -> int:
     """Print every case with its rule."""
-    cases = _cases()
+    every = _cases()
     if options.json:
-        print(json.dumps(list(cases.values()), indent=1))
+        print(json.dumps(list(every.values()), indent=1))
         return OK
     console = Console(highlight=False)
     rules: Dict[str, List[Dict[str, Any]]] = {}
-    for row in cases.values():
+    for row in every.values():
         rules.setdefault(row["rule"], []).append(row)
-    width = max(len(name) for name in cases) + 4
+    width = max(len(name) for name in every) + 4
     for rule, rows in rules.items():
         console.print(rule, style="bold")
         for row in rows:
@@ -260,7 +261,7 @@ def list_cases(options: argparse.Namespace) -> int:
                 f"  {row['name']:<{width}}{'+'.join(row['loaders']):<14}{row['where']}",
                 soft_wrap=True,
             )
-    console.print(f"{len(cases)} scenarios, {len(rules)} rules")
+    console.print(f"{len(every)} scenarios, {len(rules)} rules")
     return OK
 
 
@@ -277,26 +278,17 @@ def _cases() -> Dict[str, Dict[str, Any]]:
             sys.stdout = saved
     if code != pytest.ExitCode.OK:
         raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
-    cases: Dict[str, Dict[str, Any]] = {}
+    rows: Dict[str, Dict[str, Any]] = {}
     for item in keep.items:
-        row = cases.setdefault(case_name(item), _row(item))
-        row["loaders"].append(getattr(item, "callspec").params["loader"])
-    return cases
-
-
-def _row(item: pytest.Item) -> Dict[str, Any]:
-    params = getattr(item, "callspec").params
-    case = params.get("scenario")
-    path, line = (case.file, case.line) if case else (item.path, (item.location[1] or 0) + 1)
-    return {
-        "name": case_name(item),
-        "rule": case.rule if case else getattr(getattr(item, "module"), "RULE"),
-        "description": (
-            case.description if case else (getattr(item, "obj").__doc__ or "").split("\n")[0]
-        ),
-        "where": f"{path.parent.name}/{path.name}:{line}",
-        "loaders": [],
-    }
+        row = {
+            "name": cases.name(item),
+            "rule": cases.rule(item),
+            "description": cases.description(item),
+            "where": cases.where(item),
+            "loaders": [],
+        }
+        rows.setdefault(cases.name(item), row)["loaders"].append(cases.loader(item))
+    return rows
 
 
 class _Keep:
@@ -312,7 +304,7 @@ class _Keep:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember the cases."""
-        self.items = [item for item in session.items if needs_guest(item)]
+        self.items = [item for item in session.items if cases.needs_guest(item)]
 
 
 def _common() -> List[str]:

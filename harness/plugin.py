@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from harness import (
     build,
+    cases,
     experiment,
     export,
     judge,
@@ -41,7 +42,6 @@ from harness.scenario import KnownBug, Need, Scenario, covers
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
 
 LOG_WIDTH = 160
-RUNTIME_RULE = "Run-time behaviour"
 
 
 class Judged(Exception):
@@ -245,12 +245,12 @@ class Run:
             ids = [name or "running" for name in self.kernels]
             metafunc.parametrize("kernel", self.kernels, ids=ids)
         if "scenario" in metafunc.fixturenames:
-            cases = [
+            pairs = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
                 for case in self._in_order()
                 for loader in loaders_for(option, case.loaders)
             ]
-            metafunc.parametrize("scenario,loader", cases)
+            metafunc.parametrize("scenario,loader", pairs)
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", loaders_for(option, able))
@@ -295,32 +295,26 @@ class Run:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
         names = self.config.option.scenario
         if names:
-            known = sorted({case_name(item) for item in items if needs_guest(item)})
+            known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})
             for name in names:
                 if name not in known:
                     raise pytest.UsageError(self._unknown(name, known))
-            kept = [i for i in items if needs_guest(i) and case_name(i) in names]
+            kept = [i for i in items if cases.needs_guest(i) and cases.name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
-        items.sort(key=self._turn)
+        items.sort(key=lambda item: cases.turn(item, self.kernels))
         if self.config.option.shard is not None:
-            self._keep(items, self._in_shard(items))
+            self._keep(items, cases.in_shard(items, self.config.option.shard))
         if self._done:
-            self._keep(items, [i for i in items if not needs_guest(i) or not self._has_result(i)])
+            self._keep(
+                items, [i for i in items if not cases.needs_guest(i) or not self._has_result(i)]
+            )
         if not self.config.pluginmanager.hasplugin("xdist"):
             return  # a plain installation has no workers, nor the mark that tells them apart
         for item in items:
-            if needs_guest(item):
-                item.add_marker(pytest.mark.xdist_group(self._group(item)))
-
-    def _turn(self, item: pytest.Item) -> Tuple[int, bool]:
-        """Return when a case's turn comes. Through bcc, cases that run programs come last: they have
-        the machine's cores alone, best while the other loader's worker does not want them, too."""
-        if not needs_guest(item):
-            return -1, False
-        late = _loader(item) == "bcc" and "scenario" not in getattr(item, "callspec").params
-        return self.kernels.index(_kernel(item)), late
+            if cases.needs_guest(item):
+                item.add_marker(pytest.mark.xdist_group(cases.group(item, self.kernels)))
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
         chosen = set(kept)
@@ -328,33 +322,19 @@ class Run:
         items[:] = kept
 
     def _has_result(self, item: pytest.Item) -> bool:
-        return _done_key(case_name(item), _kernel(item) or "", _loader(item)) in self._done
-
-    def _in_shard(self, items: Sequence[pytest.Item]) -> List[pytest.Item]:
-        """Return what this machine runs; what shares a request stays together."""
-        sizes: Dict[str, int] = {}
-        for item in items:
-            sizes[_request(item)] = sizes.get(_request(item), 0) + 1
-        taken = parallel.portion(sizes, *parallel.shard(self.config.option.shard))
-        return [item for item in items if _request(item) in taken]
-
-    def _group(self, item: pytest.Item) -> str:
-        """Return what shares a worker: a kernel, so that two do not wait for the same boot; with one
-        kernel, a file."""
-        params = getattr(item, "callspec").params
-        if len(self.kernels) > 1:
-            return f"{params['kernel']}-{params['loader']}"
-        file = params["scenario"].file.name if "scenario" in params else item.path.name
-        return f"{file}-{params['loader']}"
+        return (
+            _done_key(cases.name(item), cases.kernel(item) or "", cases.loader(item)) in self._done
+        )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
-        items = [item for item in session.items if needs_guest(item)]
+        items = [item for item in session.items if cases.needs_guest(item)]
         self._expect([item.nodeid for item in items])
-        for params in (getattr(item, "callspec").params for item in items):
-            if "scenario" in params:
-                key = params["kernel"], params["loader"], params["scenario"].file
-                self._together.setdefault(key, []).append(params["scenario"])
+        for item in items:
+            case = cases.scenario(item)
+            if case is not None:
+                key = cases.kernel(item), cases.loader(item), case.file
+                self._together.setdefault(key, []).append(case)
         if items and not self.config.option.collectonly and not _has_workers(self.config):
             try:
                 self._open()
@@ -503,11 +483,11 @@ class Run:
             test_report.spinlock = result.to_json()
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
-        elif call.when != "teardown" and needs_guest(item):
+        elif call.when != "teardown" and cases.needs_guest(item):
             if isinstance(error, _NOT_RUN):
                 test_report.spinlock = self._not_run(item, error).to_json()
             if isinstance(error, SetupError):
-                sentence = f"{_kernel(item)}: {error}"
+                sentence = f"{cases.kernel(item)}: {error}"
                 if sentence in self._said:  # a result of each case, but words for the first only
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
@@ -518,16 +498,15 @@ class Run:
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
         """Return the result of a case that ended before there was anything to judge."""
         crashed = isinstance(error, GuestLost) and error.crashed
-        case = getattr(item, "callspec").params.get("scenario")
         return Result(
-            name=case_name(item),
-            loader=_loader(item),
+            name=cases.name(item),
+            loader=cases.loader(item),
             kernel="",
             verdict=Kind.CRASH if crashed else Kind.ERROR,
             reason=str(error),
-            column=_kernel(item) or "",
+            column=cases.kernel(item) or "",
             evidence=tuple(getattr(error, "console", "").splitlines()),
-            rule=case.rule if case else _rule(item),
+            rule=cases.rule(item),
             repeat=self.repeat(item),
         )
 
@@ -661,9 +640,9 @@ class Run:
     def repeat(self, item: pytest.Item) -> str:
         """Return the command that runs just this case again."""
         option = self.config.option
-        words = ["spinlock run", case_name(item), f"--loader {_loader(item)}"]
-        if _kernel(item):
-            words.append(f"--kernel {_kernel(item)}")
+        words = ["spinlock run", cases.name(item), f"--loader {cases.loader(item)}"]
+        if cases.kernel(item):
+            words.append(f"--kernel {cases.kernel(item)}")
         if option.cpus != 4:
             words.append(f"--cpus {option.cpus}")
         if option.target:
@@ -676,46 +655,8 @@ class Run:
 RESULT: pytest.StashKey[Result] = pytest.StashKey()
 
 
-def case_name(item: pytest.Item) -> str:
-    """Return the name by which a case is run: its program's, or its test's with its parameters."""
-    params = dict(getattr(getattr(item, "callspec", None), "params", {}))
-    if "scenario" in params:
-        name: str = params["scenario"].name
-        return name
-    callspec = getattr(item, "callspec", None)
-    words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
-    if callspec is not None:
-        words += [str(v) for k, v in params.items() if k not in ("loader", "kernel")]
-    return "_".join(words)
-
-
-def _loader(item: pytest.Item) -> str:
-    loader: str = getattr(item, "callspec").params["loader"]
-    return loader
-
-
-def _kernel(item: pytest.Item) -> Optional[str]:
-    kernel: Optional[str] = getattr(item, "callspec").params["kernel"]
-    return kernel
-
-
-def _request(item: pytest.Item) -> str:
-    """Return what a case shares a session with: its kernel, loader and file."""
-    if not needs_guest(item):
-        return str(item.path)
-    scenario_ = getattr(item, "callspec").params.get("scenario")
-    file = scenario_.file if scenario_ else item.path
-    return f"{_kernel(item)} {_loader(item)} {file}"
-
-
 def _done_key(name: str, column: str, loader: str) -> str:
     return f"{name} {column} {loader}"
-
-
-def needs_guest(item: pytest.Item) -> bool:
-    """Tell whether a test runs on the kernel under test."""
-    names = getattr(item, "fixturenames", ())
-    return "scenario" in names or "guest" in names
 
 
 def _root(config: pytest.Config) -> Path:
@@ -759,7 +700,7 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 evidence=judged.evidence,
                 rule=case.rule,
                 rule_text=run.rule(case.rule).text,
-                where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
+                where=cases.where(request.node),
                 description=case.description,
                 comment=case.comment,
                 commits=tuple(
@@ -814,7 +755,7 @@ class Guest:
             self.facts["release"], self.facts["version"]
         )
         self.cpus: int = self.facts["cpus"]
-        late = splat.find(session.call("begin", name=case_name(item)))
+        late = splat.find(session.call("begin", name=cases.name(item)))
         if late is not None:
             session.disturbed = True
             raise AgentError(f"in this guest a test before this one left behind: {late.line}")
@@ -901,25 +842,23 @@ class Guest:
         quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
         self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
-        path = Path(str(self._item.path))
-        line = self._item.location[1]
         return Result(
-            name=case_name(self._item),
+            name=cases.name(self._item),
             loader=self.loader,
             kernel=self.facts["release"],
             verdict=verdict.kind,
             reason=verdict.reason,
             evidence=verdict.evidence,
-            rule=_rule(self._item),
-            rule_text=self._run.rule(_rule(self._item)).text,
-            where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
+            rule=cases.rule(self._item),
+            rule_text=self._run.rule(cases.rule(self._item)).text,
+            where=cases.where(self._item),
             column=self._target.kernel or self.facts["release"],
-            description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
-            commits=self._run.rule(_rule(self._item)).commits,
+            description=cases.description(self._item),
+            commits=self._run.rule(cases.rule(self._item)).commits,
             known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
             target=self._target.name,
             observation={**_observation(observation), "measurements": self._measurements},
-            facts={**self.facts, **self._target.describe(), **self._run.sources(path)},
+            facts={**self.facts, **self._target.describe(), **self._run.sources(self._item.path)},
             seconds=seconds,
             repeat=self._run.repeat(self._item),
         )
@@ -953,12 +892,6 @@ class Guest:
         if not evidence:
             return Verdict(Kind.ERROR, "the test checked nothing")
         return Verdict(Kind.PASS, f"{len(evidence)} checks held", evidence)
-
-
-def _rule(item: pytest.Item) -> str:
-    """Return the rule a test is about: its module's RULE."""
-    rule: str = getattr(getattr(item, "module", None), "RULE", RUNTIME_RULE)
-    return rule
 
 
 @pytest.fixture
