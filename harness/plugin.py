@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
-from packaging.version import Version
 
 from harness import (
     build,
     cases,
-    experiment,
     export,
-    judge,
     matrix,
     page,
     parallel,
@@ -30,16 +27,16 @@ from harness import (
     results,
     resume,
     scenario,
-    splat,
     target,
     verify,
 )
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind, Observation, Verdict
+from harness.judge import Kind
 from harness.kernel import expand, find, is_path
 from harness.results import Expected, Result, ResultLog
-from harness.scenario import KnownBug, Need, Scenario, covers
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
+from harness.runtime import Case, Guest
+from harness.scenario import Scenario
+from harness.target import AgentError, GuestLost, KernelRefusal, Settings, Target
 
 LOG_WIDTH = 160
 
@@ -172,7 +169,8 @@ class Run:
         self._left: Dict[str, int] = {}  # kernel -> cases to come
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
-        self.files: List[scenario.SourceFile] = []
+        self.programs: Path = config.option.programs
+        self.files: List[scenario.SourceFile] = []  # there
 
     def begin(self) -> None:
         """Make the place for results, or read what is to be resumed. Raises UsageError, SetupError."""
@@ -212,8 +210,8 @@ class Run:
             names = {r.column for r in self._kept if r.target == opened.name}
             names &= {opened.kernel} if opened.kernel else names
             now.update({name: opened.describe() for name in names})
-        programs = self.config.option.programs.absolute()
-        found = resume.outdated(self._kept, now, programs, _root(self.config))
+        root = _root(self.config)
+        found = resume.outdated(self._kept, now, self.programs.absolute(), root)
         for name, (others, words) in found.items():
             some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
             self._progress(
@@ -279,7 +277,7 @@ class Run:
     def pytest_sessionstart(self) -> None:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
         try:
-            self.files = scenario.read_directory(self.config.option.programs)
+            self.files = scenario.read_directory(self.programs)
             option = self.config.option
             worker = hasattr(self.config, "workerinput")
             if not (_only_unit_tests(self.config) or option.collectonly or worker):
@@ -635,7 +633,19 @@ class Run:
 
     def sources(self, file: Path) -> Dict[str, str]:
         """Return which file a result is of, for its facts."""
-        return resume.sources(file, self.config.option.programs.absolute(), _root(self.config))
+        return resume.sources(file, self.programs.absolute(), _root(self.config))
+
+    def case(self, item: pytest.Item) -> Case:
+        """Return what a run-time test is, for its result."""
+        return Case(
+            name=cases.name(item),
+            loader=cases.loader(item),
+            rule=self.rule(cases.rule(item)),
+            where=cases.where(item),
+            description=cases.description(item),
+            sources=self.sources(item.path),
+            repeat=self.repeat(item),
+        )
 
     def repeat(self, item: pytest.Item) -> str:
         """Return the command that runs just this case again."""
@@ -711,7 +721,7 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 ),
                 known_bugs=tuple((bug.commit, bug.kernels) for bug in case.known_bugs),
                 target=opened.name,
-                observation=_observation(seen.observation),
+                observation=seen.observation.to_json(),
                 facts={**seen.facts, **opened.describe(), **run.sources(case.file)},
                 seconds=seen.seconds,
                 repeat=run.repeat(request.node),
@@ -719,179 +729,6 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
         )
 
     return judge_scenario
-
-
-def _observation(observation: Observation) -> Dict[str, Any]:
-    data = {name: getattr(observation, name) for name in Observation.__dataclass_fields__}
-    return {name: value for name, value in data.items() if name != "seconds"}
-
-
-class Unmet(Exception):
-    """The kernel lacks what a test needs; carries the verdict."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason)
-        self.verdict = verdict
-
-
-class Guest:
-    """A session on the kernel under test, for tests of what programs do when they run."""
-
-    def __init__(
-        self, run: Run, item: pytest.Item, target: Target, session: Session, loader: str
-    ) -> None:
-        self._run, self._item, self._target, self._session = run, item, target, session
-        self._verdict: Optional[Verdict] = None
-        self._evidence: List[str] = []
-        self._failed: List[str] = []
-        self._bugs: List[KnownBug] = []
-        self._broken: List[str] = []  # what does not hold, and is on record for that
-        self._mended: List[KnownBug] = []  # on record, but what they break holds
-        self._measurements: Dict[str, Any] = {}
-        self._started = time.monotonic()
-        self.loader = loader
-        self.facts: Dict[str, Any] = session.call("facts")
-        self.release: Version = scenario.kernel_version(
-            self.facts["release"], self.facts["version"]
-        )
-        self.cpus: int = self.facts["cpus"]
-        late = splat.find(session.call("begin", name=cases.name(item)))
-        if late is not None:
-            session.disturbed = True
-            raise AgentError(f"in this guest a test before this one left behind: {late.line}")
-
-    def load(
-        self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""
-    ) -> None:
-        """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
-
-        Where not all kinds of program may lock, `locks_since` names the version since when these
-        may: an older kernel that refuses them for the lock skips the test.
-        Raises CompileError, KernelRefusal.
-        """
-        path = self._run.config.option.programs / file
-        source_file = next((f for f in self._run.files if f.path == path), None)
-        if source_file is None:
-            raise UsageError(f"There is no C file {path}.")
-        if self.loader == "bcc" and not self.facts["headers"]:
-            raise Unmet(judge.no_headers())
-        include = self._target.headers()
-        try:
-            experiment.load(self._session, source_file, programs, self.loader, include, unit)
-        except KernelRefusal as refusal:
-            old = locks_since and self.release < Version(locks_since)
-            if not old or "unknown func bpf_spin_lock" not in refusal.log:
-                raise
-            raise Unmet(judge.no_lock(locks_since, self.release)) from None
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
-        return self._session.call(function, **arguments)
-
-    def needs(self, name: str, since: str, option: str = "") -> None:
-        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
-
-        Without `option` of the configuration they do not.
-        """
-        if not self._session.call("btf_names", names=[name])[name]:
-            options = self._session.call("options", names=[option]) if option else {}
-            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
-
-    def check(
-        self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
-    ) -> None:
-        """Note that something must hold; the test passes when all of it did.
-
-        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
-        all the same, unless the test concludes that it had too little power to tell.
-        """
-        known = bug is not None and covers(bug.kernels, self.release)
-        self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
-        if not holds:
-            self._evidence.append(f"UNEXPECTED {seen}")
-        if bug is not None:
-            self._bugs.append(bug)
-        if bug is not None and known:
-            if holds:
-                self._mended.append(bug)
-            else:
-                self._broken.append(f"{seen or expected} ({bug.commit})")
-        elif not holds:
-            self._failed.append(expected)
-
-    def conclude(self, verdict: Verdict, **measurements: Any) -> None:
-        """Say how the test ended, with what was measured."""
-        self._verdict, self._measurements = verdict, measurements
-
-    def finish(self, error: Optional[BaseException]) -> Result:
-        """Return the result, `error` being what the test raised."""
-        seconds = {"boot": self._session.boot["seconds"]}
-        observation = Observation(stage=None, kernel_log=())
-        if not isinstance(error, GuestLost):
-            try:
-                observation = Observation.from_json({"stage": None, **self._session.call("end")})
-            except GuestLost as lost:
-                error = lost
-            except (AgentError, KernelRefusal) as failure:
-                error = error or failure
-        if isinstance(error, GuestLost):
-            observation = Observation(
-                lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
-            )
-        verdict = judge.disturbed(observation) or self._conclusion(error)
-        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
-        self._session.disturbed = verdict.kind not in quiet
-        seconds["case"] = round(time.monotonic() - self._started, 4)
-        return Result(
-            name=cases.name(self._item),
-            loader=self.loader,
-            kernel=self.facts["release"],
-            verdict=verdict.kind,
-            reason=verdict.reason,
-            evidence=verdict.evidence,
-            rule=cases.rule(self._item),
-            rule_text=self._run.rule(cases.rule(self._item)).text,
-            where=cases.where(self._item),
-            column=self._target.kernel or self.facts["release"],
-            description=cases.description(self._item),
-            commits=self._run.rule(cases.rule(self._item)).commits,
-            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
-            target=self._target.name,
-            observation={**_observation(observation), "measurements": self._measurements},
-            facts={**self.facts, **self._target.describe(), **self._run.sources(self._item.path)},
-            seconds=seconds,
-            repeat=self._run.repeat(self._item),
-        )
-
-    def _conclusion(self, error: Optional[BaseException]) -> Verdict:
-        evidence = tuple(self._evidence)
-        if isinstance(error, Unmet):
-            return error.verdict
-        if isinstance(error, KernelRefusal):
-            words = error.log.strip().splitlines()[-20:]
-            return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
-        if isinstance(error, AssertionError):
-            return Verdict(Kind.FAIL, str(error).split("\n", 1)[0] or "assertion failed", evidence)
-        if error is not None:
-            return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
-        if self._failed:
-            return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
-        passed = self._verdict is None or self._verdict.kind is Kind.PASS
-        if self._mended and passed:
-            return Verdict(
-                Kind.FAIL,
-                f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
-                " and does not: correct the range of the KnownBug",
-                evidence,
-            )
-        if self._broken and passed:
-            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
-        if self._verdict is not None:
-            shown = (*evidence, *self._verdict.evidence)
-            return Verdict(self._verdict.kind, self._verdict.reason, shown)
-        if not evidence:
-            return Verdict(Kind.ERROR, "the test checked nothing")
-        return Verdict(Kind.PASS, f"{len(evidence)} checks held", evidence)
 
 
 @pytest.fixture
@@ -907,4 +744,4 @@ def guest(
     opened = run.target(kernel)
     run.finish_verifying()
     with opened.session(warm=True) as session:
-        yield Guest(run, request.node, opened, session, loader)
+        yield Guest(run.case(request.node), opened, session, run.programs, run.files)
