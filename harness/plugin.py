@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
@@ -30,13 +29,15 @@ from harness import (
     target,
     verify,
 )
+from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.kernel import expand, find, is_path
+from harness.kernel import expand, is_path
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenario import Scenario
-from harness.target import AgentError, GuestLost, KernelRefusal, Settings, Target
+from harness.target import AgentError, GuestLost, KernelRefusal, Settings
+from harness.targets import Targets
 
 LOG_WIDTH = 160
 
@@ -160,13 +161,12 @@ class Run:
         # bcc needs headers, which come with Debian's kernels only.
         own = any(is_path(name) for name in self.kernels if name)
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
-        self._targets: Dict[Optional[str], Target] = {}
-        self._opening = threading.Lock()  # of a target, by the tests or ahead of them
-        self._verifiers: Dict[Optional[str], verify.Verifier] = {}
+        option = config.option
+        settings = Settings(option.target, None, option.cpus, append=option.append)
+        self.targets = Targets(settings, self.kernels, self._progress)
         self.failed_setup: Optional[SetupError] = None
-        self._failed: Dict[Optional[str], SetupError] = {}
         self._said: Set[str] = set()  # what has gone wrong with a kernel, for all of its cases
-        self._left: Dict[str, int] = {}  # kernel -> cases to come
+        self._countdown = Countdown(self.kernels)
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.programs: Path = config.option.programs
@@ -206,7 +206,7 @@ class Run:
             self._progress(said)
         resume.write_options(self.directory, self._options())
         now: Dict[str, Dict[str, Any]] = {}
-        for opened in self._targets.values():
+        for opened in self.targets.opened:
             names = {r.column for r in self._kept if r.target == opened.name}
             names &= {opened.kernel} if opened.kernel else names
             now.update({name: opened.describe() for name in names})
@@ -255,7 +255,7 @@ class Run:
 
     def _in_order(self) -> Iterator[Scenario]:
         """Yield all scenarios file by file, in the order in which they are observed."""
-        by_name = {case.name: case for file in self.files for case in file.scenarios}
+        by_name = {case.name: case for case in self.scenarios()}
         for file in self.files:
             for case in verify.order(file.scenarios, by_name):
                 if case.file == file.path:  # the others are twins from elsewhere
@@ -263,7 +263,7 @@ class Run:
 
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         """Return what to say of a name that selects nothing."""
-        case = next((c for file in self.files for c in file.scenarios if c.name == name), None)
+        case = next((case for case in self.scenarios() if case.name == name), None)
         if case is not None:
             return (
                 f"The scenario '{name}' can be loaded by {case.loaders[0]} only:"
@@ -327,7 +327,7 @@ class Run:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
         items = [item for item in session.items if cases.needs_guest(item)]
-        self._expect([item.nodeid for item in items])
+        self._countdown.expect(item.nodeid for item in items)
         for item in items:
             case = cases.scenario(item)
             if case is not None:
@@ -345,82 +345,26 @@ class Run:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
         Others are fetched while that one is tested; workers wait for those that they need. All are
-        wanted at once where results from before must be compared with them. One that is not to be
-        had costs its own cases, not those of the others.
+        wanted at once where results from before must be compared with them.
         """
-        for name in self.kernels:
-            if name is not None:
-                find(name)  # a name that is none is said before anything is fetched
-        kernels = iter(self.kernels)
         try:
-            build.clang()
-            if not any(self._is_there(kernel) for kernel in kernels):
-                failed = list(self._failed.values())
-                alone = SetupError("None of the kernels is to be had; what is said above mends it.")
-                raise failed[0] if len(failed) == 1 else alone
+            self.targets.open_first()
         except SetupError as error:
             self.failed_setup = error
             raise
-        if hasattr(self.config, "workerinput"):
-            return
-        fetching = threading.Thread(
-            target=lambda: [self._is_there(kernel) for kernel in kernels], daemon=True
-        )
-        fetching.start()
-        if self.config.option.resume:
-            fetching.join()
-
-    def _is_there(self, kernel: Optional[str]) -> bool:
-        """Tell whether a kernel is to be had, having fetched it."""
-        try:
-            self.target(kernel)
-            return True
-        except SetupError as error:
-            if len(self.kernels) > 1:
-                self._progress(f"kernel {kernel}: {error}")
-            return False
-
-    def target(self, kernel: Optional[str]) -> Target:
-        """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
-        if kernel not in self._targets and kernel not in self._failed:
-            with self._opening:  # it may be on its way
-                if kernel not in self._targets and kernel not in self._failed:
-                    self._open_target(kernel)
-        if kernel in self._failed:
-            raise self._failed[kernel].with_traceback(None)  # it would grow each time
-        return self._targets[kernel]
-
-    def _open_target(self, kernel: Optional[str]) -> None:
-        """Make a target, or note why there is none. Raises UsageError."""
-        option = self.config.option
-        settings = Settings(option.target, kernel, option.cpus, append=option.append)
-        try:
-            self._targets[kernel] = target.open_target(settings, self._progress)
-        except SetupError as error:
-            self._failed[kernel] = error
-        except UsageError as error:  # no such version, which only Debian's index tells
-            if len(self.kernels) == 1:
-                raise
-            self._failed[kernel] = SetupError(str(error))
-
-    def verifier(self, kernel: Optional[str]) -> verify.Verifier:
-        """Return what observes scenarios on a kernel; those of other kernels end. Raises SetupError."""
-        self.finish_verifying(kernel)
-        if kernel not in self._verifiers:
-            cases = [case for file in self.files for case in file.scenarios]
-            self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
-        return self._verifiers[kernel]
-
-    def finish_verifying(self, but: Optional[str] = "") -> None:
-        """Let what is being verified come to its end, so that others may use the targets."""
-        for kernel, verifier in self._verifiers.items():
-            if kernel != but:
-                verifier.finish()
+        if not hasattr(self.config, "workerinput"):
+            fetching = self.targets.open_others()
+            if self.config.option.resume:
+                fetching.join()
 
     def rule(self, name: str) -> scenario.Rule:
         """Return a rule as it is declared, or one without words or commits."""
         declared = (rule for file in self.files for rule in file.rules if rule.name == name)
         return next(declared, scenario.Rule(name, "", (), ""))
+
+    def scenarios(self) -> List[Scenario]:
+        """Return all scenarios, whether selected or not."""
+        return [case for file in self.files for case in file.scenarios]
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
@@ -514,7 +458,10 @@ class Run:
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
             self.results.append(result)
-            self._count_down(result)
+            spent = time.monotonic() - self._started
+            said = self._countdown.ended(result.column, self.results, len(self._kept), spent)
+            if said:
+                self._progress(said)
             self._compare(result)
             try:
                 if self._log is None:
@@ -528,27 +475,7 @@ class Run:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         """Learn from a worker what is to come; each collects the same."""
         del node
-        self._expect(ids)
-
-    def _expect(self, ids: Sequence[str]) -> None:
-        for kernel in self.kernels if len(self.kernels) > 1 else ():
-            self._left[str(kernel)] = sum(f"[{kernel}-" in nodeid for nodeid in ids)
-
-    def _count_down(self, result: Result) -> None:
-        """Say when a kernel is done, of several."""
-        if result.column not in self._left:
-            return
-        self._left[result.column] -= 1
-        if self._left[result.column] == 0:
-            of_kernel = [r for r in self.results if r.column == result.column]
-            done = sum(left == 0 for left in self._left.values())
-            passed = time.monotonic() - self._started
-            left, ran = sum(self._left.values()), len(self.results) - len(self._kept)
-            share = max(ran, 1) / (left + max(ran, 1))
-            self._progress(
-                f"{result.column}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
-                f" in {passed / 60:.1f} min, about {passed / share / 60 - passed / 60:.1f} to go"
-            )
+        self._countdown.expect(ids)
 
     def _compare(self, result: Result) -> None:
         """Say once per kernel what is not as it was before a resumed run was interrupted."""
@@ -622,10 +549,7 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
-        for verifier in self._verifiers.values():
-            verifier.abandon()
-        for opened in list(self._targets.values()):
-            opened.close()
+        self.targets.close()
         if self._log is not None:
             self._log.close()
 
@@ -695,9 +619,9 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 
     def judge_scenario(case: Scenario, loader: str) -> None:
         together = run.together(kernel, loader, case.file)
-        verifier = run.verifier(kernel)
+        verifier = run.targets.verifier(kernel, run.scenarios())
         judged, seen = verifier.judge(case, loader, together)
-        opened, release = run.target(kernel), seen.release
+        opened, release = run.targets.target(kernel), seen.release
         run.finish(
             request.node,
             Result(
@@ -741,7 +665,7 @@ def guest(
     they load, attach and make goes with them. Where the kernel complains between two tests, the
     second is an ERROR, nobody's crash, and the guest is given up.
     """
-    opened = run.target(kernel)
-    run.finish_verifying()
+    opened = run.targets.target(kernel)
+    run.targets.finish_verifying()
     with opened.session(warm=True) as session:
         yield Guest(run.case(request.node), opened, session, run.programs, run.files)
