@@ -153,9 +153,7 @@ class Run:
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
         self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
-        self._kept: Tuple[Result, ...] = ()  # what a resumed run had, as far as it holds
-        self._begun: Dict[str, Any] = {}  # the options that run began with
-        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
+        self._before = resume.Before()
         self._log: Optional[ResultLog] = None
         self.kernels = kernels_for(config.option.kernel)
         # bcc needs headers, which come with Debian's kernels only.
@@ -177,8 +175,7 @@ class Run:
         option = self.config.option
         if option.resume:
             self.directory = Path(option.results or matrix.LATEST)
-            self._kept, self._begun = resume.read(self.directory)
-            self._kept = tuple(r for r in self._kept if r.verdict is not Kind.ERROR)
+            self._before = resume.Before(*resume.read(self.directory))
         else:
             self.directory = results.new_directory(option.results)
             resume.write_options(self.directory, self._options())
@@ -201,32 +198,13 @@ class Run:
 
     def _keep_what_holds(self) -> None:
         """Say what is not as it was when a resumed run began; what it had of that runs again."""
-        said = resume.other_options(self._begun, self._options())
-        if said:
+        programs, root = self.programs.absolute(), _root(self.config)
+        options = self._options()
+        for said in self._before.keep_what_holds(options, self.targets.opened, programs, root):
             self._progress(said)
-        resume.write_options(self.directory, self._options())
-        now: Dict[str, Dict[str, Any]] = {}
-        for opened in self.targets.opened:
-            names = {r.column for r in self._kept if r.target == opened.name}
-            names &= {opened.kernel} if opened.kernel else names
-            now.update({name: opened.describe() for name in names})
-        root = _root(self.config)
-        found = resume.outdated(self._kept, now, self.programs.absolute(), root)
-        for name, (others, words) in found.items():
-            some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
-            self._progress(
-                f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
-                " before must be made again."
-            )
-            self._kept = tuple(result for result in self._kept if result not in others)
-        self.results = list(self._kept)
-        self._done = {_done_key(r.name, r.column, r.loader) for r in self.results}
-        # Without --kernel, what the target runs has a name only once it runs.
-        self._done |= {
-            _done_key(r.name, "", r.loader)
-            for r in self.results
-            if r.target != "qemu" or r.column == target.DEFAULT_KERNEL
-        }
+        resume.write_options(self.directory, options)
+        self.results = list(self._before.results)
+        self._done = self._before.done()
         self._progress(f"{len(self.results)} results from before are kept.")
 
     @pytest.hookimpl(optionalhook=True)
@@ -321,7 +299,7 @@ class Run:
 
     def _has_result(self, item: pytest.Item) -> bool:
         return (
-            _done_key(cases.name(item), cases.kernel(item) or "", cases.loader(item)) in self._done
+            resume.key(cases.name(item), cases.kernel(item) or "", cases.loader(item)) in self._done
         )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -458,11 +436,10 @@ class Run:
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
             self.results.append(result)
-            spent = time.monotonic() - self._started
-            said = self._countdown.ended(result.column, self.results, len(self._kept), spent)
-            if said:
+            spent, kept = time.monotonic() - self._started, len(self._before.results)
+            ended = self._countdown.ended(result.column, self.results, kept, spent)
+            for said in filter(None, (ended, self._before.differs(result))):
                 self._progress(said)
-            self._compare(result)
             try:
                 if self._log is None:
                     self._log = ResultLog(self.directory / "results.jsonl")
@@ -476,19 +453,6 @@ class Run:
         """Learn from a worker what is to come; each collects the same."""
         del node
         self._countdown.expect(ids)
-
-    def _compare(self, result: Result) -> None:
-        """Say once per kernel what is not as it was before a resumed run was interrupted."""
-        before = next((r for r in self._kept if r.column == result.column and r.facts), None)
-        if before is None or not result.facts or result.column in self._compared:
-            return
-        self._compared.add(result.column)
-        changed = results.differences(before.facts, result.facts)
-        if changed:
-            self._progress(
-                f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
-                " results from before are kept; run without --resume to have all alike."
-            )
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:
@@ -587,10 +551,6 @@ class Run:
 
 
 RESULT: pytest.StashKey[Result] = pytest.StashKey()
-
-
-def _done_key(name: str, column: str, loader: str) -> str:
-    return f"{name} {column} {loader}"
 
 
 def _root(config: pytest.Config) -> Path:
