@@ -27,12 +27,12 @@ from harness import (
     resume,
     scenario,
     target,
-    verify,
 )
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 from harness.kernel import expand, is_path
+from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenario import Scenario
@@ -167,8 +167,7 @@ class Run:
         self._countdown = Countdown(self.kernels)
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
-        self.programs: Path = config.option.programs
-        self.files: List[scenario.SourceFile] = []  # there
+        self.programs = Programs(config.option.programs)  # read when the session starts
 
     def begin(self) -> None:
         """Make the place for results, or read what is to be resumed. Raises UsageError, SetupError."""
@@ -198,7 +197,7 @@ class Run:
 
     def _keep_what_holds(self) -> None:
         """Say what is not as it was when a resumed run began; what it had of that runs again."""
-        programs, root = self.programs.absolute(), _root(self.config)
+        programs, root = self.programs.directory.absolute(), _root(self.config)
         options = self._options()
         for said in self._before.keep_what_holds(options, self.targets.opened, programs, root):
             self._progress(said)
@@ -223,7 +222,7 @@ class Run:
         if "scenario" in metafunc.fixturenames:
             pairs = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
-                for case in self._in_order()
+                for case in self.programs.in_order()
                 for loader in loaders_for(option, case.loaders)
             ]
             metafunc.parametrize("scenario,loader", pairs)
@@ -231,31 +230,10 @@ class Run:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", loaders_for(option, able))
 
-    def _in_order(self) -> Iterator[Scenario]:
-        """Yield all scenarios file by file, in the order in which they are observed."""
-        by_name = {case.name: case for case in self.scenarios()}
-        for file in self.files:
-            for case in verify.order(file.scenarios, by_name):
-                if case.file == file.path:  # the others are twins from elsewhere
-                    yield case
-
-    def _unknown(self, name: str, known: Sequence[str]) -> str:
-        """Return what to say of a name that selects nothing."""
-        case = next((case for case in self.scenarios() if case.name == name), None)
-        if case is not None:
-            return (
-                f"The scenario '{name}' can be loaded by {case.loaders[0]} only:"
-                f" {case.file.name}:{case.line} says why."
-            )
-        return (
-            f"There is no scenario '{name}'{scenario.nearest(name, known)};"
-            " `spinlock list` shows them all."
-        )
-
     def pytest_sessionstart(self) -> None:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
         try:
-            self.files = scenario.read_directory(self.programs)
+            self.programs = Programs.read(self.config.option.programs)
             option = self.config.option
             worker = hasattr(self.config, "workerinput")
             if not (_only_unit_tests(self.config) or option.collectonly or worker):
@@ -274,7 +252,7 @@ class Run:
             known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})
             for name in names:
                 if name not in known:
-                    raise pytest.UsageError(self._unknown(name, known))
+                    raise pytest.UsageError(self.programs.unknown(name, known))
             kept = [i for i in items if cases.needs_guest(i) and cases.name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
@@ -334,15 +312,6 @@ class Run:
             fetching = self.targets.open_others()
             if self.config.option.resume:
                 fetching.join()
-
-    def rule(self, name: str) -> scenario.Rule:
-        """Return a rule as it is declared, or one without words or commits."""
-        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
-        return next(declared, scenario.Rule(name, "", (), ""))
-
-    def scenarios(self) -> List[Scenario]:
-        """Return all scenarios, whether selected or not."""
-        return [case for file in self.files for case in file.scenarios]
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
@@ -521,14 +490,14 @@ class Run:
 
     def sources(self, file: Path) -> Dict[str, str]:
         """Return which file a result is of, for its facts."""
-        return resume.sources(file, self.programs.absolute(), _root(self.config))
+        return resume.sources(file, self.programs.directory.absolute(), _root(self.config))
 
     def case(self, item: pytest.Item) -> Case:
         """Return what a run-time test is, for its result."""
         return Case(
             name=cases.name(item),
             loader=cases.loader(item),
-            rule=self.rule(cases.rule(item)),
+            rule=self.programs.rule(cases.rule(item)),
             where=cases.where(item),
             description=cases.description(item),
             sources=self.sources(item.path),
@@ -579,7 +548,7 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 
     def judge_scenario(case: Scenario, loader: str) -> None:
         together = run.together(kernel, loader, case.file)
-        verifier = run.targets.verifier(kernel, run.scenarios())
+        verifier = run.targets.verifier(kernel, run.programs.scenarios())
         judged, seen = verifier.judge(case, loader, together)
         opened, release = run.targets.target(kernel), seen.release
         run.finish(
@@ -593,12 +562,14 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 column=opened.kernel or seen.facts.get("release", ""),
                 evidence=judged.evidence,
                 rule=case.rule,
-                rule_text=run.rule(case.rule).text,
+                rule_text=run.programs.rule(case.rule).text,
                 where=cases.where(request.node),
                 description=case.description,
                 comment=case.comment,
                 commits=tuple(
-                    dict.fromkeys((*scenario.commits(case.comment), *run.rule(case.rule).commits))
+                    dict.fromkeys(
+                        (*scenario.commits(case.comment), *run.programs.rule(case.rule).commits)
+                    )
                 ),
                 expected=tuple(
                     Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
@@ -628,4 +599,4 @@ def guest(
     opened = run.targets.target(kernel)
     run.targets.finish_verifying()
     with opened.session(warm=True) as session:
-        yield Guest(run.case(request.node), opened, session, run.programs, run.files)
+        yield Guest(run.case(request.node), opened, session, run.programs)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from packaging.version import Version
 
 from harness import experiment, judge, splat
-from harness.errors import UsageError
 from harness.judge import Kind, Observation, Verdict
+from harness.programs import Programs
 from harness.results import Result
-from harness.scenario import KnownBug, Need, Rule, SourceFile, covers, kernel_version
+from harness.scenario import KnownBug, Need, Rule, covers, kernel_version
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 
@@ -44,20 +43,10 @@ class Unmet(Exception):
 class Guest:
     """A session on the kernel under test, for tests of what programs do when they run."""
 
-    def __init__(
-        self,
-        case: Case,
-        target: Target,
-        session: Session,
-        programs: Path,
-        files: Sequence[SourceFile],
-    ) -> None:
-        """Begin a case. `files` are the C files in the directory `programs`.
-
-        Raises AgentError, GuestLost.
-        """
+    def __init__(self, case: Case, target: Target, session: Session, programs: Programs) -> None:
+        """Begin a case. Raises AgentError, GuestLost."""
         self._case, self._target, self._session = case, target, session
-        self._programs, self._files = programs, files
+        self._programs = programs
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
         self._failed: List[str] = []
@@ -82,12 +71,9 @@ class Guest:
 
         Where not all kinds of program may lock, `locks_since` names the version since when these
         may: an older kernel that refuses them for the lock skips the test.
-        Raises CompileError, KernelRefusal.
+        Raises CompileError, KernelRefusal, UsageError.
         """
-        path = self._programs / file
-        source_file = next((f for f in self._files if f.path == path), None)
-        if source_file is None:
-            raise UsageError(f"There is no C file {path}.")
+        source_file = self._programs.file(file)
         if self.loader == "bcc" and not self.facts["headers"]:
             raise Unmet(judge.no_headers())
         include = self._target.headers()

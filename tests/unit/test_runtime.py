@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judge import Kind, Verdict
+from harness.programs import Programs
 from harness.runtime import Case, Guest, Unmet
 from harness.scenario import KnownBug, Rule, SourceFile
 from harness.target import AgentError, GuestLost, KernelRefusal
@@ -49,8 +50,8 @@ def guest(session=None, case=CASE):
     target = SimpleNamespace(
         name="qemu", kernel="6.12", describe=lambda: {"qemu": "9"}, headers=lambda: Path("/none")
     )
-    files = [SourceFile(Path("/progs/a.bpf.c"), (), ())]
-    return Guest(case, target, session or Session(), Path("/progs"), files)
+    programs = Programs(Path("/progs"), (SourceFile(Path("/progs/a.bpf.c"), (), ()),))
+    return Guest(case, target, session or Session(), programs)
 
 
 def test_what_held_is_a_pass_with_its_evidence():
