@@ -45,11 +45,12 @@ from harness import (
     report,
     results,
     rulebook,
+    run_options,
     scenario,
     target,
 )
 from harness.errors import SetupError, UsageError
-from harness.plugin import LOG_WIDTH, Run, declare_options
+from harness.plugin import LOG_WIDTH, Run
 
 ROOT = paths.root()
 OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 4, 130
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)"
     )
-    declare_options(running.add_argument)
+    run_options.declare(running.add_argument)
     running.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
     running.add_argument(
         "-k", metavar="EXPRESSION", help="only cases whose names fit, as in pytest"

@@ -1,4 +1,4 @@
-"""The pytest plugin: options, parametrisation, fixtures, and a result for every case.
+"""The pytest plugin: collection, running, reporting, and a result for every case.
 
 A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets
 a session on the kernel under test. Both end in a Verdict, which becomes pytest's outcome and a line
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 
@@ -25,13 +25,13 @@ from harness import (
     report,
     results,
     resume,
+    run_options,
     scenario,
-    target,
 )
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.kernel import expand, is_path
+from harness.kernel import is_path
 from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
@@ -53,59 +53,13 @@ _NOT_RUN = (SetupError, GuestLost, AgentError, KernelRefusal)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the plugin's options."""
     group = parser.getgroup("spinlock", "bpf_spin_lock on a real kernel")
-    declare_options(group.addoption)
+    run_options.declare(group.addoption)
     group.addoption(
         "--scenario",
         action="append",
         default=[],
         metavar="NAME",
         help="run only this case; repeatable",
-    )
-
-
-def declare_options(add: Callable[..., object]) -> None:
-    """Declare, by argparse's add_argument or its like, the options that `spinlock run` shares."""
-    add(
-        "--target",
-        choices=target.NAMES,
-        help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
-    )
-    add(
-        "--kernel",
-        action="append",
-        metavar="KERNEL",
-        help="kernel by name (`spinlock kernels list`), a bzImage or a build tree, or all; repeatable"
-        f" (default: {target.DEFAULT_KERNEL}, or what a Vagrant machine runs)",
-    )
-    add(
-        "--loader",
-        choices=(*scenario.LOADERS, "all"),
-        help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
-    )
-    add("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    add(
-        "--programs",
-        type=Path,
-        default=build.PROGRAMS,
-        metavar="DIR",
-        help="take the scenarios from another directory of *.bpf.c files (spinlock.h is found anyway)",
-    )
-    add("--append", default="", help="more words for the guest kernel's command line")
-    add(
-        "--results",
-        metavar="DIR",
-        help="where results go (default: results/<time>, linked as results/latest)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on with an interrupted run: that of --results, else results/latest; give the same"
-        " options again. What has a result keeps it, but an ERROR runs again",
-    )
-    add(
-        "--shard",
-        metavar="I/N",
-        help="only the I-th of N parts, whole files, for N machines with the same options",
     )
 
 
@@ -130,21 +84,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
-def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
-    """Return the loaders a case is run through, given --loader and those that can express it."""
-    if option is None:
-        return ["bcc" if "bcc" in able else able[0]]
-    if option == "all":
-        return [loader for loader in scenario.LOADERS if loader in able]
-    return [option] if option in able else []
-
-
-def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
-    """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named: List[Optional[str]] = [*expand(option or ())]
-    return named or [None]
-
-
 class Run:
     """One pytest run: its scenarios, its targets once needed, its results."""
 
@@ -155,7 +94,7 @@ class Run:
         self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
         self._before = resume.Before()
         self._log: Optional[ResultLog] = None
-        self.kernels = kernels_for(config.option.kernel)
+        self.kernels = run_options.kernels(config.option.kernel)
         # bcc needs headers, which come with Debian's kernels only.
         own = any(is_path(name) for name in self.kernels if name)
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
@@ -223,12 +162,12 @@ class Run:
             pairs = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
                 for case in self.programs.in_order()
-                for loader in loaders_for(option, case.loaders)
+                for loader in run_options.loaders(option, case.loaders)
             ]
             metafunc.parametrize("scenario,loader", pairs)
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
-            metafunc.parametrize("loader", loaders_for(option, able))
+            metafunc.parametrize("loader", run_options.loaders(option, able))
 
     def pytest_sessionstart(self) -> None:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
