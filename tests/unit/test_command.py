@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from harness import __main__ as command, completion, kernel
+from harness import __main__ as command, completion, kernel, matrix
 
 
 def parsed(words):
@@ -31,7 +31,7 @@ def test_places_are_paths_wherever_they_stand():
     places = parsed("report a --markdown b/c").places
     assert [str(place) for place in places] == ["a", "b/c"]
     assert [place.name for place in places] == ["a", "c"]
-    assert parsed("report --markdown").places == [command.matrix.LATEST]
+    assert parsed("report --markdown").places == [matrix.LATEST]
 
 
 @pytest.mark.parametrize(
