@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-from harness import completion, kernel
+from harness import catalogue, completion
 from harness.commands import (
     EXIT_CODES,
     INTERRUPTED,
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _completion(options: argparse.Namespace) -> int:
     """Print a shell's completion of this command: the parser's, so it stands beside that."""
-    known = ["all", *kernel.names()]
+    known = ["all", *catalogue.names()]
     sys.stdout.write(completion.script(_parser(), options.shell, list(listing.all_cases()), known))
     return OK
 

@@ -28,10 +28,10 @@ from harness import (
     run_options,
     scenario,
 )
+from harness.catalogue import is_path
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.kernel import is_path
 from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
 from harness import build, scenario, target
-from harness.kernel import expand
+from harness.catalogue import expand
 
 
 def declare(add: Callable[..., object]) -> None:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence
 
-from harness import build, kernel, target
+from harness import build, catalogue, target
 from harness.errors import SetupError, UsageError
 from harness.scenario import Scenario
 from harness.target import Progress, Settings, Target
@@ -36,7 +36,7 @@ class Targets:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError."""
         for name in self._kernels:
             if name is not None:
-                kernel.find(name)  # a name that is none is said before anything is fetched
+                catalogue.find(name)  # a name that is none is said before anything is fetched
         build.clang()
         self._untried = iter(self._kernels)
         if not any(self._is_there(name) for name in self._untried):

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from harness import bisect, kernel, scenario
+from harness import bisect, debian_kernel, scenario
 from harness.commands import OK, output
 from harness.errors import SetupError, UsageError
 
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{word}: {result.kernel or options.run}: {result.verdict.value}: {result.reason}")
         return code
     versions = bisect.debian_versions(
-        options.good, options.bad, lambda minor: kernel.available(minor, output.progress)
+        options.good, options.bad, lambda minor: debian_kernel.available(minor, output.progress)
     )
     answer = bisect.Bisection(question, output.progress).run(versions)
     print(json.dumps(answer.to_json(), indent=1) if options.json else "\n".join(answer.lines()))

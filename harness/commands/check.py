@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import List, Optional
 
-from harness import check, kernel, lockset, target
+from harness import catalogue, check, lockset, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -53,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
     if options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
     named = [name for name in options.kernel if name != "all"]
-    required = kernel.expand([*named, *options.require])
-    chosen = kernel.expand([*options.kernel, *options.require])
+    required = catalogue.expand([*named, *options.require])
+    chosen = catalogue.expand([*options.kernel, *options.require])
     if not chosen and options.target in (None, "qemu"):
         chosen = required = [target.DEFAULT_KERNEL]
     for chosen_name in chosen:
-        kernel.find(chosen_name)
+        catalogue.find(chosen_name)
 
     source: Optional[check.Source] = None
     if options.file.suffix != ".c":  # what is no object needs no guest to say so

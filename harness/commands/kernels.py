@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any, Dict, List
 
-from harness import kernel
+from harness import catalogue, debian_kernel, kernel
 from harness.commands import OK, output
 from harness.errors import UsageError
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         return _list(options)
     if not options.names:
         raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
-    for name in kernel.expand(options.names):
+    for name in catalogue.expand(options.names):
         if options.what == "fetch":
             got = kernel.fetch(name, output.progress, update=options.update)
             print(f"{name:<12}{got.release:<32}{headers(got)}")
@@ -54,14 +54,14 @@ def run(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     there = kernel.fetched()
     rows: List[Dict[str, Any]] = []
-    chosen = kernel.expand(options.names) if options.names else [*kernel.names(), *there]
+    chosen = catalogue.expand(options.names) if options.names else [*catalogue.names(), *there]
     for name in dict.fromkeys(chosen):
         got = there.get(name)
         row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
         if got is not None:
             row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
-        if options.available and name in kernel.MINORS:
-            row["available"] = kernel.available(name, output.progress)
+        if options.available and name in catalogue.MINORS:
+            row["available"] = debian_kernel.available(name, output.progress)
         rows.append(row)
     if options.json:
         print(json.dumps(rows, indent=1))

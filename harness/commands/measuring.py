@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import kernel, target
+from harness import catalogue, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -37,9 +37,9 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
     """Open one target after the other, for each kernel and number of CPUs."""
     if any(count < 1 for count in cpus):
         raise UsageError("--cpus must be 1 or more.")
-    names: List[Optional[str]] = [*kernel.expand(options.kernel)]
+    names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
     for name in names:
-        kernel.find(str(name))
+        catalogue.find(str(name))
     for name in names or [None]:
         for count in cpus:
             settings = target.Settings(options.target, name, count, append=options.append)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness import target
+from harness.catalogue import UnknownKernel
 from harness.commands import measuring
 from harness.errors import UsageError
-from harness.kernel import UnknownKernel
 
 
 @pytest.fixture

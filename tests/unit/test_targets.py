@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import build, kernel, target
+from harness import build, catalogue, target
 from harness.errors import SetupError, UsageError
 from harness.target import Settings
 from harness.targets import Targets
@@ -89,7 +89,7 @@ def test_a_version_that_does_not_exist_is_the_user_s_mistake_if_it_was_all_he_as
 
 def test_a_name_that_is_none_is_said_before_anything_is_fetched(play):
     targets, tried, _ = play(["5.10", "windows"])
-    with pytest.raises(kernel.UnknownKernel):
+    with pytest.raises(catalogue.UnknownKernel):
         targets.open_first()
     assert tried == []
 
