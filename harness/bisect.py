@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from harness import judge, kernel, matrix
+from harness import catalogue, judge, kernel, matrix
 from harness.debian import Progress
 from harness.errors import UsageError
 from harness.judge import Kind
@@ -222,9 +222,9 @@ def debian_versions(
     """Return Debian's versions from `good` to `bad`, in this order, both included.
 
     A bare minor is its newest version. Of several packages of one upstream version (deb12, deb13)
-    one is enough. `listing` is kernel.available. Raises UsageError.
+    one is enough. `listing` is debian_kernel.available. Raises UsageError.
     """
-    minors = list(kernel.MINORS)
+    minors = list(catalogue.MINORS)
     places = [minors.index(_minor(name)) for name in (good, bad)]
     found: Dict[Tuple[int, ...], str] = {}
     for minor in minors[min(places) : max(places) + 1]:
@@ -240,8 +240,8 @@ def debian_versions(
 
 
 def _minor(name: str) -> str:
-    row = kernel.find(name)
-    if not isinstance(row, kernel.Debian) or row.flavour != kernel.FLAVOURS[kernel.CLOUD]:
+    row = catalogue.find(name)
+    if not isinstance(row, catalogue.Debian) or row.flavour != catalogue.FLAVOURS[catalogue.CLOUD]:
         raise UsageError(
             f"{name!r} is no version of Debian's cloud kernels, which is what is bisected:"
             " `spinlock kernels list 6.12 --available` shows some. For kernels of your own, use"
@@ -255,7 +255,7 @@ def _upstream(version: str) -> Tuple[int, ...]:
 
 
 def _match(name: str, order: Sequence[str]) -> str:
-    if name in kernel.MINORS:
+    if name in catalogue.MINORS:
         fitting = [v for v in order if v.startswith(f"{name}.")]
     else:
         fitting = [v for v in order if _upstream(v) == _upstream(name)]
@@ -333,7 +333,7 @@ class Bisection:
 
 def fetched_name(version: str, there: Mapping[str, kernel.Kernel]) -> str:
     """Return the name by which a version is fetched already, or else the version."""
-    flavour = kernel.FLAVOURS[kernel.CLOUD]
+    flavour = catalogue.FLAVOURS[catalogue.CLOUD]
     known = (name for name, found in there.items() if found.release == f"{version}-{flavour}")
     return next(known, version)
 

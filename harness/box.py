@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from harness import image, kernel, paths, qemu
+from harness.catalogue import DEFAULT, find
 from harness.debian import Progress
 from harness.errors import SetupError, UsageError
 from harness.image import Image
@@ -79,7 +80,7 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
 
     Raises SetupError or UsageError.
     """
-    chosen = kernel.fetch(kernel_name or kernel.DEFAULT, progress)
+    chosen = kernel.fetch(kernel_name or DEFAULT, progress)
     userland = image.ensure(progress)
     return chosen, userland, ensure_box(userland, progress)
 
@@ -89,9 +90,7 @@ def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progres
     check_host()
     machine = machine_id(dotfiles)
     if not rebooting and machine is not None and state(machine) == "running":
-        if kernel_name and kernel.find(kernel_name).name != read_settings(dotfiles).get(
-            "kernel_name"
-        ):
+        if kernel_name and find(kernel_name).name != read_settings(dotfiles).get("kernel_name"):
             raise UsageError(
                 f"The machine runs already: `KERNEL={kernel_name} vagrant reload` boots that kernel."
             )

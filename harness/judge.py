@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -58,6 +58,11 @@ class Observation:
         lines = facts.get("kernel_log")
         log = None if lines is None else tuple(lines)
         return cls(**{**facts, "kernel_log": log, "stuck": tuple(facts.get("stuck", ()))})
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return what a result stores of it: all but the seconds, which that has a place of its own
+        for."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seconds"}
 
 
 NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load

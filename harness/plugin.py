@@ -1,4 +1,4 @@
-"""The pytest plugin: options, parametrisation, fixtures, and a result for every case.
+"""The pytest plugin: collection, running, reporting, and a result for every case.
 
 A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets
 a session on the kernel under test. Both end in a Verdict, which becomes pytest's outcome and a line
@@ -9,39 +9,37 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
-from packaging.version import Version
 
 from harness import (
     build,
-    experiment,
+    cases,
     export,
-    judge,
     matrix,
     page,
     parallel,
     report,
     results,
     resume,
+    run_options,
     scenario,
-    splat,
-    target,
-    verify,
 )
+from harness.catalogue import is_path
+from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind, Observation, Verdict
-from harness.kernel import expand, find, is_path
+from harness.judge import Kind
+from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
-from harness.scenario import KnownBug, Need, Scenario, covers
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Settings, Target
+from harness.runtime import Case, Guest
+from harness.scenario import Scenario
+from harness.target import AgentError, GuestLost, KernelRefusal, Settings
+from harness.targets import Targets
 
 LOG_WIDTH = 160
-RUNTIME_RULE = "Run-time behaviour"
 
 
 class Judged(Exception):
@@ -55,59 +53,13 @@ _NOT_RUN = (SetupError, GuestLost, AgentError, KernelRefusal)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the plugin's options."""
     group = parser.getgroup("spinlock", "bpf_spin_lock on a real kernel")
-    declare_options(group.addoption)
+    run_options.declare(group.addoption)
     group.addoption(
         "--scenario",
         action="append",
         default=[],
         metavar="NAME",
         help="run only this case; repeatable",
-    )
-
-
-def declare_options(add: Callable[..., object]) -> None:
-    """Declare, by argparse's add_argument or its like, the options that `spinlock run` shares."""
-    add(
-        "--target",
-        choices=target.NAMES,
-        help="where the kernel runs; default: a running `vagrant up` machine of this checkout, else qemu",
-    )
-    add(
-        "--kernel",
-        action="append",
-        metavar="KERNEL",
-        help="kernel by name (`spinlock kernels list`), a bzImage or a build tree, or all; repeatable"
-        f" (default: {target.DEFAULT_KERNEL}, or what a Vagrant machine runs)",
-    )
-    add(
-        "--loader",
-        choices=(*scenario.LOADERS, "all"),
-        help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
-    )
-    add("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    add(
-        "--programs",
-        type=Path,
-        default=build.PROGRAMS,
-        metavar="DIR",
-        help="take the scenarios from another directory of *.bpf.c files (spinlock.h is found anyway)",
-    )
-    add("--append", default="", help="more words for the guest kernel's command line")
-    add(
-        "--results",
-        metavar="DIR",
-        help="where results go (default: results/<time>, linked as results/latest)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on with an interrupted run: that of --results, else results/latest; give the same"
-        " options again. What has a result keeps it, but an ERROR runs again",
-    )
-    add(
-        "--shard",
-        metavar="I/N",
-        help="only the I-th of N parts, whole files, for N machines with the same options",
     )
 
 
@@ -132,21 +84,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
-def loaders_for(option: Optional[str], able: Sequence[str]) -> List[str]:
-    """Return the loaders a case is run through, given --loader and those that can express it."""
-    if option is None:
-        return ["bcc" if "bcc" in able else able[0]]
-    if option == "all":
-        return [loader for loader in scenario.LOADERS if loader in able]
-    return [option] if option in able else []
-
-
-def kernels_for(option: Optional[Sequence[str]]) -> List[Optional[str]]:
-    """Return the kernels to run on, given --kernel; None is the default, or what is running."""
-    named: List[Optional[str]] = [*expand(option or ())]
-    return named or [None]
-
-
 class Run:
     """One pytest run: its scenarios, its targets once needed, its results."""
 
@@ -155,32 +92,28 @@ class Run:
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
         self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
-        self._kept: Tuple[Result, ...] = ()  # what a resumed run had, as far as it holds
-        self._begun: Dict[str, Any] = {}  # the options that run began with
-        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
+        self._before = resume.Before()
         self._log: Optional[ResultLog] = None
-        self.kernels = kernels_for(config.option.kernel)
+        self.kernels = run_options.kernels(config.option.kernel)
         # bcc needs headers, which come with Debian's kernels only.
         own = any(is_path(name) for name in self.kernels if name)
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
-        self._targets: Dict[Optional[str], Target] = {}
-        self._opening = threading.Lock()  # of a target, by the tests or ahead of them
-        self._verifiers: Dict[Optional[str], verify.Verifier] = {}
+        option = config.option
+        settings = Settings(option.target, None, option.cpus, append=option.append)
+        self.targets = Targets(settings, self.kernels, self._progress)
         self.failed_setup: Optional[SetupError] = None
-        self._failed: Dict[Optional[str], SetupError] = {}
         self._said: Set[str] = set()  # what has gone wrong with a kernel, for all of its cases
-        self._left: Dict[str, int] = {}  # kernel -> cases to come
+        self._countdown = Countdown(self.kernels)
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
-        self.files: List[scenario.SourceFile] = []
+        self.programs = Programs(config.option.programs)  # read when the session starts
 
     def begin(self) -> None:
         """Make the place for results, or read what is to be resumed. Raises UsageError, SetupError."""
         option = self.config.option
         if option.resume:
             self.directory = Path(option.results or matrix.LATEST)
-            self._kept, self._begun = resume.read(self.directory)
-            self._kept = tuple(r for r in self._kept if r.verdict is not Kind.ERROR)
+            self._before = resume.Before(*resume.read(self.directory))
         else:
             self.directory = results.new_directory(option.results)
             resume.write_options(self.directory, self._options())
@@ -203,32 +136,13 @@ class Run:
 
     def _keep_what_holds(self) -> None:
         """Say what is not as it was when a resumed run began; what it had of that runs again."""
-        said = resume.other_options(self._begun, self._options())
-        if said:
+        programs, root = self.programs.directory.absolute(), _root(self.config)
+        options = self._options()
+        for said in self._before.keep_what_holds(options, self.targets.opened, programs, root):
             self._progress(said)
-        resume.write_options(self.directory, self._options())
-        now: Dict[str, Dict[str, Any]] = {}
-        for opened in self._targets.values():
-            names = {r.column for r in self._kept if r.target == opened.name}
-            names &= {opened.kernel} if opened.kernel else names
-            now.update({name: opened.describe() for name in names})
-        programs = self.config.option.programs.absolute()
-        found = resume.outdated(self._kept, now, programs, _root(self.config))
-        for name, (others, words) in found.items():
-            some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
-            self._progress(
-                f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
-                " before must be made again."
-            )
-            self._kept = tuple(result for result in self._kept if result not in others)
-        self.results = list(self._kept)
-        self._done = {_done_key(r.name, r.column, r.loader) for r in self.results}
-        # Without --kernel, what the target runs has a name only once it runs.
-        self._done |= {
-            _done_key(r.name, "", r.loader)
-            for r in self.results
-            if r.target != "qemu" or r.column == target.DEFAULT_KERNEL
-        }
+        resume.write_options(self.directory, options)
+        self.results = list(self._before.results)
+        self._done = self._before.done()
         self._progress(f"{len(self.results)} results from before are kept.")
 
     @pytest.hookimpl(optionalhook=True)
@@ -245,41 +159,20 @@ class Run:
             ids = [name or "running" for name in self.kernels]
             metafunc.parametrize("kernel", self.kernels, ids=ids)
         if "scenario" in metafunc.fixturenames:
-            cases = [
+            pairs = [
                 pytest.param(case, loader, id=f"{case.name}-{loader}")
-                for case in self._in_order()
-                for loader in loaders_for(option, case.loaders)
+                for case in self.programs.in_order()
+                for loader in run_options.loaders(option, case.loaders)
             ]
-            metafunc.parametrize("scenario,loader", cases)
+            metafunc.parametrize("scenario,loader", pairs)
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
-            metafunc.parametrize("loader", loaders_for(option, able))
-
-    def _in_order(self) -> Iterator[Scenario]:
-        """Yield all scenarios file by file, in the order in which they are observed."""
-        by_name = {case.name: case for file in self.files for case in file.scenarios}
-        for file in self.files:
-            for case in verify.order(file.scenarios, by_name):
-                if case.file == file.path:  # the others are twins from elsewhere
-                    yield case
-
-    def _unknown(self, name: str, known: Sequence[str]) -> str:
-        """Return what to say of a name that selects nothing."""
-        case = next((c for file in self.files for c in file.scenarios if c.name == name), None)
-        if case is not None:
-            return (
-                f"The scenario '{name}' can be loaded by {case.loaders[0]} only:"
-                f" {case.file.name}:{case.line} says why."
-            )
-        return (
-            f"There is no scenario '{name}'{scenario.nearest(name, known)};"
-            " `spinlock list` shows them all."
-        )
+            metafunc.parametrize("loader", run_options.loaders(option, able))
 
     def pytest_sessionstart(self) -> None:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
         try:
-            self.files = scenario.read_directory(self.config.option.programs)
+            self.programs = Programs.read(self.config.option.programs)
             option = self.config.option
             worker = hasattr(self.config, "workerinput")
             if not (_only_unit_tests(self.config) or option.collectonly or worker):
@@ -295,32 +188,26 @@ class Run:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
         names = self.config.option.scenario
         if names:
-            known = sorted({case_name(item) for item in items if needs_guest(item)})
+            known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})
             for name in names:
                 if name not in known:
-                    raise pytest.UsageError(self._unknown(name, known))
-            kept = [i for i in items if needs_guest(i) and case_name(i) in names]
+                    raise pytest.UsageError(self.programs.unknown(name, known))
+            kept = [i for i in items if cases.needs_guest(i) and cases.name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
             items[:] = kept
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
-        items.sort(key=self._turn)
+        items.sort(key=lambda item: cases.turn(item, self.kernels))
         if self.config.option.shard is not None:
-            self._keep(items, self._in_shard(items))
+            self._keep(items, cases.in_shard(items, self.config.option.shard))
         if self._done:
-            self._keep(items, [i for i in items if not needs_guest(i) or not self._has_result(i)])
+            self._keep(
+                items, [i for i in items if not cases.needs_guest(i) or not self._has_result(i)]
+            )
         if not self.config.pluginmanager.hasplugin("xdist"):
             return  # a plain installation has no workers, nor the mark that tells them apart
         for item in items:
-            if needs_guest(item):
-                item.add_marker(pytest.mark.xdist_group(self._group(item)))
-
-    def _turn(self, item: pytest.Item) -> Tuple[int, bool]:
-        """Return when a case's turn comes. Through bcc, cases that run programs come last: they have
-        the machine's cores alone, best while the other loader's worker does not want them, too."""
-        if not needs_guest(item):
-            return -1, False
-        late = _loader(item) == "bcc" and "scenario" not in getattr(item, "callspec").params
-        return self.kernels.index(_kernel(item)), late
+            if cases.needs_guest(item):
+                item.add_marker(pytest.mark.xdist_group(cases.group(item, self.kernels)))
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
         chosen = set(kept)
@@ -328,33 +215,19 @@ class Run:
         items[:] = kept
 
     def _has_result(self, item: pytest.Item) -> bool:
-        return _done_key(case_name(item), _kernel(item) or "", _loader(item)) in self._done
-
-    def _in_shard(self, items: Sequence[pytest.Item]) -> List[pytest.Item]:
-        """Return what this machine runs; what shares a request stays together."""
-        sizes: Dict[str, int] = {}
-        for item in items:
-            sizes[_request(item)] = sizes.get(_request(item), 0) + 1
-        taken = parallel.portion(sizes, *parallel.shard(self.config.option.shard))
-        return [item for item in items if _request(item) in taken]
-
-    def _group(self, item: pytest.Item) -> str:
-        """Return what shares a worker: a kernel, so that two do not wait for the same boot; with one
-        kernel, a file."""
-        params = getattr(item, "callspec").params
-        if len(self.kernels) > 1:
-            return f"{params['kernel']}-{params['loader']}"
-        file = params["scenario"].file.name if "scenario" in params else item.path.name
-        return f"{file}-{params['loader']}"
+        return (
+            resume.key(cases.name(item), cases.kernel(item) or "", cases.loader(item)) in self._done
+        )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say at once, before any test runs, when there is no kernel to run them on."""
-        items = [item for item in session.items if needs_guest(item)]
-        self._expect([item.nodeid for item in items])
-        for params in (getattr(item, "callspec").params for item in items):
-            if "scenario" in params:
-                key = params["kernel"], params["loader"], params["scenario"].file
-                self._together.setdefault(key, []).append(params["scenario"])
+        items = [item for item in session.items if cases.needs_guest(item)]
+        self._countdown.expect(item.nodeid for item in items)
+        for item in items:
+            case = cases.scenario(item)
+            if case is not None:
+                key = cases.kernel(item), cases.loader(item), case.file
+                self._together.setdefault(key, []).append(case)
         if items and not self.config.option.collectonly and not _has_workers(self.config):
             try:
                 self._open()
@@ -367,82 +240,17 @@ class Run:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
         Others are fetched while that one is tested; workers wait for those that they need. All are
-        wanted at once where results from before must be compared with them. One that is not to be
-        had costs its own cases, not those of the others.
+        wanted at once where results from before must be compared with them.
         """
-        for name in self.kernels:
-            if name is not None:
-                find(name)  # a name that is none is said before anything is fetched
-        kernels = iter(self.kernels)
         try:
-            build.clang()
-            if not any(self._is_there(kernel) for kernel in kernels):
-                failed = list(self._failed.values())
-                alone = SetupError("None of the kernels is to be had; what is said above mends it.")
-                raise failed[0] if len(failed) == 1 else alone
+            self.targets.open_first()
         except SetupError as error:
             self.failed_setup = error
             raise
-        if hasattr(self.config, "workerinput"):
-            return
-        fetching = threading.Thread(
-            target=lambda: [self._is_there(kernel) for kernel in kernels], daemon=True
-        )
-        fetching.start()
-        if self.config.option.resume:
-            fetching.join()
-
-    def _is_there(self, kernel: Optional[str]) -> bool:
-        """Tell whether a kernel is to be had, having fetched it."""
-        try:
-            self.target(kernel)
-            return True
-        except SetupError as error:
-            if len(self.kernels) > 1:
-                self._progress(f"kernel {kernel}: {error}")
-            return False
-
-    def target(self, kernel: Optional[str]) -> Target:
-        """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
-        if kernel not in self._targets and kernel not in self._failed:
-            with self._opening:  # it may be on its way
-                if kernel not in self._targets and kernel not in self._failed:
-                    self._open_target(kernel)
-        if kernel in self._failed:
-            raise self._failed[kernel].with_traceback(None)  # it would grow each time
-        return self._targets[kernel]
-
-    def _open_target(self, kernel: Optional[str]) -> None:
-        """Make a target, or note why there is none. Raises UsageError."""
-        option = self.config.option
-        settings = Settings(option.target, kernel, option.cpus, append=option.append)
-        try:
-            self._targets[kernel] = target.open_target(settings, self._progress)
-        except SetupError as error:
-            self._failed[kernel] = error
-        except UsageError as error:  # no such version, which only Debian's index tells
-            if len(self.kernels) == 1:
-                raise
-            self._failed[kernel] = SetupError(str(error))
-
-    def verifier(self, kernel: Optional[str]) -> verify.Verifier:
-        """Return what observes scenarios on a kernel; those of other kernels end. Raises SetupError."""
-        self.finish_verifying(kernel)
-        if kernel not in self._verifiers:
-            cases = [case for file in self.files for case in file.scenarios]
-            self._verifiers[kernel] = verify.Verifier(self.target(kernel), cases)
-        return self._verifiers[kernel]
-
-    def finish_verifying(self, but: Optional[str] = "") -> None:
-        """Let what is being verified come to its end, so that others may use the targets."""
-        for kernel, verifier in self._verifiers.items():
-            if kernel != but:
-                verifier.finish()
-
-    def rule(self, name: str) -> scenario.Rule:
-        """Return a rule as it is declared, or one without words or commits."""
-        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
-        return next(declared, scenario.Rule(name, "", (), ""))
+        if not hasattr(self.config, "workerinput"):
+            fetching = self.targets.open_others()
+            if self.config.option.resume:
+                fetching.join()
 
     def together(self, kernel: Optional[str], loader: str, file: Path) -> List[Scenario]:
         """Return the selected scenarios that share a session."""
@@ -503,11 +311,11 @@ class Run:
             test_report.spinlock = result.to_json()
             item.user_properties += [("verdict", result.verdict.value), ("kernel", result.kernel)]
             test_report.user_properties = item.user_properties
-        elif call.when != "teardown" and needs_guest(item):
+        elif call.when != "teardown" and cases.needs_guest(item):
             if isinstance(error, _NOT_RUN):
                 test_report.spinlock = self._not_run(item, error).to_json()
             if isinstance(error, SetupError):
-                sentence = f"{_kernel(item)}: {error}"
+                sentence = f"{cases.kernel(item)}: {error}"
                 if sentence in self._said:  # a result of each case, but words for the first only
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
@@ -518,16 +326,15 @@ class Run:
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
         """Return the result of a case that ended before there was anything to judge."""
         crashed = isinstance(error, GuestLost) and error.crashed
-        case = getattr(item, "callspec").params.get("scenario")
         return Result(
-            name=case_name(item),
-            loader=_loader(item),
+            name=cases.name(item),
+            loader=cases.loader(item),
             kernel="",
             verdict=Kind.CRASH if crashed else Kind.ERROR,
             reason=str(error),
-            column=_kernel(item) or "",
+            column=cases.kernel(item) or "",
             evidence=tuple(getattr(error, "console", "").splitlines()),
-            rule=case.rule if case else _rule(item),
+            rule=cases.rule(item),
             repeat=self.repeat(item),
         )
 
@@ -537,8 +344,10 @@ class Run:
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
             self.results.append(result)
-            self._count_down(result)
-            self._compare(result)
+            spent, kept = time.monotonic() - self._started, len(self._before.results)
+            ended = self._countdown.ended(result.column, self.results, kept, spent)
+            for said in filter(None, (ended, self._before.differs(result))):
+                self._progress(said)
             try:
                 if self._log is None:
                     self._log = ResultLog(self.directory / "results.jsonl")
@@ -551,40 +360,7 @@ class Run:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         """Learn from a worker what is to come; each collects the same."""
         del node
-        self._expect(ids)
-
-    def _expect(self, ids: Sequence[str]) -> None:
-        for kernel in self.kernels if len(self.kernels) > 1 else ():
-            self._left[str(kernel)] = sum(f"[{kernel}-" in nodeid for nodeid in ids)
-
-    def _count_down(self, result: Result) -> None:
-        """Say when a kernel is done, of several."""
-        if result.column not in self._left:
-            return
-        self._left[result.column] -= 1
-        if self._left[result.column] == 0:
-            of_kernel = [r for r in self.results if r.column == result.column]
-            done = sum(left == 0 for left in self._left.values())
-            passed = time.monotonic() - self._started
-            left, ran = sum(self._left.values()), len(self.results) - len(self._kept)
-            share = max(ran, 1) / (left + max(ran, 1))
-            self._progress(
-                f"{result.column}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
-                f" in {passed / 60:.1f} min, about {passed / share / 60 - passed / 60:.1f} to go"
-            )
-
-    def _compare(self, result: Result) -> None:
-        """Say once per kernel what is not as it was before a resumed run was interrupted."""
-        before = next((r for r in self._kept if r.column == result.column and r.facts), None)
-        if before is None or not result.facts or result.column in self._compared:
-            return
-        self._compared.add(result.column)
-        changed = results.differences(before.facts, result.facts)
-        if changed:
-            self._progress(
-                f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
-                " results from before are kept; run without --resume to have all alike."
-            )
+        self._countdown.expect(ids)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:
@@ -645,10 +421,7 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
-        for verifier in self._verifiers.values():
-            verifier.abandon()
-        for opened in list(self._targets.values()):
-            opened.close()
+        self.targets.close()
         if self._log is not None:
             self._log.close()
 
@@ -656,14 +429,26 @@ class Run:
 
     def sources(self, file: Path) -> Dict[str, str]:
         """Return which file a result is of, for its facts."""
-        return resume.sources(file, self.config.option.programs.absolute(), _root(self.config))
+        return resume.sources(file, self.programs.directory.absolute(), _root(self.config))
+
+    def case(self, item: pytest.Item) -> Case:
+        """Return what a run-time test is, for its result."""
+        return Case(
+            name=cases.name(item),
+            loader=cases.loader(item),
+            rule=self.programs.rule(cases.rule(item)),
+            where=cases.where(item),
+            description=cases.description(item),
+            sources=self.sources(item.path),
+            repeat=self.repeat(item),
+        )
 
     def repeat(self, item: pytest.Item) -> str:
         """Return the command that runs just this case again."""
         option = self.config.option
-        words = ["spinlock run", case_name(item), f"--loader {_loader(item)}"]
-        if _kernel(item):
-            words.append(f"--kernel {_kernel(item)}")
+        words = ["spinlock run", cases.name(item), f"--loader {cases.loader(item)}"]
+        if cases.kernel(item):
+            words.append(f"--kernel {cases.kernel(item)}")
         if option.cpus != 4:
             words.append(f"--cpus {option.cpus}")
         if option.target:
@@ -674,48 +459,6 @@ class Run:
 
 
 RESULT: pytest.StashKey[Result] = pytest.StashKey()
-
-
-def case_name(item: pytest.Item) -> str:
-    """Return the name by which a case is run: its program's, or its test's with its parameters."""
-    params = dict(getattr(getattr(item, "callspec", None), "params", {}))
-    if "scenario" in params:
-        name: str = params["scenario"].name
-        return name
-    callspec = getattr(item, "callspec", None)
-    words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
-    if callspec is not None:
-        words += [str(v) for k, v in params.items() if k not in ("loader", "kernel")]
-    return "_".join(words)
-
-
-def _loader(item: pytest.Item) -> str:
-    loader: str = getattr(item, "callspec").params["loader"]
-    return loader
-
-
-def _kernel(item: pytest.Item) -> Optional[str]:
-    kernel: Optional[str] = getattr(item, "callspec").params["kernel"]
-    return kernel
-
-
-def _request(item: pytest.Item) -> str:
-    """Return what a case shares a session with: its kernel, loader and file."""
-    if not needs_guest(item):
-        return str(item.path)
-    scenario_ = getattr(item, "callspec").params.get("scenario")
-    file = scenario_.file if scenario_ else item.path
-    return f"{_kernel(item)} {_loader(item)} {file}"
-
-
-def _done_key(name: str, column: str, loader: str) -> str:
-    return f"{name} {column} {loader}"
-
-
-def needs_guest(item: pytest.Item) -> bool:
-    """Tell whether a test runs on the kernel under test."""
-    names = getattr(item, "fixturenames", ())
-    return "scenario" in names or "guest" in names
 
 
 def _root(config: pytest.Config) -> Path:
@@ -744,9 +487,9 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 
     def judge_scenario(case: Scenario, loader: str) -> None:
         together = run.together(kernel, loader, case.file)
-        verifier = run.verifier(kernel)
+        verifier = run.targets.verifier(kernel, run.programs.scenarios())
         judged, seen = verifier.judge(case, loader, together)
-        opened, release = run.target(kernel), seen.release
+        opened, release = run.targets.target(kernel), seen.release
         run.finish(
             request.node,
             Result(
@@ -758,19 +501,21 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
                 column=opened.kernel or seen.facts.get("release", ""),
                 evidence=judged.evidence,
                 rule=case.rule,
-                rule_text=run.rule(case.rule).text,
-                where=f"{case.file.parent.name}/{case.file.name}:{case.line}",
+                rule_text=run.programs.rule(case.rule).text,
+                where=cases.where(request.node),
                 description=case.description,
                 comment=case.comment,
                 commits=tuple(
-                    dict.fromkeys((*scenario.commits(case.comment), *run.rule(case.rule).commits))
+                    dict.fromkeys(
+                        (*scenario.commits(case.comment), *run.programs.rule(case.rule).commits)
+                    )
                 ),
                 expected=tuple(
                     Expected(e.kernels, str(e), e.covers(release)) for e in case.expectations
                 ),
                 known_bugs=tuple((bug.commit, bug.kernels) for bug in case.known_bugs),
                 target=opened.name,
-                observation=_observation(seen.observation),
+                observation=seen.observation.to_json(),
                 facts={**seen.facts, **opened.describe(), **run.sources(case.file)},
                 seconds=seen.seconds,
                 repeat=run.repeat(request.node),
@@ -778,187 +523,6 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
         )
 
     return judge_scenario
-
-
-def _observation(observation: Observation) -> Dict[str, Any]:
-    data = {name: getattr(observation, name) for name in Observation.__dataclass_fields__}
-    return {name: value for name, value in data.items() if name != "seconds"}
-
-
-class Unmet(Exception):
-    """The kernel lacks what a test needs; carries the verdict."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason)
-        self.verdict = verdict
-
-
-class Guest:
-    """A session on the kernel under test, for tests of what programs do when they run."""
-
-    def __init__(
-        self, run: Run, item: pytest.Item, target: Target, session: Session, loader: str
-    ) -> None:
-        self._run, self._item, self._target, self._session = run, item, target, session
-        self._verdict: Optional[Verdict] = None
-        self._evidence: List[str] = []
-        self._failed: List[str] = []
-        self._bugs: List[KnownBug] = []
-        self._broken: List[str] = []  # what does not hold, and is on record for that
-        self._mended: List[KnownBug] = []  # on record, but what they break holds
-        self._measurements: Dict[str, Any] = {}
-        self._started = time.monotonic()
-        self.loader = loader
-        self.facts: Dict[str, Any] = session.call("facts")
-        self.release: Version = scenario.kernel_version(
-            self.facts["release"], self.facts["version"]
-        )
-        self.cpus: int = self.facts["cpus"]
-        late = splat.find(session.call("begin", name=case_name(item)))
-        if late is not None:
-            session.disturbed = True
-            raise AgentError(f"in this guest a test before this one left behind: {late.line}")
-
-    def load(
-        self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""
-    ) -> None:
-        """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
-
-        Where not all kinds of program may lock, `locks_since` names the version since when these
-        may: an older kernel that refuses them for the lock skips the test.
-        Raises CompileError, KernelRefusal.
-        """
-        path = self._run.config.option.programs / file
-        source_file = next((f for f in self._run.files if f.path == path), None)
-        if source_file is None:
-            raise UsageError(f"There is no C file {path}.")
-        if self.loader == "bcc" and not self.facts["headers"]:
-            raise Unmet(judge.no_headers())
-        include = self._target.headers()
-        try:
-            experiment.load(self._session, source_file, programs, self.loader, include, unit)
-        except KernelRefusal as refusal:
-            old = locks_since and self.release < Version(locks_since)
-            if not old or "unknown func bpf_spin_lock" not in refusal.log:
-                raise
-            raise Unmet(judge.no_lock(locks_since, self.release)) from None
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
-        return self._session.call(function, **arguments)
-
-    def needs(self, name: str, since: str, option: str = "") -> None:
-        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
-
-        Without `option` of the configuration they do not.
-        """
-        if not self._session.call("btf_names", names=[name])[name]:
-            options = self._session.call("options", names=[option]) if option else {}
-            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
-
-    def check(
-        self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
-    ) -> None:
-        """Note that something must hold; the test passes when all of it did.
-
-        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
-        all the same, unless the test concludes that it had too little power to tell.
-        """
-        known = bug is not None and covers(bug.kernels, self.release)
-        self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
-        if not holds:
-            self._evidence.append(f"UNEXPECTED {seen}")
-        if bug is not None:
-            self._bugs.append(bug)
-        if bug is not None and known:
-            if holds:
-                self._mended.append(bug)
-            else:
-                self._broken.append(f"{seen or expected} ({bug.commit})")
-        elif not holds:
-            self._failed.append(expected)
-
-    def conclude(self, verdict: Verdict, **measurements: Any) -> None:
-        """Say how the test ended, with what was measured."""
-        self._verdict, self._measurements = verdict, measurements
-
-    def finish(self, error: Optional[BaseException]) -> Result:
-        """Return the result, `error` being what the test raised."""
-        seconds = {"boot": self._session.boot["seconds"]}
-        observation = Observation(stage=None, kernel_log=())
-        if not isinstance(error, GuestLost):
-            try:
-                observation = Observation.from_json({"stage": None, **self._session.call("end")})
-            except GuestLost as lost:
-                error = lost
-            except (AgentError, KernelRefusal) as failure:
-                error = error or failure
-        if isinstance(error, GuestLost):
-            observation = Observation(
-                lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
-            )
-        verdict = judge.disturbed(observation) or self._conclusion(error)
-        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
-        self._session.disturbed = verdict.kind not in quiet
-        seconds["case"] = round(time.monotonic() - self._started, 4)
-        path = Path(str(self._item.path))
-        line = self._item.location[1]
-        return Result(
-            name=case_name(self._item),
-            loader=self.loader,
-            kernel=self.facts["release"],
-            verdict=verdict.kind,
-            reason=verdict.reason,
-            evidence=verdict.evidence,
-            rule=_rule(self._item),
-            rule_text=self._run.rule(_rule(self._item)).text,
-            where=f"{path.parent.name}/{path.name}:{(line or 0) + 1}",
-            column=self._target.kernel or self.facts["release"],
-            description=(getattr(self._item, "obj").__doc__ or "").split("\n")[0],
-            commits=self._run.rule(_rule(self._item)).commits,
-            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
-            target=self._target.name,
-            observation={**_observation(observation), "measurements": self._measurements},
-            facts={**self.facts, **self._target.describe(), **self._run.sources(path)},
-            seconds=seconds,
-            repeat=self._run.repeat(self._item),
-        )
-
-    def _conclusion(self, error: Optional[BaseException]) -> Verdict:
-        evidence = tuple(self._evidence)
-        if isinstance(error, Unmet):
-            return error.verdict
-        if isinstance(error, KernelRefusal):
-            words = error.log.strip().splitlines()[-20:]
-            return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
-        if isinstance(error, AssertionError):
-            return Verdict(Kind.FAIL, str(error).split("\n", 1)[0] or "assertion failed", evidence)
-        if error is not None:
-            return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
-        if self._failed:
-            return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
-        passed = self._verdict is None or self._verdict.kind is Kind.PASS
-        if self._mended and passed:
-            return Verdict(
-                Kind.FAIL,
-                f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
-                " and does not: correct the range of the KnownBug",
-                evidence,
-            )
-        if self._broken and passed:
-            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
-        if self._verdict is not None:
-            shown = (*evidence, *self._verdict.evidence)
-            return Verdict(self._verdict.kind, self._verdict.reason, shown)
-        if not evidence:
-            return Verdict(Kind.ERROR, "the test checked nothing")
-        return Verdict(Kind.PASS, f"{len(evidence)} checks held", evidence)
-
-
-def _rule(item: pytest.Item) -> str:
-    """Return the rule a test is about: its module's RULE."""
-    rule: str = getattr(getattr(item, "module", None), "RULE", RUNTIME_RULE)
-    return rule
 
 
 @pytest.fixture
@@ -971,7 +535,7 @@ def guest(
     they load, attach and make goes with them. Where the kernel complains between two tests, the
     second is an ERROR, nobody's crash, and the guest is given up.
     """
-    opened = run.target(kernel)
-    run.finish_verifying()
+    opened = run.targets.target(kernel)
+    run.targets.finish_verifying()
     with opened.session(warm=True) as session:
-        yield Guest(run, request.node, opened, session, loader)
+        yield Guest(run.case(request.node), opened, session, run.programs)

@@ -31,7 +31,8 @@ from harness import paths, splat
 from harness.debian import Progress
 from harness.errors import SetupError
 from harness.image import Image
-from harness.kernel import Kernel, cpio
+from harness.initramfs import cpio
+from harness.kernel import Kernel
 
 QEMU = "qemu-system-x86_64"
 FORMAT = 1  # raise when saved guests of older harnesses must not be used

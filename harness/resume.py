@@ -6,12 +6,14 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 from harness import build, matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 from harness.results import Result
+from harness.target import DEFAULT_KERNEL, Target
 
 OPTIONS = "options.json"  # in the directory of a run
 
@@ -107,3 +109,64 @@ def outdated(
             others.append(result)
             words.update(dict.fromkeys(said))
     return {name: (others, [*words]) for name, (others, words) in found.items()}
+
+
+def key(name: str, column: str, loader: str) -> str:
+    """Return what a case is told from others by, when it is asked whether it has a result."""
+    return f"{name} {column} {loader}"
+
+
+class Before:
+    """What a run had before it was interrupted; nothing in one that is new."""
+
+    def __init__(
+        self, kept: Sequence[Result] = (), options: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Keep the results of that run, but its ERRORs: they run again."""
+        self.results = tuple(result for result in kept if result.verdict is not Kind.ERROR)
+        self._options = options
+        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
+
+    def keep_what_holds(
+        self, options: Mapping[str, Any], opened: Sequence[Target], programs: Path, root: Path
+    ) -> List[str]:
+        """Return in sentences what is not as it was when the run began; what it had of that goes."""
+        changed = other_options(self._options, options)
+        said = [changed] if changed else []
+        now: Dict[str, Dict[str, Any]] = {}
+        for target in opened:
+            names = {r.column for r in self.results if r.target == target.name}
+            names &= {target.kernel} if target.kernel else names
+            now.update({name: target.describe() for name in names})
+        for name, (others, words) in outdated(self.results, now, programs, root).items():
+            some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
+            said.append(
+                f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
+                " before must be made again."
+            )
+            self.results = tuple(result for result in self.results if result not in others)
+        return said
+
+    def done(self) -> Set[str]:
+        """Return the keys of the cases that need not run again."""
+        keys = {key(r.name, r.column, r.loader) for r in self.results}
+        # Without --kernel, what the target runs has a name only once it runs.
+        return keys | {
+            key(r.name, "", r.loader)
+            for r in self.results
+            if r.target != "qemu" or r.column == DEFAULT_KERNEL
+        }
+
+    def differs(self, result: Result) -> str:
+        """Return, once per kernel, the sentence on what was not yet so before, "" if there is nothing."""
+        before = next((r for r in self.results if r.column == result.column and r.facts), None)
+        if before is None or not result.facts or result.column in self._compared:
+            return ""
+        self._compared.add(result.column)
+        changed = results.differences(before.facts, result.facts)
+        if not changed:
+            return ""
+        return (
+            f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
+            " results from before are kept; run without --resume to have all alike."
+        )

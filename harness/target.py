@@ -34,14 +34,14 @@ from typing import (
     Tuple,
 )
 
-from harness import build, cores, image, kernel, qemu, splat
+from harness import build, catalogue, cores, image, kernel, qemu, splat
 from harness.errors import SetupError
 
 Json = Dict[str, Any]
 Progress = Callable[[str], None]
 
 NAMES = ("qemu", "vagrant", "local")
-DEFAULT_KERNEL = kernel.DEFAULT
+DEFAULT_KERNEL = catalogue.DEFAULT
 
 # Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
 _MEETINGS = ("drive", "race", "copy", "sweep")

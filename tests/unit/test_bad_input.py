@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, debian, image, kernel, results
+from harness import __main__ as command, bzimage, catalogue, debian, image, kernel, results
 from harness.errors import SetupError
 
 NO_NETWORK = (
@@ -32,8 +32,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def made(cache: Path) -> Path:
     """A kernel that was fetched."""
-    row = kernel.find("6.12")
-    assert isinstance(row, kernel.Debian)
+    row = catalogue.find("6.12")
+    assert isinstance(row, catalogue.Debian)
     directory = cache / "kernels" / f"6.12-{kernel.recipe(row)}"
     directory.mkdir(parents=True)
     for name in kernel.FILES:
@@ -155,7 +155,7 @@ def test_a_damaged_payload_is_not_blamed_on_the_tool(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subprocess, "run", refuses)
     with pytest.raises(SetupError, match="/boot/mine is damaged .zstd cannot decompress it.: get"):
-        kernel._filter(["zstd", "-d"], b"", "zstd", "/boot/mine")
+        bzimage._filter(["zstd", "-d"], b"", "zstd", "/boot/mine")
 
 
 def test_options_may_stand_before_names(

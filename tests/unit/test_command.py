@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from harness import __main__ as command, completion, kernel
+from harness import __main__ as command, catalogue, completion, matrix
 
 
 def parsed(words):
@@ -31,7 +31,7 @@ def test_places_are_paths_wherever_they_stand():
     places = parsed("report a --markdown b/c").places
     assert [str(place) for place in places] == ["a", "b/c"]
     assert [place.name for place in places] == ["a", "c"]
-    assert parsed("report --markdown").places == [command.matrix.LATEST]
+    assert parsed("report --markdown").places == [matrix.LATEST]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_every_option_says_what_it_is_for():
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_completion_knows_commands_cases_and_kernels(shell, tmp_path):
     pytest.importorskip("shtab")
-    text = completion.script(command._parser(), shell, ["lock_it"], ["all", *kernel.names()])
+    text = completion.script(command._parser(), shell, ["lock_it"], ["all", *catalogue.names()])
     for word in ("bisect", "--against", "lock_it", "6.12-rt"):
         assert word in text
     if shell == "bash":

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from harness import __main__ as command, export, kernel, matrix
+from harness import __main__ as command, catalogue, export, matrix
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -94,9 +94,9 @@ def test_the_command_writes_them(tmp_path, capsys):
 def test_the_ci_files_are_yaml_and_name_every_kernel():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
     github, gitlab = [yaml.safe_load(block) for block in blocks[:2]]
-    assert github["jobs"]["kernel"]["strategy"]["matrix"]["kernel"] == kernel.all_names()
+    assert github["jobs"]["kernel"]["strategy"]["matrix"]["kernel"] == catalogue.all_names()
     assert github["jobs"]["report"]["needs"] == "kernel"
-    assert gitlab["kernel"]["parallel"]["matrix"][0]["KERNEL"] == kernel.all_names()
+    assert gitlab["kernel"]["parallel"]["matrix"][0]["KERNEL"] == catalogue.all_names()
     assert gitlab["report"]["needs"] == ["kernel"]
     for script in re.findall(r"spinlock (?:run|report) .*", "".join(blocks)):
         words = re.sub(r"\$\{\{.*?\}\}", "6.12", script).split(" ||")[0].split()[1:]

@@ -32,6 +32,14 @@ def test_a_wheel_has_what_the_command_reads() -> None:
     assert setup["metadata"]["name"] == paths.DISTRIBUTION
 
 
+def test_a_wheel_has_every_package() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = [path.parent for path in ROOT.glob("harness/**/__init__.py")]
+    listed = setup["options"]["packages"].split()
+    assert sorted(listed) == sorted(".".join(p.relative_to(ROOT).parts) for p in packages)
+
+
 def test_the_checkout_comes_first() -> None:
     assert paths.root() == ROOT
 

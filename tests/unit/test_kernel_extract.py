@@ -1,4 +1,4 @@
-"""kernel.py without downloads: the payload of a bzImage, initramfs archives, names, rows."""
+"""Kernels without downloads: the payload of a bzImage, initramfs archives, names, the cache."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import debian, kernel
+from harness import bzimage, catalogue, debian, debian_kernel, initramfs, kernel
 from harness.errors import SetupError, UsageError
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 
 
-def bzimage(payload: bytes, sectors: int = 3, offset: int = 0x40) -> bytes:
+def wrapped(payload: bytes, sectors: int = 3, offset: int = 0x40) -> bytes:
     """Make a bzImage header around `payload`, which may be compressed data without its size."""
     payload += struct.pack("<I", len(ELF))
     image = bytearray((sectors + 1) * 512 + offset)
@@ -36,34 +36,34 @@ def tool(*command: str) -> bytes:
 
 
 def test_gzip_and_xz() -> None:
-    assert kernel.vmlinux(bzimage(gzip.compress(ELF))) == ELF
-    assert kernel.vmlinux(bzimage(lzma.compress(ELF, check=lzma.CHECK_CRC32))) == ELF
+    assert bzimage.vmlinux(wrapped(gzip.compress(ELF))) == ELF
+    assert bzimage.vmlinux(wrapped(lzma.compress(ELF, check=lzma.CHECK_CRC32))) == ELF
 
 
 def test_zstd() -> None:
-    assert kernel.vmlinux(bzimage(tool("zstd", "-q", "-c"))) == ELF
+    assert bzimage.vmlinux(wrapped(tool("zstd", "-q", "-c"))) == ELF
 
 
 def test_lz4() -> None:
-    assert kernel.vmlinux(bzimage(tool("lz4", "-l", "-q", "-c"))) == ELF
+    assert bzimage.vmlinux(wrapped(tool("lz4", "-l", "-q", "-c"))) == ELF
 
 
 @pytest.mark.parametrize("sectors", [1, 31])
 def test_setup_size_counts(sectors: int) -> None:
-    assert kernel.vmlinux(bzimage(gzip.compress(ELF), sectors, 0)) == ELF
+    assert bzimage.vmlinux(wrapped(gzip.compress(ELF), sectors, 0)) == ELF
 
 
 def test_refusals_say_what_is_wrong() -> None:
     with pytest.raises(SetupError, match="not a bzImage"):
-        kernel.vmlinux(ELF)
+        bzimage.vmlinux(ELF)
     with pytest.raises(SetupError, match="compression .* not known"):
-        kernel.vmlinux(bzimage(b"BZh91AY&SY"))
+        bzimage.vmlinux(wrapped(b"BZh91AY&SY"))
     with pytest.raises(SetupError, match="damaged"):
-        kernel.vmlinux(bzimage(lzma.compress(ELF)[:40] + b"\xff" * 40))
-    whole = bzimage(gzip.compress(ELF))
+        bzimage.vmlinux(wrapped(lzma.compress(ELF)[:40] + b"\xff" * 40))
+    whole = wrapped(gzip.compress(ELF))
     for end in (0x250, len(whole) // 2):
         with pytest.raises(SetupError, match="ends too early"):
-            kernel.vmlinux(whole[:end])
+            bzimage.vmlinux(whole[:end])
 
 
 @pytest.mark.parametrize(
@@ -93,26 +93,26 @@ def test_kernel_that_cannot_be_read() -> None:
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(kernel.UnknownKernel, match=r"6\.12") as caught:
-        kernel.find("6.20")
+    with pytest.raises(catalogue.UnknownKernel, match=r"6\.12") as caught:
+        catalogue.find("6.20")
     assert isinstance(caught.value, UsageError)
-    with pytest.raises(kernel.UnknownKernel, match="5.10 or 6.1 or"):
-        kernel.find("windows")
+    with pytest.raises(catalogue.UnknownKernel, match="5.10 or 6.1 or"):
+        catalogue.find("windows")
 
 
 @pytest.mark.parametrize(
     "row, expected",
     [
         (
-            kernel.Debian("a", "6.12", ("s",)),
+            catalogue.Debian("a", "6.12", ("s",)),
             ["linux-image-6.12.9+deb13-cloud-amd64", "linux-image-6.12.90+deb13.1-cloud-amd64"],
         ),
-        (kernel.Debian("b", "6.12", ("s",), "amd64"), ["linux-image-6.12.9+deb13-amd64"]),
-        (kernel.Debian("c", "6.12", ("s",), "rt-amd64"), ["linux-image-6.12.9+deb13-rt-amd64"]),
-        (kernel.Debian("d", "6.1", ("s",)), ["linux-image-6.1.0-56-cloud-amd64"]),
+        (catalogue.Debian("b", "6.12", ("s",), "amd64"), ["linux-image-6.12.9+deb13-amd64"]),
+        (catalogue.Debian("c", "6.12", ("s",), "rt-amd64"), ["linux-image-6.12.9+deb13-rt-amd64"]),
+        (catalogue.Debian("d", "6.1", ("s",)), ["linux-image-6.1.0-56-cloud-amd64"]),
     ],
 )
-def test_image_package(row: kernel.Debian, expected: list[str]) -> None:
+def test_image_package(row: catalogue.Debian, expected: list[str]) -> None:
     listed = [
         "linux-image-6.12.9+deb13-cloud-amd64",
         "linux-image-6.12.9+deb13-cloud-amd64-unsigned",
@@ -123,7 +123,7 @@ def test_image_package(row: kernel.Debian, expected: list[str]) -> None:
         "linux-image-6.1.0-56-cloud-amd64",
         "linux-image-cloud-amd64",
     ]
-    assert kernel.image_package(listed, row) == expected
+    assert debian_kernel.image_package(listed, row) == expected
 
 
 DEP = """\
@@ -137,7 +137,7 @@ kernel/lib/virtio.ko:
 
 
 def test_module_order_puts_dependencies_first_and_once() -> None:
-    order = kernel.module_order(["virtio_blk", "ext4", "jbd2"], DEP, "")
+    order = initramfs.module_order(["virtio_blk", "ext4", "jbd2"], DEP, "")
     at = {Path(path).name: place for place, path in enumerate(order)}
     assert len(at) == len(order) == 6
     assert at["ext4.ko"] > at["jbd2.ko"] > at["crc16.ko"]
@@ -147,19 +147,19 @@ def test_module_order_puts_dependencies_first_and_once() -> None:
 
 def test_module_order_knows_builtin_and_missing() -> None:
     builtin = "kernel/drivers/virtio/virtio-pci.ko\n"
-    assert kernel.module_order(["virtio_pci"], DEP, builtin) == []
-    assert kernel.module_order(["ahci"], DEP, builtin, required=False) == []
+    assert initramfs.module_order(["virtio_pci"], DEP, builtin) == []
+    assert initramfs.module_order(["ahci"], DEP, builtin, required=False) == []
     with pytest.raises(SetupError, match="ahci"):
-        kernel.module_order(["ahci"], DEP, builtin)
+        initramfs.module_order(["ahci"], DEP, builtin)
 
 
 def test_cpio_is_read_back_by_cpio(tmp_path: Path) -> None:
     if shutil.which("cpio") is None:
         pytest.skip("cpio is not installed")
     files = {"init": b"program", "modules/a.list": b"/modules/a.ko\n", "modules/empty": b""}
-    archive = kernel.cpio(files, executable=["init"])
+    archive = initramfs.cpio(files, executable=["init"])
     assert len(archive) % 512 == 0
-    assert archive == kernel.cpio(files, executable=["init"])
+    assert archive == initramfs.cpio(files, executable=["init"])
     subprocess.run(
         ["cpio", "--extract", "--quiet"], input=archive, cwd=tmp_path, check=True, timeout=10
     )
@@ -173,11 +173,11 @@ def test_cpio_is_read_back_by_cpio(tmp_path: Path) -> None:
 
 
 def test_recipe_changes_with_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = kernel.find(kernel.DEFAULT)
+    row = catalogue.find(catalogue.DEFAULT)
     before = kernel.recipe(row)
     assert kernel.recipe(dataclasses.replace(row, flavour="amd64")) != before
     assert kernel.recipe(dataclasses.replace(row, suites=("sid",))) == before, "the same files"
-    monkeypatch.setattr(kernel, "AGENT_MODULES", ("virtio_pci",))
+    monkeypatch.setattr(debian_kernel, "AGENT_MODULES", ("virtio_pci",))
     assert kernel.recipe(row) != before
 
 
@@ -191,20 +191,20 @@ def test_stale_kernel_is_used_when_it_cannot_be_renewed(
 
     monkeypatch.setattr(kernel, "_build", build)
     monkeypatch.setattr(kernel, "_check_space", lambda home: None)
-    directory = tmp_path / "kernels" / f"{kernel.DEFAULT}-000000000000"
+    directory = tmp_path / "kernels" / f"{catalogue.DEFAULT}-000000000000"
     directory.mkdir(parents=True)
     (directory / f"initrd-{kernel._init_digest()}.cpio").touch()
     manifest = {"release": "1", "package_version": "2", "headers": "own", "digest": "3"}
     said: list[str] = []
     for form in (kernel.FORMAT - 1, kernel.FORMAT):
         with pytest.raises(SetupError, match="no network"):
-            kernel.fetch(kernel.DEFAULT, said.append)
+            kernel.fetch(catalogue.DEFAULT, said.append)
         written = {**manifest, "command_line": [], "format": form}
         (directory / "kernel.json").write_text(json.dumps(written))
-    assert kernel.fetch(kernel.DEFAULT, said.append).release == "1"
+    assert kernel.fetch(catalogue.DEFAULT, said.append).release == "1"
     assert ["no network" in line for line in said] == [True]
     with pytest.raises(SetupError, match="no network"):
-        kernel.fetch(kernel.DEFAULT, said.append, update=True)
+        kernel.fetch(catalogue.DEFAULT, said.append, update=True)
 
 
 def test_own_kernels_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_only_a_finished_and_current_build_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
-    row = kernel.find(kernel.DEFAULT)
+    row = catalogue.find(catalogue.DEFAULT)
     directory = tmp_path / "kernels" / f"{row.name}-{kernel.recipe(row)}"
     directory.mkdir(parents=True)
     assert kernel.cached(row.name) is None

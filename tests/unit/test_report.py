@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, build, kernel, matrix, page, report, rulebook, scenario
+from harness import __main__ as command, build, catalogue, matrix, page, report, rulebook, scenario
 from harness.errors import UsageError
 from harness.judge import Kind
 
@@ -130,10 +130,10 @@ def test_the_end_of_a_path_tells_own_kernels_apart(pivot):
 
 def test_eleven_kernels_fit_into_120_columns(pivot):
     one = result(pivot, "unlock_of_other_lock_on_second_path", "5.10").__dict__
-    many = [matrix.Result(**{**one, "column": name}) for name in kernel.all_names()]
+    many = [matrix.Result(**{**one, "column": name}) for name in catalogue.all_names()]
     text = report.terminal(matrix.Matrix(many), 120, colour=False)
     assert max(map(len, text.splitlines())) <= 120
-    assert text.splitlines()[0].split() == kernel.all_names()
+    assert text.splitlines()[0].split() == catalogue.all_names()
     assert text.splitlines()[2].split() == [one["name"], *["known"] * 11]
 
 

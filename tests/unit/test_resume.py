@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import matrix, results, resume
 from harness.errors import UsageError
+from harness.judge import Kind
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 HELD = matrix.read([DATA]).results[-1]
@@ -81,3 +83,56 @@ def test_the_options_are_beside_the_results(tmp_path):
     assert options == {"--cpus": 2} and len(before) == len(matrix.read([DATA]).results)
     with pytest.raises(UsageError, match="no run in"):
         resume.read(tmp_path / "nowhere")
+
+
+def in_column(**facts):
+    return dataclasses.replace(with_facts(**facts), column=COLUMN, target="qemu")
+
+
+def opened(name="qemu", kernel=COLUMN, **now):
+    return SimpleNamespace(name=name, kernel=kernel, describe=lambda: now)
+
+
+def test_what_no_longer_holds_goes_and_what_an_error_ended_too(tmp_path):
+    held = in_column(kernel_package="6.12.117-1", source="")
+    error = dataclasses.replace(held, name="another", verdict=Kind.ERROR)
+    before = resume.Before([held, error], {"--cpus": 2})
+    assert before.results == (held,)
+    now = opened(kernel_package="6.12.117-1")
+    said = before.keep_what_holds({"--cpus": 4}, [now], tmp_path, tmp_path)
+    assert said == ["resumed with other options than this run began with: --cpus 4, was 2."]
+    assert before.results == (held,)
+    now = opened(kernel_package="6.12.118-1")
+    (said,) = before.keep_what_holds({"--cpus": 2}, [now], tmp_path, tmp_path)
+    assert said.startswith(
+        f"{COLUMN}: not what it was when this run began (package 6.12.117-1, now"
+    )
+    assert said.endswith("1 result from before must be made again.")
+    assert before.results == () and before.done() == set()
+
+
+def test_a_target_says_nothing_of_results_that_another_made(tmp_path):
+    before = resume.Before([in_column(kernel_package="6.12.117-1", source="")])
+    for other in (opened("vagrant", kernel_package="1"), opened(kernel="5.10", kernel_package="1")):
+        assert before.keep_what_holds({}, [other], tmp_path, tmp_path) == []
+    assert len(before.results) == 1
+    assert before.keep_what_holds({}, [opened(kernel_package="1")], tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target, column, without_kernel",
+    [("qemu", "6.12", True), ("qemu", "5.10", False), ("vagrant", "5.10", True)],
+)
+def test_what_is_done_is_known_by_its_kernel_or_as_what_runs(target, column, without_kernel):
+    result = dataclasses.replace(HELD, target=target, column=column)
+    done = resume.Before([result]).done()
+    assert resume.key(HELD.name, column, HELD.loader) in done
+    assert (resume.key(HELD.name, "", HELD.loader) in done) is without_kernel
+
+
+def test_what_differs_is_said_once_for_a_kernel():
+    before = resume.Before([in_column(cpus=4)])
+    assert before.differs(in_column(cpus=4)) == ""
+    before = resume.Before([in_column(cpus=4)])
+    assert "CPUs 4, now 2. The results from before are kept" in before.differs(in_column(cpus=2))
+    assert before.differs(in_column(cpus=2)) == ""

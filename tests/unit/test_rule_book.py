@@ -3,7 +3,7 @@
 import pytest
 from packaging.version import Version
 
-from harness import kernel, scenario
+from harness import catalogue, scenario
 from harness.build import PROGRAMS
 
 FILES = scenario.read_directory(PROGRAMS)
@@ -14,7 +14,7 @@ RULES = {rule.name: rule for file in FILES for rule in file.rules}
 SILENT = {("for_each_callback_calls_under_lock", "6.1"), ("unlock_of_other_callback_value", "6.1")}
 
 
-@pytest.mark.parametrize("minor, version", kernel.CHECKED.items())
+@pytest.mark.parametrize("minor, version", catalogue.CHECKED.items())
 def test_every_case_speaks_of_every_kernel(minor, version):
     """Either one clause does, or the case needs what the kernel is too old to have."""
     silent = {
@@ -36,7 +36,7 @@ def test_every_refusal_has_a_twin_that_is_legal_on_the_same_kernels():
     """A twin that is refused where the case is asked about would make it INCONCLUSIVE there."""
     for case in CASES.values():
         twin = CASES.get(case.twin or "")
-        for version in map(Version, kernel.CHECKED.values()):
+        for version in map(Version, catalogue.CHECKED.values()):
             expected = case.expectation(version)
             absent = any(Version(need.since) > version for need in case.needs)
             on_record = any(scenario.covers(bug.kernels, version) for bug in case.known_bugs)

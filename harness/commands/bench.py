@@ -1,0 +1,89 @@
+"""`spinlock bench`: what a lock costs, by driver and number of CPUs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import List
+
+from harness import bench, scenario
+from harness.commands import FAILED, INTERRUPTED, OK, SETUP, measuring, output
+from harness.errors import UsageError
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument(
+        "--times", type=int, default=3, metavar="N", help="runs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--driver",
+        action="append",
+        default=[],
+        choices=list(bench.DRIVERS),
+        metavar="DRIVER",
+        help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
+    )
+    measuring.declare(sub, "1, 2 and 4, up to what the guest has")
+    sub.add_argument(
+        "--loader",
+        choices=scenario.LOADERS,
+        default="libbpf",
+        help="what loads the programs (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
+    )
+    sub.add_argument(
+        "--svg", type=Path, metavar="FILE", help="the plots of the first kernel as well"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing, show what --json wrote",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure how fast counters are, locked and otherwise; or show what was measured."""
+    if options.times < 1:
+        raise UsageError("--times must be 1 or more.")
+    samples: List[bench.Sample] = list(bench.read(options.read)) if options.read else []
+    most = max(options.cpus or [4])
+    measured = iter(()) if options.read else measuring.targets(options, [most])
+    code = OK
+    try:
+        for guests in measured:
+            counts = sorted(set(options.cpus or (1, 2, 4)))
+            counts = [count for count in counts if count <= guests.cpus]
+            drivers = options.driver or list(bench.DRIVERS)
+            what = f"{guests.kernel or guests.name}, {options.loader}"
+            each = 1 + len(drivers) * len(bench.KINDS)
+            tell = measuring.Ticker(what, options.times * len(counts) * each)
+
+            def keep(sample: bench.Sample, tell: measuring.Ticker = tell) -> None:
+                samples.append(sample)
+                tell(f"{sample.driver} on {sample.cpus} CPUs, {sample.kind}")
+
+            bench.measure(guests, options.loader, drivers, counts, options.times, keep)
+            tell.end()
+    except KeyboardInterrupt:
+        output.progress("interrupted")
+        code = INTERRUPTED
+    benches = bench.summarize(samples)
+    if not benches or not any(each.rows for each in benches):
+        return code or SETUP
+    if options.json:
+        text = json.dumps(bench.to_json(samples), indent=1) + "\n"
+    else:
+        text = bench.markdown(benches) if options.markdown else bench.terminal(benches)
+    output.put(text, options.output)
+    for path, made in ((options.html, bench.html), (options.svg, lambda all_: bench.svg(all_[0]))):
+        if path is not None:
+            output.put(made(benches), path)
+    for sentence in bench.wrong(samples):
+        print(f"spinlock: counts are wrong: {sentence}", file=sys.stderr)
+    return code or (FAILED if bench.wrong(samples) else OK)

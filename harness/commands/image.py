@@ -1,0 +1,48 @@
+"""`spinlock image`: the guest's userland and the default kernel."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+from harness import image, kernel, paths, target
+from harness.commands import OK, SETUP, output
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument(
+        "what",
+        choices=("build", "remove", "show"),
+        nargs="?",
+        default="show",
+        help="show: where they are (default); build: what is missing; remove: all that was cached,"
+        " fetched kernels too",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, remove or show the guest's userland and the default kernel."""
+    if options.what == "remove":
+        return _remove()
+    if options.what == "build":
+        image.ensure(output.progress)
+        kernel.fetch(target.DEFAULT_KERNEL, output.progress)
+    found, booted = image.cached(), kernel.cached(target.DEFAULT_KERNEL)
+    if found is None or booted is None:
+        print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)
+        return SETUP
+    for name, path in (
+        ("userland", found.root),
+        ("kernel", booted.vmlinux),
+        ("modules", booted.modules or booted.initrd),
+    ):
+        print(f"{name:<10}{path}  {path.stat().st_blocks * 512 >> 20} MiB")
+    return OK
+
+
+def _remove() -> int:
+    for name in ("image", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
+        shutil.rmtree(paths.cache(name), ignore_errors=True)
+    return OK

@@ -1,0 +1,86 @@
+"""`spinlock kernels`: Debian's kernels, what of them is fetched, and what may be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Dict, List
+
+from harness import catalogue, debian_kernel, kernel
+from harness.commands import OK, output
+from harness.errors import UsageError
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument(
+        "what",
+        choices=("list", "fetch", "remove"),
+        nargs="?",
+        default="list",
+        help="list: what there is, and what is fetched (default); fetch: download and prepare;"
+        " remove: from the cache",
+    )
+    sub.add_argument(
+        "names",
+        nargs="*",
+        metavar="KERNEL",
+        help="6.12, with a flavour 6.12-rt, a version 6.12.43; all: the newest of each minor",
+    )
+    sub.add_argument("--json", action="store_true", help="with list: as JSON")
+    sub.add_argument(
+        "--available", action="store_true", help="with list: also the versions that Debian has now"
+    )
+    sub.add_argument(
+        "--update", action="store_true", help="with fetch: again what is there, for a newer version"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, fetch or remove kernels."""
+    if options.what == "list":
+        return _list(options)
+    if not options.names:
+        raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
+    for name in catalogue.expand(options.names):
+        if options.what == "fetch":
+            got = kernel.fetch(name, output.progress, update=options.update)
+            print(f"{name:<12}{got.release:<32}{headers(got)}")
+        else:
+            print(f"{name:<12}{'removed' if kernel.remove(name) else 'was not there'}")
+    return OK
+
+
+def _list(options: argparse.Namespace) -> int:
+    there = kernel.fetched()
+    rows: List[Dict[str, Any]] = []
+    chosen = catalogue.expand(options.names) if options.names else [*catalogue.names(), *there]
+    for name in dict.fromkeys(chosen):
+        got = there.get(name)
+        row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
+        if got is not None:
+            row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
+        if options.available and name in catalogue.MINORS:
+            row["available"] = debian_kernel.available(name, output.progress)
+        rows.append(row)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return OK
+    for row in rows:
+        if row["release"]:
+            detail = f"{row['release']:<32}{row['mib']:>5} MiB  {headers(there[row['name']])}"
+        else:
+            detail = "not fetched"
+        print(f"{row['name']:<16}{detail}")
+        for version in row.get("available", ()):
+            print(f"    {version}")
+    return OK
+
+
+def headers(found: kernel.Kernel) -> str:
+    """Return in words which headers bcc has there."""
+    if found.headers == "own":
+        return "with headers for bcc"
+    if found.headers:
+        return f"with headers of {found.headers} for bcc"
+    return "without headers, so without bcc"

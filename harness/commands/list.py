@@ -1,0 +1,70 @@
+"""`spinlock list`: every case with its rule."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Dict, List
+
+import pytest
+from rich.console import Console
+
+from harness import cases
+from harness.commands import OK
+from harness.commands.run import Keep, pytest_arguments
+from harness.errors import UsageError
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every case with its rule."""
+    every = all_cases()
+    if options.json:
+        print(json.dumps(list(every.values()), indent=1))
+        return OK
+    console = Console(highlight=False)
+    rules: Dict[str, List[Dict[str, Any]]] = {}
+    for row in every.values():
+        rules.setdefault(row["rule"], []).append(row)
+    width = max(len(name) for name in every) + 4
+    for rule, rows in rules.items():
+        console.print(rule, style="bold")
+        for row in rows:
+            console.print(
+                f"  {row['name']:<{width}}{'+'.join(row['loaders']):<14}{row['where']}",
+                soft_wrap=True,
+            )
+    console.print(f"{len(every)} scenarios, {len(rules)} rules")
+    return OK
+
+
+def all_cases() -> Dict[str, Dict[str, Any]]:
+    """Return every case by name. Raises UsageError."""
+    keep = Keep()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        saved, sys.stdout = sys.stdout, nowhere
+        try:
+            code = pytest.main(
+                [*pytest_arguments(), "--collect-only", "--loader", "all"], plugins=[keep]
+            )
+        finally:
+            sys.stdout = saved
+    if code != pytest.ExitCode.OK:
+        raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
+    rows: Dict[str, Dict[str, Any]] = {}
+    for item in keep.items:
+        row = {
+            "name": cases.name(item),
+            "rule": cases.rule(item),
+            "description": cases.description(item),
+            "where": cases.where(item),
+            "loaders": [],
+        }
+        rows.setdefault(cases.name(item), row)["loaders"].append(cases.loader(item))
+    return rows

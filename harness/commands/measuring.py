@@ -1,0 +1,79 @@
+"""What `spinlock power` and `spinlock bench` share: options, targets, and how far they are."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Iterator, List, Optional, Sequence
+
+from harness import catalogue, target
+from harness.commands import output
+from harness.errors import UsageError
+
+
+def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
+    """Declare what both take."""
+    sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
+    sub.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        help=f"as in `spinlock run`; repeatable (default: {target.DEFAULT_KERNEL})",
+    )
+    sub.add_argument(
+        "--cpus", type=int, action="append", default=[], help=f"repeatable (default: {cpus})"
+    )
+    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+
+
+def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target.Target]:
+    """Open one target after the other, for each kernel and number of CPUs."""
+    if any(count < 1 for count in cpus):
+        raise UsageError("--cpus must be 1 or more.")
+    names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
+    for name in names:
+        catalogue.find(str(name))
+    for name in names or [None]:
+        for count in cpus:
+            settings = target.Settings(options.target, name, count, append=options.append)
+            guests = target.open_target(settings, output.progress)
+            try:
+                yield guests
+            finally:
+                guests.close()
+
+
+class Ticker:
+    """Tells how far something is: in one line of a terminal, else now and then."""
+
+    EVERY_SECONDS = 60.0
+
+    def __init__(self, what: str, steps: int) -> None:
+        self._what, self._steps, self._done = what, steps, 0
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, word: str) -> None:
+        """A step is done."""
+        self._done += 1
+        now = time.monotonic()
+        left = (now - self._started) / self._done * max(0, self._steps - self._done)
+        line = f"spinlock: {self._what}: {self._done} of {self._steps} runs, {left:.0f} s to go: {word}"
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        elif now - self._told >= self.EVERY_SECONDS:
+            self._told = now
+            print(line, file=sys.stderr)
+
+    def end(self) -> None:
+        """Say that it is done."""
+        spent = time.monotonic() - self._started
+        start = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{start}spinlock: {self._what}: {self._done} runs in {spent:.0f} s", file=sys.stderr)

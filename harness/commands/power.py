@@ -1,0 +1,106 @@
+"""`spinlock power`: how often each broken twin of a lock is seen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import List
+
+from harness import contests, power, scenario
+from harness.commands import INTERRUPTED, OK, SETUP, measuring, output
+from harness.errors import UsageError
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument(
+        "--times", type=int, default=20, metavar="N", help="runs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--driver",
+        action="append",
+        default=[],
+        choices=list(contests.ALL),
+        metavar="DRIVER",
+        help=f"repeatable; of {', '.join(contests.ALL)} (default: all of them)",
+    )
+    sub.add_argument(
+        "--twin",
+        action="append",
+        default=[],
+        choices=list(contests.WORDS),
+        metavar="TWIN",
+        help=f"repeatable; of {', '.join(contests.WORDS)} (default: those of the scenario)",
+    )
+    sub.add_argument(
+        "--at-least",
+        type=float,
+        default=0.99,
+        metavar="RATE",
+        help="exit 3 when a twin's rate is below: when its whole interval is (default: %(default)s)",
+    )
+    measuring.declare(sub, "4")
+    sub.add_argument(
+        "--loader",
+        choices=(*scenario.LOADERS, "all"),
+        default="libbpf",
+        help="what loads the programs (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--results", metavar="DIR", help="where every run is kept (default: results/power-<time>)"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="run nothing, count what earlier measurements kept; repeatable",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run contests and their broken twins so often, and count; or count what was kept."""
+    if options.times < 1 or not 0 < options.at_least <= 1:
+        raise UsageError("--times must be 1 or more, and --at-least above 0 and at most 1.")
+    if options.read:
+        return _say(options, power.Report(power.read(options.read), options.at_least))
+    chosen = {name: contests.ALL[name] for name in options.driver or contests.ALL}
+    loaders = scenario.LOADERS if options.loader == "all" else (options.loader,)
+    kept = Path(options.results or f"results/power-{datetime.now():%Y-%m-%dT%H.%M.%S}")
+    log = power.Log(kept.absolute())
+    records: List[power.Record] = []
+    code = OK
+    try:
+        for guests in measuring.targets(options, options.cpus or [4]):
+            for loader, name in ((loader, name) for loader in loaders for name in chosen):
+                ways = [contests.WORDS[word] for word in options.twin] or list(chosen[name].twins)
+                line = f"{guests.kernel or guests.name}, {guests.cpus} CPUs, {loader}: {name}"
+                tell = measuring.Ticker(line, options.times * (1 + len(ways)))
+
+                def keep(record: power.Record, tell: measuring.Ticker = tell) -> None:
+                    log.add(record)
+                    records.append(record)
+                    tell(record.way if isinstance(record, power.Trial) else record.kind.value)
+
+                power.measure(guests, loader, name, chosen[name], ways, options.times, keep)
+                tell.end()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:
+        log.close()
+    output.progress(f"{'interrupted; ' if code else ''}every run is kept in {log.path}")
+    said = _say(options, power.Report(tuple(records), options.at_least)) if records else SETUP
+    return code or said
+
+
+def _say(options: argparse.Namespace, report_: power.Report) -> int:
+    """Print a report of measurements in the form asked for; return its exit code."""
+    if options.json:
+        text = json.dumps(report_.to_json(), indent=1) + "\n"
+    else:
+        text = report_.markdown() if options.markdown else report_.terminal()
+    output.put(text, options.output)
+    return report_.exit_code()

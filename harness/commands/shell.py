@@ -1,0 +1,46 @@
+"""`spinlock shell`: a root shell in a fresh guest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness import target
+from harness.commands import output
+from harness.errors import UsageError
+
+LIMIT_SECONDS = 3600.0  # of one command
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    sub.add_argument(
+        "--kernel",
+        metavar="KERNEL",
+        default=target.DEFAULT_KERNEL,
+        help="as in `spinlock run`, but one (default: %(default)s)",
+    )
+    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    sub.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Give a root shell in a fresh guest, or run one command in it."""
+    settings = target.Settings("qemu", options.kernel, options.cpus)
+    guests = target.open_target(settings, output.progress)
+    with guests.session() as session:
+        command = options.words[1:] if options.words[:1] == ["--"] else options.words
+        words = command or ([] if sys.stdin.isatty() else ["/bin/bash"])
+        if words:
+            typed = "" if command else sys.stdin.read()
+            try:
+                done = session.call("command", arguments=words, input=typed, limit=LIMIT_SECONDS)
+            except target.KernelRefusal as refusal:
+                raise UsageError(f"The guest cannot run {words[0]!r}: {refusal.errno}.") from None
+            sys.stdout.write(done["stdout"])
+            sys.stderr.write(done["stderr"])
+            status: int = done["status"]
+            return status
+        return session.interact(["/bin/bash", "-l"])

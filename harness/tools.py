@@ -1,0 +1,29 @@
+"""The machine's tools that unpack and make a kernel's files; what is missing is named by its package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from harness.errors import SetupError
+
+
+class ToolFailed(SetupError):
+    """A tool is there and does not like what it was given."""
+
+
+def run(command: list[str], package: str, data: bytes | None = None) -> bytes:
+    """Return what a tool makes of the data it is given. Raises SetupError, ToolFailed if it is there."""
+    environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+    try:
+        done = subprocess.run(
+            command, input=data or b"", capture_output=True, check=False, env=environment
+        )
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
+        raise SetupError(f"{command[0]} is missing: install {package}.") from error
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        if "No space left on device" in last:
+            raise SetupError("The disk is full: free some space or set SPINLOCK_CACHE.")
+        raise ToolFailed(f"{command[0]} failed while preparing a kernel: {last}.")
+    return done.stdout
