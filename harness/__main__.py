@@ -15,7 +15,7 @@ import sys
 import time
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import psutil
 import pytest
@@ -29,6 +29,7 @@ from harness import (
     command_line,
     completion,
     contests,
+    dialect,
     drift as drifting,
     export,
     image,
@@ -370,6 +371,8 @@ def check_command(options: argparse.Namespace) -> int:
     """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
     if options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
+    if options.section and options.loader != "bcc":
+        raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
     named = [name for name in options.kernel if name != "all"]
     required = kernel.expand([*named, *options.require])
     chosen = kernel.expand([*options.kernel, *options.require])
@@ -378,9 +381,12 @@ def check_command(options: argparse.Namespace) -> int:
     for chosen_name in chosen:
         kernel.find(chosen_name)
 
-    source: Optional[check.Source] = None
-    if options.file.suffix != ".c":  # what is no object needs no guest to say so
+    source: Union[check.Source, dialect.Text, None] = None
+    if options.loader == "bcc":
+        source = check.open_text(options.file, options.D, _sections(options))
+    elif options.file.suffix != ".c":  # what is no object needs no guest to say so
         source = check.open_source(options.file, Path())
+    if source is not None:
         check.choose(source, options.program)
     rows = []
     asked: List[Optional[str]] = [*chosen]
@@ -391,18 +397,39 @@ def check_command(options: argparse.Namespace) -> int:
             if source is None:
                 source = check.open_source(options.file, guests.headers(), options.I, options.D)
             programs = check.choose(source, options.program)
-            _progress(f"{source.name} on {name or guests.name}")
-            rows.append(check.examine(guests, name or guests.name, source, programs, options.run))
+            shown = name or guests.name
+            _progress(f"{source.name} on {shown}")
+            if isinstance(source, check.Source):
+                rows.append(check.examine(guests, shown, source, programs, options.run))
+            else:
+                rows.append(check.examine_text(guests, shown, source, programs))
         finally:
             guests.close()
     assert source is not None
-    found = check.Report(source, programs, tuple(rows), lockset.analyse(source.object, programs))
+    locks = None
+    if isinstance(source, check.Source):
+        locks = lockset.analyse(source.object, programs)
+    found = check.Report(source, programs, tuple(rows), locks)
     if options.json:
         text = json.dumps(check.to_json(found), indent=1) + "\n"
     else:
         text = check.markdown(found) if options.markdown else check.terminal(found)
     _put(text, options.output)
     return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+
+
+def _sections(options: argparse.Namespace) -> Dict[str, str]:
+    """Return the kinds of programs that were named. Raises UsageError."""
+    if options.run or options.I:
+        word = "--run" if options.run else "-I"
+        raise UsageError(f"{word} does not go with --loader bcc, which compiles in the guest.")
+    sections = {}
+    for word in options.section:
+        name, equals, kind = word.partition("=")
+        if not (name and equals and kind):
+            raise UsageError(f"--section {word}: NAME=KIND was expected, as in count=xdp.")
+        sections[name] = kind
+    return sections
 
 
 # -- power -----------------------------------------------------------------------------------------

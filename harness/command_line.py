@@ -15,7 +15,7 @@ def check_options(sub: argparse.ArgumentParser) -> None:
     sub.epilog = (
         "Exit codes: 0 every required kernel takes it, 1 one does not, 2 usage, 4 set-up error."
     )
-    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
+    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o, or C for bcc")
     sub.add_argument(
         "--kernel",
         action="append",
@@ -32,6 +32,20 @@ def check_options(sub: argparse.ArgumentParser) -> None:
         help="of --kernel all, one that must take it, or all; repeatable",
     )
     sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
+    sub.add_argument(
+        "--loader",
+        choices=scenario.LOADERS,
+        default="libbpf",
+        help="bcc: FILE is C as bcc takes it, compiled in the guest (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--section",
+        action="append",
+        default=[],
+        metavar="NAME=KIND",
+        help="with --loader bcc: of what kind a program is, as SEC() names it, where what it is given"
+        " does not tell; repeatable",
+    )
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
     sub.add_argument("--append", default="", help="more words for the kernel's command line")
