@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness import build, elf, lockset, refusal, splat
+from packaging.version import Version
+
+from harness import build, dialect, elf, lockset, refusal, splat
 from harness.btf import Malformed
 from harness.errors import UsageError
 from harness.refusal import Refusal
@@ -61,6 +63,11 @@ class Source:
     data: bytes
     object: elf.Object
 
+    @property
+    def programs(self) -> Tuple[str, ...]:
+        """The names of its programs."""
+        return self.object.programs
+
 
 def open_source(
     path: Path, include: Path, directories: Sequence[Path] = (), defines: Sequence[str] = ()
@@ -87,17 +94,33 @@ def open_source(
         raise UsageError(f"{path}: {error}") from None
 
 
-def choose(source: Source, wanted: Sequence[str]) -> Tuple[str, ...]:
+def open_text(path: Path, defines: Sequence[str], sections: Mapping[str, str]) -> dialect.Text:
+    """Read a C file for bcc. Raises UsageError with what is wrong with it."""
+    if path.suffix == ".o":
+        raise UsageError(f"{path} is an object; bcc takes C files only.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text; bcc takes C files only.") from None
+    given = [" ".join(define.split("=", 1)) for define in defines]
+    words = "".join(f"#define {define}\n" for define in given)
+    return dialect.read(path.name, f'{words}#line 1 "{path.name}"\n{text}', sections)
+
+
+def choose(source: Union[Source, dialect.Text], wanted: Sequence[str]) -> Tuple[str, ...]:
     """Return the programs to load. Raises UsageError for a name that is none of them."""
     for name in wanted:
-        if name not in source.object.programs:
-            there = ", ".join(source.object.programs) or "none"
+        if name not in source.programs:
+            there = ", ".join(source.programs) or "none"
             raise UsageError(f"{source.name} has no program {name!r}; it has: {there}.")
-    if not source.object.programs:
-        raise UsageError(
-            f'{source.name} has no program: a function in a section of its own, as by SEC("tc").'
-        )
-    return tuple(wanted) or source.object.programs
+    if not source.programs:
+        mark = 'a function in a section of its own, as by SEC("tc")'
+        if isinstance(source, dialect.Text):
+            mark = "a function of a context as its first argument, or named by --section NAME=KIND"
+        raise UsageError(f"{source.name} has no program: {mark}.")
+    return tuple(wanted) or source.programs
 
 
 def examine(
@@ -158,11 +181,89 @@ def examine(
     return OnKernel(kernel, release, seen, problem, tuple(told.get("assumed", ())))
 
 
+def examine_text(
+    guests: Target, kernel: str, source: dialect.Text, wanted: Sequence[str]
+) -> OnKernel:
+    """Load a text's programs through bcc on one kernel. Raises SetupError."""
+    facts: Json = {}
+    seen: Dict[str, Outcome] = {}
+    problem: Optional[Refusal] = None
+    begun: List[str] = []
+    late: List[str] = []
+    request = {"loader": "bcc", "text": source.text}
+    # Nothing is run: what is asked is whether it loads.
+    cases = [
+        {
+            "name": name,
+            "section": source.sections[name],
+            "user": "root",
+            "user_stage": "prog_load",
+            "run": False,
+            "attach": False,
+        }
+        for name in wanted
+    ]
+
+    def note(event: Json) -> None:
+        nonlocal problem
+        if "begin" in event:
+            begun.append(event["begin"])
+        elif "late" in event:
+            late.extend(event["late"])
+        else:
+            observation = event["observation"]
+            if observation["stage"] == "agent":
+                raise AgentError(observation["detail"])
+            if observation["stage"] in ("compile", "open"):
+                problem = refusal.by_bcc({**observation, "stage": "compile"}, _release(facts))
+            seen[event["end"]] = _by_bcc(observation, _release(facts))
+
+    left = list(wanted)
+    while left and problem is None:
+        try:
+            with guests.session() as session:
+                facts = facts or session.call("facts")
+                if not facts["headers"]:
+                    problem = refusal.no_headers(facts["release"])
+                    break
+                asked = [case for case in cases if case["name"] in left]
+                session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=asked)
+            rest = [name for name in left if name not in seen]
+            if rest == left:
+                problem = Refusal("other", "the guest told of none of the programs")
+            left = rest
+        except GuestLost as lost:
+            at = begun[-1] if begun and begun[-1] not in seen else left[0]
+            seen[at] = Outcome(refusal.crashed(str(lost)), log=lost.console)
+            left = [name for name in left if name not in seen]
+        except AgentError as error:
+            problem = Refusal("other", str(error).strip().splitlines()[-1])
+    complaint = _complaint(late)
+    if complaint and seen and all(outcome.good for outcome in seen.values()):
+        last = list(seen)[-1]
+        seen[last] = replace(seen[last], warning=complaint)
+    release = str(facts.get("release", "unknown"))
+    return OnKernel(kernel, release, {} if problem else seen, problem)
+
+
+def _by_bcc(observation: Json, release: Version) -> Outcome:
+    warning = _complaint(observation.get("kernel_log"))
+    seconds = sum(observation["seconds"].get(part, 0.0) for part in ("open", "load"))
+    if observation["stage"] is None:
+        return Outcome(None, warning, seconds=seconds)
+    why = refusal.by_bcc(observation, release)
+    return Outcome(why, warning, str(observation.get("log") or ""), seconds)
+
+
+def _release(facts: Json) -> Version:
+    return kernel_version(facts.get("release", "0"), facts.get("version", "") or "")
+
+
 def _outcome(source: Source, name: str, seen: Json, asked: Json, facts: Json) -> Outcome:
     warning = _complaint(seen.get("kernel_log"))
     if seen["stage"] is None:
         return Outcome(None, warning, seconds=seen["seconds"])
-    release = kernel_version(facts.get("release", "0"), facts.get("version", "") or "")
+    release = _release(facts)
     program = source.object.functions.get(name)
     why = refusal.explain(seen, asked, release, program, source.object.maps)
     return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
@@ -200,10 +301,15 @@ def _complaint(kernel_log: Optional[Sequence[str]]) -> str:
 class Report:
     """What is to be said of an object."""
 
-    source: Source
+    source: Union[Source, dialect.Text]
     programs: Tuple[str, ...]
     kernels: Tuple[OnKernel, ...]
-    locks: lockset.Findings
+    locks: Optional[lockset.Findings]  # None: there is no object in which to find them
+
+    @property
+    def maps(self) -> Mapping[str, elf.Map]:
+        """The maps that the object itself declares."""
+        return self.source.object.maps if isinstance(self.source, Source) else {}
 
     @property
     def smallest(self) -> Optional[OnKernel]:
@@ -269,7 +375,7 @@ def terminal(report: Report) -> str:
         lines += ["", f"{name} on {', '.join(kernels)}: {why.of.title}"]
         lines += [f"  {key:<8} {text}" for key, text in _said(why) if text]
     lines += [f"\n{text}" for text in _warnings(report)]
-    locked = report.locks.lines()
+    locked = _locked(report)
     lines += ["", *locked] if locked else []
     lines += [*_runs(report)]
     return "\n".join([*lines, "", report.conclusion()]) + "\n"
@@ -294,7 +400,7 @@ def markdown(report: Report) -> str:
             if text
         ]
     lines += [f"\n{text}" for text in _warnings(report)]
-    locked = report.locks.lines()
+    locked = _locked(report)
     lines += ["", "```", *locked, "```"] if locked else []
     lines += _runs(report)
     return "\n".join([*lines, "", report.conclusion()]) + "\n"
@@ -329,7 +435,7 @@ def to_json(report: Report) -> Json:
             }
             for row in report.kernels
         ],
-        "lockset": report.locks.to_json(),
+        "lockset": report.locks.to_json() if report.locks is not None else None,
     }
 
 
@@ -358,17 +464,22 @@ def _run_json(report: Report, run: Json) -> Optional[Json]:
     return {**shown, "lock_seen_held": _held(report, run)}
 
 
+def _locked(report: Report) -> List[str]:
+    return report.locks.lines() if report.locks is not None else []
+
+
 def _head(report: Report) -> List[str]:
-    maps = report.source.object.maps
+    count = len(report.programs)
+    programs = f"{report.source.name}: {count} program{'s' * (count != 1)}"
+    if isinstance(report.source, dialect.Text):
+        kinds = [f"{name} as {report.source.sections[name]}" for name in report.programs]
+        return [f"{programs}, through bcc: {', '.join(kinds)}"]
+    maps = report.maps
     locks = [f"{m.name}.{lock.name}" for m in maps.values() for lock in m.locks]
     locks += [
         f"{m.name}.{lock.name}" for outer in maps.values() if (m := outer.inner) for lock in m.locks
     ]
-    count = len(report.programs)
-    lines = [
-        f"{report.source.name}: {count} program{'s' * (count != 1)},"
-        f" locks: {', '.join(locks) if locks else 'none in a map'}"
-    ]
+    lines = [f"{programs}, locks: {', '.join(locks) if locks else 'none in a map'}"]
     if report.source.object.problem:
         lines.append(f"note: {report.source.object.problem} Source lines may be missing.")
     assumed = sorted({name for row in report.kernels for name in row.assumed})
@@ -432,7 +543,7 @@ def _held(report: Report, run: Json) -> Dict[str, Tuple[int, int]]:
     """Return how often a look at a map showed a lock word that was not 0."""
     held: Dict[str, Tuple[int, int]] = {}
     for name, looks in run.get("looks", {}).items():
-        declared = report.source.object.maps.get(name)
+        declared = report.maps.get(name)
         if declared is None or len(declared.locks) != 1 or "." in declared.locks[0].name:
             continue
         place = [f for f in declared.fields if "." not in f.name].index(declared.locks[0])

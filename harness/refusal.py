@@ -344,6 +344,16 @@ CLASSES: Tuple[Class, ...] = (
     Class(
         "object", "no object that libbpf opens", "Compile it again, with `clang -g -target bpf`."
     ),
+    Class(
+        "compile",
+        "bcc does not compile it",
+        "bcc compiles on the machine itself, with the headers of its kernel: use what both have.",
+    ),
+    Class(
+        "no-headers",
+        "no headers of this kernel, which bcc needs",
+        "Check another kernel: `spinlock kernels list` says which have headers.",
+    ),
     Class("crash", "the kernel crashed on it", "This is a bug of the kernel: report it."),
     Class("other", "another reason", "Read the verifier's log (--json has it)."),
 )
@@ -439,6 +449,28 @@ def broken(event: Json) -> Refusal:
     name, line, _ = _by_text("", messages)
     told = line or next(iter(messages[-1:]), errno)
     return _plain("object" if name in ("", "other") else name, told, errno)
+
+
+def by_bcc(seen: Json, release: Version) -> Refusal:
+    """Tell why bcc or the kernel refused a program of a text; `seen` is the fields of an observation."""
+    detail = str(seen.get("detail") or "")
+    if seen["stage"] == "compile":
+        errors = [line for line in detail.splitlines() if " error: " in line]
+        return _plain("compile", (errors or detail.splitlines() or ["no reason given"])[0], "")
+    asked: Dict[str, Any] = {"btf": None, "maps": {}}
+    if seen["stage"] == "map_create":
+        answer = str(seen.get("errno") or "")
+        named = re.search(r"map '([^']+)'", detail)
+        asked["maps"] = {named.group(1) if named else "": answer}
+        # bcc drops a map's BTF that the kernel does not take, and then the kernel misses it.
+        if answer in ("EOPNOTSUPP", "ENOTSUPP"):
+            return _plain("map-type", detail, answer)
+    return explain({**seen, "messages": [detail] if detail else []}, asked, release, None, {})
+
+
+def no_headers(release: str) -> Refusal:
+    """Tell that bcc has nothing to compile against."""
+    return _plain("no-headers", f"no headers of {release} are in the guest", "")
 
 
 def crashed(reason: str) -> Refusal:

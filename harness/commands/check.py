@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, lockset, target
+from harness import catalogue, check, dialect, lockset, scenario, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -17,7 +17,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
     sub.epilog = (
         "Exit codes: 0 every required kernel takes it, 1 one does not, 2 usage, 4 set-up error."
     )
-    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o")
+    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o, or C for bcc")
     sub.add_argument(
         "--kernel",
         action="append",
@@ -34,6 +34,20 @@ def declare(sub: argparse.ArgumentParser) -> None:
         help="of --kernel all, one that must take it, or all; repeatable",
     )
     sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
+    sub.add_argument(
+        "--loader",
+        choices=scenario.LOADERS,
+        default="libbpf",
+        help="bcc: FILE is C as bcc takes it, compiled in the guest (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--section",
+        action="append",
+        default=[],
+        metavar="NAME=KIND",
+        help="with --loader bcc: of what kind a program is, as SEC() names it, where what it is given"
+        " does not tell; repeatable",
+    )
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
     sub.add_argument("--append", default="", help="more words for the kernel's command line")
@@ -52,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
     if options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
+    if options.section and options.loader != "bcc":
+        raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
     named = [name for name in options.kernel if name != "all"]
     required = catalogue.expand([*named, *options.require])
     chosen = catalogue.expand([*options.kernel, *options.require])
@@ -60,9 +76,12 @@ def run(options: argparse.Namespace) -> int:
     for chosen_name in chosen:
         catalogue.find(chosen_name)
 
-    source: Optional[check.Source] = None
-    if options.file.suffix != ".c":  # what is no object needs no guest to say so
+    source: Union[check.Source, dialect.Text, None] = None
+    if options.loader == "bcc":
+        source = check.open_text(options.file, options.D, _sections(options))
+    elif options.file.suffix != ".c":  # what is no object needs no guest to say so
         source = check.open_source(options.file, Path())
+    if source is not None:
         check.choose(source, options.program)
     rows = []
     asked: List[Optional[str]] = [*chosen]
@@ -73,15 +92,36 @@ def run(options: argparse.Namespace) -> int:
             if source is None:
                 source = check.open_source(options.file, guests.headers(), options.I, options.D)
             programs = check.choose(source, options.program)
-            output.progress(f"{source.name} on {name or guests.name}")
-            rows.append(check.examine(guests, name or guests.name, source, programs, options.run))
+            shown = name or guests.name
+            output.progress(f"{source.name} on {shown}")
+            if isinstance(source, check.Source):
+                rows.append(check.examine(guests, shown, source, programs, options.run))
+            else:
+                rows.append(check.examine_text(guests, shown, source, programs))
         finally:
             guests.close()
     assert source is not None
-    found = check.Report(source, programs, tuple(rows), lockset.analyse(source.object, programs))
+    locks = None
+    if isinstance(source, check.Source):
+        locks = lockset.analyse(source.object, programs)
+    found = check.Report(source, programs, tuple(rows), locks)
     if options.json:
         text = json.dumps(check.to_json(found), indent=1) + "\n"
     else:
         text = check.markdown(found) if options.markdown else check.terminal(found)
     output.put(text, options.output)
     return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+
+
+def _sections(options: argparse.Namespace) -> Dict[str, str]:
+    """Return the kinds of programs that were named. Raises UsageError."""
+    if options.run or options.I:
+        word = "--run" if options.run else "-I"
+        raise UsageError(f"{word} does not go with --loader bcc, which compiles in the guest.")
+    sections = {}
+    for word in options.section:
+        name, equals, kind = word.partition("=")
+        if not (name and equals and kind):
+            raise UsageError(f"--section {word}: NAME=KIND was expected, as in count=xdp.")
+        sections[name] = kind
+    return sections
