@@ -537,5 +537,6 @@ def guest(
     """
     opened = run.targets.target(kernel)
     run.targets.finish_verifying()
+    run.targets.leave(kernel)
     with opened.session(warm=True) as session:
         yield Guest(run.case(request.node), opened, session, run.programs)
