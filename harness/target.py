@@ -197,7 +197,7 @@ class Session:
                         raise KernelRefusal(answer["raise"])
                     if "closed" in answer:
                         self._ended = AgentError(
-                            f"the agent's process ended with status {answer['closed']}"
+                            f"the agent's process in the guest ended: {answer['closed']}"
                         )
                         raise self._ended
                     yield answer

@@ -9,7 +9,7 @@ Lines from the host            Lines to the host
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
   {"close": true}
-                               {"closed": exit status or -signal}
+                               {"closed": how its process ended, in words}
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
-from typing import Any, BinaryIO, Dict, List
+from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+
+from harness.guest.kmsg import KernelLog
 
 _CLOCK_SKEW_SECONDS = 2.0
 _HOST_AWAY_SECONDS = 0.01
@@ -92,7 +95,8 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             _send(sink, {"pong": request["ping"]})
         elif "session" in request:
             _set_clock(request["session"]["now"])
-            _send(sink, {"closed": _in_a_child(source, sink)})
+            log = _kernel_log()
+            _send(sink, {"closed": _ending(*_in_a_child(source, sink), log)})
 
 
 def _prepare() -> List[str]:
@@ -104,18 +108,49 @@ def _prepare() -> List[str]:
     return facts.lacking()
 
 
-def _in_a_child(source: BinaryIO, sink: BinaryIO) -> int:
-    """Hold one session in a process of its own; return its exit status, or -signal."""
+def _kernel_log() -> Optional[KernelLog]:
+    try:
+        return KernelLog()
+    except OSError:  # not root, or a kernel without: then only the status tells how a process ended
+        return None
+
+
+def _in_a_child(source: BinaryIO, sink: BinaryIO) -> Tuple[int, int]:
+    """Hold one session in a process of its own; return its number and its exit status or -signal."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            _die_first()
             _session(source, sink)
             status = 0
         finally:
             os._exit(status)
     _, waited = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(waited)
+    return child, os.waitstatus_to_exitcode(waited)
+
+
+def _die_first() -> None:
+    """Let the kernel, if it runs out of memory, end the session before the agent, which tells of it."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("500")
+    except OSError:  # --target local may stand in a container that forbids it
+        pass
+
+
+def _ending(process: int, status: int, log: Optional[KernelLog]) -> str:
+    """Say how a session's process ended."""
+    if status >= 0:
+        return f"status {status}"
+    words = f"signal {-status}"
+    if status == -signal.SIGKILL and log is not None:
+        try:
+            killed = [line for line in log.read() if f"Killed process {process} " in line]
+        except OSError:  # it wrote more than was kept
+            killed = []
+        words += f": {killed[0]}" if killed else ""
+    return words
 
 
 def main(arguments: List[str]) -> int:

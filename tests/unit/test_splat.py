@@ -110,6 +110,18 @@ def test_a_recorded_panic_is_told_by_its_own_line():
     assert lost.crashed and "panic: " in str(lost) and "sysrq triggered crash" in str(lost)
 
 
+@pytest.mark.parametrize(
+    "name, kind, blamed",
+    [
+        ("rcu-stall", "RCU stall", "hang"),
+        ("hung-task", "hung task", "shmem_file_write_iter"),
+    ],
+)
+def test_a_recorded_stall_is_told_by_its_own_line(name, kind, blamed):
+    lost = why_lost(False, "the guest stopped or reset", recorded(name))
+    assert lost.crashed and str(lost).startswith(f"{kind}: ") and blamed in lost.console
+
+
 # Of a kernel 6.1 built with CONFIG_UNWINDER_GUESS whose CPU 0 waits for itself; shortened.
 GUESSED = """\
 NMI backtrace for cpu 0

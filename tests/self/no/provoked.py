@@ -61,6 +61,49 @@ def test_dead_agent(guest):
     guest.call("command", arguments=["sh", "-c", "kill -9 $PPID"])
 
 
+def test_out_of_memory(guest):
+    # The kernel ends the agent's process, as the largest. Nobody's defect is proven by that.
+    script = """
+        echo 1000 > /proc/$PPID/oom_score_adj
+        echo 0 > /proc/self/oom_score_adj
+        exec python3 -c 'kept = [b"x" * (64 << 20) for _ in range(64)]'
+    """
+    guest.call("command", arguments=["sh", "-c", script])
+
+
+def test_rcu_stall(guest):
+    # It runs with interrupts on and for ever. That no soft lockup is called before, it is told; and RCU
+    # complains only when somebody waits for it: membarrier(GLOBAL) does.
+    waiting = "import ctypes, time; time.sleep(1); ctypes.CDLL(None).syscall(324, 1, 0, 0)"
+    guest.call("write", path="/proc/sys/kernel/watchdog_thresh", text="60")
+    guest.load("no.bpf.c", ["hang"])
+    script = f"taskset -c 1 python3 -c '{waiting}' >/dev/null 2>&1 </dev/null &"
+    guest.call("command", arguments=["sh", "-c", script])
+    guest.call("test_run", program="hang")
+
+
+# A writer waits, where no signal reaches it, for a lock of a file that another holds: one whose
+# memory gives a page fault that nobody handles (userfaultfd).
+BLOCKED = """
+import ctypes, fcntl, mmap, os, struct, threading, time
+libc = ctypes.CDLL(None)
+faults = libc.syscall(323, 0)
+memory = mmap.mmap(-1, 4096)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+fcntl.ioctl(faults, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))
+fcntl.ioctl(faults, 0xC020AA00, struct.pack("QQQQ", address, 4096, 1, 0))
+holder, waiter = (os.open("/tmp/file", os.O_CREAT | os.O_WRONLY) for _ in range(2))
+threading.Thread(target=libc.write, args=(holder, ctypes.c_void_p(address), 4096)).start()
+time.sleep(0.5)
+os.write(waiter, b"x")
+"""
+
+
+def test_hung_task(guest):
+    guest.call("write", path="/proc/sys/kernel/hung_task_timeout_secs", text="3")
+    guest.call("command", arguments=["python3", "-c", BLOCKED], limit=60)
+
+
 def test_wait_to_be_killed(guest):
     guest.call("write", path="/dev/kmsg", text="<0>waiting to be killed\n")
     guest.call("command", arguments=["sleep", "3600"])
