@@ -172,9 +172,8 @@ def examine(
             break
     for name in wanted:
         if name not in seen and problem is None:
-            seen[name] = Outcome(
-                Refusal("time", "the object's time was over", advice="Choose it by --program.")
-            )
+            found = [program["name"] for program in told.get("programs", [{"name": name}])]
+            seen[name] = Outcome(refusal.not_tried(name not in found))
     if run:
         seen = {name: _run(guests, encoded, name, out) for name, out in seen.items()}
     release = str(facts.get("release", "unknown"))

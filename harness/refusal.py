@@ -8,7 +8,7 @@ class under its name.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from packaging.version import Version
@@ -251,6 +251,13 @@ CLASSES: Tuple[Class, ...] = (
         (r"failed to re-mmap\(\) contents", r"failed to mmap"),
     ),
     Class(
+        "context",
+        "an access to its context that this kind of program may not make",
+        "Use only the fields, or of a tracing or LSM program the arguments, that this kernel gives it.",
+        "",
+        (r"invalid bpf_context access", r"func '\w+' doesn't have \d+-th argument"),
+    ),
+    Class(
         "too-complex",
         "too much for the verifier",
         "Bound the loops, make fewer branches within them, or move parts into global functions.",
@@ -471,6 +478,14 @@ def by_bcc(seen: Json, release: Version) -> Refusal:
 def no_headers(release: str) -> Refusal:
     """Tell that bcc has nothing to compile against."""
     return _plain("no-headers", f"no headers of {release} are in the guest", "")
+
+
+def not_tried(called: bool) -> Refusal:
+    """Tell why a program was not loaded: libbpf takes it for one that others call, or time was over."""
+    if called:
+        return _plain("section", "libbpf finds no program of this name: it is in .text", "")
+    advice = "Choose it by --program."
+    return replace(_plain("time", "the object's time was over", ""), advice=advice)
 
 
 def crashed(reason: str) -> Refusal:

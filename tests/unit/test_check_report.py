@@ -258,6 +258,26 @@ def test_report_of_one_that_loads_and_one_that_does_not():
     assert data["kernels"][0]["programs"]["bad"]["refusal"]["class"] == "call-under-lock"
 
 
+@pytest.mark.parametrize(
+    "programs, name, line",
+    [
+        ([{"name": "good"}], "section", "libbpf finds no program of this name: it is in .text"),
+        ([{"name": "good"}, {"name": "bad"}], "time", "the object's time was over"),
+    ],
+)
+def test_a_program_that_was_not_tried(programs, name, line):
+    class Silent(Guests):
+        def call(self, function, note=None, limit=0, **arguments):
+            if function == "facts":
+                return FACTS
+            note({"object": {"programs": programs, "assumed": [], "btf": None, "maps": {}}})
+            note({"end": "good", "seen": {**GOOD, "kernel_log": []}})
+
+    row = check.examine(Silent({}), "6.12", SOURCE, SOURCE.object.programs)
+    why = row.programs["bad"].refusal
+    assert (why.name, why.line) == (name, line)
+
+
 def test_everything_loads():
     found, _ = report({"good": GOOD, "bad": GOOD})
     assert check.exit_code(found, ["6.12"]) == 0
