@@ -191,6 +191,7 @@ class Run:
             known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})
             for name in names:
                 if name not in known:
+                    items.clear()  # collection is finished all the same, which opens what they need
                     raise pytest.UsageError(self.programs.unknown(name, known))
             kept = [i for i in items if cases.needs_guest(i) and cases.name(i) in names]
             self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import List
 
-from harness import contests, power, scenario
+from harness import catalogue, contests, power, scenario
 from harness.commands import INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
 
@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
         return _say(options, power.Report(power.read(options.read), options.at_least))
     chosen = {name: contests.ALL[name] for name in options.driver or contests.ALL}
     loaders = scenario.LOADERS if options.loader == "all" else (options.loader,)
+    for kernel in catalogue.expand(options.kernel):
+        catalogue.find(kernel)  # before there is a place for results
     kept = Path(options.results or f"results/power-{datetime.now():%Y-%m-%dT%H.%M.%S}")
     log = power.Log(kept.absolute())
     records: List[power.Record] = []
