@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def all_names() -> list[str]:
 
 def is_path(name: str) -> bool:
     """Tell whether a name is the path of a kernel of the user's own."""
-    return "/" in name or Path(name).is_file()
+    return "/" in name or os.path.isfile(name)  # which takes whatever a name may be
 
 
 def expand(chosen: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -14,7 +15,7 @@ from harness.btf import Malformed
 from harness.errors import UsageError
 from harness.refusal import Refusal
 from harness.rulebook import anchor
-from harness.scenario import kernel_version
+from harness.scenario import kernel_version, nearest
 from harness.target import AgentError, GuestLost, Target
 
 Json = Dict[str, Any]
@@ -109,12 +110,23 @@ def open_text(path: Path, defines: Sequence[str], sections: Mapping[str, str]) -
     return dialect.read(path.name, f'{words}#line 1 "{path.name}"\n{text}', sections)
 
 
+def look(path: Path) -> None:
+    """Raise UsageError, before anything is made for it, for what is no file that can be read."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a FIFO would be waited for
+        raise UsageError(f"{path} is no file: give a C file or an object.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror}).") from None
+
+
 def choose(source: Union[Source, dialect.Text], wanted: Sequence[str]) -> Tuple[str, ...]:
     """Return the programs to load. Raises UsageError for a name that is none of them."""
     for name in wanted:
         if name not in source.programs:
             there = ", ".join(source.programs) or "none"
-            raise UsageError(f"{source.name} has no program {name!r}; it has: {there}.")
+            near = nearest(name, source.programs)
+            raise UsageError(f"{source.name} has no program {name!r}{near}; it has: {there}.")
     if not source.programs:
         mark = 'a function in a section of its own, as by SEC("tc")'
         if isinstance(source, dialect.Text):

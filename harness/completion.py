@@ -41,7 +41,9 @@ def script(
         )
     }
     complete: Callable[..., str] = shtab.complete  # whose annotations are not what it takes
-    return complete(parser, shell=shell, preamble=preamble)
+    text = complete(parser, shell=shell, preamble=preamble)
+    # To zsh, what shtab writes for any number of words is one word, after which no other may come.
+    return text.replace('"(*)::', '"*:') if shell == "zsh" else text
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+from harness import paths
 from harness.errors import SetupError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -254,6 +255,19 @@ def explain(command: Sequence[str], errors: str) -> str:
         return (
             "What the mirror sent is not what Debian has signed, so it was not used: try again, or"
             f" another mirror by SPINLOCK_MIRROR ({detail})."
+        )
+    if re.search(r"is not valid yet|is expired|Not live until", errors):
+        return (
+            "The mirror's index is not of today: set this machine's clock right, or choose another"
+            f" mirror by SPINLOCK_MIRROR ({detail})."
+        )
+    if re.search(
+        r"could not be parsed|file is corrupted|no Package: header|MergeList|Unable to parse",
+        errors,
+    ):
+        return (
+            f"The package index is damaged: remove {paths.cache('apt')}, and it is fetched anew"
+            f" ({(lines or [detail])[-1].rstrip('.')})."
         )
     if Path(command[0]).name == "dpkg-deb":
         return (

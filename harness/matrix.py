@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +36,7 @@ def read(places: Sequence[Path]) -> Reading:
     A last line that ends in the middle is what a killed run leaves: it is left out, with a note.
     Raises UsageError, in a sentence, for a file that is not there, empty or damaged.
     """
-    files = [place / "results.jsonl" if place.is_dir() else place for place in places]
+    files = [place / "results.jsonl" if os.path.isdir(place) else place for place in places]
     notes: List[str] = []
     newest: Dict[Key, Result] = {}
     source: Dict[Key, Path] = {}
@@ -56,7 +57,8 @@ def _written(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except OSError as error:
-        if file.parent.is_dir() and file.name == "results.jsonl" and not file.exists():
+        missing = isinstance(error, FileNotFoundError) and file.parent.is_dir()
+        if missing and file.name == "results.jsonl":
             raise UsageError(
                 f"There are no results in {file.parent}: the directory of a run holds results.jsonl."
             ) from None
@@ -74,13 +76,14 @@ def _read_file(file: Path, notes: List[str]) -> List[Result]:
     for number, line in enumerate(lines, 1):
         try:
             results.append(Result.from_json(json.loads(line)))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            if number == len(lines) and not line.endswith("\n"):
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and line[:1] in "{\0" and not line.endswith("\n"):
                 notes.append(f"{file}: the last line is cut off, as of a killed run; left out.")
                 break
+            no_json = isinstance(error, (json.JSONDecodeError, RecursionError))
             raise UsageError(
-                f"{file}:{number} is no result ({type(error).__name__}: {error}); a results file is"
-                " the results.jsonl of a run."
+                f"{file}:{number} is no result ({'it is no JSON' if no_json else error}); a results"
+                " file is the results.jsonl of a run."
             ) from None
     if not results:
         raise UsageError(f"{file} holds no result: nothing ran to its end.")
@@ -165,7 +168,8 @@ class Matrix:
     def __init__(self, results: Sequence[Result]) -> None:
         self.results = list(results)
         self.columns = order(column(result) for result in results)
-        self.loaders = [name for name in scenario.LOADERS if any(r.loader == name for r in results)]
+        used = dict.fromkeys([*scenario.LOADERS, *(result.loader for result in results)])
+        self.loaders = [name for name in used if any(r.loader == name for r in results)]
         self.rules: Dict[str, List[str]] = {}  # rule -> its cases
         self.cells: Dict[Key, Result] = {key(result): result for result in results}
         for result in results:

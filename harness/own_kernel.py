@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,15 @@ from harness.errors import SetupError
 
 def image_file(path: Path) -> Path:
     """Return the bootable file of a build tree, or the file itself. Raises SetupError."""
-    if path.is_dir():
+    if os.path.isdir(path):
         found = path / "arch" / "x86" / "boot" / "bzImage"
-        if not found.exists():
+        if not os.path.isfile(found):
             raise SetupError(
                 f"{path} holds no arch/x86/boot/bzImage: give a built kernel tree (`make bzImage`)"
                 " or a bzImage."
             )
         return found
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SetupError(f"There is no kernel at {path}: give a bzImage or a build tree.")
     return path
 

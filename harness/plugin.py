@@ -8,6 +8,7 @@ of results.jsonl.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -66,8 +67,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the run's state."""
-    if config.option.cpus < 1:
-        raise pytest.UsageError(f"--cpus {config.option.cpus}: a guest needs at least one CPU.")
     if config.option.shard is not None:
         try:
             parallel.shard(config.option.shard)
@@ -449,13 +448,15 @@ class Run:
         option = self.config.option
         words = ["spinlock run", cases.name(item), f"--loader {cases.loader(item)}"]
         if cases.kernel(item):
-            words.append(f"--kernel {cases.kernel(item)}")
+            words.append(f"--kernel {shlex.quote(str(cases.kernel(item)))}")
         if option.cpus != 4:
             words.append(f"--cpus {option.cpus}")
         if option.target:
             words.append(f"--target {option.target}")
         if option.programs != build.PROGRAMS:
-            words.append(f"--programs {option.programs}")
+            words.append(f"--programs {shlex.quote(str(option.programs))}")
+        if option.append:
+            words.append(f"--append={shlex.quote(option.append)}")
         return " ".join(words)
 
 

@@ -536,7 +536,14 @@ class _Plan:
 
     def _launch(self, guest: Guest, memory: Path | None, *, incoming: bool) -> None:
         initrd = guest.runtime / "initrd"
-        initrd.write_bytes(self.kernel.initrd.read_bytes() + cpio({"agent.pyz": self._agent}))
+        content = self.kernel.initrd.read_bytes() + cpio({"agent.pyz": self._agent})
+        try:
+            initrd.write_bytes(content)
+        except OSError as error:
+            raise SetupError(
+                f"Cannot write {initrd} ({error.strerror}): make room, or set TMPDIR to a place that"
+                " has some."
+            ) from None
         guest._spawn(
             self._arguments(
                 initrd=initrd,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import datetime
+import functools
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, get_args, get_origin, get_type_hints
 
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 
 
@@ -53,13 +55,46 @@ class Result:
         return {**dataclasses.asdict(self), "verdict": self.verdict.value}
 
     @classmethod
-    def from_json(cls, data: Dict[str, Any]) -> "Result":
-        """Make one of a JSON object. Raises TypeError, KeyError or ValueError if it is none."""
-        known = {**data, "verdict": Kind(data["verdict"]), "evidence": tuple(data["evidence"])}
-        known["commits"] = tuple(data.get("commits", ()))
-        known["expected"] = tuple(Expected(**clause) for clause in data.get("expected", ()))
-        known["known_bugs"] = tuple((bug[0], bug[1]) for bug in data.get("known_bugs", ()))
-        return cls(**known)
+    def from_json(cls, data: Any) -> "Result":
+        """Make one of a JSON object. Raises ValueError, which says in words why it is none."""
+        result: Result = _of_json(cls, data, "it")
+        return result
+
+
+@functools.lru_cache(maxsize=None)
+def _members(kind: Any) -> Tuple[Mapping[str, Any], Tuple[str, ...]]:
+    """Return the types of a dataclass's members, and which of them must be given."""
+    fields = dataclasses.fields(kind)
+    missing = dataclasses.MISSING
+    needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+    return get_type_hints(kind), tuple(needed)
+
+
+def _of_json(kind: Any, value: Any, name: str) -> Any:
+    """Return a value of JSON as a type of Result's members has it. Raises ValueError."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
+        types, needed = _members(kind)
+        for member in (member for member in needed if member not in value):
+            raise ValueError(f"{name} has no {member}")
+        for member in (member for member in value if member not in types):
+            raise ValueError(f"{name} has '{member}', which only a newer harness may know")
+        return kind(**{member: _of_json(types[member], value[member], member) for member in value})
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        if len(kinds) == len(value):
+            return tuple(_of_json(kind, one, name) for kind, one in zip(kinds, value))
+    if origin is collections.abc.Mapping and isinstance(value, dict):
+        return {key: _of_json(inner[1], one, name) for key, one in value.items()}
+    if kind is Kind and value in [each.value for each in Kind]:
+        return Kind(value)
+    plain: Any = {float: (int, float), str: str, bool: bool}.get(kind, ())
+    if kind is Any or isinstance(value, plain):
+        return value
+    raise ValueError(f"{name} cannot be {json.dumps(value)[:_SHOWN]}")
+
+
+_SHOWN = 60  # characters of what is wrong
 
 
 class ResultLog:
@@ -97,12 +132,15 @@ class ResultLog:
 def mend(path: Path) -> bool:
     """Cut off the last line of a results file if a killed run left it unfinished.
 
-    Returns whether the file holds anything. Raises SetupError.
+    Returns whether the file holds anything. Raises UsageError, and leaves it alone, when that line
+    is nothing that a run writes; SetupError.
     """
     try:
         with path.open("r+b") as file:
             whole = file.read()
             end = whole.rfind(b"\n") + 1
+            if whole[end : end + 1] not in (b"", b"{", b"\0"):  # zeros are of a power cut
+                raise UsageError(f"{path} is no results file, so no run can go on in it.")
             file.truncate(end)
     except FileNotFoundError:
         return False

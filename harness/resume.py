@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
@@ -17,13 +18,29 @@ from harness.target import DEFAULT_KERNEL, Target
 
 OPTIONS = "options.json"  # in the directory of a run
 
+# What of the harness decides on a verdict, beside the guest's agent, which has a digest of its own.
+JUDGES = (
+    "containers.py",
+    "contests.py",
+    "experiment.py",
+    "history.py",
+    "judge.py",
+    "programs.py",
+    "runtime.py",
+    "scenario.py",
+    "serialization.py",
+    "splat.py",
+    "target.py",
+    "verify.py",
+)
+
 
 def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     """Return the results and the options of the run in a directory.
 
     Raises UsageError when there is none, SetupError when it cannot go on there.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
     stored = directory / "results.jsonl"
     before = matrix.read([stored]).results if results.mend(stored) else ()
@@ -80,11 +97,24 @@ def source_digest(file: Path, programs: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+@functools.lru_cache(maxsize=None)
+def judges_digest(package: Path = Path(__file__).parent) -> str:
+    """Return the digest of what judges, of the harness that runs."""
+    digest = hashlib.sha256()
+    for name in JUDGES:
+        digest.update(name.encode() + b"\0" + (package / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def sources(file: Path, programs: Path, root: Path) -> Dict[str, str]:
-    """Return, for a result's facts, which file it is of and what that was at the time."""
+    """Return, for a result's facts, which file it is of, what that was at the time, and who judged."""
     path = file.absolute()
     name = str(path.relative_to(root)) if root in path.parents else str(path)
-    return {"source": name, "source_digest": source_digest(path, programs)}
+    return {
+        "source": name,
+        "source_digest": source_digest(path, programs),
+        "judges_digest": judges_digest(),
+    }
 
 
 def outdated(
@@ -104,6 +134,8 @@ def outdated(
         file = str(result.facts.get("source", ""))
         if file and result.facts.get("source_digest") != source_digest(root / file, programs):
             said.append(f"{file} has changed")
+        if result.facts.get("judges_digest", judges_digest()) != judges_digest():
+            said.append("the harness judges by other sources")
         if said:
             others, words = found.setdefault(name, ([], {}))
             others.append(result)

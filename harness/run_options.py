@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
-from harness import build, scenario, target
+from harness import build, parallel, scenario, target
 from harness.catalogue import expand
 
 
@@ -28,7 +28,7 @@ def declare(add: Callable[..., object]) -> None:
         choices=(*scenario.LOADERS, "all"),
         help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
     )
-    add("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    add("--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)")
     add(
         "--programs",
         type=Path,
@@ -36,7 +36,12 @@ def declare(add: Callable[..., object]) -> None:
         metavar="DIR",
         help="take the scenarios from another directory of *.bpf.c files (spinlock.h is found anyway)",
     )
-    add("--append", default="", help="more words for the guest kernel's command line")
+    add(
+        "--append",
+        type=parallel.append,
+        default="",
+        help="more words for the guest kernel's command line",
+    )
     add(
         "--results",
         metavar="DIR",

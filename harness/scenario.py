@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.errors import UsageError
@@ -22,6 +23,8 @@ LOADERS = ("bcc", "libbpf")
 CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
 _RULE = "Rule:"  # begins the comment that declares one
 STAGES = ("btf_load", "map_create", "prog_load", "attach")
+# By the names that the guest reports: 524 is known to kernels only.
+_ERRNOS = sorted({*errno.errorcode.values(), "EOPNOTSUPP", "ENOTSUPP"} - {"ENOTSUP"})
 
 
 class AnnotationError(UsageError):
@@ -141,6 +144,21 @@ def covers(kernels: str, release: Version) -> bool:
     return SpecifierSet(kernels).contains(release, prereleases=True)
 
 
+def is_range(kernels: str) -> bool:
+    """Tell whether text is a range of versions that a kernel can be in."""
+    clause = r"\s*(<=?|>=?|==|!=)\s*\d{1,4}(\.\d{1,4})*\s*"
+    if kernels and not re.fullmatch(rf"{clause}(,{clause})*", kernels):
+        return False
+    return any(covers(kernels, release) for release in _releases(kernels))
+
+
+def _releases(*ranges: str) -> List[Version]:
+    """Return releases of which each range holds one if it holds any."""
+    minors = [f"{major}.{minor}" for major in (5, 6, 7) for minor in range(20)]
+    named = [v for kernels in ranges for v in re.findall(r"\d+(?:\.\d+)*", kernels)]
+    return [Version(v) for name in (*minors, *named) for v in (name, f"{name}.1", f"{name}.999")]
+
+
 def kernel_version(release: str, banner: str = "") -> Version:
     """Return the comparable version of a kernel from `uname -r` and, where known, /proc/version.
 
@@ -161,13 +179,26 @@ def read_directory(directory: Path) -> List[SourceFile]:
     Raises AnnotationError for what a single file cannot show: a name used twice, a twin that does
     not exist or that must be refused itself; UsageError when there is no such file.
     """
-    files = [
-        read(path.read_text(encoding="utf-8"), path) for path in sorted(directory.glob("*.bpf.c"))
-    ]
+    files = [read(_text_of(path), path) for path in sorted(directory.glob("*.bpf.c"))]
     if not files:
         raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
     check_together(files)
     return files
+
+
+def _text_of(path: Path) -> str:
+    """Return what a C file holds. Raises UsageError."""
+    try:
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise UsageError(f"{path} is no file: move it away, or give it another name.")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}:{line}: this is no UTF-8: save the file in that coding."
+        ) from None
 
 
 def check_together(files: Sequence[SourceFile]) -> None:
@@ -277,12 +308,11 @@ def _word(argument: str, allowed: Sequence[str] = ()) -> str:
 
 def _range(argument: str) -> str:
     text = _text(argument)
-    try:
-        SpecifierSet(text)
-    except InvalidSpecifier:
+    if not is_range(text):
         raise ValueError(
-            f"""needs a range such as ("<6.9") or (">=5.15,<6.2"), not "{text}\""""
-        ) from None
+            'needs a range such as ("<6.9") or (">=5.15,<6.2"), in which a kernel can be, not'
+            f' "{text}"'
+        )
     return text
 
 
@@ -311,16 +341,21 @@ def _of_scenario(attribute: str, convert: Callable[[str], object]) -> Callable[[
     return read_attribute
 
 
-def _integer(argument: str) -> int:
+def _retval(argument: str) -> int:
     try:
-        return int(argument, 0)
+        value = int(argument, 0)
     except ValueError:
         raise ValueError(f"needs a number, not '{argument}'") from None
+    if not -(1 << 31) <= value < 1 << 31:
+        raise ValueError(f"needs what an int can hold, which {argument} is not")
+    return value
 
 
 def _errno_name(argument: str) -> str:
-    if not re.fullmatch(r"E[A-Z0-9]+", argument):
-        raise ValueError(f"needs an errno by name, as in (EINVAL), not '{argument}'")
+    if argument not in _ERRNOS:
+        raise ValueError(
+            f"needs an errno by name, as in (EINVAL), not '{argument}'{nearest(argument, _ERRNOS)}"
+        )
     return argument
 
 
@@ -378,7 +413,7 @@ _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__errno": (True, _single("errno", _errno_name)),
     "__msg": (True, lambda draft, a: draft.clause.messages.append(_pattern(a))),
     "__not_msg": (True, lambda draft, a: draft.clause.absent.append(_pattern(a))),
-    "__retval": (True, _single("retval", _integer)),
+    "__retval": (True, _single("retval", _retval)),
     "__kernel": (True, lambda draft, a: None),  # starts a clause; see _annotations
 }
 
@@ -415,7 +450,8 @@ def read(text: str, path: Path) -> SourceFile:
     scenarios: List[Scenario] = []
     for section in re.finditer(r'^SEC\("([^"]+)"\)', code, re.MULTILINE):
         line = _line(code, section.start())
-        words, end = list(_annotations(code, section.end(), path)), _header(code, section.end())
+        words = list(_annotations(code, section.end(), path))
+        end = _header(code, section.end(), path)
         head = re.compile(r"\s*(\w+)\s*\(").match(code, end)
         if head is None:
             raise AnnotationError(f'{path}:{line}: no function follows SEC("{section.group(1)}").')
@@ -532,7 +568,7 @@ def _argument(code: str, start: int, where: str) -> Tuple[str, int]:
     raise AnnotationError(f"{where}: a parenthesis that is never closed.")
 
 
-def _tokens(code: str, start: int) -> Iterator[Tuple[str, int, int]]:
+def _tokens(code: str, start: int, path: Path) -> Iterator[Tuple[str, int, int]]:
     """Yield the words between SEC() and the function's name as (word, start, end)."""
     position = start
     while True:
@@ -542,21 +578,21 @@ def _tokens(code: str, start: int) -> Iterator[Tuple[str, int, int]]:
         position = token.end()
         word = token.group("word")
         if word and position < len(code) and code[position] == "(":
-            _, position = _argument(code, position, f"line {_line(code, position)}")
+            _, position = _argument(code, position, f"{path}:{_line(code, position)}")
         yield word or "", token.start("word") if word else token.start(), position
 
 
-def _header(code: str, start: int) -> int:
+def _header(code: str, start: int, path: Path) -> int:
     """Return the position of the function's name."""
     position = start
-    for _, _, position in _tokens(code, start):
+    for _, _, position in _tokens(code, start, path):
         pass
     return position
 
 
 def _annotations(code: str, start: int, path: Path) -> Iterator[Tuple[str, Optional[str], int]]:
     """Yield the annotations after a SEC() as (word, argument or None, line)."""
-    for word, begin, end in _tokens(code, start):
+    for word, begin, end in _tokens(code, start, path):
         if not word or word in _PLAIN_C:
             continue
         where = f"{path}:{_line(code, begin)}"
@@ -662,9 +698,7 @@ def _check_ranges(path: Path, clauses: Sequence[_Clause]) -> None:
     """Raise AnnotationError when two clauses speak about one kernel."""
     if len(clauses) < 2:
         return
-    minors = [Version(f"{major}.{minor}") for major in (5, 6, 7) for minor in range(20)]
-    named = [Version(v) for c in clauses for v in re.findall(r"\d+(?:\.\d+)+", c.kernels)]
-    for release in [*minors, *named, *(Version(f"{v}.999") for v in minors)]:
+    for release in _releases(*(clause.kernels for clause in clauses)):
         hits = [c for c in clauses if covers(c.kernels, release)]
         if len(hits) > 1:
             raise AnnotationError(

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from harness import bisect, debian_kernel, scenario
+from harness import bisect, debian_kernel, parallel, scenario
 from harness.commands import OK, output
 from harness.errors import SetupError, UsageError
 
@@ -51,8 +51,15 @@ With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all e
         default="libbpf",
         help="load through this (default: %(default)s)",
     )
-    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument(
+        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--append",
+        type=parallel.append,
+        default="",
+        help="more words for the kernel's command line",
+    )
     sub.add_argument("--programs", type=Path, metavar="DIR", help="as in `spinlock run`")
     sub.add_argument("--results", metavar="DIR", help="where the results of each version go")
     sub.add_argument("--json", action="store_true", help="the answer as JSON")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, dialect, lockset, scenario, target
+from harness import catalogue, check, dialect, lockset, parallel, scenario, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -49,8 +49,15 @@ def declare(sub: argparse.ArgumentParser) -> None:
         " does not tell; repeatable",
     )
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
-    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument(
+        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--append",
+        type=parallel.append,
+        default="",
+        help="more words for the kernel's command line",
+    )
     sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="to clang")
     sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="to clang")
     sub.add_argument(
@@ -64,8 +71,6 @@ def declare(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
-    if options.cpus < 1:
-        raise UsageError(f"--cpus {options.cpus}: a guest needs at least one CPU.")
     if options.section and options.loader != "bcc":
         raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
     named = [name for name in options.kernel if name != "all"]
@@ -76,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     for chosen_name in chosen:
         catalogue.find(chosen_name)
 
+    check.look(options.file)
     source: Union[check.Source, dialect.Text, None] = None
     if options.loader == "bcc":
         source = check.open_text(options.file, options.D, _sections(options))

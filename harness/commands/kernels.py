@@ -56,6 +56,7 @@ def _list(options: argparse.Namespace) -> int:
     rows: List[Dict[str, Any]] = []
     chosen = catalogue.expand(options.names) if options.names else [*catalogue.names(), *there]
     for name in dict.fromkeys(chosen):
+        catalogue.find(name)
         got = there.get(name)
         row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
         if got is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
-import os
-import sys
+import re
 from typing import Any, Dict, List
 
 import pytest
@@ -47,16 +48,15 @@ def run(options: argparse.Namespace) -> int:
 def all_cases() -> Dict[str, Dict[str, Any]]:
     """Return every case by name. Raises UsageError."""
     keep = Keep()
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        saved, sys.stdout = sys.stdout, nowhere
-        try:
-            code = pytest.main(
-                [*pytest_arguments(), "--collect-only", "--loader", "all"], plugins=[keep]
-            )
-        finally:
-            sys.stdout = saved
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = pytest.main(
+            [*pytest_arguments(), "--collect-only", "--loader", "all"], plugins=[keep]
+        )
     if code != pytest.ExitCode.OK:
-        raise UsageError("The scenarios could not be read; `pytest --collect-only tests` says why.")
+        why = re.search("^ERROR: (.*)", said.getvalue(), re.MULTILINE)
+        unknown = "The scenarios could not be read; `pytest --collect-only tests` says why."
+        raise UsageError(why.group(1) if why else unknown)
     rows: Dict[str, Dict[str, Any]] = {}
     for item in keep.items:
         row = {

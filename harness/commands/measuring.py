@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import catalogue, target
+from harness import catalogue, parallel, target
 from harness.commands import output
-from harness.errors import UsageError
 
 
 def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
@@ -24,9 +23,18 @@ def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
         help=f"as in `spinlock run`; repeatable (default: {target.DEFAULT_KERNEL})",
     )
     sub.add_argument(
-        "--cpus", type=int, action="append", default=[], help=f"repeatable (default: {cpus})"
+        "--cpus",
+        type=parallel.cpus,
+        action="append",
+        default=[],
+        help=f"repeatable (default: {cpus})",
     )
-    sub.add_argument("--append", default="", help="more words for the kernel's command line")
+    sub.add_argument(
+        "--append",
+        type=parallel.append,
+        default="",
+        help="more words for the kernel's command line",
+    )
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown")
     form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
@@ -35,8 +43,6 @@ def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
 
 def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target.Target]:
     """Open one target after the other, for each kernel and number of CPUs."""
-    if any(count < 1 for count in cpus):
-        raise UsageError("--cpus must be 1 or more.")
     names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
     for name in names:
         catalogue.find(str(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import target
+from harness import parallel, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -20,7 +20,9 @@ def declare(sub: argparse.ArgumentParser) -> None:
         default=target.DEFAULT_KERNEL,
         help="as in `spinlock run`, but one (default: %(default)s)",
     )
-    sub.add_argument("--cpus", type=int, default=4, help="virtual CPUs (default: %(default)s)")
+    sub.add_argument(
+        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+    )
     sub.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
     )

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, bzimage, catalogue, debian, image, kernel, results
-from harness.errors import SetupError
+from harness import (
+    __main__ as command,
+    bzimage,
+    catalogue,
+    check,
+    debian,
+    image,
+    kernel,
+    matrix,
+    parallel,
+    qemu,
+    results,
+    resume,
+    scenario,
+)
+from harness.errors import SetupError, UsageError
 
 NO_NETWORK = (
     "E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Temporary failure"
@@ -187,3 +202,156 @@ def test_a_package_that_is_not_the_signed_one_is_thrown_away(tmp_path: Path) -> 
     with pytest.raises(SetupError, match="not what Debian has signed"):
         debian.check(package, deb)
     assert not deb.exists()
+
+
+# -- what a user asks for ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "256", "1000", "many", ""])
+@pytest.mark.parametrize(
+    "words", ["run", "shell", "check x.o", "power", "bench", "bisect case --run kernel"]
+)
+def test_a_number_of_cpus_that_no_guest_has_is_a_mistake(
+    words: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*words.split()[:1], f"--cpus={count}", *words.split()[1:]])
+    assert stopped.value.code == command.USAGE
+    assert "argument --cpus: " in capsys.readouterr().err
+
+
+def test_what_is_appended_to_the_command_line_fits_and_stays_the_kernel_s() -> None:
+    own = len(" ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, "module.sig_enforce=1"]))
+    assert own + 1 + parallel.MOST_APPENDED < 2048  # COMMAND_LINE_SIZE, its NUL included
+    assert parallel.append(' a="b c"\n\td ') == 'a="b c" d'
+    assert len(parallel.append("x" * parallel.MOST_APPENDED)) == parallel.MOST_APPENDED
+    with pytest.raises(Exception, match="bytes: 1536 at most"):
+        parallel.append("x" * (parallel.MOST_APPENDED + 1))
+    with pytest.raises(Exception, match="is for init"):
+        parallel.append("quiet -- --help")
+
+
+@pytest.mark.parametrize("name", ["6,12", "612", "6.13", "", "x" * 5000])
+@pytest.mark.parametrize("what", ["list", "fetch", "remove"])
+def test_a_name_that_no_kernel_has_is_a_mistake(
+    cache: Path, what: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["kernels", what, name]) == command.USAGE
+    assert "No kernel is called" in capsys.readouterr().err
+
+
+def test_a_kernel_that_is_no_file_is_not_waited_for(cache: Path) -> None:
+    boot = cache / "tree" / "arch" / "x86" / "boot"
+    boot.mkdir(parents=True)
+    for path in (cache / "fifo", boot / "bzImage"):
+        os.mkfifo(path)
+    (cache / "dangling").symlink_to("/nowhere")
+    with pytest.raises(SetupError, match="holds no arch/x86/boot/bzImage"):
+        kernel.look(str(cache / "tree"))
+    for name in ("fifo", "dangling"):
+        with pytest.raises(SetupError, match="There is no kernel at"):
+            kernel.look(str(cache / name))
+
+
+def denied(path: object, *more: object, **others: object) -> os.stat_result:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_what_may_not_be_looked_at_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", denied)  # below a directory that one may not enter
+        with pytest.raises(SetupError, match="There is no kernel at"):
+            kernel.look(str(tmp_path / "mine"))
+        with pytest.raises(UsageError, match="Cannot read .*results.jsonl .Permission denied"):
+            matrix.read([tmp_path / "results.jsonl"])
+        with pytest.raises(UsageError, match="There is no run in"):
+            resume.read(tmp_path)
+
+
+def test_check_waits_for_no_fifo_and_suggests_a_program(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "prog.o")
+    for path in (tmp_path / "prog.o", tmp_path):
+        with pytest.raises(UsageError, match="is no file: give a C file or an object"):
+            check.look(path)
+    with pytest.raises(UsageError, match="Cannot read .* .No such file or directory"):
+        check.look(tmp_path / "nowhere.c")
+    data = tmp_path / "some.o"
+    data.touch()
+    check.look(data)
+    found = check.elf.Object({}, ("count_packets", "forget"), {}, "")
+    with pytest.raises(UsageError, match="'cuont_packets' .did you mean 'count_packets'.*it has"):
+        check.choose(check.Source("some.o", b"", found), ["cuont_packets"])
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"/* a\n \xfc */", "bad.bpf.c:2: this is no UTF-8"),
+        (None, "Cannot read .*bad.bpf.c .No such file or directory"),
+        ("fifo", "bad.bpf.c is no file"),
+        ("directory", "bad.bpf.c is no file"),
+        (b"", "bad.bpf.c:1: no program in this file"),
+    ],
+)
+def test_a_c_file_that_cannot_be_read_is_named(tmp_path: Path, content: object, words: str) -> None:
+    path = tmp_path / "bad.bpf.c"
+    if content is None:
+        path.symlink_to("/nowhere")
+    elif content == "fifo":
+        os.mkfifo(path)
+    elif content == "directory":
+        path.mkdir()
+    else:
+        assert isinstance(content, bytes)
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        scenario.read_directory(tmp_path)
+
+
+# In the words of apt.
+EXPIRED = (
+    "E: Release file for http://deb.debian.org/debian/dists/trixie-updates/InRelease is {} (invalid"
+    " {}). Updates for this repository will not be applied."
+)
+CUT_OFF = (
+    "E: LZ4F: main_binary-amd64_Packages.lz4 Unexpected end of file\n"
+    "E: The package cache file is corrupted"
+)
+
+
+def test_a_wrong_clock_and_a_damaged_index_are_not_blamed_on_the_network(cache: Path) -> None:
+    update = ["apt-get", "update"]
+    for words in (("expired", "since 3d"), ("not valid yet", "for another 5h")):
+        said = debian.explain(update, EXPIRED.format(*words))
+        assert "set this machine's clock right" in said and "check the network" not in said
+    said = debian.explain(["apt-cache", "pkgnames"], CUT_OFF)
+    assert said == (
+        f"The package index is damaged: remove {cache}/apt, and it is fetched anew (The package"
+        " cache file is corrupted)."
+    )
+
+
+def test_a_list_of_cases_that_cannot_be_had_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: object, plugins: object) -> pytest.ExitCode:
+        print("collected nothing")
+        print("ERROR: a.bpf.c:1: unknown annotation __rul.\n", file=command.sys.stderr)
+        return pytest.ExitCode.USAGE_ERROR
+
+    monkeypatch.setattr(pytest, "main", fails)
+    assert command.main(["list"]) == command.USAGE
+    assert capsys.readouterr() == ("", "spinlock: a.bpf.c:1: unknown annotation __rul.\n")
+
+
+def test_no_room_for_temporary_files_is_not_blamed_on_the_cache(tmp_path: Path) -> None:
+    class Plan:
+        kernel = type("Kernel", (), {"initrd": tmp_path / "initrd"})
+        _agent = b"agent"
+
+    class Guest:
+        runtime = tmp_path / "gone"
+
+    Plan.kernel.initrd.write_bytes(b"")  # type: ignore[attr-defined]
+    with pytest.raises(SetupError, match=f"^Cannot write {tmp_path}/gone/initrd .*set TMPDIR"):
+        qemu._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]

@@ -65,6 +65,8 @@ def test_completion_knows_commands_cases_and_kernels(shell, tmp_path):
     text = completion.script(command._parser(), shell, ["lock_it"], ["all", *catalogue.names()])
     for word in ("bisect", "--against", "lock_it", "6.12-rt"):
         assert word in text
+    if shell == "zsh":  # names, however many
+        assert '"*:a scenario' in text and '"(*)::' not in text
     if shell == "bash":
         file = tmp_path / "spinlock.bash"
         file.write_text(text)

@@ -138,15 +138,23 @@ def test_an_unexpected_pass_an_expired_entry_and_one_that_did_not_run_are_said()
     "text, words",
     [
         ("{a: [", "is no YAML"),
+        ("- case: x\n  - y", "known.yaml:2 is no YAML: "),
+        ("- {case: x, case: y}", "known.yaml:1 is no YAML: 'case' is given twice"),
         ("case: x", "must be a list"),
+        ("false", "must be a list"),
         ("- x", "entry 1 is no mapping"),
         ("- {case: x, why: y}", "'why', which means nothing"),
         ("- {case: x, expires: 2026-12-01}", "has no reason"),
         ("- {case: x, reason: y}", "has no expires"),
         ("- {case: x, reason: y, expires: soon}", "expires cannot be 'soon'"),
-        ("- {case: x, reason: y, expires: 2026-13-01}", "is no YAML"),
+        ("- {case: x, reason: y, expires: 2026-13-01}", "has a date or a number that is none"),
         ("- {case: x, reason: y, expires: 2026-12-01, kernel: new}", "'new' is no range"),
+        ("- {case: x, reason: y, expires: 2026-12-01, kernel: '>=7,<6'}", "is no range that a"),
         ("- {case: x, reason: y, expires: 2026-12-01, loader: ld}", "loader is bcc or libbpf"),
+        (
+            "- {case: x, reason: y, expires: 2026-12-01}\n- {case: x, reason: z, expires: 2027-01-01}",
+            "entry 2 is about the same as entry 1 (x)",
+        ),
     ],
 )
 def test_a_bad_list_is_one_sentence(text, words):

@@ -8,7 +8,6 @@ import pytest
 from harness import target
 from harness.catalogue import UnknownKernel
 from harness.commands import measuring
-from harness.errors import UsageError
 
 
 @pytest.fixture
@@ -44,8 +43,9 @@ def test_one_target_is_open_at_a_time(opened):
 def test_mistakes_are_said_before_anything_is_opened(opened):
     with pytest.raises(UnknownKernel):
         list(measuring.targets(options("--kernel", "5.10", "--kernel", "windows"), [4]))
-    with pytest.raises(UsageError, match="--cpus must be 1 or more"):
-        list(measuring.targets(options(), [4, 0]))
+    with pytest.raises(SystemExit) as stopped:
+        list(measuring.targets(options("--cpus", "4", "--cpus", "0"), [4, 0]))
+    assert stopped.value.code == 2
     assert opened == []
 
 

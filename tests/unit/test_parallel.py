@@ -50,3 +50,14 @@ def test_what_a_killed_run_left_of_its_last_line_is_cut_off(tmp_path):
     assert results.mend(file) and file.read_bytes() == whole
     file.write_bytes(b'{"name": "cut')
     assert not results.mend(file) and file.read_bytes() == b""
+    file.write_bytes(whole + b"\0" * 512)  # of a power cut
+    assert results.mend(file) and file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"a list of things to do", b"\x7fELF\n\x02\x01"])
+def test_what_is_no_results_file_is_not_cut(tmp_path, content):
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match="is no results file"):
+        results.mend(file)
+    assert file.read_bytes() == content

@@ -53,9 +53,11 @@ def test_a_last_line_that_is_cut_off_is_left_out_and_said(tmp_path):
         (None, "There are no results in"),
         ("", "holds no result"),
         ('{"name": "a"', "holds no result"),
-        ("nonsense\n" * 2, ":1 is no result"),
-        ('{"name": "a"}\n', ":1 is no result"),
-        ("[]\n", ":1 is no result"),
+        ("nonsense\n" * 2, ":1 is no result (it is no JSON)"),
+        ("\x7fELF", ":1 is no result (it is no JSON)"),
+        ("[" * 100000, ":1 is no result (it is no JSON)"),
+        ('{"name": "a"}\n', ":1 is no result (it has no loader)"),
+        ("[]\n", ":1 is no result (it cannot be [])"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_in_a_sentence(tmp_path, content, words):
@@ -64,6 +66,37 @@ def test_a_file_that_cannot_be_used_is_said_in_a_sentence(tmp_path, content, wor
         file.write_text(content)
     with pytest.raises(UsageError, match=re.escape(words)):
         matrix.read([file])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"format": 2}, "it has 'format', which only a newer harness may know"),
+        ({"verdict": "MAYBE"}, 'verdict cannot be "MAYBE"'),
+        ({"verdict": []}, "verdict cannot be []"),
+        ({"name": 7}, "name cannot be 7"),
+        ({"rule": None}, "rule cannot be null"),
+        ({"evidence": "text"}, 'evidence cannot be "text"'),
+        ({"evidence": [1]}, "evidence cannot be 1"),
+        ({"facts": []}, "facts cannot be []"),
+        ({"seconds": {"case": "long"}}, 'seconds cannot be "long"'),
+        ({"known_bugs": [["a"]]}, 'known_bugs cannot be ["a"]'),
+        ({"expected": [{"kernels": ""}]}, "expected has no what"),
+    ],
+)
+def test_a_result_of_another_form_is_said_in_a_sentence(tmp_path, change, words):
+    line = {**json.loads(DATA.read_text().splitlines()[0]), **change}
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match=re.escape(f":1 is no result ({words});")):
+        matrix.read([file])
+
+
+def test_results_of_a_loader_that_is_not_known_here_are_shown():
+    result = replace(matrix.read([DATA]).results[0], loader="third")
+    shown = matrix.to_json(matrix.Matrix([result]))
+    assert shown["loaders"] == ["third"]
+    assert shown["rules"][0]["cases"][0]["results"][0]["loader"] == "third"
 
 
 def test_the_command_says_it_and_exits_2(tmp_path, capsys):

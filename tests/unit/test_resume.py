@@ -1,6 +1,7 @@
 """What an interrupted run keeps when it goes on."""
 
 import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +64,40 @@ def test_a_changed_source_costs_the_results_that_it_may_concern(tmp_path, file, 
     (tmp_path / changed).write_text("changed")
     found = sorted_out(tmp_path, old)
     assert found == ({} if holds else {COLUMN: ([old], [f"{file} has changed"])})
+
+
+def test_results_that_were_judged_otherwise_do_not_hold(tmp_path):
+    old = with_facts(judges_digest=resume.judges_digest())
+    assert sorted_out(tmp_path, old) == {}
+    other = with_facts(judges_digest="0123456789abcdef")
+    assert sorted_out(tmp_path, other) == {
+        COLUMN: ([other], ["the harness judges by other sources"])
+    }
+
+
+def test_each_judge_counts(tmp_path):
+    package = Path(resume.__file__).parent
+    for name in resume.JUDGES:
+        (tmp_path / name).write_bytes((package / name).read_bytes())
+    assert resume.judges_digest(tmp_path) == resume.judges_digest()
+    for name in resume.JUDGES:
+        resume.judges_digest.cache_clear()
+        before = resume.judges_digest(tmp_path)
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed")
+        resume.judges_digest.cache_clear()
+        assert resume.judges_digest(tmp_path) != before
+
+
+def test_what_tests_judge_by_is_among_the_judges():
+    used = set()
+    for file in (Path(__file__).parent.parent).glob("test_*.py"):
+        text = file.read_text()
+        used.update(re.findall(r"^from harness\.(\w+) import", text, re.MULTILINE))
+        for names in re.findall(r"^from harness import (.*)", text, re.MULTILINE):
+            used.update(name.split(" as ")[0].strip("() ") for name in names.split(",") if name)
+    assert {"judge", "serialization"} <= used
+    assert {f"{name}.py" for name in used if name} <= {*resume.JUDGES, "errors.py"}
 
 
 def test_other_options_are_said_in_a_sentence():

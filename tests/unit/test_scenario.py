@@ -112,6 +112,17 @@ def test_units_comments_and_plain_programs():
         ('__rule("r") __success __loader', "2: __loader needs an argument"),
         ('__rule("r") __success()', "2: __success takes no argument"),
         ('__rule("r") __kernel("6.9+") __success', '2: __kernel needs a range such as ("<6.9")'),
+        ('__rule("r") __kernel("<6.x") __success', "2: __kernel needs a range"),
+        ('__rule("r") __kernel(">=7 <6") __success', "2: __kernel needs a range"),
+        ('__rule("r") __kernel(">=7,<6") __success', "2: __kernel needs a range"),
+        ('__rule("r") __kernel(",,") __success', "2: __kernel needs a range"),
+        ('__rule("r") __kernel("===x") __success', "2: __kernel needs a range"),
+        (
+            '__rule("r") __failure __errno(EINVALL) __twin(good)',
+            "2: __errno needs an errno by name, as in (EINVAL), not 'EINVALL' (did you mean 'EINVAL'",
+        ),
+        ('__rule("r") __success __retval(0x80000000)', "2: __retval needs what an int can hold"),
+        ('__rule("r" __success', "2: a parenthesis that is never closed"),
         ('__rule("r") __stage(load) __failure', "2: __stage knows btf_load"),
         (
             '__rule("r") __kernel(">=6.9") __success\n__kernel(">6.8") __success',
