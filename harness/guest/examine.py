@@ -282,6 +282,8 @@ def _probe(elf: libbpf.Object) -> Json:
     except OSError as error:
         return {"btf": _name(error), "maps": {}}
     for name in elf.own_maps():
+        if elf.is_struct_ops(name):
+            continue
         try:
             os.close(elf.create_map(name, btf))
         except OSError as error:

@@ -597,15 +597,12 @@ class Object:
         return any(_map_type(pointer) == kind for pointer in self._maps.values())
 
     def own_maps(self) -> List[str]:
-        """Return the names of the maps that the source declares.
+        """Return the names of the maps that the source declares; .rodata and such are not."""
+        return [name for name, m in self._maps.items() if not _map_is_internal(m)]
 
-        .rodata and such are not, nor is a struct_ops, of which libbpf makes a map of the kernel's types.
-        """
-        return [
-            name
-            for name, m in self._maps.items()
-            if not _map_is_internal(m) and _map_type(m) != _MAP_TYPE_STRUCT_OPS
-        ]
+    def is_struct_ops(self, name: str) -> bool:
+        """Tell whether a map is a struct_ops, of which libbpf makes one of the kernel's types."""
+        return bool(_map_type(self._maps[name]) == _MAP_TYPE_STRUCT_OPS)
 
     def program_facts(self) -> List[Dict[str, Any]]:
         """Return name, section and type of each program, in the order of the file."""
