@@ -185,6 +185,11 @@ class Run:
     @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
+        for item in items:
+            if cases.needs_guest(item):
+                item.extra_keyword_matches.add(
+                    cases.name(item)
+                )  # what people know it by fits -k, too
         names = self.config.option.scenario
         if names:
             known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})

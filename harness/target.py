@@ -344,8 +344,7 @@ def why_lost(
     exit_reason = exit_reason or "still running"
     if accelerator == "tcg" and splat.is_emulators(console):
         return GuestLost(
-            "the emulator failed at code that the kernel patched, which says nothing of the kernel:"
-            " run it again",
+            "the emulator failed at an instruction, which says nothing of the kernel: run it again",
             crashed=False,
             console=tail,
         )

@@ -25,7 +25,9 @@ def declare(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)")
     run_options.declare(sub.add_argument)
     sub.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
-    sub.add_argument("-k", metavar="EXPRESSION", help="only cases whose names fit, as in pytest")
+    sub.add_argument(
+        "-k", metavar="EXPRESSION", help="only cases whose names fit, as in pytest: 'skb or xdp'"
+    )
     sub.add_argument("-x", action="store_true", help="stop at the first that does not pass")
     sub.add_argument("-v", action="store_true", help="a line per case as it ends")
 

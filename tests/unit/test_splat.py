@@ -74,11 +74,18 @@ def test_why_a_guest_is_gone():
     assert reset.crashed
 
 
-def test_the_emulator_s_own_failure_convicts_no_kernel():
-    console = (DATA / "emulator-int3-6.12.117.txt").read_text()
+@pytest.mark.parametrize("name", ["int3", "flags"])
+def test_the_emulator_s_own_failure_convicts_no_kernel(name):
+    console = (DATA / f"emulator-{name}-6.12.117.txt").read_text()
     emulated = why_lost(False, "the guest stopped or reset", console, "tcg")
     assert not emulated.crashed and "emulator" in str(emulated)
     assert why_lost(False, "the guest stopped or reset", console, "kvm").crashed
+
+
+def test_a_double_fault_with_flags_that_a_cpu_has_convicts_the_kernel():
+    console = (DATA / "emulator-flags-6.12.117.txt").read_text()
+    console = console.replace("EFLAGS: 0fc2c242", "EFLAGS: 00010246")
+    assert why_lost(False, "the guest stopped or reset", console, "tcg").crashed
 
 
 def recorded(name):
