@@ -69,7 +69,7 @@ def test_disks_are_read_only_and_commas_are_safe() -> None:
 
 
 def test_accelerators() -> None:
-    assert value(command(), "-cpu") == "max,la57=off"
+    assert value(command(), "-cpu") == "max,la57=off,cx16=off"
     assert value(command(accelerator="kvm"), "-accel") == "kvm"
 
 
