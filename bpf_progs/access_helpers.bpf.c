@@ -533,4 +533,122 @@ int mtu_into_lock(struct __sk_buff *skb)
 	return 0;
 }
 
+/*
+ * Programs that may sleep have a helper of their own, which reads what user space may have paged
+ * out. They may use a map with a lock since commit 5861d1e8dbc4 ("bpf: Allow
+ * bpf_spin_{lock,unlock} in sleepable progs") (in v6.6), as tcx exists, by whose enumerator the
+ * kernels are told.
+ */
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __success __retval(1)
+int sleepable_copy_beside_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_copy_from_user(&r->after, 4, 0);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_copy_beside_lock)
+__failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int sleepable_copy_into_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_copy_from_user(&r->lock, 4, 0);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __success __retval(1)
+int sleepable_read_of_kernel_beside_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_kernel(&r->after, 4, ctx);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_kernel_beside_lock)
+__failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int sleepable_read_of_kernel_into_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_kernel(&r->lock, 4, ctx);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __success __retval(1)
+int sleepable_read_of_user_beside_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_user(&r->after, 4, 0);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_user_beside_lock)
+__failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int sleepable_read_of_user_into_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_user(&r->lock, 4, 0);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __success __retval(1)
+int sleepable_read_of_string_beside_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_user_str(&r->after, 4, 0);
+	return 1;
+}
+
+SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_string_beside_lock)
+__failure __errno(EACCES)
+__msg("bpf_spin_lock cannot be accessed directly by load/store")
+int sleepable_read_of_string_into_lock(void *ctx)
+{
+	__u32 key = 0;
+	struct record *r = map_lookup(records, &key);
+
+	if (!r)
+		return 0;
+	bpf_probe_read_user_str(&r->lock, 4, 0);
+	return 1;
+}
+
 #endif

@@ -383,3 +383,43 @@ int lookup_other_cpu_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_map_lookup_percpu_elem(&each_cpus, &word, 0))
 }
+
+/*
+ * Variables of the kernel, of which every CPU has its own. Debian's v5.10 does not name them in its
+ * BTF.
+ * commit eaa6bcb71ef6 ("bpf: Introduce bpf_per_cpu_ptr()") (in v5.10)
+ * commit 63d9b80dcf2c ("bpf: Introducte bpf_this_cpu_ptr()") (in v5.10)
+ */
+#if UNIT(kernel_variable)
+extern const int bpf_prog_active __ksym;
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_prog_active, "5.11") __success __retval(1)
+int this_cpus_variable_before_lock(struct __sk_buff *skb)
+{
+	CALL_BEFORE_LOCK(bpf_this_cpu_ptr(&bpf_prog_active))
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_prog_active, "5.11") __twin(this_cpus_variable_before_lock)
+__failure __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+int this_cpus_variable_under_lock(struct __sk_buff *skb)
+{
+	CALL_UNDER_LOCK(bpf_this_cpu_ptr(&bpf_prog_active))
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_prog_active, "5.11") __success __retval(1)
+int other_cpus_variable_before_lock(struct __sk_buff *skb)
+{
+	CALL_BEFORE_LOCK(bpf_per_cpu_ptr(&bpf_prog_active, 0))
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_prog_active, "5.11") __twin(other_cpus_variable_before_lock)
+__failure __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+int other_cpus_variable_under_lock(struct __sk_buff *skb)
+{
+	CALL_UNDER_LOCK(bpf_per_cpu_ptr(&bpf_prog_active, 0))
+}
+#endif

@@ -48,6 +48,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 	return c->value;
 
 KFUNC void *bpf_cast_to_kern_ctx(void *context);
+KFUNC void *bpf_rdonly_cast(const void *object, __u32 type);
 KFUNC void bpf_local_irq_save(unsigned long *flags);
 KFUNC void bpf_local_irq_restore(unsigned long *flags);
 KFUNC int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *dynptr);
@@ -74,6 +75,31 @@ __description("the call is no call in the end, but an assignment")
 int cast_context_under_lock(struct __sk_buff *skb)
 {
 	UNDER_LOCK(bpf_cast_to_kern_ctx(skb))
+}
+
+/* The type is given by its id in the kernel's BTF, which libbpf fills in. */
+struct sk_buff {
+	__u32 len;
+} __attribute__((preserve_access_index));
+#define CAST_TO_PACKET(object) \
+	bpf_rdonly_cast(object, __builtin_btf_type_id(*(struct sk_buff *)0, BPF_TYPE_ID_TARGET))
+#define BPF_TYPE_ID_TARGET 1
+
+/* commit a35b9af4ec2c ("bpf: Add a kfunc for generic type cast") (in v6.2) */
+SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
+__needs(bpf_rdonly_cast, "6.2") __success __retval(1)
+int cast_to_type_before_lock(struct __sk_buff *skb)
+{
+	BEFORE_LOCK(CAST_TO_PACKET(skb))
+}
+
+SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
+__needs(bpf_rdonly_cast, "6.2") __twin(cast_to_type_before_lock) __failure __errno(EINVAL)
+__msg("function calls are not allowed while holding a lock")
+__description("nor is this call one in the end")
+int cast_to_type_under_lock(struct __sk_buff *skb)
+{
+	UNDER_LOCK(CAST_TO_PACKET(skb))
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
@@ -319,6 +345,27 @@ int rcu_section_under_lock(struct __sk_buff *skb)
 	c->value++;
 	bpf_rcu_read_unlock();
 	bpf_spin_unlock(&c->lock);
+	return c->value;
+}
+
+/* Only a program that may sleep has an RCU section to begin; in all others there always is one. */
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_rcu_read_lock, "6.2") __twin(syscall_program_without_lock)
+__kernel("<6.6") __failure __errno(EINVAL)
+		 __msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel(">=6.6") __success __retval(1)
+int syscall_program_locks_in_rcu_section(void *ctx)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+
+	if (!c)
+		return 0;
+	bpf_rcu_read_lock();
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	bpf_rcu_read_unlock();
 	return c->value;
 }
 

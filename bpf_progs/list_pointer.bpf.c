@@ -117,6 +117,93 @@ int use_peeked_item_after_unlock(struct __sk_buff *skb)
 	return node ? container_of(node, struct item, node)->value : 0;
 }
 
+/* With the list in an object, it is the object's lock that ends the section. */
+static __always_inline int push_to_objects_list(int before_unlock)
+{
+	struct list *l = object_new(struct list);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i) {
+		object_drop(l);
+		return 0;
+	}
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	if (before_unlock)
+		i->value = 9;
+	bpf_spin_unlock(&l->lock);
+	if (!before_unlock)
+		i->value = 9;
+	object_drop(l);
+	return 1;
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(1)
+int write_item_of_objects_list_under_lock(struct __sk_buff *skb)
+{
+	return push_to_objects_list(1);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_item_of_objects_list_under_lock) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int write_item_of_objects_list_after_unlock(struct __sk_buff *skb)
+{
+	return push_to_objects_list(0);
+}
+
+/*
+ * The pointer is the program's, but it is a subprogram that ends the section.
+ * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in v6.9)
+ */
+static __noinline void unlock_list(struct list *l)
+{
+	bpf_spin_unlock(&l->lock);
+}
+
+static __always_inline int push_and_unlock_in_subprogram(int before_unlock)
+{
+	__u32 key = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(8);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->head, &i->node);
+	if (before_unlock)
+		i->value = 9;
+	unlock_list(l);
+	if (!before_unlock)
+		i->value = 9;
+	return pop(l);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock)
+__kernel("<6.9") __failure __errno(EINVAL)
+		 __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __success __retval(9)
+int write_pushed_item_before_subprogram_unlocks(struct __sk_buff *skb)
+{
+	return push_and_unlock_in_subprogram(1);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_arena_alloc_pages, "6.9") __twin(write_pushed_item_before_subprogram_unlocks) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int write_pushed_item_after_subprogram_unlocks(struct __sk_buff *skb)
+{
+	return push_and_unlock_in_subprogram(0);
+}
+
 /*
  * Rule: What is popped or removed is dropped after the section
  * The program owns again what it takes out, and may keep it beyond the lock; but dropping is a call

@@ -458,6 +458,47 @@ int unlock_through_other_reference(struct __sk_buff *skb)
 	return value;
 }
 
+static __always_inline int two_acquired(int right)
+{
+	struct shared *a, *b, *acquired_a, *acquired_b;
+	__u32 value;
+
+	a = object_new(struct shared);
+	if (!a)
+		return 0;
+	b = object_new(struct shared);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	acquired_a = object_acquire(a);
+	acquired_b = object_acquire(b);
+	bpf_spin_lock(&acquired_a->lock);
+	acquired_a->value++;
+	bpf_spin_unlock(right ? &acquired_a->lock : &acquired_b->lock);
+	value = a->value;
+	object_drop(a);
+	object_drop(b);
+	object_drop(acquired_a);
+	object_drop(acquired_b);
+	return value;
+}
+
+SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(1)
+int lock_one_of_two_acquired_objects(struct __sk_buff *skb)
+{
+	return two_acquired(1);
+}
+
+SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __twin(lock_one_of_two_acquired_objects)
+__failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+int unlock_of_other_acquired_object(struct __sk_buff *skb)
+{
+	return two_acquired(0);
+}
+
 /* bpf_refcount_acquire() is among the few functions that may be called with a lock held. */
 SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
 __needs(bpf_refcount_acquire_impl, "6.4") __success __retval(1)

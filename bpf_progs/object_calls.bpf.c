@@ -177,6 +177,72 @@ int lock_object_in_its_stash(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * A program that may sleep sees a pointer in a map's value protected from being freed only in an RCU
+ * section; and a region is one. Without, it may read what the pointer leads to, but not write.
+ * commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6); as old
+ * as arenas, by whose function's name the kernels are told, at least.
+ */
+#define BEFORE 0
+#define UNDER 1
+#define AFTER 2
+
+static __always_inline int write_stashed_object(int read, int write)
+{
+	__u32 key = 0;
+	struct stash *s = map_lookup(stashes, &key);
+	struct object *o;
+
+	if (!s)
+		return 0;
+	o = object_new(struct object);
+	if (!o)
+		return 0;
+	o = bpf_kptr_xchg(&s->object, o);
+	if (o)
+		object_drop(o);
+	if (read == BEFORE)
+		o = *(struct object *volatile *)&s->object;
+	bpf_spin_lock(&s->lock);
+	if (read == UNDER)
+		o = *(struct object *volatile *)&s->object;
+	if (write == UNDER && o)
+		o->value = 7;
+	bpf_spin_unlock(&s->lock);
+	if (write == AFTER && o)
+		o->value = 7;
+	return 1;
+}
+
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_arena_alloc_pages, "6.9") __success __retval(1)
+int syscall_program_writes_stashed_object_under_lock(void *ctx)
+{
+	return write_stashed_object(UNDER, UNDER);
+}
+
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_arena_alloc_pages, "6.9") __twin(syscall_program_writes_stashed_object_under_lock)
+__failure __errno(EACCES) __msg("only read is supported")
+int syscall_program_writes_object_read_before_lock(void *ctx)
+{
+	return write_stashed_object(BEFORE, UNDER);
+}
+
+/*
+ * commit 180c7000712d ("bpf: Invalidate RCU pointers after final spin unlock") (in v7.3); Debian's
+ * v7.2.12 has it as well.
+ */
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_arena_alloc_pages, "6.9") __known_bug("180c7000712d", ">=6.9,<7.2")
+__twin(syscall_program_writes_stashed_object_under_lock)
+__failure __errno(EACCES) __msg("only read is supported")
+__description("the pointer was read under the lock and is used after it")
+int syscall_program_writes_stashed_object_after_unlock(void *ctx)
+{
+	return write_stashed_object(UNDER, AFTER);
+}
+
 static __noinline int add_one(struct counter *c)
 {
 	return ++c->value;

@@ -9,8 +9,15 @@ struct late_lock {
 	struct bpf_spin_lock lock;
 };
 
+struct early_lock {
+	struct bpf_spin_lock lock;
+	__u32 value;
+	__u64 words[2];
+};
+
 MAP(ARRAY, counters, __u32, struct counter, 2)
 MAP(ARRAY, late_locks, __u32, struct late_lock, 1)
+MAP(ARRAY, early_locks, __u32, struct early_lock, 1)
 
 /*
  * Rule: The pointer to the lock has a known, constant offset
@@ -94,6 +101,41 @@ int variable_offset(struct __sk_buff *skb)
 	if (!c)
 		return 0;
 	lock = (void *)c + offset;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+/* Whether a word of the lock's alignment is the lock, or the one eight bytes behind it. */
+SEC("tc") __rule("The pointer to the lock has a known, constant offset") __success __retval(1)
+int known_multiple_of_eight(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 8;
+	struct early_lock *e = map_lookup(early_locks, &key);
+	void *lock;
+
+	if (!e || offset)
+		return 0;
+	lock = (void *)e + offset;
+	bpf_spin_lock(lock);
+	bpf_spin_unlock(lock);
+	return 1;
+}
+
+SEC("tc") __rule("The pointer to the lock has a known, constant offset")
+__twin(known_multiple_of_eight) __failure
+__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int variable_multiple_of_eight(struct __sk_buff *skb)
+{
+	__u32 key = 0, offset = skb->mark & 8;
+	struct early_lock *e = map_lookup(early_locks, &key);
+	void *lock;
+
+	if (!e)
+		return 0;
+	lock = (void *)e + offset;
 	bpf_spin_lock(lock);
 	bpf_spin_unlock(lock);
 	return 1;

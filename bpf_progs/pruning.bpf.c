@@ -650,3 +650,55 @@ int unlock_on_second_path(struct __sk_buff *skb)
 	return a->value;
 }
 #endif
+
+#if UNIT(global_locks)
+/*
+ * Locks that are variables have no identity but their section: the registers of both paths are the
+ * same, and of what is held only the map differs. Locks are found there since commit
+ * 68134668c17f ("bpf: Add map side support for bpf timers.") (in v5.15). Until commit d0d78c1df9b1
+ * ("bpf: Allow locking bpf_spin_lock global variables") (in v6.2) each load of an address was taken
+ * for that of another lock, so each is loaded once. libbpf only: bcc knows no variables.
+ */
+static struct bpf_spin_lock lock_a SEC(".bss.a");
+static struct bpf_spin_lock lock_b SEC(".bss.b");
+
+#define UNLOCK_WHAT_IS_LOCKED_ON_BRANCHES(condition, second)            \
+	asm volatile("r6 = %[a] ll\n"                                   \
+		     second                                             \
+		     EMPTY_JUMPS                                        \
+		     "if %[c] != 0 goto +3\n"                           \
+		     "r1 = r6\n"                                        \
+		     "call 93\n"                                        \
+		     "goto +2\n"                                        \
+		     "r1 = r7\n"                                        \
+		     "call 93\n"                                        \
+		     EMPTY_JUMPS                                        \
+		     "r1 = r6\n"                                        \
+		     "call 94\n"                                        \
+		     :                                                  \
+		     : [c] "r"(condition), [a] "i"(&lock_a), [b] "i"(&lock_b) \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "memory")
+
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__needs(BPF_FUNC_timer_init, "5.15") __success __retval(1)
+int same_global_lock_taken_on_two_paths(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark;
+
+	UNLOCK_WHAT_IS_LOCKED_ON_BRANCHES(mark, "r7 = r6\n");
+	return 1;
+}
+
+SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
+__needs(BPF_FUNC_timer_init, "5.15") __twin(same_global_lock_taken_on_two_paths) __failure
+__msg("bpf_spin_unlock of different lock")
+__kernel("<6.2") __errno(EACCES)
+__kernel(">=6.2") __errno(EINVAL)
+int other_global_lock_taken_on_second_path(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark;
+
+	UNLOCK_WHAT_IS_LOCKED_ON_BRANCHES(mark, "r7 = %[b] ll\n");
+	return 1;
+}
+#endif

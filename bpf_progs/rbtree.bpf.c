@@ -296,6 +296,88 @@ int read_first_after_unlock(struct __sk_buff *skb)
 	return node ? container_of(node, struct leaf, node)->key : 0;
 }
 
+/* With the tree in an object, it is the object's lock that ends the section. */
+static __always_inline int read_first_of_objects_tree(int before_unlock)
+{
+	struct tree *t = object_new(struct tree);
+	struct bpf_rb_node *node;
+	__u32 key = 0;
+
+	if (!t)
+		return 0;
+	add(t, 5);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (before_unlock && node)
+		key = container_of(node, struct leaf, node)->key;
+	bpf_spin_unlock(&t->lock);
+	if (!before_unlock && node)
+		key = container_of(node, struct leaf, node)->key;
+	object_drop(t);
+	return key;
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __success __retval(5)
+int read_first_of_objects_tree_under_lock(struct __sk_buff *skb)
+{
+	return read_first_of_objects_tree(1);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_of_objects_tree_under_lock) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int read_first_of_objects_tree_after_unlock(struct __sk_buff *skb)
+{
+	return read_first_of_objects_tree(0);
+}
+
+/*
+ * The pointer is the program's, but it is a subprogram that ends the section.
+ * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in v6.9)
+ */
+static __noinline void unlock_tree(struct tree *t)
+{
+	bpf_spin_unlock(&t->lock);
+}
+
+static __always_inline int read_first_and_unlock_in_subprogram(int before_unlock)
+{
+	__u32 index = 0, key = 0;
+	struct tree *t = map_lookup(trees, &index);
+	struct bpf_rb_node *node;
+
+	if (!t)
+		return 0;
+	add(t, 5);
+	bpf_spin_lock(&t->lock);
+	node = bpf_rbtree_first(&t->root);
+	if (before_unlock && node)
+		key = container_of(node, struct leaf, node)->key;
+	unlock_tree(t);
+	if (!before_unlock && node)
+		key = container_of(node, struct leaf, node)->key;
+	return key;
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock)
+__kernel("<6.9") __failure __errno(EINVAL)
+		 __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __success __retval(5)
+int read_first_before_subprogram_unlocks(struct __sk_buff *skb)
+{
+	return read_first_and_unlock_in_subprogram(1);
+}
+
+SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
+__needs(bpf_arena_alloc_pages, "6.9") __twin(read_first_before_subprogram_unlocks) __failure
+__errno(EACCES) __msg("invalid mem access 'scalar'")
+int read_first_after_subprogram_unlocks(struct __sk_buff *skb)
+{
+	return read_first_and_unlock_in_subprogram(0);
+}
+
 /*
  * Another section of the same lock is another life of the tree. The text is of commit 2ddef1783c43
  * ("bpf: Allow refcounted bpf_rb_node used in bpf_rbtree_{remove,left,right}") (in v6.16).

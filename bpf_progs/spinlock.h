@@ -43,7 +43,8 @@
  * ----------
  * The programs of a file share one object (libbpf) or module (bcc). What stands inside
  * "#if UNIT(name)" ... "#endif" is an object of its own: needed where a map or its BTF cannot be
- * created, because that would take every other program of the object with it.
+ * created, because that would take every other program of the object with it. The program of
+ * SEC("freplace/name") replaces the main function of the object's program of that name.
  *
  * 3. Two loaders
  * --------------

@@ -129,6 +129,51 @@ int global_function_under_lock(struct __sk_buff *skb)
 	return c->value;
 }
 
+static __noinline int sum_by_global_function(int a)
+{
+	int sum = global_sum(a, 1);
+
+	asm volatile("");
+	return sum;
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf) __success __retval(1)
+int static_subprog_calls_global_before_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	int sum;
+
+	if (!c)
+		return 0;
+	sum = sum_by_global_function(skb->mark);
+	bpf_spin_lock(&c->lock);
+	c->value = sum;
+	bpf_spin_unlock(&c->lock);
+	return c->value;
+}
+
+/* It is not the program that calls the global function, but who holds the lock is the same. */
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__twin(static_subprog_calls_global_before_lock) __failure __errno(EINVAL)
+__kernel("<6.9") __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.9") __msg("global function calls are not allowed while holding a lock")
+		  __msg("use static function instead")
+int static_subprog_calls_global_under_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct counter *c = map_lookup(counters, &key);
+	int sum;
+
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	sum = sum_by_global_function(skb->mark);
+	c->value = sum;
+	bpf_spin_unlock(&c->lock);
+	return c->value;
+}
+
 static __noinline void count_under_lock(struct counter *c)
 {
 	bpf_spin_lock(&c->lock);

@@ -151,6 +151,7 @@ _set_type = _function("bpf_program__set_type", _INT, _VOIDP, _INT)
 _set_autoload = _function("bpf_program__set_autoload", _INT, _VOIDP, ct.c_bool)
 _set_log_buf = _function("bpf_program__set_log_buf", _INT, _VOIDP, _VOIDP, ct.c_size_t)
 _set_log_level = _function("bpf_program__set_log_level", _INT, _VOIDP, _U32)
+_set_attach_target = _function("bpf_program__set_attach_target", _INT, _VOIDP, _INT, _CHARP)
 _map_type = _function("bpf_map__type", _INT, _VOIDP)
 _map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
 _map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
@@ -634,6 +635,10 @@ class Object:
         _check(_set_log_buf(self._programs[program], log, len(log)))
         if level is not None:
             _check(_set_log_level(self._programs[program], level))
+
+    def extend(self, program: str, target: int, function: str) -> None:
+        """Let a program replace a function of a loaded program, whose fd is the target."""
+        _check(_set_attach_target(self._programs[program], target, function.encode()))
 
     def load(self) -> None:
         """Create the maps and load the programs."""

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequ
 from harness.guest import libbpf
 
 _NOBODY = 65534
+_EXTENSION = "freplace/"  # in a SEC(), before the name of a program of the same object
 # By their numbers in linux/capability.h.
 _CAPABILITIES = {"cap_net_admin": 12, "cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
 
@@ -126,7 +127,9 @@ class LibbpfUnit:
         """See Unit."""
         libbpf.messages.clear()
         self._log[0] = b"\0"
-        if len(programs) == 1 and not programs[0].runs and programs[0].user == "root":
+        extensions = [p for p in programs if p.section.startswith(_EXTENSION)]
+        alone = len(programs) == 1 and not programs[0].runs and programs[0].user == "root"
+        if alone and not extensions:
             prepared = self._prepared(programs[0].name)
             if prepared is not None:
                 self._fds[programs[0].name] = self._load_prepared(prepared)
@@ -134,14 +137,31 @@ class LibbpfUnit:
         self._object = libbpf.Object(self._data, [p.name for p in programs])
         for program in programs:
             self._object.set_log(program.name, self._log)
+        targets = [self._extended(self._object, program) for program in extensions]
         try:
             self._object.load()
         except OSError as error:
             detail = "; ".join(libbpf.messages)
             raise Refused("prog_load", error.errno or 0, _text(self._log), detail) from None
+        finally:
+            for target in targets:
+                target.close()
         for program in programs:
             if program.user != "root":
                 self._load_as_user(self._object, program)
+
+    def _extended(self, unit: libbpf.Object, program: Wanted) -> libbpf.Object:
+        """Load the program whose main function another of the unit is to replace. Raises Refused."""
+        name = program.section[len(_EXTENSION) :]
+        target = libbpf.Object(self._data, [name])
+        try:
+            target.load()
+            unit.extend(program.name, target.program_fd(name), name)
+        except OSError as error:
+            target.close()
+            detail = f"'{name}', which '{program.name}' replaces: {'; '.join(libbpf.messages)}"
+            raise Refused("open", error.errno or 0, detail=detail) from None
+        return target
 
     def _prepared(self, name: str) -> Optional[libbpf.Prepared]:
         """Return a program that is ready to be loaded by itself, if it can be."""
