@@ -296,6 +296,68 @@ int lock_beside_timer_and_work_queue(struct __sk_buff *skb)
 #endif
 
 /*
+ * A map that holds a lock may not hold all that may stand beside one. The twin is sk_storage with a
+ * lock and data.
+ */
+#define CREATE_AND_LOCK(map)                                                     \
+	struct bpf_sock *sk = skb->sk;                                           \
+	typeof(*map.value) *v;                                                   \
+										 \
+	if (!sk)                                                                 \
+		return 0;                                                        \
+	sk = bpf_sk_fullsock(sk);                                                \
+	if (!sk)                                                                 \
+		return 0;                                                        \
+	v = bpf_sk_storage_get(&map, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);        \
+	if (!v)                                                                  \
+		return 0;                                                        \
+	bpf_spin_lock(&v->lock);                                                 \
+	bpf_spin_unlock(&v->lock);                                               \
+	return 1;
+
+#if UNIT(storage_of_data)
+MAP_FLAGS(SK_STORAGE, storage_of_data, int, struct beside_data, 0, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("What else a value with a lock holds") __loader(libbpf) __success __retval(1)
+int lock_beside_data_in_storage(struct __sk_buff *skb)
+{
+	CREATE_AND_LOCK(storage_of_data)
+}
+#endif
+
+#if UNIT(storage_of_timer)
+MAP_FLAGS(SK_STORAGE, storage_of_timer, int, struct with_timer, 0, BPF_F_NO_PREALLOC)
+
+/* commit 68134668c17f ("bpf: Add map side support for bpf timers.") (in v5.15). */
+SEC("tc") __rule("What else a value with a lock holds") __loader(libbpf)
+__twin(lock_beside_data_in_storage)
+__kernel("<5.15") __success __retval(1)
+__kernel(">=5.15") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int lock_beside_timer_in_storage(struct __sk_buff *skb)
+{
+	CREATE_AND_LOCK(storage_of_timer)
+}
+#endif
+
+#if UNIT(storage_of_work_queue)
+struct stored_wq {
+	struct bpf_wq wq;
+	struct bpf_spin_lock lock;
+};
+MAP_FLAGS(SK_STORAGE, storage_of_work_queue, int, struct stored_wq, 0, BPF_F_NO_PREALLOC)
+
+/* commit d56b63cf0c0f ("bpf: add support for bpf_wq user type") (in v6.10). */
+SEC("tc") __rule("What else a value with a lock holds") __loader(libbpf)
+__twin(lock_beside_data_in_storage)
+__kernel("<6.10") __success __retval(1)
+__kernel(">=6.10") __failure __stage(map_create) __errno(EOPNOTSUPP)
+int lock_beside_work_queue_in_storage(struct __sk_buff *skb)
+{
+	CREATE_AND_LOCK(storage_of_work_queue)
+}
+#endif
+
+/*
  * How deep the kernel looks: as deep as BTF goes. Each of these structs is eight bytes and the one
  * before it, and the first ends in the lock.
  */

@@ -72,6 +72,31 @@ int push_front_pop_back(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_front_impl, "6.4") __success __retval(123)
+__description("push three to the front and pop them there: last in, first out")
+int push_front_pop_front(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	for (__u32 value = 1; value < 4; value++) {
+		i = new_item(value);
+		if (!i)
+			return 0;
+		bpf_spin_lock(&l->lock);
+		list_push_front(&l->head, &i->node);
+		bpf_spin_unlock(&l->lock);
+	}
+	sum = pop(l);
+	sum += pop(l) * 10;
+	sum += pop(l) * 100;
+	return sum + pop(l) * 1000;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __success __retval(1)
 __description("what is left in the list is freed with the map")
 int push_and_leave(struct __sk_buff *skb)
@@ -443,4 +468,242 @@ int list_in_object_under_lock_of_map(struct __sk_buff *skb)
 	bpf_spin_unlock(&held->lock);
 	object_drop(l);
 	return drop(node);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __success __retval(1)
+int lists_in_two_objects_in_turn(struct __sk_buff *skb)
+{
+	struct list *a, *b;
+	__u32 sum;
+
+	a = object_new(struct list);
+	if (!a)
+		return 0;
+	b = object_new(struct list);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	sum = pop(a) + pop(b);
+	object_drop(a);
+	object_drop(b);
+	return sum + 1;
+}
+
+/* Two objects of one type: no more than the lock's identity tells them apart. */
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_pop_front, "6.2") __twin(lists_in_two_objects_in_turn) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int list_in_object_under_lock_of_other_object(struct __sk_buff *skb)
+{
+	struct bpf_list_node *node;
+	struct list *a, *b;
+	__u32 sum;
+
+	a = object_new(struct list);
+	if (!a)
+		return 0;
+	b = object_new(struct list);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	bpf_spin_lock(&a->lock);
+	node = bpf_list_pop_front(&b->head);
+	bpf_spin_unlock(&a->lock);
+	sum = drop(node);
+	object_drop(a);
+	object_drop(b);
+	return sum + 1;
+}
+
+/* An object with two nodes, for a list each. */
+struct twofold {
+	struct bpf_list_node first;
+	struct bpf_list_node second;
+	__u64 value;
+};
+
+struct lists_by_node {
+	struct bpf_spin_lock lock;
+	struct bpf_list_head first __contains(twofold, first);
+	struct bpf_list_head second __contains(twofold, second);
+};
+MAP(ARRAY, lists_by_node_map, __u32, struct lists_by_node, 1)
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(6)
+int push_by_node_of_list(struct __sk_buff *skb)
+{
+	__u32 key = 0, value;
+	struct lists_by_node *l = map_lookup(lists_by_node_map, &key);
+	struct bpf_list_node *node;
+	struct twofold *t;
+
+	if (!l)
+		return 0;
+	t = object_new(struct twofold);
+	if (!t)
+		return 0;
+	t->value = 6;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->second, &t->second);
+	node = bpf_list_pop_front(&l->second);
+	bpf_spin_unlock(&l->lock);
+	if (!node)
+		return 0;
+	t = container_of(node, struct twofold, second);
+	value = t->value;
+	object_drop(t);
+	return value;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_by_node_of_list) __failure __errno(EINVAL)
+__msg("but expected bpf_list_node at offset=")
+int push_by_node_of_other_list(struct __sk_buff *skb)
+{
+	__u32 key = 0, value;
+	struct lists_by_node *l = map_lookup(lists_by_node_map, &key);
+	struct bpf_list_node *node;
+	struct twofold *t;
+
+	if (!l)
+		return 0;
+	t = object_new(struct twofold);
+	if (!t)
+		return 0;
+	t->value = 6;
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->second, &t->first);
+	node = bpf_list_pop_front(&l->second);
+	bpf_spin_unlock(&l->lock);
+	if (!node)
+		return 0;
+	t = container_of(node, struct twofold, second);
+	value = t->value;
+	object_drop(t);
+	return value;
+}
+
+/*
+ * Objects that count their references. A node is in one list at a time: pushed once more, through
+ * another reference, the object stays where it is, and that reference is dropped.
+ * commit c3c510ce431c ("bpf: Add 'owner' field to bpf_{list,rb}_node") (in v6.6)
+ */
+struct counted {
+	struct bpf_list_node node;
+	struct bpf_refcount references;
+	__u64 value;
+};
+
+struct counted_lists {
+	struct bpf_spin_lock lock;
+	struct bpf_list_head first __contains(counted, node);
+	struct bpf_list_head second __contains(counted, node);
+};
+MAP(ARRAY, counted_list_map, __u32, struct counted_lists, 1)
+
+static __always_inline __u64 drop_counted(struct bpf_list_node *node)
+{
+	struct counted *c;
+	__u64 value;
+
+	if (!node)
+		return 0;
+	c = container_of(node, struct counted, node);
+	value = c->value;
+	object_drop(c);
+	return value;
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(40)
+__description("the second push fails; pop from the second list, then from the first")
+int push_to_second_list_through_other_reference(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct counted_lists *l = map_lookup(counted_list_map, &key);
+	struct bpf_list_node *from_first, *from_second;
+	struct counted *a, *b;
+	int first, second;
+
+	if (!l)
+		return 0;
+	a = object_new(struct counted);
+	if (!a)
+		return 0;
+	a->value = 4;
+	b = object_acquire(a);
+	bpf_spin_lock(&l->lock);
+	first = list_push_back(&l->first, &a->node);
+	second = list_push_back(&l->second, &b->node);
+	from_second = bpf_list_pop_front(&l->second);
+	from_first = bpf_list_pop_front(&l->first);
+	bpf_spin_unlock(&l->lock);
+	sum = drop_counted(from_second);
+	sum += drop_counted(from_first) * 10;
+	if (first || second != -22 /* EINVAL */)
+		return 1000 + sum;
+	return sum;
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(4)
+__description("the second push fails; pop twice")
+int push_to_same_list_through_other_reference(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct counted_lists *l = map_lookup(counted_list_map, &key);
+	struct bpf_list_node *once, *again;
+	struct counted *a, *b;
+	int first, second;
+
+	if (!l)
+		return 0;
+	a = object_new(struct counted);
+	if (!a)
+		return 0;
+	a->value = 4;
+	b = object_acquire(a);
+	bpf_spin_lock(&l->lock);
+	first = list_push_back(&l->first, &a->node);
+	second = list_push_front(&l->first, &b->node);
+	once = bpf_list_pop_front(&l->first);
+	again = bpf_list_pop_front(&l->first);
+	bpf_spin_unlock(&l->lock);
+	sum = drop_counted(once);
+	sum += drop_counted(again) * 10;
+	if (first || second != -22 /* EINVAL */)
+		return 1000 + sum;
+	return sum;
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_list_del, "7.2") __success __retval(40)
+__description("the list that it is not in does not give it; then the one that it is in")
+int delete_from_list_that_node_is_not_in(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct counted_lists *l = map_lookup(counted_list_map, &key);
+	struct bpf_list_node *wrong, *right;
+	struct counted *a, *b;
+
+	if (!l)
+		return 0;
+	a = object_new(struct counted);
+	if (!a)
+		return 0;
+	a->value = 4;
+	b = object_acquire(a);
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->first, &a->node);
+	wrong = bpf_list_del(&l->second, &b->node);
+	right = bpf_list_pop_front(&l->first);
+	bpf_spin_unlock(&l->lock);
+	sum = drop_counted(wrong);
+	sum += drop_counted(right) * 10;
+	object_drop(b);
+	return sum;
 }

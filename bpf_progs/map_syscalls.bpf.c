@@ -184,9 +184,84 @@ struct {
 	__array(values, struct template);
 } outer SEC(".maps");
 
+/* Their locks are where that of the template is. */
+struct shorter {
+	struct bpf_spin_lock lock;
+};
+
+struct longer {
+	struct bpf_spin_lock lock;
+	__u32 values[3];
+};
+
 MAP(HASH, same_lock, __u32, struct counter, 4)
 MAP(HASH, lock_elsewhere, __u32, struct elsewhere, 4)
 MAP(HASH, no_lock, __u32, struct plain, 4)
+MAP(HASH, shorter_value, __u32, struct shorter, 4)
+MAP(HASH, longer_value, __u32, struct longer, 4)
+#endif
+
+#if UNIT(inner_pointer)
+struct object {
+	__u64 value;
+};
+struct other_object {
+	__u64 value;
+};
+/* The names without "struct" are for clang 14, which loses a tag between that and the asterisk. */
+typedef struct object object_t;
+typedef struct other_object other_object_t;
+
+/* For clang 14, which describes a struct only where it is used as more than a pointer's target. */
+struct objects {
+	struct object object;
+	struct other_object other;
+};
+MAP(ARRAY, objects, __u32, struct objects, 1)
+
+/* All of one size, with a lock first and a pointer that the kernel looks after last. */
+struct pointer_last {
+	struct bpf_spin_lock lock;
+	__u64 value;
+	object_t __kptr *pointer;
+};
+
+struct pointer_before_value {
+	struct bpf_spin_lock lock;
+	object_t __kptr *pointer;
+	__u64 value;
+};
+
+struct other_pointer_last {
+	struct bpf_spin_lock lock;
+	__u64 value;
+	other_object_t __kptr *pointer;
+};
+
+struct data_last {
+	struct bpf_spin_lock lock;
+	__u64 value;
+	__u64 pointer;
+};
+
+MAP(HASH, same_pointer, __u32, struct pointer_last, 4)
+MAP(HASH, pointer_elsewhere, __u32, struct pointer_before_value, 4)
+MAP(HASH, pointer_to_other_type, __u32, struct other_pointer_last, 4)
+MAP(HASH, no_pointer, __u32, struct data_last, 4)
+
+struct pointer_template {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct pointer_last);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct pointer_template);
+} outer_of_pointers SEC(".maps");
 #endif
 
 #endif

@@ -404,6 +404,58 @@ int add_to_objects_lock(struct __sk_buff *skb)
 	return 1;
 }
 
+/* The kernel looks after the node as well: the lock is not the first such field. */
+struct linked {
+	struct bpf_list_node node;
+	__u64 value;
+	struct bpf_spin_lock lock;
+};
+
+SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
+__needs(bpf_obj_new_impl, "6.2") __success __retval(3)
+int use_memory_beside_objects_lock_and_node(struct __sk_buff *skb)
+{
+	struct linked *o = object_new(struct linked);
+	__u32 value;
+
+	if (!o)
+		return 0;
+	*(volatile __u64 *)&o->value = 1;
+	__sync_fetch_and_add(&o->value, 2);
+	value = *(volatile __u32 *)&o->value;
+	object_drop(o);
+	return value;
+}
+
+SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node) __failure
+__errno(EACCES) __msg("direct access to bpf_spin_lock is disallowed")
+int read_objects_lock_behind_node(struct __sk_buff *skb)
+{
+	struct linked *o = object_new(struct linked);
+	__u32 value;
+
+	if (!o)
+		return 0;
+	value = *(volatile __u32 *)&o->lock;
+	object_drop(o);
+	return value;
+}
+
+SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node) __failure
+__errno(EACCES) __msg("direct access to bpf_spin_lock is disallowed")
+int write_objects_lock_behind_node(struct __sk_buff *skb)
+{
+	struct linked *o = object_new(struct linked);
+
+	if (!o)
+		return 0;
+	*(volatile __u32 *)&o->lock = 0;
+	object_drop(o);
+	return 3;
+}
+
 /*
  * commit 7c50b1cb76ac ("bpf: Add bpf_refcount_acquire kfunc") (in v6.4): two pointers to one object
  * are two identities, as are two lookups of one key.

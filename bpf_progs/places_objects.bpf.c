@@ -14,9 +14,11 @@
  * The kernel's functions for lists and trees take no lock themselves: the verifier sees to it that
  * the program holds the one beside the root. So what all CPUs put in and take out must come out as
  * if they had done so one after the other: from a list first in, first out; from a tree the least
- * first; each object once, and none is lost.
+ * first; each object once, and none is lost. A node is in one list or tree at a time, however many
+ * references there are to its object: no other takes it, and no other gives it.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
  * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)
+ * commit c3c510ce431c ("bpf: Add 'owner' field to bpf_{list,rb}_node") (in v6.6)
  */
 
 #define SOURCE 0 /* all have one driver */

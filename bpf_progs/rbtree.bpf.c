@@ -448,6 +448,152 @@ int drop_removed_leaf_under_lock(struct __sk_buff *skb)
 	return key;
 }
 
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __success __retval(1)
+int trees_in_two_objects_in_turn(struct __sk_buff *skb)
+{
+	struct tree *a, *b;
+	__u32 sum;
+
+	a = object_new(struct tree);
+	if (!a)
+		return 0;
+	b = object_new(struct tree);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	sum = take_first(a) + take_first(b);
+	object_drop(a);
+	object_drop(b);
+	return sum + 1;
+}
+
+SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
+__needs(bpf_rbtree_first, "6.3") __twin(trees_in_two_objects_in_turn) __failure __errno(EINVAL)
+__msg("held lock and object are not in the same allocation")
+int tree_in_object_under_lock_of_other_object(struct __sk_buff *skb)
+{
+	struct bpf_rb_node *node;
+	struct tree *a, *b;
+	__u32 found;
+
+	a = object_new(struct tree);
+	if (!a)
+		return 0;
+	b = object_new(struct tree);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	bpf_spin_lock(&a->lock);
+	node = bpf_rbtree_first(&b->root);
+	found = !!node;
+	bpf_spin_unlock(&a->lock);
+	object_drop(a);
+	object_drop(b);
+	return found + 1;
+}
+
+/*
+ * Two trees under one lock, of leaves that count their references.
+ * commit c3c510ce431c ("bpf: Add 'owner' field to bpf_{list,rb}_node") (in v6.6): a node is in one
+ * tree at a time, and only that gives it.
+ */
+struct counted_leaf {
+	struct bpf_rb_node node;
+	struct bpf_refcount references;
+	__u64 key;
+};
+
+struct two_trees {
+	struct bpf_spin_lock lock;
+	struct bpf_rb_root first __contains(counted_leaf, node);
+	struct bpf_rb_root second __contains(counted_leaf, node);
+};
+MAP(ARRAY, two_tree_map, __u32, struct two_trees, 1)
+
+static _Bool counted_less(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return container_of(a, struct counted_leaf, node)->key <
+	       container_of(b, struct counted_leaf, node)->key;
+}
+
+static __always_inline __u64 drop_counted(struct bpf_rb_node *node)
+{
+	struct counted_leaf *l;
+	__u64 key;
+
+	if (!node)
+		return 0;
+	l = container_of(node, struct counted_leaf, node);
+	key = l->key;
+	object_drop(l);
+	return key;
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(40)
+__description("the tree that it is not in does not give it; then the one that it is in")
+int remove_from_tree_that_node_is_not_in(struct __sk_buff *skb)
+{
+	__u32 index = 0, sum;
+	struct two_trees *t = map_lookup(two_tree_map, &index);
+	struct bpf_rb_node *wrong, *right;
+	struct counted_leaf *l;
+
+	if (!t)
+		return 0;
+	l = object_new(struct counted_leaf);
+	if (!l)
+		return 0;
+	l->key = 4;
+	bpf_spin_lock(&t->lock);
+	rbtree_add(&t->first, &l->node, counted_less);
+	wrong = bpf_rbtree_remove(&t->second, &l->node);
+	right = bpf_rbtree_first(&t->first);
+	if (right)
+		right = bpf_rbtree_remove(&t->first, right);
+	bpf_spin_unlock(&t->lock);
+	sum = drop_counted(wrong);
+	return sum + drop_counted(right) * 10;
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_refcount_acquire_impl, "6.4") __success __retval(40)
+__description("the second add fails; take from the second tree, then from the first")
+int add_to_second_tree_through_other_reference(struct __sk_buff *skb)
+{
+	__u32 index = 0, sum;
+	struct two_trees *t = map_lookup(two_tree_map, &index);
+	struct bpf_rb_node *from_first, *from_second;
+	struct counted_leaf *a, *b;
+	int first, second;
+
+	if (!t)
+		return 0;
+	a = object_new(struct counted_leaf);
+	if (!a)
+		return 0;
+	a->key = 4;
+	b = object_acquire(a);
+	bpf_spin_lock(&t->lock);
+	first = rbtree_add(&t->first, &a->node, counted_less);
+	second = rbtree_add(&t->second, &b->node, counted_less);
+	from_second = bpf_rbtree_first(&t->second);
+	if (from_second)
+		from_second = bpf_rbtree_remove(&t->second, from_second);
+	from_first = bpf_rbtree_first(&t->first);
+	if (from_first)
+		from_first = bpf_rbtree_remove(&t->first, from_first);
+	bpf_spin_unlock(&t->lock);
+	sum = drop_counted(from_second);
+	sum += drop_counted(from_first) * 10;
+	if (first || second != -22 /* EINVAL */)
+		return 1000 + sum;
+	return sum;
+}
+
 /*
  * Everything the kernel manages, in one value. An object that is to be in a list and in a tree at
  * once counts its references.

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * New objects in memory that other objects were in before. Driven and judged by
+ * tests/test_new_object.py.
+ *
+ * libbpf only, as all that calls kernel functions (experimental.h).
+ */
+#include "experimental.h"
+
+#define OBJECTS 16 /* of each kind, in one run */
+#define MARK 0x6b72616d /* what nobody but `mark` writes */
+
+/* Two structs of one size, for which the kernel uses the same memory. */
+struct marked {
+	__u32 held; /* as a lock that is held, to the processor */
+	__u32 mark;
+	__u64 more;
+};
+
+struct object {
+	struct bpf_spin_lock lock;
+	__u32 mark;
+	__u64 more;
+};
+
+/*
+ * Leave marked memory behind, and lock new objects. Return how many of them were in marked memory:
+ * what is not the kernel's in a new object is as it was left. -1 when there is no memory.
+ */
+SEC("tc")
+int lock_new_objects(struct __sk_buff *skb)
+{
+	__u32 number, used = 0;
+	struct marked *m;
+	struct object *o;
+
+	for (number = 0; number < OBJECTS; number++) {
+		m = object_new(struct marked);
+		if (!m)
+			return -1;
+		*(volatile __u32 *)&m->held = 1;
+		*(volatile __u32 *)&m->mark = MARK;
+		object_drop(m);
+	}
+	for (number = 0; number < OBJECTS; number++) {
+		o = object_new(struct object);
+		if (!o)
+			return -1;
+		if (*(volatile __u32 *)&o->mark == MARK)
+			used++;
+		bpf_spin_lock(&o->lock);
+		o->mark = 0;
+		bpf_spin_unlock(&o->lock);
+		object_drop(o);
+	}
+	return used;
+}
