@@ -7,6 +7,7 @@ is a defect of the harness and is reported as such.
 from __future__ import annotations
 
 import base64
+import fcntl
 import functools
 import mmap
 import os
@@ -402,14 +403,16 @@ class Session:
         enough: int = 0,
         least: float = 0.0,
         renewed: str = "",
+        before: str = "",
         here: Optional[int] = None,
     ) -> Json:
         """Copy one element in or out, many times, while a program runs on some CPUs.
 
-        What runs it there is `runs`: test_run; or a system call or datagrams, by processes that are
-        children of this one, in the same cgroup. The program `peek` returns the lock word. The way
-        "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by another system call or a longer
-        datagram from here; "accept" is none, but copies a listening socket's storage to a new one's.
+        What runs it there is `runs`: test_run; or a system call, fcntl of the file that is the key or
+        datagrams, by processes that are children of this one, in the same cgroup. The program `peek`
+        returns the lock word. The way "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by
+        another system call or a longer datagram from here; "accept" is none, but copies a listening
+        socket's storage to a new one's.
         It is done on the CPU `here`, or anywhere.
         See copies.py for the rest.
         """
@@ -428,7 +431,8 @@ class Session:
             enough=enough,
             least=least,
             renewed=bytes.fromhex(renewed),
-            other=self._other(runs, self._map(map), other),
+            before=bytes.fromhex(before),
+            other=self._other(runs, self._map(map), bytes.fromhex(key), other),
         )
 
         def look() -> int:
@@ -436,7 +440,8 @@ class Session:
 
         with ExitStack() as stack:
             if program:
-                stack.enter_context(self._running(runs, program, cpus, short=bool(renewed)))
+                running = self._running(runs, program, cpus, bytes.fromhex(key), bool(renewed))
+                stack.enter_context(running)
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
             if here is not None:
                 os.sched_setaffinity(0, {here})
@@ -483,14 +488,16 @@ class Session:
         with ExitStack() as stack:
             if holder:
                 self._map("holds").update(bytes(4), struct.pack("<II", number, 0))
-                stack.enter_context(self._running("test_run", holder, cpus, short=True))
+                stack.enter_context(self._running("test_run", holder, cpus, b"", short=True))
             return copies.sweep(sweep)
 
     def _running(
-        self, runs: str, program: str, cpus: Sequence[int], short: bool
+        self, runs: str, program: str, cpus: Sequence[int], key: bytes, short: bool
     ) -> ContextManager[None]:
         if runs == "system_call":
             return copies.calling(cpus, lambda: os.getppid, self._group)
+        if runs == "fcntl":
+            return copies.calling(cpus, lambda: _asking(key, fcntl.F_GETFD))
         if runs == "datagram":
             return copies.calling(cpus, lambda: _datagrams(0), self._group)
         by_cpu = dict.fromkeys(cpus, self._loaded.program_fd(program))
@@ -498,12 +505,17 @@ class Session:
             return copies.running(by_cpu, PACKET, SHORT_RUNS_AT_A_TIME)
         return copies.running(by_cpu, PACKET)
 
-    def _other(self, runs: str, map: libbpf.Map, name: str) -> Optional[Callable[[], List[bytes]]]:
+    def _other(
+        self, runs: str, map: libbpf.Map, key: bytes, name: str
+    ) -> Optional[Callable[[], List[bytes]]]:
         """Return what the way "other" does."""
         if name == "accept":
             return lambda: [self._accepted(map)]
         if runs == "system_call":
             return lambda: _nothing(os.getpriority(os.PRIO_PROCESS, 0))
+        if runs == "fcntl":
+            ask = _asking(key, fcntl.F_GETFL)
+            return lambda: _nothing(ask())
         if runs == "datagram":
             send = _datagrams(LONGER)
             return lambda: _nothing(send())
@@ -557,6 +569,11 @@ class Session:
 def _nothing(done: object) -> List[bytes]:
     """Return what something read that read nothing."""
     return []
+
+
+def _asking(key: bytes, question: int) -> Callable[[], object]:
+    """Return what asks about the file by which a storage's element is known."""
+    return functools.partial(fcntl.fcntl, int.from_bytes(key, "little"), question)
 
 
 def _datagrams(longer: int) -> Callable[[], object]:
