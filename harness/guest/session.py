@@ -17,9 +17,9 @@ import subprocess
 import tempfile
 import time
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Any, BinaryIO, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
@@ -33,7 +33,7 @@ SHORT_RUNS_AT_A_TIME = 100  # where something waits for RCU all the time
 RACE_POLL_SECONDS = 0.02
 LONGER = 53  # bytes, than other datagrams
 BPF_FILES = "/sys/fs/bpf"
-CGROUP_EGRESS = 1  # BPF_CGROUP_INET_EGRESS
+CGROUP_INGRESS, CGROUP_EGRESS = 0, 1  # BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
     17,
@@ -343,12 +343,12 @@ class Session:
         fd = sender.fileno()
         return {"socket": _fd_key(fd).hex(), "attached": attached, "fd": fd}
 
-    def _attach(self, program: str, directory: Path) -> str:
+    def _attach(self, program: str, directory: Path, attach_type: int = CGROUP_EGRESS) -> str:
         """Attach a program to a cgroup; return the key of the storage it has there."""
         group = self._open_directory(directory)
-        libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, CGROUP_EGRESS)
+        libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, attach_type)
         # struct bpf_cgroup_storage_key: the cgroup's number and the attach type
-        return struct.pack("<QI4x", os.stat(directory).st_ino, CGROUP_EGRESS).hex()
+        return struct.pack("<QI4x", os.stat(directory).st_ino, attach_type).hex()
 
     def _open_directory(self, directory: Path) -> int:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -358,6 +358,38 @@ class Session:
     def _open_key(self, file: Any) -> str:
         self._stack.enter_context(file)
         return _fd_key(file.fileno()).hex()
+
+    def accept(
+        self, times: int, looks: List[str], program: str, cpus: Sequence[int]
+    ) -> List[List[int]]:
+        """Accept connections while `program` runs on some CPUs; return what `looks` returned of each.
+
+        These programs know the accepted socket by the port at its other end, in the map "peers".
+        """
+        seen: List[List[int]] = []
+        with self._running("test_run", program, cpus, b"", short=True):
+            for _ in range(times):
+                with self._connection() as accepted:
+                    port = socket.htons(accepted.getpeername()[1])
+                    self._map("peers").update(bytes(4), struct.pack("<I", port))
+                    fds = [self._loaded.program_fd(look) for look in looks]
+                    seen.append([libbpf.test_run(fd, PACKET) for fd in fds])
+        return seen
+
+    def passage(self, programs: List[str], datagrams: int) -> List[str]:
+        """Send datagrams within a cgroup; return the keys of the storages that programs have there.
+
+        The first program, of section cgroup_skb/egress, sees them leave, and the second, of
+        cgroup_skb/ingress, arrive. The storages go when the session ends.
+        """
+        directory = self._stack.enter_context(drivers.cgroup())
+        types = (CGROUP_EGRESS, CGROUP_INGRESS)
+        keys = [self._attach(name, directory, kind) for name, kind in zip(programs, types)]
+        with drivers.member_of(directory):
+            send = _datagrams(0)
+            for _ in range(datagrams):
+                send()
+        return keys
 
     def race(self, programs: List[str], until: Dict[str, int], seconds: float) -> float:
         """Run programs[n] on CPU n, over and over; return for how many seconds.
@@ -526,12 +558,18 @@ class Session:
 
     def _accepted(self, map: libbpf.Map) -> bytes:
         """Let the listening socket accept a connection; return the storage of the new one."""
+        with self._connection() as accepted:
+            return map.lookup(_fd_key(accepted.fileno()), 0, 0xFF)
+
+    @contextmanager
+    def _connection(self) -> Iterator[socket.socket]:
+        """Let the listening socket accept a connection."""
         assert self._listener is not None
         with socket.create_connection(self._listener.getsockname()) as connected:
             # It leaves no trace, of which there would be thousands.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
             with self._listener.accept()[0] as accepted:
-                return map.lookup(_fd_key(accepted.fileno()), 0, 0xFF)
+                yield accepted
 
     @property
     def _loaded(self) -> Unit:
