@@ -18,10 +18,4 @@ int work_on_far(struct __sk_buff *skb)
 {
 	WORK(FAR, SERVE_TABLES)
 }
-
-SEC("tc")
-int hold_far(struct __sk_buff *skb)
-{
-	HOLD(FAR, HOLD_TABLES)
-}
 #endif
