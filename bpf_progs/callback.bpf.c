@@ -125,6 +125,91 @@ int for_each_callback_locks_and_unlocks(struct __sk_buff *skb)
 	return sum;
 }
 
+/*
+ * The callback gets the element that a lookup finds: in an array each begins at a multiple of 8,
+ * whatever the size of its value; in a hash table the value is behind a key that is padded to 8
+ * bytes. The callback only reads: next to the element may be another one's lock.
+ */
+#define ELEMENTS 3
+
+struct uneven {
+	struct bpf_spin_lock lock;
+	__u32 value;
+	__u32 beside;
+};
+
+MAP(ARRAY, uneven_values, __u32, struct uneven, ELEMENTS)
+MAP(HASH, short_keys, __u32, struct counter, ELEMENTS)
+
+static long compare_uneven(void *map, __u32 *key, struct uneven *u, __u32 *same)
+{
+	__u32 value;
+
+	bpf_spin_lock(&u->lock);
+	value = u->value;
+	bpf_spin_unlock(&u->lock);
+	*same += value == *key + 1;
+	return 0;
+}
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("callbacks get the elements of an array that lookups find")
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__success __retval(3)
+int for_each_finds_lookups_element_of_array(struct __sk_buff *skb)
+{
+	__u32 key, same = 0;
+
+	for (key = 0; key < ELEMENTS; key++) {
+		__u32 copy = key;
+		struct uneven *u = map_lookup(uneven_values, &copy);
+
+		if (!u)
+			return 0;
+		bpf_spin_lock(&u->lock);
+		u->value = key + 1;
+		bpf_spin_unlock(&u->lock);
+	}
+	bpf_for_each_map_elem(&uneven_values, compare_uneven, &same, 0);
+	return same;
+}
+
+static long compare_counter(void *map, __u32 *key, struct counter *c, __u32 *same)
+{
+	__u32 value;
+
+	bpf_spin_lock(&c->lock);
+	value = c->value;
+	bpf_spin_unlock(&c->lock);
+	*same += value == *key + 1;
+	return 0;
+}
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("callbacks get the elements of a hash table that lookups find")
+__needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
+__success __retval(3)
+int for_each_finds_lookups_element_of_hash(struct __sk_buff *skb)
+{
+	struct counter zero = {};
+	__u32 key, same = 0;
+
+	for (key = 0; key < ELEMENTS; key++) {
+		__u32 copy = key;
+		struct counter *c;
+
+		map_update(short_keys, &copy, &zero);
+		c = map_lookup(short_keys, &copy);
+		if (!c)
+			return 0;
+		bpf_spin_lock(&c->lock);
+		c->value = key + 1;
+		bpf_spin_unlock(&c->lock);
+	}
+	bpf_for_each_map_elem(&short_keys, compare_counter, &same, 0);
+	return same;
+}
+
 static long lock_element(void *map, __u32 *key, struct counter *c, void *unused)
 {
 	bpf_spin_lock(&c->lock);

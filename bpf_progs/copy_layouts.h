@@ -8,7 +8,9 @@
 
 #include "experimental.h"
 
+#ifndef LARGEST
 #define LARGEST 4096 /* bytes of a value */
+#endif
 #define TURNS 1000   /* of waiting with the lock held */
 
 /* What the program is to do. */

@@ -194,6 +194,109 @@ int make_rhash_locked(struct __sk_buff *skb)
 }
 #endif
 
+#if UNIT(listener)
+/*
+ * What a listening socket has is copied to the sockets that it accepts: but for the lock, which may
+ * be held at the time.
+ * commit 8f51dfc73bf1 ("bpf: support cloning sk storage on accept()") (in v5.4)
+ */
+#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
+#define PORT 0x115b	    /* 23313, both as they are in a packet */
+#define LISTENS 10	    /* a state, as of bpf_sock */
+#define TURNS 1000	    /* of waiting with the lock held */
+
+MAP_FLAGS(SK_STORAGE, guarded_listener, int, struct guarded, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE)
+MAP_FLAGS(SK_STORAGE, twin_listener, int, struct twin, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE)
+MAP(ARRAY, peers, __u32, __u32, 1) /* the port at the other end of the accepted one */
+
+/* Find the accepted socket by the port at its other end; the listening one by 0. */
+static inline __attribute__((always_inline)) struct bpf_sock *find(struct __sk_buff *skb, __u32 peer)
+{
+	struct bpf_sock_tuple tuple = {};
+
+	tuple.ipv4.daddr = LOOPBACK;
+	tuple.ipv4.dport = PORT;
+	if (peer) {
+		tuple.ipv4.saddr = LOOPBACK;
+		tuple.ipv4.sport = peer;
+	}
+	return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Return the word in the lock's place in a socket's storage; -1 when there is none. */
+static inline __attribute__((always_inline)) int word_in(struct bpf_sock *sk, void *map)
+{
+	void *value = bpf_sk_storage_get(map, sk, 0, 0);
+	int word = -1;
+
+	if (value)
+		bpf_probe_read_kernel(&word, 4, value + offsetof(struct guarded, lock));
+	return word;
+}
+
+static inline __attribute__((always_inline)) int word_in_accepted(struct __sk_buff *skb, void *map)
+{
+	__u32 key = 0, *peer = bpf_map_lookup_elem(&peers, &key);
+	struct bpf_sock *sk;
+	int word = -1;
+
+	if (!peer || !*peer)
+		return -1;
+	sk = find(skb, *peer);
+	if (!sk)
+		return -1;
+	if (sk->state != LISTENS)
+		word = word_in(sk, map);
+	bpf_sk_release(sk);
+	return word;
+}
+
+SEC("tc")
+int word_in_accepted_socket(struct __sk_buff *skb)
+{
+	return word_in_accepted(skb, &guarded_listener);
+}
+
+SEC("tc")
+int word_in_accepted_twin(struct __sk_buff *skb)
+{
+	return word_in_accepted(skb, &twin_listener);
+}
+
+SEC("tc")
+int word_in_listener(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = find(skb, 0);
+	int word;
+
+	if (!sk)
+		return -1;
+	word = word_in(sk, &guarded_listener);
+	bpf_sk_release(sk);
+	return word;
+}
+
+SEC("tc")
+int hold_listener(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = find(skb, 0);
+	struct guarded *g;
+	int turn;
+
+	if (!sk)
+		return -1;
+	g = bpf_sk_storage_get(&guarded_listener, sk, 0, 0);
+	if (g) {
+		bpf_spin_lock(&g->lock);
+		for (turn = 0; turn < TURNS; turn++)
+			asm volatile("" : "+r"(turn));
+		bpf_spin_unlock(&g->lock);
+	}
+	bpf_sk_release(sk);
+	return 0;
+}
+#endif
+
 #if UNIT(filler)
 /* Maps whose elements take as much memory, and which are gone before those with a lock are made. */
 MAP(HASH, filler_hash, __u32, struct image, 4096)

@@ -23,18 +23,39 @@
 #define WRITE 1	  /* modes: what programs do under the lock */
 #define INSPECT 2
 
-/* The lock is neither first nor last: what is copied around it are two pieces. */
+#define PAGE 4096 /* bytes */
+
+/*
+ * The lock is neither first nor last: what is copied around it are two pieces. Nor is it at a
+ * multiple of 8, as those are that tests/test_map_copy.py copies.
+ */
 struct guarded {
 	__u64 before;
-	struct bpf_spin_lock lock; /* at 8 */
 	__u32 beside;
+	struct bpf_spin_lock lock; /* at 12 */
 	__u64 fields[FIELDS]; /* at 16; written together, so always equal under the lock */
+};
+
+/* The same in more than a page: the lock is in one, the fields are in the next. */
+struct guarded_page {
+	__u64 before;
+	__u32 beside;
+	struct bpf_spin_lock lock;
+	__u64 between[PAGE / 8];
+	__u64 fields[FIELDS];
 };
 
 /* The same without a lock, for helpers take no memory with one. */
 struct image {
 	__u64 before;
-	__u32 word, beside;
+	__u32 beside, word;
+	__u64 fields[FIELDS];
+};
+
+struct image_page {
+	__u64 before;
+	__u32 beside, word;
+	__u64 between[PAGE / 8];
 	__u64 fields[FIELDS];
 };
 
@@ -46,6 +67,7 @@ struct visits {
 
 MAP(ARRAY, mode, __u32, __u32, 1)
 MAP(ARRAY, images, __u32, struct image, 2) /* two values that differ in all fields */
+MAP(ARRAY, page_images, __u32, struct image_page, 2)
 MAP(ARRAY, inside, __u32, __u32, 1)	   /* CPU + 1 of who is between lock and unlock */
 MAP(PERCPU_ARRAY, seen, __u32, struct visits, 1)
 
@@ -87,9 +109,10 @@ static inline __attribute__((always_inline)) int inspect_fields(volatile __u64 *
 	return differ != 0;
 }
 
-/* Take the lock, and write or inspect; nothing when there is no element. */
-static inline __attribute__((always_inline)) int stir(struct guarded *g)
+/* Take the lock, and write or inspect the fields at an offset; nothing when there is no element. */
+static inline __attribute__((always_inline)) int stir_at(struct guarded *g, const __u32 offset)
 {
+	volatile __u64 *fields = (void *)g + offset;
 	__u32 key = 0, me = bpf_get_smp_processor_id() + 1, how, *wanted;
 	int torn = 0, intruded;
 	volatile __u32 *within;
@@ -104,9 +127,9 @@ static inline __attribute__((always_inline)) int stir(struct guarded *g)
 	bpf_spin_lock(&g->lock);
 	*within = me;
 	if (how == WRITE)
-		write_fields(g->fields);
+		write_fields(fields);
 	else if (how == INSPECT)
-		torn = inspect_fields(g->fields);
+		torn = inspect_fields(fields);
 	intruded = *within != me;
 	bpf_spin_unlock(&g->lock);
 	v->runs++;
@@ -115,18 +138,29 @@ static inline __attribute__((always_inline)) int stir(struct guarded *g)
 	return 0;
 }
 
+static inline __attribute__((always_inline)) int stir(struct guarded *g)
+{
+	return stir_at(g, offsetof(struct guarded, fields));
+}
+
 /* Choose the value that an element does not have. */
+#define OTHER_IMAGE(image_map, type, g)                               \
+	({                                                            \
+		volatile __u64 *field = (g)->fields;                  \
+		struct type *chosen;                                  \
+		__u32 which = 0;                                      \
+								      \
+		chosen = bpf_map_lookup_elem(&image_map, &which);     \
+		if (chosen && chosen->fields[0] == field[0]) {        \
+			which = 1;                                    \
+			chosen = bpf_map_lookup_elem(&image_map, &which); \
+		}                                                     \
+		chosen;                                               \
+	})
+
 static inline __attribute__((always_inline)) struct image *other_image(struct guarded *g)
 {
-	volatile __u64 *field = g->fields;
-	struct image *image;
-	__u32 key = 0;
-
-	image = bpf_map_lookup_elem(&images, &key);
-	if (!image || image->fields[0] != field[0])
-		return image;
-	key = 1;
-	return bpf_map_lookup_elem(&images, &key);
+	return OTHER_IMAGE(images, image, g);
 }
 
 /* What a copy with BPF_F_LOCK would be that does not take the lock. */
@@ -139,9 +173,11 @@ static inline __attribute__((always_inline)) int smear(struct guarded *g)
 	return bpf_probe_read_kernel(g->fields, sizeof(g->fields), image->fields);
 }
 
-static inline __attribute__((always_inline)) struct guarded *first_of(void *map)
+#define CONTENDED 1 /* the key: of the elements of an array, the second */
+
+static inline __attribute__((always_inline)) void *contended_of(void *map)
 {
-	__u32 key = 0;
+	__u32 key = CONTENDED;
 
 	return bpf_map_lookup_elem(map, &key);
 }
@@ -149,9 +185,9 @@ static inline __attribute__((always_inline)) struct guarded *first_of(void *map)
 /* Copy a value in, as user space does. */
 static inline __attribute__((always_inline)) int put(void *map)
 {
-	struct guarded *g = first_of(map);
+	struct guarded *g = contended_of(map);
 	struct image *image = g ? other_image(g) : 0;
-	__u32 key = 0;
+	__u32 key = CONTENDED;
 
 	return image ? bpf_map_update_elem(map, &key, image, BPF_F_LOCK) : -1;
 }
@@ -163,13 +199,13 @@ MAP_FLAGS(HASH, guarded_lazy, __u32, struct guarded, 4, BPF_F_NO_PREALLOC)
 SEC("tc")
 int stir_array(struct __sk_buff *skb)
 {
-	return stir(first_of(&guarded_array));
+	return stir(contended_of(&guarded_array));
 }
 
 SEC("tc")
 int smear_array(struct __sk_buff *skb)
 {
-	return smear(first_of(&guarded_array));
+	return smear(contended_of(&guarded_array));
 }
 
 SEC("tc")
@@ -178,16 +214,45 @@ int put_array(struct __sk_buff *skb)
 	return put(&guarded_array);
 }
 
+MAP(ARRAY, guarded_page, __u32, struct guarded_page, 2)
+
+SEC("tc")
+int stir_page(struct __sk_buff *skb)
+{
+	return stir_at(contended_of(&guarded_page), offsetof(struct guarded_page, fields));
+}
+
+SEC("tc")
+int smear_page(struct __sk_buff *skb)
+{
+	struct guarded_page *g = contended_of(&guarded_page);
+	struct image_page *image = g ? OTHER_IMAGE(page_images, image_page, g) : 0;
+
+	if (!image)
+		return -1;
+	return bpf_probe_read_kernel(g->fields, sizeof(g->fields), image->fields);
+}
+
+SEC("tc")
+int put_page(struct __sk_buff *skb)
+{
+	struct guarded_page *g = contended_of(&guarded_page);
+	struct image_page *image = g ? OTHER_IMAGE(page_images, image_page, g) : 0;
+	__u32 key = CONTENDED;
+
+	return image ? bpf_map_update_elem(&guarded_page, &key, image, BPF_F_LOCK) : -1;
+}
+
 SEC("tc")
 int stir_hash(struct __sk_buff *skb)
 {
-	return stir(first_of(&guarded_hash));
+	return stir(contended_of(&guarded_hash));
 }
 
 SEC("tc")
 int smear_hash(struct __sk_buff *skb)
 {
-	return smear(first_of(&guarded_hash));
+	return smear(contended_of(&guarded_hash));
 }
 
 SEC("tc")
@@ -199,13 +264,13 @@ int put_hash(struct __sk_buff *skb)
 SEC("tc")
 int stir_lazy(struct __sk_buff *skb)
 {
-	return stir(first_of(&guarded_lazy));
+	return stir(contended_of(&guarded_lazy));
 }
 
 SEC("tc")
 int smear_lazy(struct __sk_buff *skb)
 {
-	return smear(first_of(&guarded_lazy));
+	return smear(contended_of(&guarded_lazy));
 }
 
 SEC("tc")
@@ -221,13 +286,13 @@ MAP_FLAGS(RHASH, guarded_rhash, __u32, struct guarded, 4, BPF_F_NO_PREALLOC)
 SEC("tc")
 int stir_rhash(struct __sk_buff *skb)
 {
-	return stir(first_of(&guarded_rhash));
+	return stir(contended_of(&guarded_rhash));
 }
 
 SEC("tc")
 int smear_rhash(struct __sk_buff *skb)
 {
-	return smear(first_of(&guarded_rhash));
+	return smear(contended_of(&guarded_rhash));
 }
 
 SEC("tc")
@@ -267,7 +332,7 @@ int stir_inner(struct __sk_buff *skb)
 {
 	void *map = inner();
 
-	return map ? stir(first_of(map)) : 0;
+	return map ? stir(contended_of(map)) : 0;
 }
 
 SEC("tc")
@@ -275,7 +340,7 @@ int smear_inner(struct __sk_buff *skb)
 {
 	void *map = inner();
 
-	return map ? smear(first_of(map)) : -1;
+	return map ? smear(contended_of(map)) : -1;
 }
 
 SEC("tc")
@@ -412,6 +477,31 @@ int stir_cgroup(unsigned long long *ctx)
 		stir(bpf_cgrp_storage_get(&guarded_cgroup, task->cgroups->dfl_cgrp, 0, 0));
 	else if (ctx[1] == SMEAR)
 		smear(bpf_cgrp_storage_get(&guarded_cgroup, task->cgroups->dfl_cgrp, 0, 0));
+	return 0;
+}
+#endif
+
+#if UNIT(file)
+#define ASK 1		/* F_GETFD, of fcntl(): processes that stir ask that, and */
+#define ASK_SMEARING 3 /* F_GETFL: the one that copies */
+
+MAP_FLAGS(INODE_STORAGE, guarded_file, int, struct guarded, 0, BPF_F_NO_PREALLOC)
+
+struct inode;
+struct file {
+	struct inode *f_inode;
+} __attribute__((preserve_access_index));
+
+/* commit 9e7a4d9831e8 ("bpf: Allow LSM programs to use bpf spin locks") (in v5.11) */
+SEC("lsm/file_fcntl")
+int stir_file(unsigned long long *ctx)
+{
+	struct file *file = (void *)ctx[0];
+
+	if (ctx[1] == ASK)
+		stir(bpf_inode_storage_get(&guarded_file, file->f_inode, 0, 0));
+	else if (ctx[1] == ASK_SMEARING)
+		smear(bpf_inode_storage_get(&guarded_file, file->f_inode, 0, 0));
 	return 0;
 }
 #endif

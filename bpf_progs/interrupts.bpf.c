@@ -21,7 +21,8 @@
 /* The number of each program's runs. */
 #define LOOKS 0 /* from an interrupt */
 #define TEST_RUNS 1
-#define SOURCES 2
+#define NEIGHBOURS 2
+#define SOURCES 3
 
 #define READ(field) (*(volatile __u64 *)&(field))
 #define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
@@ -54,7 +55,7 @@ struct stage {
 };
 
 MAP(ARRAY, orders, __u32, struct order, 1)
-MAP(ARRAY, state, __u32, struct counter, 1)
+MAP(ARRAY, state, __u32, struct counter, 2) /* the second is for another CPU */
 MAP(PERCPU_ARRAY, ticks, __u32, __u64, 1)
 MAP(PERCPU_ARRAY, spans, __u32, struct span, 1)
 MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
@@ -130,6 +131,20 @@ int hold_for_long(struct __sk_buff *skb)
 	}
 	span->runs++;
 	count_run(TEST_RUNS);
+	return 0;
+}
+
+/* Lock and unlock, on another CPU and another lock, where interrupts are on. */
+SEC("tc")
+int hold_beside(struct __sk_buff *skb)
+{
+	__u32 key = 0, second = 1;
+	struct order *order = map_lookup(orders, &key);
+	struct counter *c = map_lookup(state, &second);
+
+	if (order && c)
+		add_one(c, order);
+	count_run(NEIGHBOURS);
 	return 0;
 }
 

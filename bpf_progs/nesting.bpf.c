@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * One CPU, one lock: a program of a cgroup takes it, and what interrupts that program wants it too.
- * Interrupts must wait until it is let go of, or the CPU would wait for itself.
+ * Interrupts must wait until it is let go of, or the CPU would wait for itself. And several CPUs:
+ * what interrupts one of them waits for what runs on another.
  *
  * These programs are driven by tests/test_nesting.py, which also decodes their maps.
  */
@@ -212,6 +213,71 @@ int look_at_timer(__u64 *arguments)
 	}
 	seen->torn += first != last;
 	seen->runs++;
+	return 0;
+}
+
+/* Both on several CPUs: who is inside at the same time as another CPU? */
+struct crossing {
+	struct bpf_spin_lock lock;
+	__u32 inside; /* CPU + 1 of who went in last */
+};
+
+struct crossed {
+	__u64 runs;
+	__u64 met; /* another CPU was inside at the same time */
+};
+
+MAP(ARRAY, crossings, __u32, struct crossing, 1)
+MAP(PERCPU_ARRAY, timers_crossed, __u32, struct crossed, 1)
+MAP(PERCPU_ARRAY, runs_crossed, __u32, struct crossed, 1)
+
+/* Stay inside for so many turns; tell whether another CPU went in meanwhile. */
+INLINE int stay(volatile __u32 *inside, __u32 me, __u32 turns)
+{
+	__u32 turn;
+
+	*inside = me;
+	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
+		asm volatile("" : "+r"(turn));
+	return *inside != me;
+}
+
+INLINE void cross(struct crossed *crossed)
+{
+	__u32 key = 0, me = bpf_get_smp_processor_id() + 1, turns;
+	struct order *order = map_lookup(orders, &key);
+	struct crossing *c = map_lookup(crossings, &key);
+	int met;
+
+	if (!order || !c || !crossed)
+		return;
+	turns = order->turns;
+	if (order->bare) {
+		met = stay(&c->inside, me, turns);
+	} else {
+		bpf_spin_lock(&c->lock);
+		met = stay(&c->inside, me, turns);
+		bpf_spin_unlock(&c->lock);
+	}
+	crossed->runs++;
+	crossed->met += met;
+}
+
+SEC("tp_btf/local_timer_entry")
+int cross_at_timer(__u64 *arguments)
+{
+	__u32 key = 0;
+
+	cross(map_lookup(timers_crossed, &key));
+	return 0;
+}
+
+SEC("tc")
+int cross_in_test_run(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+
+	cross(map_lookup(runs_crossed, &key));
 	return 0;
 }
 

@@ -183,6 +183,160 @@ int count_attached(struct __sk_buff *skb)
 }
 #endif
 
+#if UNIT(made)
+/*
+ * CPUs that make one socket's element at the same time make one: else each had a lock of its own.
+ * Two CPUs do so round by round. The first judges and deletes what was made, and begins the next
+ * round when both are done with one; the second waits for that.
+ */
+#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
+#define PORT 0x115b	    /* 23313, both as they are in a packet */
+#define PATIENCE 500	    /* looks for the next round */
+#define DELAYS 64	    /* of the first, one after the other: which of the two is late varies */
+
+struct meeting {
+	__u32 round;
+	__u32 done[2]; /* the last round that each has done */
+};
+
+struct judged {
+	__u64 rounds;
+	__u64 wrong; /* not both were counted in one element */
+	__u64 late;  /* found that the other was just making it */
+};
+
+MAP_FLAGS(SK_STORAGE, made, int, struct counter, 0, BPF_F_NO_PREALLOC)
+MAP_FLAGS(SK_STORAGE, stays, int, __u64, 0, BPF_F_NO_PREALLOC) /* so that only elements are made */
+MAP(ARRAY, meetings, __u32, struct meeting, 1)
+MAP(PERCPU_ARRAY, judgements, __u32, struct judged, 1)
+
+INLINE struct bpf_sock *find_socket(struct __sk_buff *skb)
+{
+	struct bpf_sock_tuple tuple = {};
+
+	tuple.ipv4.daddr = LOOPBACK;
+	tuple.ipv4.dport = PORT;
+	return bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+}
+
+INLINE void make(struct bpf_sock *sk, volatile __u32 *round, volatile __u32 *done, __u64 *late)
+{
+	__u32 now = *round;
+	struct counter *c;
+
+	if (*done == now)
+		return;
+	c = bpf_sk_storage_get(&made, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		(*late)++;
+		return;
+	}
+	bpf_spin_lock(&c->lock);
+	c->value++;
+	bpf_spin_unlock(&c->lock);
+	*done = now;
+}
+
+INLINE void judge(struct bpf_sock *sk, struct judged *judged)
+{
+	struct counter *c = bpf_sk_storage_get(&made, sk, 0, 0);
+	__u32 counted = 0;
+
+	if (c) {
+		bpf_spin_lock(&c->lock);
+		counted = c->value;
+		bpf_spin_unlock(&c->lock);
+	}
+	judged->rounds++;
+	judged->wrong += counted != 2;
+	bpf_sk_storage_delete(&made, sk);
+}
+
+SEC("tc")
+int make_first(struct __sk_buff *skb)
+{
+	__u32 key = 0, now;
+	struct meeting *m = map_lookup(meetings, &key);
+	struct judged *judged = map_lookup(judgements, &key);
+	volatile __u32 *round, *ours, *theirs;
+	struct bpf_sock *sk;
+
+	if (!m || !judged)
+		return -1;
+	sk = find_socket(skb);
+	if (!sk)
+		return -1;
+	round = &m->round;
+	ours = &m->done[0];
+	theirs = &m->done[1];
+	now = *round;
+	if (*ours == now && *theirs == now) {
+		if (now)
+			judge(sk, judged);
+		*round = now + 1;
+		work(now % DELAYS);
+	}
+	make(sk, round, ours, &judged->late);
+	bpf_sk_release(sk);
+	return 0;
+}
+
+SEC("tc")
+int make_second(struct __sk_buff *skb)
+{
+	__u32 key = 0, look;
+	struct meeting *m = map_lookup(meetings, &key);
+	struct judged *judged = map_lookup(judgements, &key);
+	volatile __u32 *round, *ours;
+	struct bpf_sock *sk;
+
+	if (!m || !judged)
+		return -1;
+	sk = find_socket(skb);
+	if (!sk)
+		return -1;
+	round = &m->round;
+	ours = &m->done[1];
+	for (look = 0; look < PATIENCE; look++)
+		if (*round != *ours)
+			break;
+	make(sk, round, ours, &judged->late);
+	bpf_sk_release(sk);
+	return 0;
+}
+#endif
+
+#if UNIT(passage)
+/*
+ * The key says of which attach type the storage is: programs of two have two, and so two locks.
+ * commit 7d9c3427894f ("bpf: Make cgroup storages shared between programs on the same cgroup")
+ * (in v5.9)
+ */
+MAP(CGROUP_STORAGE, passages, struct bpf_cgroup_storage_key, struct counter, 0)
+
+INLINE int pass(__u32 weight)
+{
+	struct counter *c = bpf_get_local_storage(&passages, 0);
+
+	bpf_spin_lock(&c->lock);
+	c->value += weight;
+	bpf_spin_unlock(&c->lock);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int pass_out(struct __sk_buff *skb)
+{
+	return pass(1);
+}
+
+SEC("cgroup_skb/ingress")
+int pass_in(struct __sk_buff *skb)
+{
+	return pass(1000);
+}
+#endif
+
 /* Of the kernel's own structures, only what is needed here; libbpf finds where it really is. */
 #define KERNELS __attribute__((preserve_access_index))
 

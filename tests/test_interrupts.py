@@ -109,6 +109,8 @@ def burn(guest, program, by_itself=False):
             ("local_timer", program, 1, [], 0),
             ("test_run", "hold_for_long", 1, [0], HOLDS),
         ]
+        if guest.cpus > 2:  # what another CPU puts back must not be put back here
+            orders.append(("test_run", "hold_beside", 2, [2], HOLDS))
     else:
         orders.append(("test_run", program, 1, [0], BURNS))
     names = ("driver", "program", "source", "cpus", "operations")
@@ -142,7 +144,8 @@ def test_interrupts_stay_off_in_interrupt(guest):
     if not has_second_cpu(guest):
         return
     programs = ["burn_in_test_run", "burn_in_interrupt", "hold_for_long", "look_from_interrupt"]
-    guest.load("interrupts.bpf.c", [*programs, "lock_word_of_interrupts"], locks_since="5.15")
+    programs += ["hold_beside", "lock_word_of_interrupts"]
+    guest.load("interrupts.bpf.c", programs, locks_since="5.15")
     off = burn(guest, "burn_in_interrupt", by_itself=True)
     on = burn(guest, "burn_in_test_run")
     conclude_burning(guest, off, on)

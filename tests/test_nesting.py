@@ -5,6 +5,8 @@ packets for CPU 0 come from other CPUs, or timers expire there, and the programs
 the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
 wait for itself for ever: a CRASH, by the kernel's watchdogs.
 
+An interrupt waits as well for the lock that another CPU holds.
+
 User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
 """
 
@@ -33,6 +35,10 @@ LOCK = 4  # a flag of element access
 LEAST_TORN = 5  # copies without the flag that were interrupted halfway
 COPY_SECONDS = 1.5  # of one way to copy,
 ROUNDS = 10  # until that is reached
+
+CROSSED = struct.Struct("<QQ")  # struct crossed: runs, met
+LEAST_TIMERS = 200  # on all CPUs,
+CROSS_SECONDS = 3.0  # unless that takes longer
 
 
 @dataclass(frozen=True)
@@ -190,3 +196,41 @@ def test_interrupts_wait_for_copy(guest):
     )
     kind = Kind.INCONCLUSIVE if blind else Kind.PASS
     guest.conclude(Verdict(kind, seen), **measured)
+
+
+def cross(guest, bare):
+    """Let timers and test runs of several CPUs go in; return (runs, met) of each."""
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
+    names = ("timers_crossed", "runs_crossed")
+    for name in names:
+        guest.call("map_reset", map=name)
+    programs = ["cross_in_test_run"] * min(guest.cpus, 3)
+    until = {"timers_crossed": LEAST_TIMERS}
+    guest.call("race", programs=programs, until=until, seconds=CROSS_SECONDS, limit=LIMIT)
+    seen = []
+    for name in names:
+        data = bytes.fromhex(guest.call("map_lookup", map=name, key=FIRST))
+        seen.append(tuple(sum(column) for column in zip(*CROSSED.iter_unpack(data))))
+    return seen
+
+
+def test_interrupts_wait_for_other_cpus(guest):
+    """A timer's program is never inside together with a program that runs on another CPU."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot hold what another waits for"))
+        return
+    programs = ["cross_at_timer", "cross_in_test_run"]
+    guest.load("nesting.bpf.c", programs, locks_since="5.15")
+    guest.call("attach", program="cross_at_timer")
+    bare, locked = cross(guest, True), cross(guest, False)
+    for what, (runs, met) in zip(("timer", "test run"), locked):
+        seen = f"{met} of {runs} met another CPU"
+        guest.check(met == 0, f"a {what} with the lock is inside alone", seen)
+    timers, runs = locked
+    seen = (
+        f"{timers[0]} timers and {runs[0]} test runs were inside one by one; without the lock"
+        f" {bare[0][1]} of {bare[0][0]} timers were not"
+    )
+    weak = bare[0][1] < LEAST_HITS or timers[0] < LEAST_TIMERS // 2
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), bare=bare, locked=locked)

@@ -19,6 +19,10 @@ FILLED = 4096
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
 FLAGS = (0, NOEXIST, LOCK, NOEXIST | LOCK)  # of an update that makes an element
 
+PORT = 23313  # of the listening socket
+CONNECTIONS = 200
+LEAST_HELD = 10  # of the looks at the listening socket's lock
+
 KINDS = ("array", "hash", "lazy", "rhash")
 
 
@@ -111,3 +115,38 @@ def test_lock_of_new_element_is_free(guest, kind):
     if shown != found or not found:
         reason = f"the program sees {shown} of {found} words that are no lock and not zero"
         guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
+
+
+def test_lock_of_accepted_connection_is_free(guest):
+    """What a listening socket has is copied to those it accepts, but never that its lock is held."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot accept while another holds"))
+        return
+    looks = ["word_in_accepted_socket", "word_in_accepted_twin", "word_in_listener"]
+    guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
+    key = guest.call("owner", kind="listener", port=PORT)
+    for name in ("guarded_listener", "twin_listener"):
+        guest.call("map_update", map=name, key=key, value=POISON)
+    seen = guest.call(
+        "accept",
+        limit=SECONDS,
+        times=CONNECTIONS,
+        looks=looks,
+        program="hold_listener",
+        cpus=list(range(1, min(guest.cpus, 3))),
+    )
+    accepted, twins, listeners = ([word & 0xFFFFFFFF for word in words] for words in zip(*seen))
+    free = sum(word == 0 for word in accepted)
+    guest.check(
+        free == CONNECTIONS,
+        f"the lock is free in the storages of {CONNECTIONS} accepted connections",
+        f"{free} are, others have {sorted({hex(word) for word in accepted if word})[:3]}",
+    )
+    shown = sum(word == int(POISON[:8], 16) for word in twins)
+    held = sum(word != 0 for word in listeners)
+    reason = f"{held} of {CONNECTIONS} looks found the listening socket's lock held"
+    if shown < CONNECTIONS:
+        reason = f"{shown} of {CONNECTIONS} words that are no lock were copied"
+    weak = shown < CONNECTIONS or held < LEAST_HELD
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, reason), held=held, shown=shown)

@@ -5,6 +5,7 @@ contended where that object is met on all CPUs: one socket that all send from, o
 are in, one file and one process that all make system calls about.
 """
 
+import struct
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -18,6 +19,17 @@ from harness.target import KernelRefusal
 
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
+
+FIRST = "00000000"
+COUNTER = struct.Struct("<II")  # struct counter: lock, value
+
+PORT = 23313  # of the socket whose storage is made
+JUDGED = struct.Struct("<QQQ")  # struct judged: rounds, wrong, late
+MADE = 5_000  # elements,
+MADE_SECONDS = 2.0  # unless that takes longer
+LEAST_LATE = 5  # times another CPU was making it
+
+DATAGRAMS = 100
 
 
 @dataclass(frozen=True)
@@ -103,3 +115,40 @@ def test_storage(guest, name):
         guest.conclude(Verdict(Kind.SKIP, reason))
         return
     guest.conclude(verdict, **numbers)
+
+
+def test_storage_made_at_once_is_one(guest):
+    """CPUs that make an element of a socket's storage at the same time all get the same one."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot make what another makes"))
+        return
+    guest.load("places.bpf.c", ["make_first", "make_second"], "made")
+    key = guest.call("owner", kind="socket", port=PORT)
+    guest.call("map_update", map="stays", key=key, value=bytes(8).hex())
+    programs = ["make_first", "make_second"]
+    guest.call("race", programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS)
+    data = bytes.fromhex(guest.call("map_lookup", map="judgements", key=FIRST))
+    rounds, wrong, late = (sum(column) for column in zip(*JUDGED.iter_unpack(data)))
+    guest.check(
+        wrong == 0,
+        "both CPUs count in one element, whoever makes it",
+        f"in {wrong} of {rounds} elements not both had counted",
+    )
+    seen = f"{rounds} elements were made; {late} times another CPU was just making one"
+    kind = Kind.INCONCLUSIVE if late < LEAST_LATE else Kind.PASS
+    guest.conclude(Verdict(kind, seen), rounds=rounds, wrong=wrong, late=late)
+
+
+def test_storages_of_two_attach_types_are_two(guest):
+    """Programs that see packets leave a cgroup and arrive there count in storages of their own."""
+    guest.load("places.bpf.c", ["pass_out", "pass_in"], "passage")
+    keys = guest.call("passage", programs=["pass_out", "pass_in"], datagrams=DATAGRAMS)
+    counts = []
+    for key in keys:
+        value = guest.call("map_lookup", map="passages", key=key, flags=4)  # BPF_F_LOCK
+        counts.append(COUNTER.unpack(bytes.fromhex(value))[1])
+    guest.check(
+        counts == [DATAGRAMS, 1000 * DATAGRAMS],
+        f"{DATAGRAMS} datagrams are counted where they leave, and by 1000 where they arrive",
+        counts,
+    )

@@ -41,6 +41,7 @@ class Copying:
     even: Tuple[int, int]  # where the 64-bit words are of which is told whether they are equal
     enough: int = 0  # and until so many reads found words that differ
     renewed: bytes = b""  # is put back after each read, when nobody uses what that took away
+    before: bytes = b""  # the key of an element that update_batch writes first, and is put back too
     other: Optional[Callable[[], List[bytes]]] = None  # the way "other": returns what it read
 
 
@@ -107,7 +108,8 @@ def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
         return []
 
     def update_batch() -> List[bytes]:
-        map.update_batch([(key, next(following))], flags)
+        value = next(following)
+        map.update_batch([(at, value) for at in (copying.before, key) if at], flags)
         return []
 
     def read_batch() -> List[bytes]:
@@ -127,13 +129,15 @@ def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
 
 
 def _renew(map: libbpf.Map, copying: Copying, end: float) -> None:
-    """Put an element back and wait until programs write to it, but not beyond the end.
+    """Put elements back and wait until programs write to it, but not beyond the end.
 
     Before that, no program must still use the old one, whose memory it may get: one that does is a
     reader to RCU, for which this system call waits.
     """
     libbpf.system_call(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL, 0, 0)
-    map.update(copying.key, copying.renewed, copying.flags)
+    for key in (copying.before, copying.key):
+        if key:
+            map.update(key, copying.renewed, copying.flags)
     begin = copying.even[0]
     while map.lookup(copying.key)[begin:] == copying.renewed[begin:] and time.monotonic() < end:
         pass

@@ -7,6 +7,7 @@ is a defect of the harness and is reported as such.
 from __future__ import annotations
 
 import base64
+import fcntl
 import functools
 import mmap
 import os
@@ -16,9 +17,9 @@ import subprocess
 import tempfile
 import time
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Any, BinaryIO, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
@@ -32,7 +33,7 @@ SHORT_RUNS_AT_A_TIME = 100  # where something waits for RCU all the time
 RACE_POLL_SECONDS = 0.02
 LONGER = 53  # bytes, than other datagrams
 BPF_FILES = "/sys/fs/bpf"
-CGROUP_EGRESS = 1  # BPF_CGROUP_INET_EGRESS
+CGROUP_INGRESS, CGROUP_EGRESS = 0, 1  # BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
     17,
@@ -342,12 +343,12 @@ class Session:
         fd = sender.fileno()
         return {"socket": _fd_key(fd).hex(), "attached": attached, "fd": fd}
 
-    def _attach(self, program: str, directory: Path) -> str:
+    def _attach(self, program: str, directory: Path, attach_type: int = CGROUP_EGRESS) -> str:
         """Attach a program to a cgroup; return the key of the storage it has there."""
         group = self._open_directory(directory)
-        libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, CGROUP_EGRESS)
+        libbpf.attach_to_cgroup(self._loaded.program_fd(program), group, attach_type)
         # struct bpf_cgroup_storage_key: the cgroup's number and the attach type
-        return struct.pack("<QI4x", os.stat(directory).st_ino, CGROUP_EGRESS).hex()
+        return struct.pack("<QI4x", os.stat(directory).st_ino, attach_type).hex()
 
     def _open_directory(self, directory: Path) -> int:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -357,6 +358,38 @@ class Session:
     def _open_key(self, file: Any) -> str:
         self._stack.enter_context(file)
         return _fd_key(file.fileno()).hex()
+
+    def accept(
+        self, times: int, looks: List[str], program: str, cpus: Sequence[int]
+    ) -> List[List[int]]:
+        """Accept connections while `program` runs on some CPUs; return what `looks` returned of each.
+
+        These programs know the accepted socket by the port at its other end, in the map "peers".
+        """
+        seen: List[List[int]] = []
+        with self._running("test_run", program, cpus, b"", short=True):
+            for _ in range(times):
+                with self._connection() as accepted:
+                    port = socket.htons(accepted.getpeername()[1])
+                    self._map("peers").update(bytes(4), struct.pack("<I", port))
+                    fds = [self._loaded.program_fd(look) for look in looks]
+                    seen.append([libbpf.test_run(fd, PACKET) for fd in fds])
+        return seen
+
+    def passage(self, programs: List[str], datagrams: int) -> List[str]:
+        """Send datagrams within a cgroup; return the keys of the storages that programs have there.
+
+        The first program, of section cgroup_skb/egress, sees them leave, and the second, of
+        cgroup_skb/ingress, arrive. The storages go when the session ends.
+        """
+        directory = self._stack.enter_context(drivers.cgroup())
+        types = (CGROUP_EGRESS, CGROUP_INGRESS)
+        keys = [self._attach(name, directory, kind) for name, kind in zip(programs, types)]
+        with drivers.member_of(directory):
+            send = _datagrams(0)
+            for _ in range(datagrams):
+                send()
+        return keys
 
     def race(self, programs: List[str], until: Dict[str, int], seconds: float) -> float:
         """Run programs[n] on CPU n, over and over; return for how many seconds.
@@ -402,14 +435,16 @@ class Session:
         enough: int = 0,
         least: float = 0.0,
         renewed: str = "",
+        before: str = "",
         here: Optional[int] = None,
     ) -> Json:
         """Copy one element in or out, many times, while a program runs on some CPUs.
 
-        What runs it there is `runs`: test_run; or a system call or datagrams, by processes that are
-        children of this one, in the same cgroup. The program `peek` returns the lock word. The way
-        "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by another system call or a longer
-        datagram from here; "accept" is none, but copies a listening socket's storage to a new one's.
+        What runs it there is `runs`: test_run; or a system call, fcntl of the file that is the key or
+        datagrams, by processes that are children of this one, in the same cgroup. The program `peek`
+        returns the lock word. The way "other" runs the program `other`, by BPF_PROG_TEST_RUN, or by
+        another system call or a longer datagram from here; "accept" is none, but copies a listening
+        socket's storage to a new one's.
         It is done on the CPU `here`, or anywhere.
         See copies.py for the rest.
         """
@@ -428,7 +463,8 @@ class Session:
             enough=enough,
             least=least,
             renewed=bytes.fromhex(renewed),
-            other=self._other(runs, self._map(map), other),
+            before=bytes.fromhex(before),
+            other=self._other(runs, self._map(map), bytes.fromhex(key), other),
         )
 
         def look() -> int:
@@ -436,7 +472,8 @@ class Session:
 
         with ExitStack() as stack:
             if program:
-                stack.enter_context(self._running(runs, program, cpus, short=bool(renewed)))
+                running = self._running(runs, program, cpus, bytes.fromhex(key), bool(renewed))
+                stack.enter_context(running)
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
             if here is not None:
                 os.sched_setaffinity(0, {here})
@@ -483,14 +520,16 @@ class Session:
         with ExitStack() as stack:
             if holder:
                 self._map("holds").update(bytes(4), struct.pack("<II", number, 0))
-                stack.enter_context(self._running("test_run", holder, cpus, short=True))
+                stack.enter_context(self._running("test_run", holder, cpus, b"", short=True))
             return copies.sweep(sweep)
 
     def _running(
-        self, runs: str, program: str, cpus: Sequence[int], short: bool
+        self, runs: str, program: str, cpus: Sequence[int], key: bytes, short: bool
     ) -> ContextManager[None]:
         if runs == "system_call":
             return copies.calling(cpus, lambda: os.getppid, self._group)
+        if runs == "fcntl":
+            return copies.calling(cpus, lambda: _asking(key, fcntl.F_GETFD))
         if runs == "datagram":
             return copies.calling(cpus, lambda: _datagrams(0), self._group)
         by_cpu = dict.fromkeys(cpus, self._loaded.program_fd(program))
@@ -498,12 +537,17 @@ class Session:
             return copies.running(by_cpu, PACKET, SHORT_RUNS_AT_A_TIME)
         return copies.running(by_cpu, PACKET)
 
-    def _other(self, runs: str, map: libbpf.Map, name: str) -> Optional[Callable[[], List[bytes]]]:
+    def _other(
+        self, runs: str, map: libbpf.Map, key: bytes, name: str
+    ) -> Optional[Callable[[], List[bytes]]]:
         """Return what the way "other" does."""
         if name == "accept":
             return lambda: [self._accepted(map)]
         if runs == "system_call":
             return lambda: _nothing(os.getpriority(os.PRIO_PROCESS, 0))
+        if runs == "fcntl":
+            ask = _asking(key, fcntl.F_GETFL)
+            return lambda: _nothing(ask())
         if runs == "datagram":
             send = _datagrams(LONGER)
             return lambda: _nothing(send())
@@ -514,12 +558,18 @@ class Session:
 
     def _accepted(self, map: libbpf.Map) -> bytes:
         """Let the listening socket accept a connection; return the storage of the new one."""
+        with self._connection() as accepted:
+            return map.lookup(_fd_key(accepted.fileno()), 0, 0xFF)
+
+    @contextmanager
+    def _connection(self) -> Iterator[socket.socket]:
+        """Let the listening socket accept a connection."""
         assert self._listener is not None
         with socket.create_connection(self._listener.getsockname()) as connected:
             # It leaves no trace, of which there would be thousands.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
             with self._listener.accept()[0] as accepted:
-                return map.lookup(_fd_key(accepted.fileno()), 0, 0xFF)
+                yield accepted
 
     @property
     def _loaded(self) -> Unit:
@@ -557,6 +607,11 @@ class Session:
 def _nothing(done: object) -> List[bytes]:
     """Return what something read that read nothing."""
     return []
+
+
+def _asking(key: bytes, question: int) -> Callable[[], object]:
+    """Return what asks about the file by which a storage's element is known."""
+    return functools.partial(fcntl.fcntl, int.from_bytes(key, "little"), question)
 
 
 def _datagrams(longer: int) -> Callable[[], object]:
