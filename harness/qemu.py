@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Optional, Sequence
 
 from filelock import FileLock, Timeout
+from packaging.version import Version
 
 from harness import paths, splat
 from harness.debian import Progress
@@ -33,6 +34,7 @@ from harness.errors import SetupError
 from harness.image import Image
 from harness.initramfs import cpio
 from harness.kernel import Kernel
+from harness.scenario import kernel_version
 
 QEMU = "qemu-system-x86_64"
 FORMAT = 1  # raise when saved guests of older harnesses must not be used
@@ -45,6 +47,7 @@ KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line need
 SPARE_MIB = 64  # beside the memory: device state
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
+_NEEDS_CMPXCHG16B = Version("6.18")
 CONSOLE_TAIL = 16000  # characters kept in a SetupError
 
 # Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
@@ -100,7 +103,7 @@ def arguments(
     words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *append.split()]
     command = [
         *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *accelerator_arguments(accelerator),
+        *accelerator_arguments(accelerator, kernel.release),
         *("-m", str(memory_mib), "-smp", str(cpus)),
         *("-kernel", str(kernel.vmlinux), "-initrd", str(initrd), "-append", " ".join(words)),
     ]
@@ -128,14 +131,21 @@ def arguments(
     return command
 
 
-def accelerator_arguments(accelerator: str) -> list[str]:
-    """Return the arguments for "kvm" or "tcg"."""
+def accelerator_arguments(accelerator: str, release: str) -> list[str]:
+    """Return the arguments for "kvm" or "tcg", and a kernel of this release.
+
+    QEMU 7.2 leaves part of an address among an emulated CPU's flags after a cmpxchg16b, of which a
+    kernel dies when an interrupt comes at that moment (see splat.is_emulators): one that gcc 12 made
+    did so in one of some hundred cases. Older kernels do without that instruction where the CPU has
+    none. From v6.18 on they need it: without it kmalloc_nolock() has no memory to give, nor have
+    then, on 7.3, local storages.
+    """
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Walking 5-level page tables is slow when emulated. And QEMU 7.2 leaves part of an address among
-    # the flags after a cmpxchg16b: a kernel that gcc 12 made, whose allocator uses it, died of that
-    # in one of some hundred cases. Without it the allocator does as on older CPUs.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"]
+    words = ["max", "la57=off"]  # walking 5-level page tables is slow when emulated
+    if kernel_version(release) < _NEEDS_CMPXCHG16B:
+        words.append("cx16=off")
+    return ["-accel", "tcg,thread=multi", "-cpu", ",".join(words)]
 
 
 def save_key(command: Sequence[str], *facts: str) -> str:
@@ -652,7 +662,7 @@ def _kvm_boots(kernel: Kernel) -> bool:
         guest._spawn(
             [
                 *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-                *(*accelerator_arguments("kvm"), "-machine", "q35", "-m", "512", "-smp", "2"),
+                *(*accelerator_arguments("kvm", ""), "-machine", "q35", "-m", "512", "-smp", "2"),
                 *("-kernel", str(kernel.vmlinux), "-initrd", str(kernel.initrd)),
                 *("-append", " ".join([*FAST_BOOT, *STOP_ON_TROUBLE, "spinlock.init=probe"])),
                 *("-chardev", f"file,id=console,path={_escape(guest.runtime / 'console')}"),

@@ -70,6 +70,8 @@ def test_disks_are_read_only_and_commas_are_safe() -> None:
 
 def test_accelerators() -> None:
     assert value(command(), "-cpu") == "max,la57=off,cx16=off"
+    assert qemu.accelerator_arguments("tcg", "6.18.15+deb13-cloud-amd64")[-1] == "max,la57=off"
+    assert qemu.accelerator_arguments("tcg", "6.1.0-56-cloud-amd64")[-1] == "max,la57=off,cx16=off"
     assert value(command(accelerator="kvm"), "-accel") == "kvm"
 
 
