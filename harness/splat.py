@@ -110,4 +110,5 @@ def is_emulators(console: str) -> bool:
         return False
     flags = _EFLAGS.search("\n".join(lines[found.position :]))
     impossible = flags is not None and bool(int(flags[1], 16) & _NEVER_SET)
-    return "Oops: int3" in found.line or impossible
+    # Only of an oops: a lockup may show such flags as well, which did no harm, and is the kernel's.
+    return "Oops: int3" in found.line or (found.kind == "oops" and impossible)

@@ -88,6 +88,12 @@ def test_a_double_fault_with_flags_that_a_cpu_has_convicts_the_kernel():
     assert why_lost(False, "the guest stopped or reset", console, "tcg").crashed
 
 
+def test_a_lockup_is_the_kernel_s_whatever_the_flags():
+    console = (DATA / "emulator-flags-6.12.117.txt").read_text()
+    console = "watchdog: BUG: soft lockup - CPU#2 stuck for 21s! [python3:78]\n" + console
+    assert why_lost(False, "the guest stopped or reset", console, "tcg").crashed
+
+
 def recorded(name):
     return (DATA / f"{name}-6.12.118.txt").read_text()
 
