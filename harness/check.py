@@ -200,7 +200,6 @@ def examine_text(
     seen: Dict[str, Outcome] = {}
     problem: Optional[Refusal] = None
     begun: List[str] = []
-    late: List[str] = []
     request = {"loader": "bcc", "text": source.text}
     # Nothing is run: what is asked is whether it loads.
     cases = [
@@ -215,12 +214,19 @@ def examine_text(
         for name in wanted
     ]
 
+    def add_late(lines: Sequence[str]) -> None:
+        """Note what the kernel said of the last program once that had ended."""
+        complaint = _complaint(lines)
+        if complaint and seen:
+            last = list(seen)[-1]
+            seen[last] = replace(seen[last], warning=seen[last].warning or complaint)
+
     def note(event: Json) -> None:
         nonlocal problem
         if "begin" in event:
             begun.append(event["begin"])
         elif "late" in event:
-            late.extend(event["late"])
+            add_late(event["late"])
         else:
             observation = event["observation"]
             if observation["stage"] == "agent":
@@ -239,6 +245,7 @@ def examine_text(
                     break
                 asked = [case for case in cases if case["name"] in left]
                 session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=asked)
+                add_late(session.call("late"))
             rest = [name for name in left if name not in seen]
             if rest == left:
                 problem = Refusal("other", "the guest told of none of the programs")
@@ -249,10 +256,6 @@ def examine_text(
             left = [name for name in left if name not in seen]
         except AgentError as error:
             problem = Refusal("other", str(error).strip().splitlines()[-1])
-    complaint = _complaint(late)
-    if complaint and seen and all(outcome.good for outcome in seen.values()):
-        last = list(seen)[-1]
-        seen[last] = replace(seen[last], warning=complaint)
     release = str(facts.get("release", "unknown"))
     return OnKernel(kernel, release, {} if problem else seen, problem)
 

@@ -69,6 +69,7 @@ class Guests:
     """A target whose guest reports what it is told to."""
 
     name, cpus, kernel = "qemu", 2, "6.12"
+    late = ()
 
     def __init__(self, outcomes, facts=FACTS):
         self.outcomes, self.facts = outcomes, facts
@@ -80,6 +81,8 @@ class Guests:
     def call(self, name, note=None, limit=0, **arguments):
         if name == "facts":
             return self.facts
+        if name == "late":
+            return self.late
         for case in arguments["cases"]:
             note({"begin": case["name"]})
             outcome = self.outcomes[case["name"]]
@@ -146,6 +149,13 @@ def test_a_warning_on_the_way_is_told():
     warned = {**LOADS, "kernel_log": ["WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5"]}
     found = rows({"count": warned})
     assert "the kernel complained: WARNING" in check.terminal(found)
+
+
+def test_what_the_kernel_says_after_the_last_program_is_told(monkeypatch):
+    monkeypatch.setattr(Guests, "late", ["WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5"])
+    refused = {**QUIET, "stage": "prog_load", "errno": "EINVAL"}
+    text = check.terminal(rows({"count": refused, "shape": LOADS}))
+    assert "shape on 6.12: the kernel complained: WARNING" in text
 
 
 @pytest.mark.parametrize(
