@@ -144,6 +144,7 @@ def covers(kernels: str, release: Version) -> bool:
     return SpecifierSet(kernels).contains(release, prereleases=True)
 
 
+@lru_cache(maxsize=None)  # a few dozen ranges are written hundreds of times
 def is_range(kernels: str) -> bool:
     """Tell whether text is a range of versions that a kernel can be in."""
     clause = r"\s*(<=?|>=?|==|!=)\s*\d{1,4}(\.\d{1,4})*\s*"
