@@ -12,10 +12,9 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.experiment import Drive, Plan, is_active, prove
+from harness.experiment import INACTIVE, Drive, Plan, is_active, prove
 from harness.judge import Kind, Verdict
 from harness.serialization import SKIPS_64, UNLOCKED, Way
-from harness.target import KernelRefusal
 
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
@@ -92,6 +91,9 @@ def test_storage(guest, name):
         reason = f"{place.why} may hold or take a lock since v{place.since} only"
         guest.conclude(Verdict(Kind.SKIP, reason))
         return
+    if name == "file" and not is_active(guest, "lsm_file_open"):
+        guest.conclude(Verdict(Kind.SKIP, INACTIVE))
+        return
     program = f"count_{name}"
     guest.load("places.bpf.c", [program], place.unit)
     key, fd = "", -1
@@ -105,15 +107,7 @@ def test_storage(guest, name):
         place.driver, tuple(range(guest.cpus)), place.operations, program, source=0, fd=fd
     )
     plan = Plan((drive,), place.turns, map=place.map or name, keys=(key,) if key else ())
-    try:
-        verdict, numbers = prove(guest, plan, place.twins)
-    except KernelRefusal as refusal:
-        if name != "file" or refusal.errno != "EBADF" or is_active(guest, "lsm_file_open"):
-            raise
-        # The kernel has an LSM for BPF, but it is not among the active ones.
-        reason = "the storage of files is off: 'bpf' is not in lsm= of the command line"
-        guest.conclude(Verdict(Kind.SKIP, reason))
-        return
+    verdict, numbers = prove(guest, plan, place.twins)
     guest.conclude(verdict, **numbers)
 
 
