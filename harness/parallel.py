@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from typing import Dict, Mapping, Set, Tuple
 
@@ -10,37 +9,6 @@ from harness.errors import SetupError, UsageError
 
 # A guest's memory, QEMU beside it, and a worker: 1024 MiB are mapped, of which most is shared.
 GUEST_MIB = 1280
-
-# QEMU gives a guest more only with an interrupt controller of the host's kernel.
-MOST_CPUS = 255
-
-# Of COMMAND_LINE_SIZE, 2048 on x86, the harness's own words take up to a quarter.
-MOST_APPENDED = 1536
-
-
-def cpus(text: str) -> int:
-    """Return the number of a guest's CPUs that a user asked for. Raises argparse's error."""
-    try:
-        count = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs") from None
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count}: a guest needs at least one CPU")
-    if count > MOST_CPUS:
-        raise argparse.ArgumentTypeError(f"{count}: a guest has {MOST_CPUS} CPUs at most")
-    return count
-
-
-def append(text: str) -> str:
-    """Return words for the kernel's command line on one line. Raises argparse's error."""
-    words = " ".join(text.split())
-    if len(words.encode()) > MOST_APPENDED:
-        raise argparse.ArgumentTypeError(
-            f"{len(words.encode())} bytes: {MOST_APPENDED} at most, as the kernel cuts off the rest"
-        )
-    if "--" in words.split():
-        raise argparse.ArgumentTypeError("what follows -- is for init, which is the harness's own")
-    return words
 
 
 def shard(text: str) -> Tuple[int, int]:

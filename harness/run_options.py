@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
-from harness import build, parallel, scenario, target
+from harness import build, scenario, target
 from harness.catalogue import expand
+
+# QEMU gives a guest more only with an interrupt controller of the host's kernel.
+MOST_CPUS = 255
+
+# Of COMMAND_LINE_SIZE, 2048 on x86, the harness's own words take up to a quarter.
+MOST_APPENDED = 1536
+
+
+def cpus(text: str) -> int:
+    """Return the number of a guest's CPUs that a user asked for. Raises argparse's error."""
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count}: a guest needs at least one CPU")
+    if count > MOST_CPUS:
+        raise argparse.ArgumentTypeError(f"{count}: a guest has {MOST_CPUS} CPUs at most")
+    return count
+
+
+def append(text: str) -> str:
+    """Return words for the kernel's command line on one line. Raises argparse's error."""
+    words = " ".join(text.split())
+    if len(words.encode()) > MOST_APPENDED:
+        raise argparse.ArgumentTypeError(
+            f"{len(words.encode())} bytes: {MOST_APPENDED} at most, as the kernel cuts off the rest"
+        )
+    if "--" in words.split():
+        raise argparse.ArgumentTypeError("what follows -- is for init, which is the harness's own")
+    return words
 
 
 def declare(add: Callable[..., object]) -> None:
@@ -28,7 +60,7 @@ def declare(add: Callable[..., object]) -> None:
         choices=(*scenario.LOADERS, "all"),
         help="load through bcc, libbpf or both; default: bcc, and libbpf where bcc cannot express the case",
     )
-    add("--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)")
+    add("--cpus", type=cpus, default=4, help="virtual CPUs (default: %(default)s)")
     add(
         "--programs",
         type=Path,
@@ -38,7 +70,7 @@ def declare(add: Callable[..., object]) -> None:
     )
     add(
         "--append",
-        type=parallel.append,
+        type=append,
         default="",
         help="more words for the guest kernel's command line",
     )

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from harness import bisect, debian_kernel, parallel, scenario
+from harness import bisect, debian_kernel, run_options, scenario
 from harness.commands import OK, output
 from harness.errors import SetupError, UsageError
 
@@ -52,11 +52,11 @@ With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all e
         help="load through this (default: %(default)s)",
     )
     sub.add_argument(
-        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+        "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
     )
     sub.add_argument(
         "--append",
-        type=parallel.append,
+        type=run_options.append,
         default="",
         help="more words for the kernel's command line",
     )

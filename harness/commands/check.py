@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, dialect, lockset, parallel, scenario, target
+from harness import catalogue, check, dialect, lockset, run_options, scenario, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -50,11 +50,11 @@ def declare(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument(
-        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+        "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
     )
     sub.add_argument(
         "--append",
-        type=parallel.append,
+        type=run_options.append,
         default="",
         help="more words for the kernel's command line",
     )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import catalogue, parallel, target
+from harness import catalogue, run_options, target
 from harness.commands import output
 
 
@@ -24,14 +24,14 @@ def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
     )
     sub.add_argument(
         "--cpus",
-        type=parallel.cpus,
+        type=run_options.cpus,
         action="append",
         default=[],
         help=f"repeatable (default: {cpus})",
     )
     sub.add_argument(
         "--append",
-        type=parallel.append,
+        type=run_options.append,
         default="",
         help="more words for the kernel's command line",
     )

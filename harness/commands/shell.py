@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import parallel, target
+from harness import run_options, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -21,7 +21,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
         help="as in `spinlock run`, but one (default: %(default)s)",
     )
     sub.add_argument(
-        "--cpus", type=parallel.cpus, default=4, help="virtual CPUs (default: %(default)s)"
+        "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
     )
     sub.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"

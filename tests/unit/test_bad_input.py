@@ -20,10 +20,10 @@ from harness import (
     image,
     kernel,
     matrix,
-    parallel,
     qemu,
     results,
     resume,
+    run_options,
     scenario,
 )
 from harness.errors import SetupError, UsageError
@@ -222,13 +222,13 @@ def test_a_number_of_cpus_that_no_guest_has_is_a_mistake(
 
 def test_what_is_appended_to_the_command_line_fits_and_stays_the_kernel_s() -> None:
     own = len(" ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, "module.sig_enforce=1"]))
-    assert own + 1 + parallel.MOST_APPENDED < 2048  # COMMAND_LINE_SIZE, its NUL included
-    assert parallel.append(' a="b c"\n\td ') == 'a="b c" d'
-    assert len(parallel.append("x" * parallel.MOST_APPENDED)) == parallel.MOST_APPENDED
+    assert own + 1 + run_options.MOST_APPENDED < 2048  # COMMAND_LINE_SIZE, its NUL included
+    assert run_options.append(' a="b c"\n\td ') == 'a="b c" d'
+    assert len(run_options.append("x" * run_options.MOST_APPENDED)) == run_options.MOST_APPENDED
     with pytest.raises(Exception, match="bytes: 1536 at most"):
-        parallel.append("x" * (parallel.MOST_APPENDED + 1))
+        run_options.append("x" * (run_options.MOST_APPENDED + 1))
     with pytest.raises(Exception, match="is for init"):
-        parallel.append("quiet -- --help")
+        run_options.append("quiet -- --help")
 
 
 @pytest.mark.parametrize("name", ["6,12", "612", "6.13", "", "x" * 5000])
