@@ -17,7 +17,10 @@
 /* A global in a section, hence a map, of its own; hidden, so that libbpf does not mmap() that. */
 #define PRIVATE(name) SEC(".data." #name) __attribute__((visibility("hidden"), aligned(8)))
 
-/* The type is given by its id in the object's own BTF; the verifier fills in what is passed as 0. */
+/*
+ * The type is given by its id in the object's own BTF; the verifier fills in what is passed as 0. In a
+ * new object only what the kernel looks after is zero: the rest is as its last owner left it.
+ */
 KFUNC void *bpf_obj_new_impl(__u64 type, void *meta);
 KFUNC void bpf_obj_drop_impl(void *object, void *meta);
 KFUNC void *bpf_refcount_acquire_impl(void *object, void *meta);

@@ -478,7 +478,7 @@ int two_references_in_turn(struct __sk_buff *skb)
 		return 0;
 	b = object_acquire(a);
 	bpf_spin_lock(&a->lock);
-	a->value++;
+	a->value = 1;
 	bpf_spin_unlock(&a->lock);
 	bpf_spin_lock(&b->lock);
 	b->value++;
@@ -502,7 +502,7 @@ int unlock_through_other_reference(struct __sk_buff *skb)
 		return 0;
 	b = object_acquire(a);
 	bpf_spin_lock(&a->lock);
-	a->value++;
+	a->value = 1;
 	bpf_spin_unlock(&b->lock);
 	value = b->value;
 	object_drop(a);
@@ -526,7 +526,7 @@ static __always_inline int two_acquired(int right)
 	acquired_a = object_acquire(a);
 	acquired_b = object_acquire(b);
 	bpf_spin_lock(&acquired_a->lock);
-	acquired_a->value++;
+	acquired_a->value = 1;
 	bpf_spin_unlock(right ? &acquired_a->lock : &acquired_b->lock);
 	value = a->value;
 	object_drop(a);
