@@ -31,6 +31,7 @@
  *                          enumerator by its name in the kernel's own BTF. Where that lacks it an
  *                          older kernel skips the case, and on a newer one it is an ERROR; unless
  *                          a third argument, as in CONFIG_BPF_LSM, names an option that is off.
+ *                          A hook's name, bpf_lsm_…, counts only if the kernel uses that LSM.
  *   __user(nobody)         load it as uid 65534 without any capability, or with those named, as in
  *                          __user(cap_bpf+cap_net_admin). Its BTF and maps are root's, unless a
  *                          stage says from where on the user works: __user(cap_bpf, btf_load) or

@@ -47,7 +47,6 @@ _SOURCES = 8
 _TWINS_ROOM = 2_000  # operations of each CPU
 _SHARED_BYTES = 40
 
-INACTIVE = "the kernel's LSM for BPF is not among the active ones"
 _TWIN_RUNS = 3  # at most, if its CPUs hardly met
 _LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
 
@@ -141,16 +140,6 @@ def load(
     source = build.source(file.path, unit, loader, include)
     wanted = [{"name": name, "section": sections[name]} for name in programs]
     guest.call("load", source=source.request(), programs=wanted)
-
-
-def is_active(guest: Guest, driver: str) -> bool:
-    """Tell whether the kernel passes the hook: LSM programs run only where the kernel says so."""
-    if not driver.startswith("lsm"):
-        return True
-    path = "/sys/kernel/security"
-    guest.call("command", arguments=["mount", "-t", "securityfs", "securityfs", path])
-    modules: str = guest.call("command", arguments=["cat", f"{path}/lsm"])["stdout"]
-    return "bpf" in modules.strip().split(",")
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:

@@ -161,6 +161,8 @@ def unmet(
             continue
         if need.option and options.get(need.option) == "n":
             return _skip_for(need.option)
+        if need.option and options.get(need.option) == "inactive":
+            return Verdict(Kind.SKIP, "the kernel's LSM for BPF is not among the active ones")
         return Verdict(
             Kind.ERROR,
             f"kernel {release} is not older than v{need.since} and its BTF has no {need.name}:"

@@ -472,11 +472,9 @@ def _unmet(
         return judge.no_headers()
     if contest.needs is not None:
         need = contest.needs
-        if not session.call("btf_names", names=[need.name])[need.name]:
+        if not session.call("has", names=[need.name])[need.name]:
             options = session.call("options", names=[need.option]) if need.option else {}
             return judge.unmet([need], release, [need.name], options)
-    if not experiment.is_active(session, name):
-        return Verdict(Kind.SKIP, experiment.INACTIVE)
     path = build.PROGRAMS / contest.file
     file = scenario.read(path.read_text(encoding="utf-8"), path)
     programs = contest.plan(facts["cpus"]).programs()

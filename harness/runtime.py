@@ -90,11 +90,11 @@ class Guest:
         return self._session.call(function, **arguments)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
-        """Go on only where the kernel's BTF holds a name, as kernels do since that version.
+        """Go on only where the kernel knows a name, as kernels do since that version.
 
         Without `option` of the configuration they do not.
         """
-        if not self._session.call("btf_names", names=[name])[name]:
+        if not self._session.call("has", names=[name])[name]:
             options = self._session.call("options", names=[option]) if option else {}
             raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
 

@@ -178,7 +178,7 @@ class Verifier:
             with self._target.session(warm=True) as session:
                 boot = {"boot": session.boot["seconds"]}
                 if not self._facts:
-                    self._names = session.call("btf_names", names=self._needed())
+                    self._names = session.call("has", names=self._needed())
                     options = session.call("options", names=self._options())
                     self._facts = {**session.call("facts"), "options": options}
                 while queue:

@@ -14,7 +14,6 @@ import pytest
 from packaging.version import Version
 
 from harness.judge import Kind, Verdict
-from harness.target import KernelRefusal
 
 RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map
@@ -309,9 +308,6 @@ def test_all_but_the_lock_is_copied(guest, unit):
         for name, layout in group.layouts.items():
             map_name = f"{name}_{kind}"
             swept = Swept(guest, map_name, layout, pattern(layout.size, 1), writes, reads)
-            if kind == "file" and is_off(guest, map_name, key, layout.size):
-                guest.conclude(Verdict(Kind.SKIP, "the storage of a file is off"))
-                return
             faults, fine = swept.sweep(
                 key=key, program=group.program, number=100 * place + layout.number
             )
@@ -360,14 +356,3 @@ def test_all_but_the_lock_is_copied(guest, unit):
         ),
         held=seen_held,
     )
-
-
-def is_off(guest, name, key, size):
-    """Tell whether files have no storage: the kernel's LSM for BPF is not among the active ones."""
-    try:
-        guest.call("map_update", map=name, key=key, value=bytes(size).hex())
-    except KernelRefusal as refusal:
-        if refusal.errno != "EBADF":
-            raise
-        return True
-    return False

@@ -12,7 +12,6 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.experiment import INACTIVE, is_active
 from harness.judge import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
@@ -198,9 +197,6 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
         return
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot copy what another uses"))
-        return
-    if kind == "file" and not is_active(guest, "lsm_file_open"):
-        guest.conclude(Verdict(Kind.SKIP, INACTIVE))
         return
     stirred = Stirred(guest, kind)
     stirred.make()

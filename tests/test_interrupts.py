@@ -171,7 +171,7 @@ PREEMPT_COUNTS = {
 
 def test_preempt_count_is_balanced(guest):
     """commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6)"""
-    named = guest.call("btf_names", names=list(PREEMPT_COUNTS))
+    named = guest.call("has", names=list(PREEMPT_COUNTS))
     name = next((name for name in PREEMPT_COUNTS if named[name]), None)
     if name is None:
         guest.needs("__preempt_count", "5.11")  # before it, BTF did not describe per-CPU variables

@@ -12,7 +12,7 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.experiment import INACTIVE, Drive, Plan, is_active, prove
+from harness.experiment import Drive, Plan, prove
 from harness.judge import Kind, Verdict
 from harness.serialization import SKIPS_64, UNLOCKED, Way
 
@@ -90,9 +90,6 @@ def test_storage(guest, name):
     if place.since and guest.release < Version(place.since):
         reason = f"{place.why} may hold or take a lock since v{place.since} only"
         guest.conclude(Verdict(Kind.SKIP, reason))
-        return
-    if name == "file" and not is_active(guest, "lsm_file_open"):
-        guest.conclude(Verdict(Kind.SKIP, INACTIVE))
         return
     program = f"count_{name}"
     guest.load("places.bpf.c", [program], place.unit)

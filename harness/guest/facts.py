@@ -14,6 +14,8 @@ from typing import Any, Dict, List, Optional
 from harness.guest import libbpf, loaders
 
 VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
+SECURITY = "/sys/kernel/security"
+LSM_HOOK = "bpf_lsm_"
 
 
 def _read(path: str) -> Optional[str]:
@@ -32,8 +34,30 @@ def bcc_version() -> Optional[str]:
     return str(bcc.__version__)
 
 
-def btf_names(names: List[str]) -> Dict[str, bool]:
-    """Say which names the string section of the kernel's BTF holds; none without BTF."""
+def names(wanted: List[str]) -> Dict[str, bool]:
+    """Say which names the string section of the kernel's BTF holds; none without BTF.
+
+    A hook's name, as in bpf_lsm_file_open, counts only where the LSM for BPF is active too: else no
+    program is called there, and some kernels have no storage for files.
+    """
+    found = _btf_names(wanted)
+    if any(found[name] and name.startswith(LSM_HOOK) for name in wanted) and not _lsm_is_active():
+        return {name: there and not name.startswith(LSM_HOOK) for name, there in found.items()}
+    return found
+
+
+def _lsm_is_active() -> bool:
+    active = _read(f"{SECURITY}/lsm")
+    if active is None:
+        try:
+            libbpf.mount("securityfs", SECURITY, "securityfs", 0)
+        except OSError:
+            return False
+        active = _read(f"{SECURITY}/lsm")
+    return "bpf" in (active or "").split(",")
+
+
+def _btf_names(names: List[str]) -> Dict[str, bool]:
     try:
         data = Path(VMLINUX_BTF).read_bytes()
     except OSError:
@@ -45,11 +69,16 @@ def btf_names(names: List[str]) -> Dict[str, bool]:
 
 
 def options(names: List[str]) -> Dict[str, str]:
-    """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it."""
+    """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it.
+
+    CONFIG_BPF_LSM is "inactive" when the kernel has that LSM and does not use it (its parameter lsm=).
+    """
     config = _config()
     if config is None:
         return {}
     values = dict(line.split("=", 1) for line in config.splitlines() if line.startswith("CONFIG_"))
+    if "CONFIG_BPF_LSM" in values and not _lsm_is_active():
+        values["CONFIG_BPF_LSM"] = "inactive"
     return {name: values.get(name, "n") for name in names}
 
 

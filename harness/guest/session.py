@@ -68,9 +68,9 @@ class Session:
         """Return which kernel this is."""
         return facts.collect()
 
-    def btf_names(self, names: List[str]) -> Dict[str, bool]:
-        """Say which names (of functions, types, enumerators) the kernel's own BTF holds."""
-        return facts.btf_names(names)
+    def has(self, names: List[str]) -> Dict[str, bool]:
+        """Say which names (of functions, types, enumerators) the kernel knows; see facts.py."""
+        return facts.names(names)
 
     def options(self, names: List[str]) -> Dict[str, str]:
         """Return options of the kernel's configuration; see facts.py."""

@@ -167,6 +167,9 @@ def test_what_is_missing_may_have_been_left_out_of_the_configuration():
     assert judge(needy, V6_12, observation).kind is Kind.ERROR
     verdict = judge(needy, V6_12, observation, options={"CONFIG_BPF_LSM": "n"})
     assert verdict.kind is Kind.SKIP and "CONFIG_BPF_LSM" in verdict.reason
+    assert judge(needy, V6_12, observation, options={"CONFIG_BPF_LSM": "y"}).kind is Kind.ERROR
+    verdict = judge(needy, V6_12, observation, options={"CONFIG_BPF_LSM": "inactive"})
+    assert verdict.kind is Kind.SKIP and "not among the active" in verdict.reason
 
 
 def test_an_option_that_nobody_named_excuses_nothing():

@@ -35,7 +35,7 @@ class Session:
             "facts": FACTS,
             "begin": [],
             "end": {"kernel_log": []},
-            "btf_names": {"bpf_res_spin_lock": False},
+            "has": {"bpf_res_spin_lock": False},
             **answers,
         }
 

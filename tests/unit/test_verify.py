@@ -51,7 +51,7 @@ class ScriptedTarget:
             return FACTS
         if function == "options":
             return {}
-        if function == "btf_names":
+        if function == "has":
             return {name: False for name in arguments["names"]}
         if function == "late":
             if isinstance(self.late, Exception):
