@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from harness import (
     build,
@@ -37,7 +38,7 @@ from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenario import Scenario
-from harness.target import AgentError, GuestLost, KernelRefusal, Settings
+from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Settings
 from harness.targets import Targets
 
 LOG_WIDTH = 160
@@ -271,6 +272,25 @@ class Run:
 
     # -- running ------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: Optional[pytest.Item]
+    ) -> Optional[bool]:
+        """Run a test with a guest once more when the emulator failed it, and report the second run."""
+        if "guest" not in getattr(item, "fixturenames", ()):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if any(getattr(r, "spinlock", {}).get("reason") == EMULATOR_FAILED for r in reports):
+            item._initrequest()  # type: ignore[attr-defined]  # as pytest-rerunfailures does
+            if RESULT in item.stash:
+                del item.stash[RESULT]
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        for each in reports:
+            item.ihook.pytest_runtest_logreport(report=each)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, None]:
         """Turn what a test with a guest did into a verdict, and the verdict into an outcome."""
@@ -374,6 +394,9 @@ class Run:
         try:
             outcome.get_result()
         except OSError as error:
+            if error.strerror is None:  # xdist's: the run that this worker was of has been killed
+                outcome.force_result(None)
+                return
             message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
             self.failed_setup = SetupError(message)
             outcome.force_exception(pytest.exit.Exception(message, returncode=4))

@@ -68,8 +68,16 @@ class AgentError(Exception):
     """The agent itself failed: a defect of the harness; the message is its traceback."""
 
 
+EMULATOR_FAILED = (
+    "the emulator failed at an instruction, which says nothing of the kernel: run it again"
+)
+
+
 class GuestLost(Exception):
-    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console."""
+    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console.
+
+    EMULATOR_FAILED as the reason: nothing was asked of the kernel, so the case may be run once more.
+    """
 
     def __init__(self, reason: str, crashed: bool, console: str) -> None:
         super().__init__(reason)
@@ -343,11 +351,7 @@ def why_lost(
     tail = "\n".join(shown)
     exit_reason = exit_reason or "still running"
     if accelerator == "tcg" and splat.is_emulators(console):
-        return GuestLost(
-            "the emulator failed at an instruction, which says nothing of the kernel: run it again",
-            crashed=False,
-            console=tail,
-        )
+        return GuestLost(EMULATOR_FAILED, crashed=False, console=tail)
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
         busy = splat.at_work(console)

@@ -27,7 +27,7 @@ from harness import build, judge
 from harness.errors import SetupError
 from harness.judge import Observation, Verdict
 from harness.scenario import Scenario, kernel_version
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
+from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Session, Target
 
 Json = Dict[str, Any]
 
@@ -85,6 +85,7 @@ class Verifier:
         self._target = target
         self._by_name = {s.name: s for s in scenarios}
         self._seen: Dict[Tuple[str, str], Seen] = {}
+        self._again: Set[Tuple[str, str]] = set()  # what the emulator failed at
         self._facts: Json = {}
         self._names: Dict[str, bool] = {}  # whether the kernel's BTF has what scenarios need
         self._work: Optional[Generator[None, None, None]] = None  # a request on its way
@@ -289,11 +290,15 @@ class Verifier:
         """Blame a lost guest on the case that had begun, and return the others for a new session.
 
         Without one that had begun it is blamed on the next: that way a guest that is lost again and
-        again costs one case each time, and the run comes to an end.
+        again costs one case each time, and the run comes to an end. A failure of the emulator is
+        not blamed the first time.
         """
         source, cases = queue[0]
         left = [case for case in cases if (case.name, loader) not in self._seen]
         culprit = next((case for case in left if case.name in begun), left[0])
+        if str(lost) == EMULATOR_FAILED and (culprit.name, loader) not in self._again:
+            self._again.add((culprit.name, loader))
+            return [(source, left), *queue[1:]]
         observation = Observation(**_loss(lost), kernel_log=())
         self._note(culprit.name, loader, observation, boot)
         rest = [case for case in left if case is not culprit]

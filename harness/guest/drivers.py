@@ -24,7 +24,7 @@ import socket
 import struct
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -132,10 +132,32 @@ def drive(orders: Sequence[Order]) -> Json:
     return facts
 
 
+@functools.lru_cache(maxsize=None)
 def prepare() -> None:
-    """Import what takes seconds, before the guest is saved."""
+    """Do what takes seconds or happens once in a kernel's life, before the guest is saved."""
     import psutil  # noqa: F401
     import pyroute2  # noqa: F401
+
+    process = _fork.Process(target=_talk_to_oneself)
+    process.start()
+    process.join()
+
+
+def _talk_to_oneself() -> None:
+    """Make the kernel draw the random numbers of its hashes of connections, with which it patches
+    its code: when an emulated CPU is in that code meanwhile the guest is lost (splat.is_emulators).
+    """
+    from pyroute2 import IPRoute
+
+    libbpf.unshare(_CLONE_NEWNET)
+    with IPRoute() as network:
+        network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
+    with suppress(OSError):  # what this kernel cannot do it has no hashes for
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname()).close()
+            with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+                datagrams.connect(server.getsockname())
+                datagrams.send(b"")
 
 
 def _apart(answer: Connection, drivers: Sequence["_Driver"], orders: Sequence[Order]) -> None:

@@ -21,8 +21,14 @@ class Session:
     boot = {"seconds": 0.5}
     disturbed = False
 
+    fails = 0  # so many times at what is named "unlucky"
+
     def call(self, function, **arguments):
-        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}[function]
+        if function == "unlucky":
+            Session.fails += 1
+            if Session.fails <= arguments["times"]:
+                raise target.GuestLost(target.EMULATOR_FAILED, False, "Oops: int3")
+        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(function)
 
 
 class Target:
@@ -61,9 +67,19 @@ def test_count(guest, driver):
 '''
 
 
-def run(place, *options):
+UNLUCKY = """
+RULE = "Counters count"
+
+
+def test_unlucky(guest):
+    guest.call("unlucky", times=TIMES)
+    guest.check(True, "200 runs")
+"""
+
+
+def run(place, *options, tests=TESTS):
     (place / "played.py").write_text(PLAYED)
-    (place / "test_count.py").write_text(TESTS)
+    (place / "test_count.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "setup.cfg"), "test_count.py"]
     more = ["--results", "night", "--target", "qemu", "--loader", "libbpf", "-p", "played"]
     path = os.pathsep.join([str(ROOT), str(place)])
@@ -108,3 +124,12 @@ def test_workers_leave_the_same_results(tmp_path):
         for driver, verdict in (("tc", "PASS"), ("xdp", "FAIL"))
     }
     assert "2 of 2 kernels in" in done.stdout
+
+
+@pytest.mark.parametrize("times, verdict", [(1, "PASS"), (2, "ERROR")])
+def test_what_the_emulator_failed_is_run_once_more(tmp_path, times, verdict):
+    tests = UNLUCKY.replace("TIMES", str(times))
+    done, results = run(tmp_path, "--kernel", "6.12", tests=tests)
+    assert results["unlucky", "6.12"]["verdict"] == verdict, done.stdout + done.stderr
+    assert len((tmp_path / "night" / "results.jsonl").read_text().splitlines()) == 1
+    assert ("1 passed" if times == 1 else "1 failed") in done.stdout

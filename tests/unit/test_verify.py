@@ -8,7 +8,7 @@ import pytest
 
 from harness import build, scenario
 from harness.judge import Kind
-from harness.target import GuestLost, KernelRefusal
+from harness.target import EMULATOR_FAILED, GuestLost, KernelRefusal
 from harness.verify import Verifier, order
 
 FACTS = {"release": "6.12.117", "version": ""}
@@ -111,6 +111,17 @@ def test_a_guest_that_is_lost_before_anything_began_costs_one_case_each_time():
     lost = GuestLost("gone", crashed=False, console="")
     target = ScriptedTarget([lost], [lost], [{"begin": "third"}, ended("third")])
     assert kinds(target) == [Kind.ERROR, Kind.ERROR, Kind.PASS]
+
+
+def test_the_emulator_may_fail_a_case_once():
+    lost = GuestLost(EMULATOR_FAILED, crashed=False, console="Oops: int3")
+    begun = [{"begin": "first"}, ended("first"), {"begin": "second"}, lost]
+    rest = [{"begin": "second"}, ended("second"), {"begin": "third"}, ended("third")]
+    target = ScriptedTarget(begun, rest)
+    assert kinds(target) == [Kind.PASS] * 3
+    assert target.asked == [["first", "second", "third"], ["second", "third"]]
+    target = ScriptedTarget(begun, begun[2:], rest[2:])
+    assert kinds(target) == [Kind.PASS, Kind.ERROR, Kind.PASS]
 
 
 def test_a_late_splat_belongs_to_the_case_before():
