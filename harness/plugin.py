@@ -325,7 +325,7 @@ class Run:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, (Judged, *_NOT_RUN)):  # to render a traceback takes a quarter second
-            plain = pytest.fail.Exception(str(error), pytrace=False)
+            plain = pytest.fail.Exception(report.unable(error), pytrace=False)
             call.excinfo = pytest.ExceptionInfo.from_exception(
                 plain.with_traceback(error.__traceback__)
             )

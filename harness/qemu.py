@@ -185,8 +185,8 @@ class Guest:
     `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
     """
 
-    def __init__(self, accelerator: str, cpus: int = 1) -> None:
-        self.accelerator, self.cpus = accelerator, cpus
+    def __init__(self, kernel: str, accelerator: str, cpus: int = 1) -> None:
+        self.kernel, self.accelerator, self.cpus = kernel, accelerator, cpus
         self.boot: dict[str, Any] = {}
         self.hello = ""
         self.command: list[str] = []
@@ -279,10 +279,13 @@ class Guest:
         self._scratch.remove()
 
     def fail(self, what: str) -> SetupError:
-        """Return the error that `what` went wrong, with the reason QEMU ended and the console."""
+        """Return the error that the guest did `what`, with the reason QEMU ended and the console."""
         if not self.alive():
             what = f"{what}: {self.exit_reason()}"
-        return SetupError(f"{what}; its command line and console say more.", self.tail())
+        return SetupError(
+            f"The guest of kernel {self.kernel} {what}; the end of its console says more.",
+            self.tail(),
+        )
 
     def tail(self) -> str:
         """Return the end of the console."""
@@ -324,16 +327,16 @@ class Guest:
         line = b""
         while not line.endswith(b"\n"):
             if not select.select([self.channel], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise self.fail(f"The guest gave no {what} within {limit:.0f} s")
+                raise self.fail(f"gave no {what} within {limit:.0f} s")
             got = self.channel.recv(65536)
             if not got:
                 self.wait(RESTORE_LIMIT_S)
-                raise self.fail(f"The guest ended before its {what}")
+                raise self.fail(f"ended before its {what}")
             line += got
         try:
             message: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise self.fail(f"The guest sent {line[:80]!r} for its {what}") from None
+            raise self.fail(f"sent {line[:80]!r} for its {what}") from None
         return message
 
 
@@ -483,7 +486,7 @@ class _Plan:
     def _boot(self, progress: Progress, memory: Path | None) -> Guest:
         progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
         started = time.monotonic()
-        guest = Guest(self.accelerator, self._cpus)
+        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
         try:
             self._launch(guest, memory, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
@@ -533,7 +536,7 @@ class _Plan:
         """Bring a saved guest back and wait until its agent answers."""
         started = time.monotonic()
         os.utime(saved)
-        guest = Guest(self.accelerator, self._cpus)
+        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
         try:
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
             self._launch(guest, saved / "memory", incoming=True)
@@ -571,7 +574,7 @@ class _Plan:
             initrd.unlink()  # read by now; a killed harness leaves nothing large behind
         except EOFError:
             guest.wait(RESTORE_LIMIT_S)
-            raise guest.fail("QEMU did not start") from None
+            raise guest.fail("did not start") from None
 
 
 class _Qmp:
@@ -658,7 +661,7 @@ class _Qmp:
 
 def _kvm_boots(kernel: Kernel) -> bool:
     """Boot as far as init under KVM: the device file may exist and still run no guest."""
-    with Guest("kvm") as guest:
+    with Guest(kernel.name, "kvm") as guest:
         guest._spawn(
             [
                 *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),

@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.text import Text
 
-from harness import judge, matrix
+from harness import judge, matrix, splat
 from harness.drift import Drift, What
 from harness.judge import Kind
 from harness.known import Known
@@ -74,6 +74,14 @@ def explain(result: Result, whole: bool = False) -> str:
         lines.append(f"  loader   {str(result.observation['detail']).splitlines()[0]}")
     lines.append(f"  repeat   {result.repeat}")
     return "\n".join(lines)
+
+
+def unable(error: BaseException) -> str:
+    """Return why there is nothing to judge, with what the console, if any, shows of it."""
+    console = str(getattr(error, "console", "")).splitlines()
+    found = splat.find(console)
+    shown = console[found.position :][:_EVIDENCE] if found else console[-_EVIDENCE:]
+    return "\n".join([str(error), *(f"  {line}" for line in shown)])
 
 
 def summary(results: Sequence[Result]) -> str:

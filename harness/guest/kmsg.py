@@ -5,12 +5,31 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import time
 from typing import List
 
 _SYS_MEMBARRIER = 324  # x86-64
 _MEMBARRIER_GLOBAL = 1
 _MARKER = "spinlock: begin "
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def lines_of(record: bytes) -> List[str]:
+    """Return what was printed in a record of /dev/kmsg, without the header fields.
+
+    The kernel writes a byte that does not print as \\xNN there, also a line's end within a message
+    (lockdep begins some of its own with one) and each byte of what is not ASCII.
+    """
+    header, _, text = record.partition(b";")
+    # "level,sequence,time,flags;text", then continuation lines with the device's keys
+    if not header.split(b",")[0].isdigit():
+        return []
+    printed = text.split(b"\n", 1)[0]
+    if printed.startswith(_MARKER.encode()):
+        return []
+    whole = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), printed)
+    return whole.decode(errors="replace").split("\n")
 
 
 class KernelLog:
@@ -30,7 +49,7 @@ class KernelLog:
         return late
 
     def read(self) -> List[str]:
-        """Return the records since the last call, one line each, without the header fields.
+        """Return the lines that were printed since the last call.
 
         Raises OSError (EPIPE) when the kernel overwrote records before they were read.
         """
@@ -40,12 +59,7 @@ class KernelLog:
                 record = os.read(self._fd, 8192)
             except BlockingIOError:
                 return lines
-            header, _, text = record.decode(errors="replace").partition(";")
-            # "level,sequence,time,flags;text", then continuation lines with the device's keys
-            if header.split(",")[0].isdigit():
-                lines.append(text.split("\n", 1)[0])
-                if lines[-1].startswith(_MARKER):
-                    lines.pop()
+            lines += lines_of(record)
 
     def settle(self, seconds: float) -> None:
         """Wait until what the last case closed is freed, so that a splat in it is still its own.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import __main__ as command, build, catalogue, matrix, page, report, rulebook, scenario
-from harness.errors import UsageError
+from harness.errors import SetupError, UsageError
 from harness.judge import Kind
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
@@ -213,6 +213,20 @@ def test_a_failure_explains_itself(pivot):
         '  UNEXPECTED log: "bpf_spin_unlock is missing"',
         "  repeat   spinlock run wrong_text --loader libbpf --kernel 6.12 --programs tests/self/no",
     ]
+
+
+def test_a_kernel_that_does_not_boot_shows_where_it_panicked():
+    panic = ["[ 1.8] Kernel panic - not syncing: no root", *(f"[ 1.9] frame {n}" for n in range(20))]
+    console = "\n".join(["[ 0.0] Booting", *panic])
+    words = report.unable(SetupError("It panicked.", console)).splitlines()
+    assert words[0] == "It panicked." and words[1:] == [f"  {line}" for line in panic[:12]]
+
+
+def test_a_guest_that_says_nothing_shows_its_last_lines():
+    console = "\n".join(f"line {n}" for n in range(20))
+    words = report.unable(SetupError("It is silent.", console)).splitlines()
+    assert words == ["It is silent.", *(f"  line {n}" for n in range(8, 20))]
+    assert report.unable(SetupError("There is no kernel.")) == "There is no kernel."
 
 
 def test_the_clause_that_applies_is_marked_among_all(pivot):
