@@ -4,7 +4,7 @@
 
 An object is damaged by flipped bits, overwritten words, cut ends and pieces of itself or of another
 one put elsewhere. Prints the answers by class, what was lost, and the time; exits with 1 when one
-damaged object got no answer.
+damaged object got no answer or cost a guest.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> int:
         f"{done} damaged objects in {seconds:.0f} s on {options.kernel}, the slowest {slowest:.1f} s;"
         f" {unanswered} without an answer, {lost} guests lost"
     )
-    return int(unanswered > 0)
+    return int(unanswered + lost > 0)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,14 @@ CLASSES: Tuple[Class, ...] = (
         ),
     ),
     Class(
+        "not-sleepable",
+        "this kernel lets no program sleep there",
+        "Leave out the .s in SEC(), and what only a program that sleeps may call, or leave the program"
+        " out there (bpf_program__set_autoload()).",
+        "",
+        (r"\w+ is not sleepable", r"programs can be sleepable"),
+    ),
+    Class(
         "helper-missing",
         "this kernel has no such helper, or not for this type of program",
         "Do without the helper, or choose at load time: `if (bpf_core_enum_value_exists(…))`.",
@@ -566,7 +574,7 @@ def _hidden(
     if errno in ("ENOMEM", "E2BIG") and not log:
         return "map-size", messages[-1] if messages else errno
     if seen.get("bare") is False and not log:
-        return "kind-missing", messages[-1] if messages else errno
+        return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None
 
 

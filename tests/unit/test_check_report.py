@@ -110,6 +110,11 @@ def test_the_telling_line_and_its_place():
             "9: <invalid kfunc call>\nkfunc 'hid_bpf_get_data' is referenced but wasn't resolved",
             "kernel-function",
         ),
+        ("bpf_lsm_bprm_check_security is not sleepable", "not-sleepable"),  # 5.10
+        (
+            "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
+            "not-sleepable",
+        ),
         ("BPF_STX uses reserved fields", "instruction"),
         ("BPF_ATOMIC uses invalid atomic opcode 100", "instruction"),
         ("unknown opcode 06", "instruction"),
@@ -233,7 +238,11 @@ def test_limits():
     assert why(died="signal SIGSEGV").name == "libbpf"
     assert why(errno="EPERM").name == "capability"
     assert why(errno="ENOMEM").name == "map-size"
-    assert why(errno="EINVAL", bare=False).name == "kind-missing"
+    kind = why(errno="EINVAL", bare=False, messages=["libbpf: failed to load object '9057730-e308'"])
+    assert (kind.name, kind.line) == (
+        "kind-missing",
+        "EINVAL, as to a program of its kind that does nothing",
+    )
     assert why(errno="EINVAL").name == "other"
 
 
