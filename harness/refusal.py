@@ -248,7 +248,12 @@ CLASSES: Tuple[Class, ...] = (
         "the program extends another one, which only its own loader knows",
         "`check` cannot load it alone; test it through its loader.",
         "",
-        (r"attach_prog_fd", r"failed to find .*prog.* FD", r"Invalid target program"),
+        (
+            r"attach program FD is not set",
+            r"attach_prog_fd",
+            r"failed to find .*prog.* FD",
+            r"Invalid target program",
+        ),
     ),
     Class(
         "global-data",
@@ -326,6 +331,11 @@ CLASSES: Tuple[Class, ...] = (
         "Inner maps",
     ),
     Class(
+        "btf-depth",
+        "types that are nested too deep for the kernel",
+        "Nest structs in structs at most 31 deep.",
+    ),
+    Class(
         "map-flags",
         "a map with a lock may not be read-only or write-only for programs",
         "Leave out BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG.",
@@ -375,6 +385,9 @@ CLASSES: Tuple[Class, ...] = (
 BY_NAME: Dict[str, Class] = {row.name: row for row in CLASSES}
 
 _MAPS_OF_MAPS = (12, 13)  # ARRAY_OF_MAPS, HASH_OF_MAPS
+# Types up to INSN_ARRAY, without HASH, ARRAY, CGROUP_STORAGE and those of sockets, inodes, tasks and
+# cgroups, which some kernel lets hold a lock.
+_WITHOUT_LOCKS = frozenset(range(1, 35)) - {1, 2, 19, 24, 28, 29, 32}
 _INSN = re.compile(r"^(?:\d+: )*(\d+): \(([0-9a-f]{2})\) (.*)", re.MULTILINE)
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@\n]+?):(\d+))?$", re.MULTILINE)
 _VALUE_CALLBACKS = r"call bpf_(for_each_map_elem|timer_set_callback)"
@@ -543,7 +556,10 @@ def _hidden(
     if any(len(m.locks) > 1 for m in chosen) and (asked.get("btf") or named):
         return "two-locks", f"the kernel refuses the object's BTF: {asked.get('btf') or errno}"
     if asked.get("btf") == "E2BIG":
-        return "two-locks", "the kernel refuses the object's BTF: E2BIG"
+        # Before v6.2 the kernel counted a map's locks alone. Types that are too deep for it are not
+        # read here either, so nothing is known of the maps then.
+        locks = maps and release >= Version("6.2")
+        return "two-locks" if locks else "btf-depth", "the kernel refuses the object's BTF: E2BIG"
     if asked.get("btf") == "EFAULT":
         return "lock-place", "the kernel refuses the object's BTF: EFAULT"
     for name, answer in dict(asked.get("maps", {})).items():
@@ -554,6 +570,10 @@ def _hidden(
             continue
         if declared is not None and declared.inner is not None and declared.inner.locks:
             return "inner-map", told
+        if has_lock and declared is not None and declared.type in _WITHOUT_LOCKS:
+            # Some types are refused for what they need themselves, before the lock is looked at.
+            if answer in ("EOPNOTSUPP", "ENOTSUPP", "EINVAL", "EACCES"):
+                return "map-type", told
         if answer in ("EOPNOTSUPP", "ENOTSUPP"):
             if has_lock:
                 return "map-type", told

@@ -60,10 +60,6 @@ def examine(
         finished = False
         child = _Child(lambda port: _examine(port, data, only, done))
         for event in child.events(deadline):
-            if "object" in event:
-                if told:
-                    continue
-                told = True
             if "begin" in event:
                 at = event["begin"]
             elif "end" in event:
@@ -71,8 +67,9 @@ def examine(
                 done.append(event["end"])
                 event["seen"]["kernel_log"] = log()
             finished = finished or "damaged" in event or "finished" in event
-            if "finished" not in event:
+            if "finished" not in event and not (told and "object" in event):
                 emit(event)
+            told = told or "object" in event
             child.go_on()
         how = child.end()
         if finished:

@@ -23,6 +23,16 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1000000); __type(
 SEC("tc") int one(struct __sk_buff *skb) { __u32 k = 0; return bpf_map_lookup_elem(&big, &k) != 0; }
 """
 
+FATAL = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "GPL";
+struct { __uint(type, BPF_MAP_TYPE_STRUCT_OPS); __uint(max_entries, 1); __type(key, __u32);
+         __type(value, __u32); } own SEC(".maps");
+SEC("tc") int one(struct __sk_buff *skb) { __u32 k = 0; return bpf_map_lookup_elem(&own, &k) != 0; }
+SEC("tc") int two(struct __sk_buff *skb) { __u32 k = 1; return bpf_map_lookup_elem(&own, &k) != 0; }
+"""
+
 
 @pytest.fixture(scope="module", params=KERNELS)
 def guests(request):
@@ -61,6 +71,19 @@ def test_a_map_of_four_gigabytes_hurts_nobody(guests, tmp_path):
     source = check.open_source(file, guests.headers())
     seen = check.examine(guests, guests.kernel, source, ("one",)).programs["one"]
     assert seen.refusal.name in ("map-size", "memory")
+
+
+def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path):
+    """libbpf 1.5 dies of a struct_ops that is declared as a map of the program's own."""
+    file = tmp_path / "fatal.bpf.c"
+    file.write_text(FATAL)
+    source = check.open_source(file, guests.headers())
+    row = check.examine(guests, guests.kernel, source, source.object.programs)
+    assert row.problem is None
+    assert {name: seen.refusal.name for name, seen in row.programs.items()} == {
+        "one": "libbpf",
+        "two": "libbpf",
+    }
 
 
 def test_runs_on_all_cpus(guests):

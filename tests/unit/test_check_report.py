@@ -184,6 +184,32 @@ def test_what_libbpf_hides():
 
 
 @pytest.mark.parametrize(
+    "kind, answer, log, name",
+    [
+        (14, "EACCES", "map 'm' has to have BTF in order to use bpf_spin_lock\n", "map-type"),
+        (22, "EINVAL", "invalid zero-sized read\n", "map-type"),
+        (27, "EINVAL", "", "map-type"),
+        (1, "EACCES", "", "map-flags"),
+        (35, "EINVAL", "", "map-unknown"),
+        (4096, "EINVAL", "", "map-unknown"),
+    ],
+)
+def test_a_type_that_holds_no_lock_is_refused_for_many_reasons(kind, answer, log, name):
+    """What 5.10 said to a DEVMAP, a QUEUE and a RINGBUF, a flag of a HASH, and types it lacks."""
+    maps = {"m": elf.Map("m", kind, True, (elf.Field("lock", 0, 4, "bpf_spin_lock"),))}
+    assert why(log, "5.10", {"btf": None, "maps": {"m": answer}}, maps).name == name
+
+
+def test_types_that_are_too_deep_are_not_taken_for_locks():
+    log = "map 'm' has to have BTF in order to use bpf_spin_lock\n"
+    for release in ("5.10", "7.3"):
+        assert why(log, release, {"btf": "E2BIG", "maps": {}}, {}).name == "btf-depth"
+    one = {"m": elf.Map("m", 1, True, (elf.Field("lock", 0, 4, "bpf_spin_lock"),))}
+    assert why(log, "5.10", {"btf": "E2BIG", "maps": {}}, one).name == "btf-depth"
+    assert why(log, "7.3", {"btf": "E2BIG", "maps": {}}, one).name == "two-locks"
+
+
+@pytest.mark.parametrize(
     "message, name",
     [
         ("elf: legacy map definitions in 'maps' section are not supported", "legacy-maps"),
@@ -225,6 +251,12 @@ def test_a_struct_ops_that_the_kernel_has_not():
     assert why("", messages=[message], errno="ENOTSUPP").name == "hook-missing"
 
 
+def test_a_program_for_another_one_is_not_taken_for_a_kind_the_kernel_has_not():
+    messages = ["prog 'p': attach program FD is not set", "prog 'p': failed to load: -22"]
+    messages = [f"libbpf: {message}" for message in messages]
+    assert why("", messages=messages, errno="EINVAL", bare=False).name == "needs-target"
+
+
 def test_since_which_kernel():
     log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
     assert why(log, "6.1").since == "6.9"
@@ -238,7 +270,8 @@ def test_limits():
     assert why(died="signal SIGSEGV").name == "libbpf"
     assert why(errno="EPERM").name == "capability"
     assert why(errno="ENOMEM").name == "map-size"
-    kind = why(errno="EINVAL", bare=False, messages=["libbpf: failed to load object '9057730-e308'"])
+    said = ["libbpf: failed to load object '9057730-e308'"]
+    kind = why(errno="EINVAL", bare=False, messages=said)
     assert (kind.name, kind.line) == (
         "kind-missing",
         "EINVAL, as to a program of its kind that does nothing",
