@@ -97,6 +97,30 @@ int push_front_pop_front(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_push_back_impl, "6.4") __success __retval(123)
+__description("push three to the back and pop them there, the last one too: last in, first out")
+int push_back_pop_back(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum = 0, place = 1;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 2);
+	push(l, 3);
+	for (__u32 turn = 0; turn < 4; turn++) {
+		bpf_spin_lock(&l->lock);
+		node = bpf_list_pop_back(&l->head);
+		bpf_spin_unlock(&l->lock);
+		sum += drop(node) * place;
+		place *= 10;
+	}
+	return sum;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __success __retval(1)
 __description("what is left in the list is freed with the map")
 int push_and_leave(struct __sk_buff *skb)
