@@ -108,6 +108,11 @@ def judge(
     verdict = compare(expectation, observation)
     if verdict.kind is Kind.FAIL and observation.bare is False:
         return _unavailable(scenario.section, release, options)
+    if verdict.kind is Kind.FAIL and _NOT_ON_RT in observation.log:
+        if options.get(_RT) == "y":  # what it asks never comes up there
+            return Verdict(
+                Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
+            )
     if known is not None:
         if expectation.accepted != (observation.stage is None):
             return Verdict(
@@ -191,7 +196,10 @@ _OPTIONS = (
     *((kind, "CONFIG_BPF_EVENTS") for kind in ("tracepoint", "perf_event")),
     *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
 )
-OPTION_NAMES = tuple(sorted({option for _, option in _OPTIONS}))
+# What the verifier says of timers on such kernels.
+_RT = "CONFIG_PREEMPT_RT"
+_NOT_ON_RT = "cannot be used for PREEMPT_RT"
+OPTION_NAMES = tuple(sorted({_RT, *(option for _, option in _OPTIONS)}))
 
 
 def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import (
@@ -193,8 +194,8 @@ class Verifier:
                         seconds = {**boot, "build": source.seconds}
                         yield from self._verify(session, source, cases, loader, seconds, begun)
                         left = [c for c in cases if (c.name, loader) not in self._seen]
-                        if left:  # the last one left a CPU stuck
-                            return [(source, left), *queue[1:]]
+                        if left or session.disturbed:
+                            return ([(source, left)] if left else []) + queue[1:]
                     queue = queue[1:]
                 self._close(session)
         except GuestLost as lost:
@@ -235,25 +236,36 @@ class Verifier:
         seconds: Json,
         begun: List[str],
     ) -> Iterator[None]:
+        """Observe cases until one disturbs the guest.
+
+        After a splat the kernel is no witness any more: lockdep has turned itself off, a WARN_ONCE
+        or KASAN says nothing twice, and the console would convict the next case of this one's.
+        """
         release = kernel_version(self._facts["release"], self._facts["version"])
         events = session.events(
             "verify",
             source=source.request(),
             cases=[_case(scenario, release) for scenario in cases],
         )
-        for event in events:
-            if "begin" in event:
-                begun.append(event["begin"])
-            elif "late" in event:
-                self._add_late(session, event["late"])
-                self._open = None
-            else:
-                observation = Observation.from_json(event["observation"])
-                if judge.disturbed(observation) is not None:
-                    session.disturbed = True
-                self._note(event["end"], loader, observation, seconds)
-                self._open = event["end"], loader
-            yield
+        over = False
+        with closing(events):
+            while not over and (event := next(events, None)) is not None:
+                if "begin" in event:
+                    begun.append(event["begin"])
+                elif "late" in event:
+                    known = self._open is not None  # else each new guest might end here
+                    self._add_late(session, event["late"])
+                    over = session.disturbed and known
+                    self._open = None
+                else:
+                    observation = Observation.from_json(event["observation"])
+                    session.disturbed = (
+                        session.disturbed or judge.disturbed(observation) is not None
+                    )
+                    self._note(event["end"], loader, observation, seconds)
+                    over = session.disturbed
+                    self._open = None if over else (event["end"], loader)
+                yield
 
     def _close(self, session: Session) -> None:
         """Give the last case of a session what the kernel still has to say of it."""

@@ -185,3 +185,12 @@ def test_a_kind_of_program_that_the_kernel_lacks_says_nothing_of_the_lock(option
     refused = seen(REFUSED, log="", bare=False)
     assert judge(lsm, V6_12, refused, options=options).kind is Kind(kind)
     assert judge(lsm, V6_12, seen(REFUSED, bare=True), options=options).kind is Kind.FAIL
+
+
+def test_what_a_real_time_kernel_has_not_is_skipped_there_only():
+    timer = case("__success")
+    log = "bpf_timer cannot be used for PREEMPT_RT."
+    refused = Observation(stage="prog_load", errno="EOPNOTSUPP", log=log, kernel_log=())
+    verdict = judge(timer, V6_12, refused, options={"CONFIG_PREEMPT_RT": "y"})
+    assert verdict.kind is Kind.SKIP and log in verdict.reason
+    assert judge(timer, V6_12, refused, options={"CONFIG_PREEMPT_RT": "n"}).kind is Kind.FAIL

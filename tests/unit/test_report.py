@@ -216,7 +216,10 @@ def test_a_failure_explains_itself(pivot):
 
 
 def test_a_kernel_that_does_not_boot_shows_where_it_panicked():
-    panic = ["[ 1.8] Kernel panic - not syncing: no root", *(f"[ 1.9] frame {n}" for n in range(20))]
+    panic = [
+        "[ 1.8] Kernel panic - not syncing: no root",
+        *(f"[ 1.9] frame {n}" for n in range(20)),
+    ]
     console = "\n".join(["[ 0.0] Booting", *panic])
     words = report.unable(SetupError("It panicked.", console)).splitlines()
     assert words[0] == "It panicked." and words[1:] == [f"  {line}" for line in panic[:12]]

@@ -124,19 +124,29 @@ def test_the_emulator_may_fail_a_case_once():
     assert kinds(target) == [Kind.PASS, Kind.ERROR, Kind.PASS]
 
 
+def test_after_a_splat_the_rest_goes_on_in_another_guest():
+    target = ScriptedTarget(
+        [{"begin": "first"}, ended("first", WARN), {"begin": "second"}, ended("second")],
+        [{"begin": "second"}, ended("second", WARN)],
+        [{"begin": "third"}, ended("third")],
+    )
+    assert kinds(target) == [Kind.CRASH, Kind.CRASH, Kind.PASS]
+    assert target.asked == [["first", "second", "third"], ["second", "third"], ["third"]]
+
+
 def test_a_late_splat_belongs_to_the_case_before():
     target = ScriptedTarget(
-        [
-            {"begin": "first"},
-            ended("first"),
-            {"begin": "second"},
-            {"late": [WARN]},
-            ended("second"),
-            {"begin": "third"},
-            ended("third"),
-        ]
+        [{"begin": "first"}, ended("first"), {"begin": "second"}, {"late": [WARN]}],
+        [{"begin": "second"}, ended("second"), {"begin": "third"}, ended("third")],
     )
     assert kinds(target) == [Kind.CRASH, Kind.PASS, Kind.PASS]
+    assert target.asked == [["first", "second", "third"], ["second", "third"]]
+
+
+def test_a_splat_of_nobody_costs_no_guest_before_a_case_is_over():
+    script = [{"late": [WARN]}, {"begin": "first"}, ended("first")]
+    target = ScriptedTarget(script, [{"begin": "second"}, ended("second")], [ended("third")])
+    assert kinds(target) == [Kind.PASS] * 3
 
 
 def test_a_splat_after_the_last_case_belongs_to_it():
