@@ -135,6 +135,8 @@ class Guest:
                 error = lost
             except (AgentError, KernelRefusal) as failure:
                 error = error or failure
+                if isinstance(failure, AgentError) and failure.kernel_log is not None:
+                    observation = Observation(stage=None, kernel_log=tuple(failure.kernel_log))
         if isinstance(error, GuestLost):
             observation = Observation(
                 lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()

@@ -65,7 +65,15 @@ class KernelRefusal(Exception):
 
 
 class AgentError(Exception):
-    """The agent itself failed: a defect of the harness; the message is its traceback."""
+    """The agent itself failed: a defect of the harness; the message is its traceback.
+
+    Where its process ended without having been told to, which a kernel can make it do, `kernel_log`
+    is what the kernel logged in that session; else None.
+    """
+
+    def __init__(self, message: str, kernel_log: Optional[Sequence[str]] = None) -> None:
+        super().__init__(message)
+        self.kernel_log = kernel_log
 
 
 EMULATOR_FAILED = (
@@ -205,7 +213,8 @@ class Session:
                         raise KernelRefusal(answer["raise"])
                     if "closed" in answer:
                         self._ended = AgentError(
-                            f"the agent's process in the guest ended: {answer['closed']}"
+                            f"the agent's process in the guest ended: {answer['closed']}",
+                            answer["kernel_log"],
                         )
                         raise self._ended
                     yield answer

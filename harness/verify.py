@@ -199,8 +199,14 @@ class Verifier:
                     queue = queue[1:]
                 self._close(session)
         except GuestLost as lost:
-            return self._blame(queue, loader, lost, boot, begun)
+            observation = Observation(**_loss(lost), kernel_log=())
+            return self._blame(queue, loader, observation, boot, begun)
         except (AgentError, KernelRefusal) as error:
+            if isinstance(error, AgentError) and error.kernel_log is not None:
+                observation = Observation(
+                    stage="agent", detail=str(error), kernel_log=tuple(error.kernel_log)
+                )
+                return self._blame(queue, loader, observation, boot, begun)
             for case in queue[0][1]:
                 if (case.name, loader) not in self._seen:
                     failed = Observation(stage="agent", detail=str(error), kernel_log=())
@@ -297,9 +303,9 @@ class Verifier:
         return self._seen[self._open].observation
 
     def _blame(
-        self, queue: List[Any], loader: str, lost: GuestLost, boot: Json, begun: List[str]
+        self, queue: List[Any], loader: str, observed: Observation, boot: Json, begun: List[str]
     ) -> List[Any]:
-        """Blame a lost guest on the case that had begun, and return the others for a new session.
+        """Blame a lost guest, or process in it, on the case that had begun; return what is left.
 
         Without one that had begun it is blamed on the next: that way a guest that is lost again and
         again costs one case each time, and the run comes to an end. A failure of the emulator is
@@ -307,12 +313,12 @@ class Verifier:
         """
         source, cases = queue[0]
         left = [case for case in cases if (case.name, loader) not in self._seen]
-        culprit = next((case for case in left if case.name in begun), left[0])
-        if str(lost) == EMULATOR_FAILED and (culprit.name, loader) not in self._again:
+        ended = self._by_name[self._open[0]] if self._open is not None else cases[-1]
+        culprit = next((case for case in left if case.name in begun), left[0] if left else ended)
+        if observed.lost == EMULATOR_FAILED and left and (culprit.name, loader) not in self._again:
             self._again.add((culprit.name, loader))
             return [(source, left), *queue[1:]]
-        observation = Observation(**_loss(lost), kernel_log=())
-        self._note(culprit.name, loader, observation, boot)
+        self._note(culprit.name, loader, observed, boot)
         rest = [case for case in left if case is not culprit]
         return ([(source, rest)] if rest else []) + queue[1:]
 

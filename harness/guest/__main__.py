@@ -96,7 +96,9 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
         elif "session" in request:
             _set_clock(request["session"]["now"])
             log = _kernel_log()
-            _send(sink, {"closed": _ending(*_in_a_child(source, sink), log)})
+            process, status = _in_a_child(source, sink)
+            lines = _lines(log)
+            _send(sink, {"closed": _ending(process, status, lines), "kernel_log": lines})
 
 
 def _prepare() -> List[str]:
@@ -139,16 +141,20 @@ def _die_first() -> None:
         pass
 
 
-def _ending(process: int, status: int, log: Optional[KernelLog]) -> str:
+def _lines(log: Optional[KernelLog]) -> List[str]:
+    try:
+        return log.read() if log is not None else []
+    except OSError:  # it wrote more than was kept
+        return []
+
+
+def _ending(process: int, status: int, kernel_log: List[str]) -> str:
     """Say how a session's process ended."""
     if status >= 0:
         return f"status {status}"
     words = f"signal {-status}"
-    if status == -signal.SIGKILL and log is not None:
-        try:
-            killed = [line for line in log.read() if f"Killed process {process} " in line]
-        except OSError:  # it wrote more than was kept
-            killed = []
+    if status == -signal.SIGKILL:
+        killed = [line for line in kernel_log if f"Killed process {process} " in line]
         words += f": {killed[0]}" if killed else ""
     return words
 

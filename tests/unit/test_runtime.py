@@ -134,6 +134,14 @@ def test_a_splat_beats_what_held():
     assert checked.finish(None).verdict is Kind.CRASH
 
 
+def test_a_splat_that_ended_the_agent_is_the_kernel_s():
+    splat = ["BUG: scheduling while atomic: python3/73/0x00000002"]
+    ended = AgentError("the agent's process in the guest ended: signal 11", splat)
+    assert guest(Session(end=ended)).finish(ended).verdict is Kind.CRASH
+    quiet = AgentError("the agent's process in the guest ended: signal 11", [])
+    assert guest(Session(end=quiet)).finish(quiet).verdict is Kind.ERROR
+
+
 def test_what_another_test_left_behind_is_not_blamed_on_this_one():
     session = Session(begin=["BUG: spinlock recursion on CPU#0, a/1"])
     with pytest.raises(AgentError, match="a test before this one left behind: BUG: spinlock"):

@@ -1,5 +1,6 @@
 """Splats, from lines that real kernels printed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ def test_each_splat_has_its_name(line, kind):
 )
 def test_what_is_none(line):
     assert splat.find([line]) is None
+
+
+def recorded_splats():
+    """Of a 6.12.117 with lockdep, KASAN and UBSAN, and defects in its bpf_spin_lock(); shortened."""
+    text = (DATA / "splats-6.12.117-debug.txt").read_text()
+    for block in text.split("## ")[1:]:
+        head, _, log = block.partition("\n")
+        kind, _, defect = head.partition(": ")
+        yield pytest.param(kind, log.splitlines(), id=defect)
+
+
+@pytest.mark.parametrize("kind, log", recorded_splats())
+def test_a_recorded_splat_has_its_name(kind, log):
+    found = splat.find(log)
+    assert found is not None and found.kind == kind
+    above = log[: found.position]  # rulers and the like: it is named by its first line of words
+    assert not re.search("[a-z]{3}", "".join(above).replace("cut here", ""))
 
 
 def test_a_recorded_soft_lockup_starts_with_its_own_line():

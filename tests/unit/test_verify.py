@@ -8,7 +8,7 @@ import pytest
 
 from harness import build, scenario
 from harness.judge import Kind
-from harness.target import EMULATOR_FAILED, GuestLost, KernelRefusal
+from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.verify import Verifier, order
 
 FACTS = {"release": "6.12.117", "version": ""}
@@ -132,6 +132,22 @@ def test_after_a_splat_the_rest_goes_on_in_another_guest():
     )
     assert kinds(target) == [Kind.CRASH, Kind.CRASH, Kind.PASS]
     assert target.asked == [["first", "second", "third"], ["second", "third"], ["third"]]
+
+
+@pytest.mark.parametrize("log, kind", [([WARN], Kind.CRASH), ([], Kind.ERROR)])
+def test_a_process_that_ended_costs_the_case_that_had_begun(log, kind):
+    ended_agent = AgentError("the agent's process in the guest ended: signal 11", log)
+    target = ScriptedTarget(
+        [{"begin": "first"}, ended("first"), {"begin": "second"}, ended_agent],
+        [{"begin": "third"}, ended("third")],
+    )
+    assert kinds(target) == [Kind.PASS, kind, Kind.PASS]
+
+
+def test_a_guest_that_is_lost_before_a_request_returns_is_blamed_on_its_last_case():
+    script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
+    panic = GuestLost("panic", crashed=True, console="Kernel panic")
+    assert kinds(ScriptedTarget([*script, panic])) == [Kind.PASS, Kind.PASS, Kind.CRASH]
 
 
 def test_a_late_splat_belongs_to_the_case_before():
