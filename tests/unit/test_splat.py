@@ -65,7 +65,7 @@ def recorded_splats():
         yield pytest.param(kind, log.splitlines(), id=defect)
 
 
-@pytest.mark.parametrize("kind, log", recorded_splats())
+@pytest.mark.parametrize("kind, log", list(recorded_splats()))
 def test_a_recorded_splat_has_its_name(kind, log):
     found = splat.find(log)
     assert found is not None and found.kind == kind
