@@ -41,20 +41,23 @@ def names(wanted: List[str]) -> Dict[str, bool]:
     program is called there, and some kernels have no storage for files.
     """
     found = _btf_names(wanted)
-    if any(found[name] and name.startswith(LSM_HOOK) for name in wanted) and not _lsm_is_active():
-        return {name: there and not name.startswith(LSM_HOOK) for name, there in found.items()}
+    hooks = [name for name in wanted if found[name] and name.startswith(LSM_HOOK)]
+    if hooks and not _lsm_is_active():
+        found.update(dict.fromkeys(hooks, False))
     return found
 
 
 def _lsm_is_active() -> bool:
+    """Tell whether the LSM for BPF is in use. A kernel that cannot be asked is taken to use it: what
+    is then not so shows as a failure, where a wrong no would skip without a reason."""
     active = _read(f"{SECURITY}/lsm")
     if active is None:
         try:
             libbpf.mount("securityfs", SECURITY, "securityfs", 0)
-        except OSError:
-            return False
+        except OSError:  # built without CONFIG_SECURITYFS
+            return True
         active = _read(f"{SECURITY}/lsm")
-    return "bpf" in (active or "").split(",")
+    return active is None or "bpf" in active.split(",")
 
 
 def _btf_names(names: List[str]) -> Dict[str, bool]:
@@ -71,15 +74,18 @@ def _btf_names(names: List[str]) -> Dict[str, bool]:
 def options(names: List[str]) -> Dict[str, str]:
     """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it.
 
-    CONFIG_BPF_LSM is "inactive" when the kernel has that LSM and does not use it (its parameter lsm=).
+    CONFIG_BPF_LSM is "inactive" when the kernel has that LSM and does not use it (its parameter lsm=),
+    which is known without the configuration too.
     """
-    config = _config()
-    if config is None:
-        return {}
-    values = dict(line.split("=", 1) for line in config.splitlines() if line.startswith("CONFIG_"))
-    if "CONFIG_BPF_LSM" in values and not _lsm_is_active():
-        values["CONFIG_BPF_LSM"] = "inactive"
-    return {name: values.get(name, "n") for name in names}
+    config, found = _config(), {}
+    if config is not None:
+        lines = config.splitlines()
+        values = dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
+        found = {name: values.get(name, "n") for name in names}
+    hook = f"{LSM_HOOK}file_open"
+    if "CONFIG_BPF_LSM" in names and _btf_names([hook])[hook] and not _lsm_is_active():
+        found["CONFIG_BPF_LSM"] = "inactive"
+    return found
 
 
 def _config() -> Optional[str]:
