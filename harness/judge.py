@@ -108,11 +108,11 @@ def judge(
     verdict = compare(expectation, observation)
     if verdict.kind is Kind.FAIL and observation.bare is False:
         return _unavailable(scenario.section, release, options)
-    if verdict.kind is Kind.FAIL and _NOT_ON_RT in observation.log:
-        if options.get(_RT) == "y":  # what it asks never comes up there
-            return Verdict(
-                Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
-            )
+    if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):
+        # What it asks never comes up there.
+        return Verdict(
+            Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
+        )
     if known is not None:
         if expectation.accepted != (observation.stage is None):
             return Verdict(
@@ -196,10 +196,14 @@ _OPTIONS = (
     *((kind, "CONFIG_BPF_EVENTS") for kind in ("tracepoint", "perf_event")),
     *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
 )
-# What the verifier says of timers on such kernels.
 _RT = "CONFIG_PREEMPT_RT"
-_NOT_ON_RT = "cannot be used for PREEMPT_RT"
 OPTION_NAMES = tuple(sorted({_RT, *(option for _, option in _OPTIONS)}))
+
+
+def _is_for_rt(observation: Observation) -> bool:
+    """Tell whether the verifier refused timers because of the kernel's preemption model."""
+    words = "bpf_timer cannot be used for PREEMPT_RT"
+    return observation.errno == "EOPNOTSUPP" and words in observation.log
 
 
 def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> Verdict:
