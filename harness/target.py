@@ -439,7 +439,10 @@ class Qemu:
             if timed_out and guest.alive():
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait(_DYING_SECONDS)
-            return why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
+            why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
+            if str(why) == EMULATOR_FAILED:  # a case may now be run again, which must not go unseen
+                self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
+            return why
 
         def guest_pulse() -> FrozenSet[int]:
             try:
