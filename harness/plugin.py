@@ -394,7 +394,9 @@ class Run:
         try:
             outcome.get_result()
         except OSError as error:
-            if error.strerror is None:  # xdist's: the run that this worker was of has been killed
+            if hasattr(
+                self.config, "workerinput"
+            ):  # the run that this worker is of has been killed
                 outcome.force_result(None)
                 return
             message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
