@@ -118,9 +118,8 @@ HELD_WRITES = (("update", 0, False), ("update_batch", 0, False), ("program", 0, 
 HELD_READS = (("lookup", 0), ("lookup_batch", 0), ("memory", 0))
 HELD_TIMES = {"socket": 20, "rhash": 20}  # few ways, each of which may make a new element
 HELD_TIMES_OF_TABLES = 3
-HELD_TURNS = (
-    10  # at most, until the lock was once seen held: the holder may have had no CPU meanwhile
-)
+# Until the lock was once seen held: the holder may have had no CPU meanwhile.
+HELD_TURNS = 10
 
 TABLE_WRITES = (*OLD, *BY_PROGRAM, *NEW, *NEW_BY_PROGRAM)
 TABLE_READS = (*STAY, *TAKE, *MEMORY)
