@@ -182,14 +182,15 @@ CLASSES: Tuple[Class, ...] = (
     Class(
         "hook-missing",
         "this kernel has nothing there to attach to",
-        "The function or tracepoint in SEC() does not exist in this kernel: name one that does, or"
-        " leave the program out there (bpf_program__set_autoload()).",
+        "The function, tracepoint or hook in SEC() does not exist in this kernel: name one that does,"
+        " or leave the program out there (bpf_program__set_autoload()).",
         "",
         (
             r"failed to find kernel BTF type ID of",
             r"failed to find valid kernel BTF",
             r"FENTRY/FEXIT program can only be attached",
             r"attach to unsupported member",
+            r"has no attach type BPF_\w+",  # though it loads
             r"struct_ops init_kern: .* is not found in kernel BTF",
         ),
     ),

@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
 
-from harness.guest import libbpf, loaders
+from harness.guest import facts, libbpf, loaders
 
 Json = Dict[str, Any]
 Emit = Callable[[Json], None]
@@ -259,7 +259,7 @@ def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) 
         return
     assumed = elf.assume_sizes(ASSUMED_ENTRIES)
     programs = elf.program_facts()
-    refusals = _probe(elf)
+    refusals = _probe(elf, data)
     elf.close()
     send({"object": {"programs": programs, "assumed": assumed, **refusals}})
     for program in programs:
@@ -267,25 +267,43 @@ def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) 
         if name in done or (only and name not in only):
             continue
         send({"begin": name})
-        send({"end": name, "seen": _load(data, program)})
+        seen = _load(data, program)
+        if seen["stage"] is None and not _can_attach(program):
+            told = f"this kernel has no attach type {program['attach_type']}"
+            seen.update(stage="attach", errno="", messages=[told])
+        send({"end": name, "seen": seen})
     send({"finished": True})
 
 
-def _probe(elf: libbpf.Object) -> Json:
-    """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them."""
+def _can_attach(program: Json) -> bool:
+    """Tell whether the kernel knows where a program is to be attached, of which not every kernel
+    asks when it loads one: v5.10 takes one for tcx as any other for tc."""
+    kind = program["attach_type"]
+    # Programs for sk_reuseport, of which v5.14 made two kinds, are attached by a socket option.
+    return kind in ("", "BPF_SK_REUSEPORT_SELECT") or facts.names([kind])[kind]
+
+
+def _probe(elf: libbpf.Object, data: bytes) -> Json:
+    """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them.
+
+    The BTF is the one that libbpf loads, which leaves out what an old kernel does not know.
+    """
     answer: Json = {"btf": None, "maps": {}}
+    loaded = libbpf.Object(data, [])
     try:
-        btf = libbpf.load_btf(elf.btf())
+        btf = loaded.load_btf()
+        for name in elf.own_maps():
+            if elf.is_struct_ops(name):
+                continue
+            try:
+                os.close(elf.create_map(name, btf))
+            except OSError as error:
+                answer["maps"][name] = _name(error)
     except OSError as error:
-        return {"btf": _name(error), "maps": {}}
-    for name in elf.own_maps():
-        if elf.is_struct_ops(name):
-            continue
-        try:
-            os.close(elf.create_map(name, btf))
-        except OSError as error:
-            answer["maps"][name] = _name(error)
-    os.close(btf)
+        answer["btf"] = _name(error)
+    finally:
+        libbpf.messages.clear()
+        loaded.close()
     return answer
 
 

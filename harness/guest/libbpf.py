@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -137,6 +138,7 @@ _object_close = _function("bpf_object__close", None, _VOIDP)
 _memlock = _function("libbpf_set_memlock_rlim", _INT, ct.c_size_t)
 _object_btf = _function("bpf_object__btf", _VOIDP, _VOIDP)
 _btf_raw_data = _function("btf__raw_data", _VOIDP, _VOIDP, _VOIDP)
+_btf_fd = _function("btf__fd", _INT, _VOIDP)
 _next_program = _function("bpf_object__next_program", _VOIDP, _VOIDP, _VOIDP)
 _next_map = _function("bpf_object__next_map", _VOIDP, _VOIDP, _VOIDP)
 _program_name = _function("bpf_program__name", _CHARP, _VOIDP)
@@ -144,6 +146,7 @@ _program_fd = _function("bpf_program__fd", _INT, _VOIDP)
 _program_section = _function("bpf_program__section_name", _CHARP, _VOIDP)
 _program_type = _function("bpf_program__type", _INT, _VOIDP)
 _program_attach_type = _function("bpf_program__expected_attach_type", _INT, _VOIDP)
+_attach_type_name = _function("libbpf_bpf_attach_type_str", _CHARP, _INT)
 _program_insns = _function("bpf_program__insns", _VOIDP, _VOIDP)
 _program_insn_cnt = _function("bpf_program__insn_cnt", ct.c_size_t, _VOIDP)
 _set_insns = _function("bpf_program__set_insns", _INT, _VOIDP, _CHARP, ct.c_size_t)
@@ -155,6 +158,7 @@ _set_attach_target = _function("bpf_program__set_attach_target", _INT, _VOIDP, _
 _map_type = _function("bpf_map__type", _INT, _VOIDP)
 _map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
 _map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
+_map_set_autocreate = _function("bpf_map__set_autocreate", _INT, _VOIDP, ct.c_bool)
 _map_value_size = _function("bpf_map__value_size", _U32, _VOIDP)
 _map_set_value_size = _function("bpf_map__set_value_size", _INT, _VOIDP, _U32)
 _map_name = _function("bpf_map__name", _CHARP, _VOIDP)
@@ -229,6 +233,12 @@ def version() -> str:
     """Return libbpf's version, as in "v1.5"."""
     text: bytes = _version()
     return text.decode()
+
+
+def _enumerator(attach_type: int) -> str:
+    """Return the name of an attach type in enum bpf_attach_type, "" if libbpf does not know it."""
+    name: Optional[bytes] = _attach_type_name(attach_type)
+    return f"BPF_{name.decode().upper()}" if name else ""
 
 
 def program_type(section: str) -> Tuple[int, int]:
@@ -553,6 +563,19 @@ class Object:
         data = _pointer(_btf_raw_data(_pointer(_object_btf(self._object)), ct.byref(size)))
         return ct.string_at(data, size.value)
 
+    def load_btf(self) -> int:
+        """Load nothing but the BTF, less what this kernel does not know of it; return its fd.
+
+        libbpf goes on without a BTF that the kernel refuses: then that is loaded whole, by a plain
+        system call, for its errno. The fd is closed with the object, which is of no other use then.
+        """
+        for pointer in self._maps.values():
+            _check(_map_set_autocreate(pointer, False))
+        with suppress(OSError):
+            self.load()
+        fd: int = _btf_fd(_pointer(_object_btf(self._object)))
+        return fd if fd >= 0 else load_btf(self.btf())
+
     def create_map(self, name: str, btf_fd: int) -> int:
         """Create one of its maps by a plain system call, BTF included; return the fd.
 
@@ -606,12 +629,14 @@ class Object:
         return bool(_map_type(self._maps[name]) == _MAP_TYPE_STRUCT_OPS)
 
     def program_facts(self) -> List[Dict[str, Any]]:
-        """Return name, section and type of each program, in the order of the file."""
+        """Return name, section, type and, as the kernel names it, expected attach type of each
+        program, in the order of the file."""
         return [
             {
                 "name": name,
                 "section": _program_section(pointer).decode(errors="replace"),
                 "type": _program_type(pointer),
+                "attach_type": _enumerator(_program_attach_type(pointer)),
             }
             for name, pointer in self._programs.items()
         ]

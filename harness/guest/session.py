@@ -276,20 +276,27 @@ class Session:
         self._map(map).update(bytes.fromhex(key), _fd_key(self._map(inner).fd))
 
     def map_text(
-        self, map: str, times: int = 1, program: str = "", cpus: Sequence[int] = ()
-    ) -> List[str]:
-        """Pin a map in the BPF file system, and return what that file reads as, so many times.
+        self, map: str, program: str, cpus: Sequence[int], peek: str, held: int, seconds: float
+    ) -> Json:
+        """Pin a map in the BPF file system, and read that file over and over.
 
-        Meanwhile `program` runs on some CPUs, over and over.
+        Meanwhile `program` runs on some CPUs, over and over, until so many looks found the lock
+        held, or for so long: after each reading, the program `peek` returns the lock word.
+        Returns {"texts": what the file read as, "held": looks that found the lock held}.
         """
         path = f"{BPF_FILES}/spinlock-{os.getpid()}"
         libbpf.pin(self._map(map).fd, path)
+        texts, found = set(), 0
         try:
             busy = {cpu: self._loaded.program_fd(program) for cpu in cpus}
             with copies.running(busy, PACKET):
-                return [_read(path) for _ in range(times)]
+                until = time.monotonic() + seconds
+                while found < held and time.monotonic() < until:
+                    texts.add(_read(path))
+                    found += libbpf.test_run(self._loaded.program_fd(peek), PACKET) != 0
         finally:
             os.unlink(path)
+        return {"texts": sorted(texts), "held": found}
 
     def map_iterate(self, map: str, program: str) -> None:
         """Run a loaded program of section iter/bpf_map_elem once for every element."""

@@ -251,6 +251,16 @@ def test_a_struct_ops_that_the_kernel_has_not():
     assert why("", messages=[message], errno="ENOTSUPP").name == "hook-missing"
 
 
+def test_a_program_that_loads_but_cannot_be_attached():
+    seen = {
+        "stage": "attach",
+        "errno": "",
+        "messages": ["this kernel has no attach type BPF_TCX_INGRESS"],
+    }
+    refused = refusal.explain(seen, {"btf": None, "maps": {}}, Version("5.10"), None, {})
+    assert (refused.name, refused.line) == ("hook-missing", seen["messages"][0])
+
+
 def test_a_program_for_another_one_is_not_taken_for_a_kind_the_kernel_has_not():
     messages = ["prog 'p': attach program FD is not set", "prog 'p': failed to load: -22"]
     messages = [f"libbpf: {message}" for message in messages]
