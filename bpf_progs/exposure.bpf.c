@@ -28,6 +28,17 @@ int hold_the_lock(struct __sk_buff *skb)
 	return 0;
 }
 
+SEC("tc")
+int peek_at_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, word = -1;
+	struct counter *c = bpf_map_lookup_elem(&shown, &key);
+
+	if (c)
+		bpf_probe_read_kernel(&word, 4, (void *)c + offsetof(struct counter, lock));
+	return word;
+}
+
 /* The context is struct bpf_iter__bpf_map_elem: meta data, map, key, value. */
 static inline __attribute__((always_inline)) void *value_of(unsigned long long *ctx)
 {
