@@ -144,6 +144,13 @@ def test_a_process_that_ended_costs_the_case_that_had_begun(log, kind):
     assert kinds(target) == [Kind.PASS, kind, Kind.PASS]
 
 
+def test_what_the_agent_cannot_do_is_an_error_of_all_that_are_left():
+    defect = AgentError("KeyError: 'second'")
+    target = ScriptedTarget([{"begin": "first"}, ended("first"), {"begin": "second"}, defect])
+    assert kinds(target) == [Kind.PASS, Kind.ERROR, Kind.ERROR]
+    assert len(target.asked) == 1
+
+
 def test_a_guest_that_is_lost_before_a_request_returns_is_blamed_on_its_last_case():
     script = [{"begin": n} if i % 2 == 0 else ended(n) for n in CASES for i in range(2)]
     panic = GuestLost("panic", crashed=True, console="Kernel panic")
