@@ -251,8 +251,12 @@ def examine_text(
                 problem = Refusal("other", "the guest told of none of the programs")
             left = rest
         except GuestLost as lost:
-            at = begun[-1] if begun and begun[-1] not in seen else left[0]
-            seen[at] = Outcome(refusal.crashed(str(lost)), log=lost.console)
+            crash = refusal.crashed(str(lost))
+            at = begun[-1] if begun and begun[-1] not in seen else None
+            if at is None:
+                problem = crash
+                break
+            seen[at] = Outcome(crash, log=lost.console)
             left = [name for name in left if name not in seen]
         except AgentError as error:
             problem = Refusal("other", str(error).strip().splitlines()[-1])
