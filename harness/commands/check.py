@@ -100,10 +100,7 @@ def run(options: argparse.Namespace) -> int:
             programs = check.choose(source, options.program)
             shown = name or guests.name
             output.progress(f"{source.name} on {shown}")
-            if isinstance(source, check.Source):
-                rows.append(check.examine(guests, shown, source, programs, options.run))
-            else:
-                rows.append(check.examine_text(guests, shown, source, programs))
+            rows.append(check.examine(guests, shown, source, programs, options.run))
         finally:
             guests.close()
     assert source is not None

@@ -97,7 +97,7 @@ class Guests:
 def rows(outcomes, facts=FACTS):
     text = dialect.read("x.c", TEXT, {})
     programs = check.choose(text, list(outcomes))
-    row = check.examine_text(Guests(outcomes, facts), "6.12", text, programs)
+    row = check.examine(Guests(outcomes, facts), "6.12", text, programs)
     return check.Report(text, programs, (row,), None)
 
 
