@@ -24,9 +24,9 @@ from harness import (
     results,
     resume,
     run_options,
-    scenario,
 )
 from harness.errors import SetupError, UsageError
+from harness.programs import Programs
 
 NO_NETWORK = (
     "E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Temporary failure"
@@ -305,7 +305,7 @@ def test_a_c_file_that_cannot_be_read_is_named(tmp_path: Path, content: object, 
         assert isinstance(content, bytes)
         path.write_bytes(content)
     with pytest.raises(UsageError, match=words):
-        scenario.read_directory(tmp_path)
+        Programs.read(tmp_path)
 
 
 # In the words of apt.
