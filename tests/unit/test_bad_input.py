@@ -21,6 +21,7 @@ from harness import (
     kernel,
     matrix,
     qemu,
+    qemu_command,
     results,
     resume,
     run_options,
@@ -221,7 +222,9 @@ def test_a_number_of_cpus_that_no_guest_has_is_a_mistake(
 
 
 def test_what_is_appended_to_the_command_line_fits_and_stays_the_kernel_s() -> None:
-    own = len(" ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, "module.sig_enforce=1"]))
+    own = len(
+        " ".join([*qemu_command.FAST_BOOT, *qemu_command.STOP_ON_TROUBLE, "module.sig_enforce=1"])
+    )
     assert own + 1 + run_options.MOST_APPENDED < 2048  # COMMAND_LINE_SIZE, its NUL included
     assert run_options.append(' a="b c"\n\td ') == 'a="b c" d'
     assert len(run_options.append("x" * run_options.MOST_APPENDED)) == run_options.MOST_APPENDED
