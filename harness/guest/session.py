@@ -36,7 +36,7 @@ BPF_FILES = "/sys/fs/bpf"
 CGROUP_INGRESS, CGROUP_EGRESS = 0, 1  # BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
-    17,
+    libbpf.PROG_TYPE_RAW_TRACEPOINT,
     libbpf.PROG_TYPE_TRACING,
     libbpf.PROG_TYPE_SYSCALL,
     libbpf.PROG_TYPE_SK_LOOKUP,
@@ -386,7 +386,7 @@ class Session:
         types = (CGROUP_EGRESS, CGROUP_INGRESS)
         keys = [self._attach(name, directory, kind) for name, kind in zip(programs, types)]
         with drivers.member_of(directory):
-            send = _datagrams(0)
+            send = _datagrams()
             for _ in range(datagrams):
                 send()
         return keys
@@ -531,7 +531,7 @@ class Session:
         if runs == "fcntl":
             return copies.calling(cpus, lambda: _asking(key, fcntl.F_GETFD))
         if runs == "datagram":
-            return copies.calling(cpus, lambda: _datagrams(0), self._group)
+            return copies.calling(cpus, _datagrams, self._group)
         by_cpu = dict.fromkeys(cpus, self._loaded.program_fd(program))
         if short:
             return copies.running(by_cpu, PACKET, SHORT_RUNS_AT_A_TIME)
@@ -614,18 +614,9 @@ def _asking(key: bytes, question: int) -> Callable[[], object]:
     return functools.partial(fcntl.fcntl, int.from_bytes(key, "little"), question)
 
 
-def _datagrams(longer: int) -> Callable[[], object]:
+def _datagrams(longer: int = 0) -> Callable[[], object]:
     """Return what sends a datagram, so much longer than others, to a socket that never reads."""
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    receiver.bind(("127.0.0.1", 0))
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sender.connect(receiver.getsockname())
-    data = drivers.DATAGRAM + bytes(longer)
-
-    def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
-        return sender.send(data)
-
-    return send
+    return drivers.datagram_sender(("127.0.0.1", 0), drivers.DATAGRAM + bytes(longer))
 
 
 def _read(path: str) -> str:
