@@ -72,6 +72,15 @@ def read(text: str, path: Path) -> SourceFile:
 
 def check_together(files: Sequence[SourceFile]) -> None:
     """Raise AnnotationError where files contradict each other."""
+    _check_names(files)
+    _check_rules(files)
+    scenarios = {s.name: s for file in files for s in file.scenarios}
+    for scenario in scenarios.values():
+        if scenario.twin is not None:
+            _check_twin(scenario, scenario.twin, scenarios)
+
+
+def _check_names(files: Sequence[SourceFile]) -> None:
     seen: Dict[str, SourceFile] = {}
     for file in files:
         for program in file.programs:
@@ -82,6 +91,9 @@ def check_together(files: Sequence[SourceFile]) -> None:
                     f" by {other}; a scenario is run by its name, so it must be unique."
                 )
             seen[program.name] = file
+
+
+def _check_rules(files: Sequence[SourceFile]) -> None:
     declared: Dict[str, Rule] = {}
     for rule in (rule for file in files for rule in file.rules):
         if rule.name in declared:
@@ -90,25 +102,18 @@ def check_together(files: Sequence[SourceFile]) -> None:
                 " once is enough."
             )
         declared[rule.name] = rule
-    scenarios = {s.name: s for file in files for s in file.scenarios}
-    for scenario in scenarios.values():
-        if scenario.twin is None:
-            continue
-        where = f"{scenario.file}:{scenario.line}"
-        twin = scenarios.get(scenario.twin)
-        if twin is None:
-            raise AnnotationError(
-                f"{where}: __twin({scenario.twin}) names no scenario{nearest(scenario.twin, scenarios)}."
-            )
-        if all(not e.accepted for e in twin.expectations):
-            raise AnnotationError(
-                f"{where}: __twin({scenario.twin}) must be refused itself; a twin is the legal case."
-            )
-        missing = [loader for loader in scenario.loaders if loader not in twin.loaders]
-        if missing:
-            raise AnnotationError(
-                f"{where}: __twin({scenario.twin}) cannot be loaded by {missing[0]}, this case can."
-            )
+
+
+def _check_twin(scenario: Scenario, name: str, scenarios: Dict[str, Scenario]) -> None:
+    said = f"{scenario.file}:{scenario.line}: __twin({name})"
+    twin = scenarios.get(name)
+    if twin is None:
+        raise AnnotationError(f"{said} names no scenario{nearest(name, scenarios)}.")
+    if all(not e.accepted for e in twin.expectations):
+        raise AnnotationError(f"{said} must be refused itself; a twin is the legal case.")
+    missing = [loader for loader in scenario.loaders if loader not in twin.loaders]
+    if missing:
+        raise AnnotationError(f"{said} cannot be loaded by {missing[0]}, this case can.")
 
 
 @dataclass
