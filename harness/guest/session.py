@@ -19,7 +19,18 @@ import time
 import zlib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
@@ -119,41 +130,27 @@ class Session:
 
         It ends early when a CPU is stuck after a case.
         """
-        unit: Optional[Unit] = None
-        refusal: Optional[Refused] = None
-        for index, case in enumerate(cases):
+        unit: Union[Unit, Refused, None] = None  # a refusal holds for every program of it
+        for case in cases:
             self._emit({"begin": case["name"]})
             started = time.monotonic()
-            observation: Json = {"seconds": {}}
+            seconds: Dict[str, float] = {}
             try:
                 # Also when it is empty: with it the case before is over.
                 self._emit({"late": self.begin(case["name"])})
-                if index == 0:
-                    try:
-                        unit = _open(source, [case["name"] for case in cases])
-                    except Refused as refused:
-                        refusal = refused  # holds for every program of the unit
-                    observation["seconds"]["open"] = round(time.monotonic() - started, 4)
-                if refusal is not None:
-                    raise refusal
-                assert unit is not None
-                observation.update(_observe(unit, case, observation["seconds"]))
-            except Refused as refused:
-                observation.update(refused.facts())
-                if refused.stage == "prog_load":
-                    observation["bare"] = bare_program_loads(case["section"])
+                if unit is None:
+                    unit = _opened(source, [case["name"] for case in cases])
+                    seconds["open"] = round(time.monotonic() - started, 4)
+                observation = _answer(unit, case, seconds)
             except OSError as error:
-                observation.update({"stage": "agent", "detail": str(error)})
+                observation = {"stage": "agent", "detail": str(error)}
             finally:
-                if unit is not None and index == len(cases) - 1:
-                    unit.close()  # in the last case, whose log tells what that leads to
-                elif unit is not None:
-                    unit.unload()
+                _let_go(unit, for_good=case is cases[-1])
             ended = time.monotonic()
             observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
-            observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
-            observation["seconds"]["case"] = round(time.monotonic() - started, 4)
-            self._emit({"end": case["name"], "observation": observation})
+            seconds["settle"] = round(time.monotonic() - ended, 4)
+            seconds["case"] = round(time.monotonic() - started, 4)
+            self._emit({"end": case["name"], "observation": {**observation, "seconds": seconds}})
             if observation["stuck"]:
                 return  # the cases to come need another guest
 
@@ -634,12 +631,42 @@ def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
     return LibbpfUnit(base64.b64decode(source["object"]), programs)
 
 
+def _opened(source: Json, programs: Sequence[str]) -> Union[Unit, Refused]:
+    try:
+        return _open(source, programs)
+    except Refused as refused:
+        return refused
+
+
+def _let_go(unit: Union[Unit, Refused, None], for_good: bool) -> None:
+    """Unload the programs of a unit; close it in the last case, whose log tells what that leads to."""
+    if unit is None or isinstance(unit, Refused):
+        return
+    if for_good:
+        unit.close()
+    else:
+        unit.unload()
+
+
+def _answer(unit: Union[Unit, Refused], case: Json, seconds: Dict[str, float]) -> Json:
+    """Return what the kernel said to a program, also where it was refused; note how long that took."""
+    try:
+        if isinstance(unit, Refused):
+            raise unit
+        return _observe(unit, case, seconds)
+    except Refused as refused:
+        facts = refused.facts()
+        if refused.stage == "prog_load":
+            facts["bare"] = bare_program_loads(case["section"])
+        return facts
+
+
 def _runs(case: Json) -> bool:
     """Tell whether a case does more than load its program."""
     return bool(case.get("run") or case.get("attach"))
 
 
-def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
+def _observe(unit: Unit, case: Json, seconds: Dict[str, float]) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
     wanted = Wanted(case["name"], case["section"], *user, _runs(case))
