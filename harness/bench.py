@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import jinja2
 
-from harness import build, experiment, scenario
+from harness import annotation, build, experiment
 from harness.errors import SetupError, UsageError
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
@@ -398,7 +398,7 @@ def _measure(
     if loader == "bcc" and not facts["headers"]:
         raise SetupError("The kernel has no headers, which bcc needs: use --loader libbpf.")
     path = build.PROGRAMS / FILE
-    file = scenario.read(path.read_text(encoding="utf-8"), path)
+    file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = ["speed_of_nothing", *dict.fromkeys(DRIVERS[driver] for driver in drivers)]
     experiment.load(session, file, programs, loader, guests.headers())
 

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from harness import image, kernel, paths, qemu
+from harness import image, kernel, paths, qemu, qemu_command
 from harness.catalogue import DEFAULT, find
 from harness.debian import Progress
 from harness.errors import SetupError, UsageError
@@ -118,7 +118,9 @@ def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progres
         "kernel_name": chosen.name,
         "kernel_release": chosen.release,
         "kernel_package": chosen.package_version,
-        "cmd_line": " ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, *SYSTEM_BOOT]),
+        "cmd_line": " ".join(
+            [*qemu_command.FAST_BOOT, *qemu_command.STOP_ON_TROUBLE, *SYSTEM_BOOT]
+        ),
         "network": network,
         "directory": str(place),
         **install_kernel(chosen, place),

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.refusal import Refusal
 from harness.rulebook import anchor
 from harness.scenario import kernel_version, nearest
-from harness.target import AgentError, GuestLost, Target
+from harness.target import AgentError, GuestLost, Session, Target
 
 Json = Dict[str, Any]
 OBJECT_SECONDS = 90.0  # for one object on one kernel, emulated
@@ -68,6 +68,11 @@ class Source:
     def programs(self) -> Tuple[str, ...]:
         """The names of its programs."""
         return self.object.programs
+
+    @property
+    def encoded(self) -> str:
+        """It as the guest takes it."""
+        return base64.b64encode(self.data).decode()
 
 
 def open_source(
@@ -135,72 +140,111 @@ def choose(source: Union[Source, dialect.Text], wanted: Sequence[str]) -> Tuple[
     return tuple(wanted) or source.programs
 
 
-def examine(
-    guests: Target, kernel: str, source: Source, wanted: Sequence[str], run: bool = False
-) -> OnKernel:
-    """Load an object's programs on one kernel. Raises SetupError."""
-    facts: Json = {}
-    told: Json = {}
-    seen: Dict[str, Outcome] = {}
+@dataclass
+class _Told:
+    """What guests have told so far of a source's programs on one kernel."""
+
+    facts: Json = field(default_factory=dict)  # the kernel's
+    object: Json = field(default_factory=dict)  # what libbpf and the kernel say to it as a whole
+    begun: str = ""  # the program that has begun and not ended, if one has
+    seen: Dict[str, Outcome] = field(default_factory=dict)
     problem: Optional[Refusal] = None
-    encoded = base64.b64encode(source.data).decode()
+
+    @property
+    def release(self) -> Version:
+        """The kernel's version."""
+        return kernel_version(self.facts.get("release", "0"), self.facts.get("version", "") or "")
+
+    def end(self, program: str, outcome: Outcome) -> None:
+        """Note what became of a program."""
+        self.seen[program] = outcome
+        self.begun = ""
+
+    def add_late(self, lines: Sequence[str]) -> None:
+        """Note what the kernel said of the last program once that had ended."""
+        complaint = _complaint(lines)
+        if complaint and self.seen:
+            last = list(self.seen)[-1]
+            seen = self.seen[last]
+            self.seen[last] = replace(seen, warning=seen.warning or complaint)
+
+    def lose(self, lost: GuestLost) -> None:
+        """Blame a lost guest on the program that had begun; between programs, on none of them."""
+        crash = refusal.crashed(str(lost))
+        if self.begun:
+            self.end(self.begun, Outcome(crash, log=lost.console))
+        else:
+            self.problem = crash
+
+
+def examine(
+    guests: Target,
+    kernel: str,
+    source: Union[Source, dialect.Text],
+    wanted: Sequence[str],
+    run: bool = False,
+) -> OnKernel:
+    """Load programs of an object, or through bcc of a text, on one kernel; `run` those of an object.
+
+    Raises SetupError.
+    """
+    told = _Told()
     left = list(wanted)
-    while left:
-        begun: List[str] = []
-
-        def note(event: Json) -> None:
-            nonlocal problem
-            if "object" in event:
-                told.update(event["object"])
-            elif "begin" in event:
-                begun.append(event["begin"])
-            elif "damaged" in event:
-                problem = refusal.broken(event)
-            elif "end" in event:
-                seen[event["end"]] = _outcome(source, event["end"], event["seen"], told, facts)
-
+    while left and told.problem is None:
         try:
             with guests.session() as session:
-                facts = facts or session.call("facts")
-                session.call(
-                    "examine",
-                    note,
-                    limit=2 * OBJECT_SECONDS,
-                    object=encoded,
-                    only=left,
-                    seconds=OBJECT_SECONDS,
-                )
+                told.facts = told.facts or session.call("facts")
+                if isinstance(source, Source):
+                    _load_object(session, source, left, told)
+                else:
+                    _load_text(session, source, left, told)
             left = []
         except GuestLost as lost:
-            crash = refusal.crashed(str(lost))
-            at = begun[-1] if begun and begun[-1] not in seen else None
-            if at is None:
-                problem = crash
-                break
-            seen[at] = Outcome(crash, log=lost.console)
-            left = [name for name in left if name not in seen]
+            told.lose(lost)
+            left = [name for name in left if name not in told.seen]
         except AgentError as error:
-            problem = Refusal("other", str(error).strip().splitlines()[-1])
-            break
-    for name in wanted:
-        if name not in seen and problem is None:
-            found = [program["name"] for program in told.get("programs", [{"name": name}])]
-            seen[name] = Outcome(refusal.not_tried(name not in found))
-    if run:
-        seen = {name: _run(guests, encoded, name, out) for name, out in seen.items()}
-    release = str(facts.get("release", "unknown"))
-    return OnKernel(kernel, release, seen, problem, tuple(told.get("assumed", ())))
+            told.problem = Refusal("other", _last_line(error))
+    seen = told.seen
+    if told.problem is None:
+        there = [each["name"] for each in told.object["programs"]] if told.object else wanted
+        for name in wanted:
+            seen.setdefault(name, Outcome(refusal.not_tried(name not in there)))
+    if run and isinstance(source, Source):
+        seen = {name: _run(guests, source, name, out) for name, out in seen.items()}
+    release = str(told.facts.get("release", "unknown"))
+    return OnKernel(kernel, release, seen, told.problem, tuple(told.object.get("assumed", ())))
 
 
-def examine_text(
-    guests: Target, kernel: str, source: dialect.Text, wanted: Sequence[str]
-) -> OnKernel:
-    """Load a text's programs through bcc on one kernel. Raises SetupError."""
-    facts: Json = {}
-    seen: Dict[str, Outcome] = {}
-    problem: Optional[Refusal] = None
-    begun: List[str] = []
-    request = {"loader": "bcc", "text": source.text}
+def _load_object(session: Session, source: Source, programs: Sequence[str], told: _Told) -> None:
+    """Have libbpf load programs; note what became of each."""
+
+    def note(event: Json) -> None:
+        if "object" in event:
+            told.object = event["object"]
+        elif "begin" in event:
+            told.begun = event["begin"]
+        elif "damaged" in event:
+            told.problem = refusal.broken(event)
+        elif "end" in event:
+            told.end(event["end"], _by_libbpf(source, event["end"], event["seen"], told))
+
+    session.call(
+        "examine",
+        note,
+        limit=2 * OBJECT_SECONDS,
+        object=source.encoded,
+        only=programs,
+        seconds=OBJECT_SECONDS,
+    )
+
+
+def _load_text(
+    session: Session, source: dialect.Text, programs: Sequence[str], told: _Told
+) -> None:
+    """Have bcc compile and load programs; note what became of each."""
+    if not told.facts["headers"]:
+        told.problem = refusal.no_headers(told.facts["release"])
+        return
     # Nothing is run: what is asked is whether it loads.
     cases = [
         {
@@ -211,53 +255,35 @@ def examine_text(
             "run": False,
             "attach": False,
         }
-        for name in wanted
+        for name in programs
     ]
 
-    def add_late(lines: Sequence[str]) -> None:
-        """Note what the kernel said of the last program once that had ended."""
-        complaint = _complaint(lines)
-        if complaint and seen:
-            last = list(seen)[-1]
-            seen[last] = replace(seen[last], warning=seen[last].warning or complaint)
-
     def note(event: Json) -> None:
-        nonlocal problem
+        seen = event.get("observation", {})
         if "begin" in event:
-            begun.append(event["begin"])
+            told.begun = event["begin"]
         elif "late" in event:
-            add_late(event["late"])
+            told.add_late(event["late"])
+        elif seen["stage"] == "agent":
+            raise AgentError(seen["detail"])
+        elif seen["stage"] in ("compile", "open"):  # which holds for all of the text
+            told.problem = refusal.by_bcc({**seen, "stage": "compile"}, told.release)
+            told.begun = ""
         else:
-            observation = event["observation"]
-            if observation["stage"] == "agent":
-                raise AgentError(observation["detail"])
-            if observation["stage"] in ("compile", "open"):
-                problem = refusal.by_bcc({**observation, "stage": "compile"}, _release(facts))
-            seen[event["end"]] = _by_bcc(observation, _release(facts))
+            told.end(event["end"], _by_bcc(seen, told.release))
 
-    left = list(wanted)
-    while left and problem is None:
-        try:
-            with guests.session() as session:
-                facts = facts or session.call("facts")
-                if not facts["headers"]:
-                    problem = refusal.no_headers(facts["release"])
-                    break
-                asked = [case for case in cases if case["name"] in left]
-                session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=asked)
-                add_late(session.call("late"))
-            rest = [name for name in left if name not in seen]
-            if rest == left:
-                problem = Refusal("other", "the guest told of none of the programs")
-            left = rest
-        except GuestLost as lost:
-            at = begun[-1] if begun and begun[-1] not in seen else left[0]
-            seen[at] = Outcome(refusal.crashed(str(lost)), log=lost.console)
-            left = [name for name in left if name not in seen]
-        except AgentError as error:
-            problem = Refusal("other", str(error).strip().splitlines()[-1])
-    release = str(facts.get("release", "unknown"))
-    return OnKernel(kernel, release, {} if problem else seen, problem)
+    request = {"loader": "bcc", "text": source.text}
+    session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=cases)
+    told.add_late(session.call("late"))
+
+
+def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
+    warning = _complaint(seen.get("kernel_log"))
+    if seen["stage"] is None:
+        return Outcome(None, warning, seconds=seen["seconds"])
+    program = source.object.functions.get(name)
+    why = refusal.explain(seen, told.object, told.release, program, source.object.maps)
+    return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
 
 
 def _by_bcc(observation: Json, release: Version) -> Outcome:
@@ -269,21 +295,7 @@ def _by_bcc(observation: Json, release: Version) -> Outcome:
     return Outcome(why, warning, str(observation.get("log") or ""), seconds)
 
 
-def _release(facts: Json) -> Version:
-    return kernel_version(facts.get("release", "0"), facts.get("version", "") or "")
-
-
-def _outcome(source: Source, name: str, seen: Json, asked: Json, facts: Json) -> Outcome:
-    warning = _complaint(seen.get("kernel_log"))
-    if seen["stage"] is None:
-        return Outcome(None, warning, seconds=seen["seconds"])
-    release = _release(facts)
-    program = source.object.functions.get(name)
-    why = refusal.explain(seen, asked, release, program, source.object.maps)
-    return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
-
-
-def _run(guests: Target, encoded: str, name: str, out: Outcome) -> Outcome:
+def _run(guests: Target, source: Source, name: str, out: Outcome) -> Outcome:
     """Run a program that loads on all CPUs at once."""
     if not out.good:
         return out
@@ -291,13 +303,22 @@ def _run(guests: Target, encoded: str, name: str, out: Outcome) -> Outcome:
         with guests.session() as session:
             cpus = list(range(guests.cpus))
             facts = session.call(
-                "drive_object", object=encoded, program=name, cpus=cpus, seconds=RUN_SECONDS
+                "drive_object",
+                object=source.encoded,
+                program=name,
+                cpus=cpus,
+                seconds=RUN_SECONDS,
             )
     except GuestLost as lost:
         return Outcome(refusal.crashed(f"when it ran: {lost}"), log=lost.console)
     except AgentError as error:
-        facts = {"problem": str(error).strip().splitlines()[-1]}
+        facts = {"problem": _last_line(error)}
     return Outcome(None, _complaint(facts.pop("kernel_log", None)), seconds=out.seconds, run=facts)
+
+
+def _last_line(error: AgentError) -> str:
+    """Return what an agent's traceback ends with."""
+    return str(error).strip().splitlines()[-1]
 
 
 def _complaint(kernel_log: Optional[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import struct
-from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from harness.history import Anomaly
 from harness.serialization import OPERATION
@@ -77,24 +77,33 @@ def check(transfers: Iterable[Transfer], left: Sequence[int], rank: Rank) -> Lis
             continue
         while waiting and waiting[0][1] not in inside:
             heapq.heappop(waiting)
-        expected = waiting[0][1] if waiting else 0
-        taken = transfer.taken
-        if taken in gone:
-            note("object taken out twice", f"{transfer}, which was out since {gone[taken]}")
-        elif taken and taken not in inside:
-            note("foreign object", f"{transfer}, which nobody had put in by then")
-        elif taken != expected:
-            name = "wrong order" if taken else "lost object"
-            note(name, f"{transfer} instead of {expected}, since {inside[expected]}")
-        if taken:
-            inside.pop(taken, None)
-            gone[taken] = transfer
+        wrong = _contradiction(transfer, waiting[0][1] if waiting else 0, inside, gone)
+        if wrong is not None:
+            note(*wrong)
+        if transfer.taken:
+            inside.pop(transfer.taken, None)
+            gone[transfer.taken] = transfer
     for lost in inside.values():
         note("lost object", f"{lost}, and it never came out")
     return [
         Anomaly(name, len(sentences), sentences[0] + _more(len(sentences)))
         for name, sentences in found.items()
     ]
+
+
+def _contradiction(
+    transfer: Transfer, expected: int, inside: Dict[int, Transfer], gone: Dict[int, Transfer]
+) -> Optional[Tuple[str, str]]:
+    """Return (name, sentence) of what is wrong with taking this out, with what was `expected`."""
+    taken = transfer.taken
+    if taken in gone:
+        return "object taken out twice", f"{transfer}, which was out since {gone[taken]}"
+    if taken and taken not in inside:
+        return "foreign object", f"{transfer}, which nobody had put in by then"
+    if taken != expected:
+        name = "wrong order" if taken else "lost object"
+        return name, f"{transfer} instead of {expected}, since {inside[expected]}"
+    return None
 
 
 def _more(count: int) -> str:

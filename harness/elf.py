@@ -64,7 +64,6 @@ class Function:
     insns: List[Insn]
     targets: Dict[int, Target] = field(default_factory=dict)  # by index of the instruction
     lines: Dict[int, Tuple[str, int]] = field(default_factory=dict)  # index -> (file, line)
-    is_static: bool = False
 
     def line(self, index: int) -> Optional[Tuple[str, int]]:
         """Return where in the source an instruction stems from."""
@@ -94,7 +93,6 @@ class _Section(NamedTuple):
 class _Symbol(NamedTuple):
     name: str
     kind: int
-    local: bool
     section: int
     value: int
     size: int
@@ -165,9 +163,7 @@ class _Reader:
         for name, info, _, section, value, size in struct.iter_unpack(
             "<IBBHQQ", table.data[: len(table.data) // 24 * 24]
         ):
-            symbols.append(
-                _Symbol(_string(strings, name), info & 15, info >> 4 == 0, section, value, size)
-            )
+            symbols.append(_Symbol(_string(strings, name), info & 15, section, value, size))
         return symbols
 
     def object(self) -> Object:
@@ -216,9 +212,7 @@ class _Reader:
             total += len(insns)
             if total > MOST_INSTRUCTIONS:
                 raise Malformed(f"The object has more than {MOST_INSTRUCTIONS} instructions.")
-            functions[symbol.name] = Function(
-                symbol.name, section.name, insns, is_static=symbol.local
-            )
+            functions[symbol.name] = Function(symbol.name, section.name, insns)
             self._place[symbol.section, symbol.value] = symbol.name
             self._start[symbol.name] = symbol.value
         return functions

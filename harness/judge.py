@@ -10,7 +10,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from packaging.version import Version
 
 from harness import splat
-from harness.scenario import Expectation, Need, Scenario, compile_message, covers
+from harness.scenario import Expectation, KnownBug, Need, Scenario, compile_message, covers
 
 
 class Kind(str, enum.Enum):
@@ -93,15 +93,9 @@ def judge(
         if known is not None and observation.lost is None and _only_warned(observation):
             return Verdict(Kind.KNOWN, f"bug on record ({known.commit}): {broken.reason}")
         return broken
-    if observation.stage in _OUTSIDE_THE_KERNEL:
-        words = observation.detail or observation.errno or "no reason given"
-        return Verdict(
-            Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
-        )
-    if observation.stage == NO_HEADERS:
-        return no_headers()
-    if observation.missing:
-        return unmet(scenario.needs, release, observation.missing, options)
+    untried = _untried(scenario, release, observation, options)
+    if untried is not None:
+        return untried
     expectation = scenario.expectation(release)
     if expectation is None:
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
@@ -114,30 +108,57 @@ def judge(
             Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
         )
     if known is not None:
-        if expectation.accepted != (observation.stage is None):
-            return Verdict(
-                Kind.KNOWN,
-                f"bug on record ({known.commit}): {verdict.reason}",
-                verdict.evidence,
-            )
-        if verdict.kind is Kind.FAIL:
-            return verdict  # wrong, but not in the way that is on record
-        return Verdict(
-            Kind.FAIL,
-            f"kernel {release} is on record as breaking this rule until {known.commit}, and does not:"
-            " correct the range of __known_bug",
-            verdict.evidence,
-        )
+        broke = expectation.accepted != (observation.stage is None)
+        return _on_record(known, broke, release, verdict)
     if verdict.kind is Kind.PASS and not expectation.accepted and scenario.twin is not None:
-        if twin is None or twin.kind is not Kind.PASS:
-            why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
-            return Verdict(
-                Kind.INCONCLUSIVE,
-                f"refused as expected, but so may anything be: its legal twin {scenario.twin} did not"
-                f" pass ({why})",
-                verdict.evidence,
-            )
+        return _beside_twin(verdict, scenario.twin, twin)
     return verdict
+
+
+def _untried(
+    scenario: Scenario, release: Version, observation: Observation, options: Mapping[str, str]
+) -> Optional[Verdict]:
+    """Return what to say of a case that the kernel was not asked for, else None."""
+    if observation.stage in _OUTSIDE_THE_KERNEL:
+        words = observation.detail or observation.errno or "no reason given"
+        return Verdict(
+            Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
+        )
+    if observation.stage == NO_HEADERS:
+        return no_headers()
+    if observation.missing:
+        return unmet(scenario.needs, release, observation.missing, options)
+    return None
+
+
+def _on_record(known: KnownBug, broke: bool, release: Version, verdict: Verdict) -> Verdict:
+    """Return a verdict in the light of a bug that is on record: whether the kernel `broke` the rule.
+
+    A refusal where it must accept does, or the reverse.
+    """
+    if broke:
+        reason = f"bug on record ({known.commit}): {verdict.reason}"
+        return Verdict(Kind.KNOWN, reason, verdict.evidence)
+    if verdict.kind is Kind.FAIL:
+        return verdict  # wrong, but not in the way that is on record
+    return Verdict(
+        Kind.FAIL,
+        f"kernel {release} is on record as breaking this rule until {known.commit}, and does not:"
+        " correct the range of __known_bug",
+        verdict.evidence,
+    )
+
+
+def _beside_twin(refused: Verdict, name: str, twin: Optional[Verdict]) -> Verdict:
+    """Return the verdict of a refusal that was expected, which counts if the legal twin passed."""
+    if twin is not None and twin.kind is Kind.PASS:
+        return refused
+    why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
+    return Verdict(
+        Kind.INCONCLUSIVE,
+        f"refused as expected, but so may anything be: its legal twin {name} did not pass ({why})",
+        refused.evidence,
+    )
 
 
 def no_headers() -> Verdict:

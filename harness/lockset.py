@@ -232,7 +232,6 @@ class _Walker:
         self._states: Dict[_Point, _State] = {}
         self._queue: Deque[_Point] = deque()
         self._later: List[Tuple[str, _State]] = []  # callbacks that run by themselves
-        self._rejoin: Dict[_Frames, Set[_Point]] = {}
 
     def walk(self, program: str) -> None:
         """Follow one program, and the callbacks it leaves behind."""

@@ -191,16 +191,8 @@ class Run:
                 item.extra_keyword_matches.add(
                     cases.name(item)
                 )  # what people know it by fits -k, too
-        names = self.config.option.scenario
-        if names:
-            known = sorted({cases.name(item) for item in items if cases.needs_guest(item)})
-            for name in names:
-                if name not in known:
-                    items.clear()  # collection is finished all the same, which opens what they need
-                    raise pytest.UsageError(self.programs.unknown(name, known))
-            kept = [i for i in items if cases.needs_guest(i) and cases.name(i) in names]
-            self.config.hook.pytest_deselected(items=[i for i in items if i not in kept])
-            items[:] = kept
+        if self.config.option.scenario:
+            self._keep_named(items, self.config.option.scenario)
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
         items.sort(key=lambda item: cases.turn(item, self.kernels))
         if self.config.option.shard is not None:
@@ -214,6 +206,16 @@ class Run:
         for item in items:
             if cases.needs_guest(item):
                 item.add_marker(pytest.mark.xdist_group(cases.group(item, self.kernels)))
+
+    def _keep_named(self, items: List[pytest.Item], names: Sequence[str]) -> None:
+        """Keep the cases of these names. Raises UsageError for one that there is not."""
+        named = [(cases.name(item), item) for item in items if cases.needs_guest(item)]
+        known = sorted({name for name, _ in named})
+        for name in names:
+            if name not in known:
+                items.clear()  # collection is finished all the same, which opens what they need
+                raise pytest.UsageError(self.programs.unknown(name, known))
+        self._keep(items, [item for name, item in named if name in names])
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
         chosen = set(kept)

@@ -30,7 +30,7 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import build, experiment, judge, scenario, serialization
+from harness import annotation, build, experiment, judge, scenario, serialization
 from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
@@ -476,7 +476,7 @@ def _unmet(
             options = session.call("options", names=[need.option]) if need.option else {}
             return judge.unmet([need], release, [need.name], options)
     path = build.PROGRAMS / contest.file
-    file = scenario.read(path.read_text(encoding="utf-8"), path)
+    file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = contest.plan(facts["cpus"]).programs()
     try:
         experiment.load(session, file, programs, loader, guests.headers())

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Sequence, Tuple
 
-from harness import scenario, verify
+from harness import annotation, verify
 from harness.errors import UsageError
-from harness.scenario import Rule, Scenario, SourceFile
+from harness.scenario import Rule, Scenario, SourceFile, nearest
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,17 @@ class Programs:
 
     @classmethod
     def read(cls, directory: Path) -> "Programs":
-        """Read the files of a directory. Raises UsageError."""
-        return cls(directory, tuple(scenario.read_directory(directory)))
+        """Read every ``*.bpf.c`` of a directory, in order of name.
+
+        Raises UsageError when there is none or one that cannot be read, or for what an annotation
+        says that cannot be meant.
+        """
+        paths = sorted(directory.glob("*.bpf.c"))
+        files = tuple(annotation.read(_text_of(path), path) for path in paths)
+        if not files:
+            raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
+        annotation.check_together(files)
+        return cls(directory, files)
 
     def file(self, name: str) -> SourceFile:
         """Return what a file holds. Raises UsageError."""
@@ -57,6 +66,21 @@ class Programs:
                 f" {case.file.name}:{case.line} says why."
             )
         return (
-            f"There is no scenario '{name}'{scenario.nearest(name, known)};"
+            f"There is no scenario '{name}'{nearest(name, known)};"
             " `spinlock list` shows them all."
         )
+
+
+def _text_of(path: Path) -> str:
+    """Return what a C file holds. Raises UsageError."""
+    try:
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise UsageError(f"{path} is no file: move it away, or give it another name.")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}:{line}: this is no UTF-8: save the file in that coding."
+        ) from None

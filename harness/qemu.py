@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import select
-import shlex
 import shutil
 import signal
 import socket
@@ -26,17 +25,16 @@ from types import TracebackType
 from typing import Any, Optional, Sequence
 
 from filelock import FileLock, Timeout
-from packaging.version import Version
 
-from harness import paths, splat
+from harness import paths, qemu_command, splat
 from harness.debian import Progress
 from harness.errors import SetupError
 from harness.image import Image
 from harness.initramfs import cpio
 from harness.kernel import Kernel
-from harness.scenario import kernel_version
+from harness.qemu_command import QEMU
+from harness.qmp import Qmp
 
-QEMU = "qemu-system-x86_64"
 FORMAT = 1  # raise when saved guests of older harnesses must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
@@ -47,105 +45,7 @@ KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line need
 SPARE_MIB = 64  # beside the memory: device state
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
-_NEEDS_CMPXCHG16B = Version("6.18")
 CONSOLE_TAIL = 16000  # characters kept in a SetupError
-
-# Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
-FAST_BOOT = (
-    "console=ttyS0",
-    "quiet",
-    "mitigations=off",
-    "nokaslr",  # addresses in logs match vmlinux
-    "audit=0",
-    "random.trust_cpu=on",
-    "cryptomgr.notests",
-    "tsc=reliable",
-    "no_timer_check",
-    "rcupdate.rcu_expedited=1",
-)
-
-# A kernel that has gone wrong must say so and stop: -no-reboot turns the reboot into QEMU's exit.
-STOP_ON_TROUBLE = (
-    "panic=-1",
-    "oops=panic",
-    "softlockup_panic=1",
-    "hung_task_panic=1",
-    "unknown_nmi_panic",
-    # A soft lockup is called after twice the first, an RCU stall after the second, in seconds: long
-    # enough for an emulated CPU that its host makes wait.
-    "watchdog_thresh=8",
-    "rcupdate.rcu_cpu_stall_timeout=20",
-    "sysctl.kernel.panic_on_rcu_stall=1",
-    "panic_print=64",  # backtraces of all CPUs: a deadlock has two sides (bit known since v5.18)
-)
-
-
-def arguments(
-    kernel: Kernel,
-    image: Image,
-    *,
-    accelerator: str,
-    cpus: int,
-    memory_mib: int,
-    append: str,
-    initrd: Path,
-    console: Path,
-    channel_fd: int,
-    qmp_fd: int,
-    memory: Path | None = None,
-    incoming: bool = False,
-) -> list[str]:
-    """Return QEMU's command line.
-
-    `memory` is the file that backs the guest's memory: written when the guest is booted to be
-    saved, only read when `incoming`.
-    """
-    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *append.split()]
-    command = [
-        *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *accelerator_arguments(accelerator, kernel.release),
-        *("-m", str(memory_mib), "-smp", str(cpus)),
-        *("-kernel", str(kernel.vmlinux), "-initrd", str(initrd), "-append", " ".join(words)),
-    ]
-    machine = "q35,hpet=off,vmport=off"
-    if memory is not None:
-        share = "off" if incoming else "on"
-        backend = f"memory-backend-file,id=ram,size={memory_mib}M,share={share}"
-        command += ["-object", f"{backend},mem-path={_escape(memory)}"]
-        machine += ",memory-backend=ram"
-    command += ["-machine", machine]
-    drives = [("base", image.root)]
-    drives += [("modules", kernel.modules)] if kernel.modules is not None else []
-    for name, path in drives:
-        drive = f"if=none,id={name},format=raw,read-only=on,file.locking=off,cache=unsafe"
-        command += ["-drive", f"{drive},file={_escape(path)}"]
-        command += ["-device", f"virtio-blk-pci,drive={name}"]
-    command += [
-        *("-chardev", f"file,id=console,path={_escape(console)}", "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=agent,fd={channel_fd}", "-device", "virtio-serial-pci"),
-        *("-device", "virtserialport,chardev=agent,name=spinlock"),
-        *("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
-    ]
-    if incoming:
-        command += ["-incoming", "defer"]
-    return command
-
-
-def accelerator_arguments(accelerator: str, release: str) -> list[str]:
-    """Return the arguments for "kvm" or "tcg", and a kernel of this release.
-
-    QEMU 7.2 leaves part of an address among an emulated CPU's flags after a cmpxchg16b, of which a
-    kernel dies when an interrupt comes at that moment (see splat.is_emulators): one that gcc 12 made
-    did so in one of some hundred cases. Older kernels do without that instruction where the CPU has
-    none. From v6.18 on they need it: without it kmalloc_nolock() has no memory to give, nor have
-    then, on 7.3, local storages.
-    """
-    if accelerator == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
-    words = ["max", "la57=off"]  # walking 5-level page tables is slow when emulated
-    if kernel_version(release) < _NEEDS_CMPXCHG16B:
-        words.append("cx16=off")
-    return ["-accel", "tcg,thread=multi", "-cpu", ",".join(words)]
 
 
 def save_key(command: Sequence[str], *facts: str) -> str:
@@ -194,7 +94,7 @@ class Guest:
         self.runtime = self._scratch.path
         self.channel, self._channel_far = socket.socketpair()
         ours, self._qmp_far = socket.socketpair()
-        self._qmp = _Qmp(ours)
+        self._qmp = Qmp(ours)
         self._process: subprocess.Popen[bytes] | None = None
         self._end: str | None = None
         self._last_console = ""
@@ -246,7 +146,7 @@ class Guest:
 
     def inject_nmi(self) -> None:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
-        self._qmp.execute("inject-nmi", RESTORE_LIMIT_S)
+        self._qmp.execute("inject-nmi")
 
     def overdue_ticks(self) -> frozenset[int]:
         """Return the CPUs that have a timer interrupt to take and have not taken it yet.
@@ -451,7 +351,7 @@ class _Plan:
         except OSError as error:
             raise SetupError(f"The agent {agent} cannot be read: {error.strerror}.") from error
         self._arguments = functools.partial(
-            arguments,
+            qemu_command.arguments,
             kernel,
             image,
             accelerator=accelerator,
@@ -577,101 +477,10 @@ class _Plan:
             raise guest.fail("did not start") from None
 
 
-class _Qmp:
-    """QEMU's control socket. EOFError means that QEMU has gone."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self._socket = end
-        self._buffer = b""
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def greet(self) -> None:
-        """Wait until QEMU is up."""
-        self._receive(time.monotonic() + RESTORE_LIMIT_S)
-        self.execute("qmp_capabilities", RESTORE_LIMIT_S)
-
-    def execute(self, command: str, limit: float, **arguments: Any) -> Any:
-        """Run one command and return its result; SetupError if QEMU refuses it."""
-        deadline = time.monotonic() + limit
-        request = {"execute": command, "arguments": arguments}
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-        while True:
-            message = self._receive(deadline)
-            if "return" in message:
-                return message["return"]
-            if "error" in message:
-                raise SetupError(f"QEMU refused {command}: {message['error']['desc']}.")
-
-    def human(self, command: str) -> str:
-        """Run one command of the monitor for people and return what it prints."""
-        text: str = self.execute(
-            "human-monitor-command", RESTORE_LIMIT_S, **{"command-line": command}
-        )
-        return text
-
-    def save(self, state: Path) -> None:
-        """Stop the guest and write its device state; the memory is in its own file already."""
-        self.execute("stop", RESTORE_LIMIT_S)
-        self._migration_settings()
-        self.execute("migrate", RESTORE_LIMIT_S, uri=f"exec:cat > {shlex.quote(str(state))}")
-        self._migrated("save")
-
-    def load(self, state: Path) -> None:
-        """Take over a device state and run."""
-        self._migration_settings()
-        self.execute("migrate-incoming", RESTORE_LIMIT_S, uri=f"exec:cat {shlex.quote(str(state))}")
-        self._migrated("restore")
-        self.execute("cont", RESTORE_LIMIT_S)
-
-    def _migration_settings(self) -> None:
-        on = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
-        self.execute("migrate-set-capabilities", RESTORE_LIMIT_S, capabilities=on)
-        self.execute("migrate-set-parameters", RESTORE_LIMIT_S, **{"max-bandwidth": 1 << 40})
-
-    def _migrated(self, what: str) -> None:
-        deadline = time.monotonic() + RESTORE_LIMIT_S
-        while True:
-            message = self._receive(deadline)
-            if message.get("event") != "MIGRATION":
-                continue
-            status = message["data"]["status"]
-            if status == "completed":
-                return
-            if status in ("failed", "cancelled"):
-                raise SetupError(f"QEMU could not {what} a guest: is {paths.cache()} full?")
-
-    def _receive(self, deadline: float) -> dict[str, Any]:
-        while b"\n" not in self._buffer:
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._socket], [], [], left)[0]:
-                raise SetupError("QEMU does not answer its control socket: is the machine hung?")
-            try:
-                got = self._socket.recv(65536)
-            except ConnectionResetError:
-                got = b""
-            if not got:
-                raise EOFError("QEMU has ended")
-            self._buffer += got
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-
 def _kvm_boots(kernel: Kernel) -> bool:
     """Boot as far as init under KVM: the device file may exist and still run no guest."""
     with Guest(kernel.name, "kvm") as guest:
-        guest._spawn(
-            [
-                *(QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-                *(*accelerator_arguments("kvm", ""), "-machine", "q35", "-m", "512", "-smp", "2"),
-                *("-kernel", str(kernel.vmlinux), "-initrd", str(kernel.initrd)),
-                *("-append", " ".join([*FAST_BOOT, *STOP_ON_TROUBLE, "spinlock.init=probe"])),
-                *("-chardev", f"file,id=console,path={_escape(guest.runtime / 'console')}"),
-                *("-serial", "chardev:console"),
-            ]
-        )
+        guest._spawn(qemu_command.probe(kernel, guest.runtime / "console"))
         guest.wait(PROBE_LIMIT_S)
         return "spinlock-init: alive" in guest.console()
 
@@ -686,7 +495,3 @@ def _host() -> str:
     """Return what of the host decides whether and how KVM works."""
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     return f"{platform.release()} {model.group(1) if model else ''}"
-
-
-def _escape(path: Path) -> str:
-    return str(path).replace(",", ",,")

@@ -554,42 +554,16 @@ def _hidden(
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
     named = re.search(r"map '([^']+)'", line)
     chosen = [m for m in maps.values() if named is None or m.name.startswith(named.group(1))]
-    if any(len(m.locks) > 1 for m in chosen) and (asked.get("btf") or named):
-        return "two-locks", f"the kernel refuses the object's BTF: {asked.get('btf') or errno}"
-    if asked.get("btf") == "E2BIG":
-        # Before v6.2 the kernel counted a map's locks alone. Types that are too deep for it are not
-        # read here either, so nothing is known of the maps then.
-        locks = maps and release >= Version("6.2")
-        return "two-locks" if locks else "btf-depth", "the kernel refuses the object's BTF: E2BIG"
-    if asked.get("btf") == "EFAULT":
-        return "lock-place", "the kernel refuses the object's BTF: EFAULT"
+    btf = asked.get("btf")
+    if any(len(m.locks) > 1 for m in chosen) and (btf or named):
+        return "two-locks", f"the kernel refuses the object's BTF: {btf or errno}"
+    if btf in ("E2BIG", "EFAULT"):
+        return _by_btf(btf, maps, release), f"the kernel refuses the object's BTF: {btf}"
     for name, answer in dict(asked.get("maps", {})).items():
-        declared = maps.get(name)
-        told = f"map '{name}': {answer}"
-        has_lock = declared is not None and bool(declared.locks)
-        if named is not None and not name.startswith(named.group(1)):
-            continue
-        if declared is not None and declared.inner is not None and declared.inner.locks:
-            return "inner-map", told
-        if has_lock and declared is not None and declared.type in _WITHOUT_LOCKS:
-            # Some types are refused for what they need themselves, before the lock is looked at.
-            if answer in ("EOPNOTSUPP", "ENOTSUPP", "EINVAL", "EACCES"):
-                return "map-type", told
-        if answer in ("EOPNOTSUPP", "ENOTSUPP"):
-            if has_lock:
-                return "map-type", told
-            continue  # this type takes no BTF at all (DEVMAP, XSKMAP, …), and libbpf gives it none
-        if answer == "EACCES" and has_lock:
-            return "map-flags", told
-        if answer == "EPERM":
-            # Before v5.11 maps count as locked memory, of which a process may have only so much.
-            return "map-size" if release < Version("5.11") else "capability", told
-        if answer in ("ENOMEM", "E2BIG"):
-            return "map-size", told
-        if log == "":
-            if declared is not None and declared.type in _MAPS_OF_MAPS and not declared.inner:
-                told += ", a map of maps, to which its own loader gives the inner one"
-            return "map-unknown", told
+        if named is None or name.startswith(named.group(1)):
+            found = _by_map(maps.get(name), answer, release, log)
+            if found is not None:
+                return found[0], f"map '{name}': {answer}{found[1]}"
     if errno == "EPERM":
         return "capability", line or "EPERM"
     if errno in ("ENOMEM", "E2BIG") and not log:
@@ -597,6 +571,44 @@ def _hidden(
     if seen.get("bare") is False and not log:
         return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None
+
+
+def _by_btf(answer: str, maps: Mapping[str, elf.Map], release: Version) -> str:
+    """Return the class of a BTF that the kernel does not take."""
+    if answer == "EFAULT":
+        return "lock-place"
+    # Before v6.2 the kernel counted a map's locks alone. Types that are too deep for it are not
+    # read here either, so nothing is known of the maps then.
+    return "two-locks" if maps and release >= Version("6.2") else "btf-depth"
+
+
+def _by_map(
+    declared: Optional[elf.Map], answer: str, release: Version, log: str
+) -> Optional[Tuple[str, str]]:
+    """Return the class of a map that the kernel does not take, and words on it; None: it is not why."""
+    has_lock = declared is not None and bool(declared.locks)
+    unsupported = answer in ("EOPNOTSUPP", "ENOTSUPP")
+    if declared is not None and declared.inner is not None and declared.inner.locks:
+        return "inner-map", ""
+    if declared is not None and has_lock and declared.type in _WITHOUT_LOCKS:
+        # Some types are refused for what they need themselves, before the lock is looked at.
+        if unsupported or answer in ("EINVAL", "EACCES"):
+            return "map-type", ""
+    if unsupported:
+        # Without a lock: this type takes no BTF at all (DEVMAP, XSKMAP, …), and libbpf gives it none.
+        return ("map-type", "") if has_lock else None
+    if answer == "EACCES" and has_lock:
+        return "map-flags", ""
+    if answer == "EPERM":
+        # Before v5.11 maps count as locked memory, of which a process may have only so much.
+        return "map-size" if release < Version("5.11") else "capability", ""
+    if answer in ("ENOMEM", "E2BIG"):
+        return "map-size", ""
+    if log:
+        return None
+    if declared is not None and declared.type in _MAPS_OF_MAPS and not declared.inner:
+        return "map-unknown", ", a map of maps, to which its own loader gives the inner one"
+    return "map-unknown", ""
 
 
 def _place(log: str, end: int) -> Tuple[Optional[int], str, str, str, int]:
@@ -617,15 +629,7 @@ def _since(
     """Return (the kernel since which it is accepted, advice of its own), "" where there is none."""
     candidate, advice = "", ""
     if name == "call-under-lock":
-        if line.startswith("global function") or "global function calls" in log:
-            advice = "Make the function static: static functions may run under the lock since v6.9."
-        elif re.search(r"call pc", code):
-            candidate = "6.9"
-            advice = "Make the function __always_inline; since v6.9 a static one may be called."
-        elif "bpf_iter_num_" in code:
-            candidate = "6.14"
-        elif "bpf_kptr_xchg" in code:
-            candidate = "7.1"
+        candidate, advice = _since_for_call(code, line, log)
     elif name == "program-type" and "unknown func" in line:
         candidate = "5.15"
     elif name == "helper-missing" and "func_info" in line:
@@ -636,20 +640,36 @@ def _since(
             "Look the element up by its key in the callback: before v6.2 the lock of the value that"
             " a callback is given is not tracked."
         )
-    elif name == "sleepable":
-        candidate = "6.6"
-    elif name == "inner-map":
-        candidate = "6.2"
     elif name == "lock-place":
-        named = re.search(r"map '([^']+)'", line)
-        own = [m for m in maps.values() if named and m.name.startswith(named.group(1))]
-        if any(m.name.startswith((".bss", ".data")) for m in own) or (
-            named and re.search(r"\.(bss|data)", named.group(1))
-        ):
-            candidate = "6.2"
-        elif any(len(m.locks) == 1 and "." in m.locks[0].name for m in own):
-            candidate = "6.11"
-            advice = "Move the lock to the top level of the value; since v6.11 it may be nested."
+        candidate, advice = _since_for_place(line, maps)
+    else:
+        candidate = {"sleepable": "6.6", "inner-map": "6.2"}.get(name, "")
     if candidate and release >= Version(candidate):
         candidate = ""
     return candidate, advice
+
+
+def _since_for_call(code: str, line: str, log: str) -> Tuple[str, str]:
+    """Return the same for what is called while the lock is held."""
+    if line.startswith("global function") or "global function calls" in log:
+        return "", "Make the function static: static functions may run under the lock since v6.9."
+    if re.search(r"call pc", code):
+        advice = "Make the function __always_inline; since v6.9 a static one may be called."
+        return "6.9", advice
+    since = (("bpf_iter_num_", "6.14"), ("bpf_kptr_xchg", "7.1"))
+    return next((version for called, version in since if called in code), ""), ""
+
+
+def _since_for_place(line: str, maps: Mapping[str, elf.Map]) -> Tuple[str, str]:
+    """Return the same for a lock that is in the wrong place of a value."""
+    named = re.search(r"map '([^']+)'", line)
+    if named is None:
+        return "", ""
+    own = [m for m in maps.values() if m.name.startswith(named.group(1))]
+    in_section = any(m.name.startswith((".bss", ".data")) for m in own)
+    if in_section or re.search(r"\.(bss|data)", named.group(1)):
+        return "6.2", ""
+    if any(len(m.locks) == 1 and "." in m.locks[0].name for m in own):
+        advice = "Move the lock to the top level of the value; since v6.11 it may be nested."
+        return "6.11", advice
+    return "", ""

@@ -20,6 +20,7 @@ OPTIONS = "options.json"  # in the directory of a run
 
 # What of the harness decides on a verdict, beside the guest's agent, which has a digest of its own.
 JUDGES = (
+    "annotation.py",
     "containers.py",
     "contests.py",
     "experiment.py",

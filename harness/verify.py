@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import (
     Any,
+    Container,
     Dict,
     Generator,
     Iterable,
@@ -31,6 +32,10 @@ from harness.scenario import Scenario, kernel_version
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Session, Target
 
 Json = Dict[str, Any]
+Key = Tuple[str, str]  # a scenario's name, and a loader's
+Cases = Dict[Key, Scenario]
+Built = Union[build.Source, build.CompileError]
+Failure = Union[GuestLost, AgentError, KernelRefusal]  # what may end a session
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,23 @@ class Seen:
     def release(self) -> Version:
         """The kernel's version, 0 when no guest came up."""
         return kernel_version(self.facts.get("release", "0"), self.facts.get("version", ""))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the guest is asked for by one call: cases that share a source."""
+
+    source: Built
+    cases: Cases
+
+
+@dataclass(frozen=True)
+class _Blame:
+    """What becomes of the cases of a batch when their session ended before its time."""
+
+    guilty: Tuple[Key, ...]
+    again: Tuple[Key, ...]  # to be asked in another session
+    excused: Tuple[Key, ...] = ()  # of those, whoever will be guilty the next time
 
 
 def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:
@@ -85,13 +107,14 @@ class Verifier:
     def __init__(self, target: Target, scenarios: Sequence[Scenario]) -> None:
         self._target = target
         self._by_name = {s.name: s for s in scenarios}
-        self._seen: Dict[Tuple[str, str], Seen] = {}
-        self._again: Set[Tuple[str, str]] = set()  # what the emulator failed at
+        self._seen: Dict[Key, Seen] = {}
+        self._excused: Set[Key] = set()  # what the emulator failed at once
         self._facts: Json = {}
         self._names: Dict[str, bool] = {}  # whether the kernel's BTF has what scenarios need
         self._work: Optional[Generator[None, None, None]] = None  # a request on its way
-        self._asked: Set[Tuple[str, str]] = set()  # what it is for
-        self._open: Optional[Tuple[str, str]] = None  # observed, but the kernel may yet complain
+        self._asked: Set[Key] = set()  # what it is for
+        self._begun: Optional[Key] = None  # the last that began in its session
+        self._open: Optional[Key] = None  # observed, but the kernel may yet complain
 
     def judge(
         self, scenario: Scenario, loader: str, together: Iterable[Scenario] = ()
@@ -153,66 +176,47 @@ class Verifier:
     def _request(self, scenarios: List[Scenario], loader: str) -> Generator[None, None, None]:
         """Observe scenarios of one loader, in as many sessions as it takes; yield after each event."""
         units = [
-            (key, list(cases))
-            for key, cases in itertools.groupby(scenarios, key=lambda s: (s.file, s.unit))
+            (file, unit, {(case.name, loader): case for case in cases})
+            for (file, unit), cases in itertools.groupby(scenarios, key=lambda s: (s.file, s.unit))
         ]
         with ThreadPoolExecutor() as pool:
-            sources = list(
-                pool.map(lambda unit: self._build(unit[0][0], unit[0][1], loader), units)
-            )
-        queue = [(source, cases) for source, (_, cases) in zip(sources, units)]
+            sources = list(pool.map(lambda unit: self._build(unit[0], unit[1], loader), units))
+        queue = [_Batch(source, cases) for source, (_, _, cases) in zip(sources, units)]
         while queue:
-            queue = yield from self._one_session(queue, loader)
+            queue = yield from self._one_session(queue)
 
-    def _build(self, file: Path, unit: str, loader: str) -> Union[build.Source, build.CompileError]:
+    def _build(self, file: Path, unit: str, loader: str) -> Built:
         try:
             return build.source(file, unit, loader, self._target.headers())
         except build.CompileError as error:
             return error
 
-    def _one_session(self, queue: List[Any], loader: str) -> Generator[None, None, List[Any]]:
-        """Work on the queue until it is empty or the guest is lost; return what is left of it."""
-        begun: List[str] = []
+    def _one_session(self, queue: List[_Batch]) -> Generator[None, None, List[_Batch]]:
+        """Work on the queue until it is empty or the guest is spent; return what is left of it."""
         boot: Json = {}
-        self._open = None
+        self._begun = self._open = None
         try:
             # An emulated guest is slow until it has translated what all cases have in common.
             with self._target.session(warm=True) as session:
                 boot = {"boot": session.boot["seconds"]}
-                if not self._facts:
-                    self._names = session.call("has", names=self._needed())
-                    options = session.call("options", names=self._options())
-                    self._facts = {**session.call("facts"), "options": options}
+                self._look_at_kernel(session)
                 while queue:
-                    source, cases = queue[0]
-                    cases = [case for case in cases if not self._lacks(case, loader, boot)]
-                    if isinstance(source, build.CompileError):
-                        failed = Observation(stage="compile", detail=str(source), kernel_log=())
-                        for case in cases:
-                            self._note(case.name, loader, failed, boot)
-                    elif cases:
-                        seconds = {**boot, "build": source.seconds}
-                        yield from self._verify(session, source, cases, loader, seconds, begun)
-                        left = [c for c in cases if (c.name, loader) not in self._seen]
-                        if left or session.disturbed:
-                            return ([(source, left)] if left else []) + queue[1:]
-                    queue = queue[1:]
+                    yield from self._one_batch(session, queue[0], boot)
+                    left = self._left(queue[0])
+                    queue = _with_first(left, queue)
+                    if left or session.disturbed:
+                        return queue
                 self._close(session)
-        except GuestLost as lost:
-            observation = Observation(**_loss(lost), kernel_log=())
-            return self._blame(queue, loader, observation, boot, begun)
-        except (AgentError, KernelRefusal) as error:
-            if isinstance(error, AgentError) and error.kernel_log is not None:
-                observation = Observation(
-                    stage="agent", detail=str(error), kernel_log=tuple(error.kernel_log)
-                )
-                return self._blame(queue, loader, observation, boot, begun)
-            for case in queue[0][1]:
-                if (case.name, loader) not in self._seen:
-                    failed = Observation(stage="agent", detail=str(error), kernel_log=())
-                    self._note(case.name, loader, failed, boot)
-            return queue[1:]
+        except (GuestLost, AgentError, KernelRefusal) as failure:
+            return self._after(failure, queue, boot)
         return queue
+
+    def _look_at_kernel(self, session: Session) -> None:
+        """Ask the guest, once for all sessions, what kernel it has and what that lacks."""
+        if not self._facts:
+            self._names = session.call("has", names=self._needed())
+            options = session.call("options", names=self._options())
+            self._facts = {**session.call("facts"), "options": options}
 
     def _needed(self) -> List[str]:
         return sorted({need.name for case in self._by_name.values() for need in case.needs})
@@ -221,26 +225,29 @@ class Verifier:
         named = {need.option for case in self._by_name.values() for need in case.needs}
         return sorted(named.union(judge.OPTION_NAMES) - {""})
 
-    def _lacks(self, case: Scenario, loader: str, seconds: Json) -> bool:
-        """Note a case that the kernel lacks something for, and say so."""
+    def _one_batch(self, session: Session, batch: _Batch, boot: Json) -> Iterator[None]:
+        """Observe the cases of a batch; the guest is asked for those that need it."""
+        for key, case in batch.cases.items():
+            answer = self._without_guest(case, key[1], batch.source)
+            if answer is not None:
+                self._note(key, answer, boot)
+        asked = self._left(batch)
+        if asked and isinstance(batch.source, build.Source):
+            yield from self._verify(session, batch.source, asked, boot)
+
+    def _without_guest(self, case: Scenario, loader: str, source: Built) -> Optional[Observation]:
+        """Return what is to be said of a case that need not be tried, else None."""
         if loader == "bcc" and not self._facts["headers"]:
-            self._note(
-                case.name, loader, Observation(stage=judge.NO_HEADERS, kernel_log=()), seconds
-            )
-            return True
+            return Observation(stage=judge.NO_HEADERS, kernel_log=())
         missing = tuple(need.name for need in case.needs if not self._names[need.name])
         if missing:
-            self._note(case.name, loader, Observation(missing=missing, kernel_log=()), seconds)
-        return bool(missing)
+            return Observation(missing=missing, kernel_log=())
+        if isinstance(source, build.CompileError):
+            return Observation(stage="compile", detail=str(source), kernel_log=())
+        return None
 
     def _verify(
-        self,
-        session: Session,
-        source: build.Source,
-        cases: Sequence[Scenario],
-        loader: str,
-        seconds: Json,
-        begun: List[str],
+        self, session: Session, source: build.Source, cases: Cases, boot: Json
     ) -> Iterator[None]:
         """Observe cases until one disturbs the guest.
 
@@ -248,30 +255,41 @@ class Verifier:
         or KASAN says nothing twice, and the console would convict the next case of this one's.
         """
         release = kernel_version(self._facts["release"], self._facts["version"])
+        seconds = {**boot, "build": source.seconds}
         events = session.events(
             "verify",
             source=source.request(),
-            cases=[_case(scenario, release) for scenario in cases],
+            cases=[_case(scenario, release) for scenario in cases.values()],
         )
-        over = False
         with closing(events):
-            while not over and (event := next(events, None)) is not None:
+            for event in events:
                 if "begin" in event:
-                    begun.append(event["begin"])
+                    spent = False
+                    self._begun = event["begin"], source.loader
                 elif "late" in event:
-                    known = self._open is not None  # else each new guest might end here
-                    self._add_late(session, event["late"])
-                    over = session.disturbed and known
-                    self._open = None
+                    spent = self._complained(session, event["late"])
                 else:
                     observation = Observation.from_json(event["observation"])
-                    session.disturbed = (
-                        session.disturbed or judge.disturbed(observation) is not None
-                    )
-                    self._note(event["end"], loader, observation, seconds)
-                    over = session.disturbed
-                    self._open = None if over else (event["end"], loader)
+                    key = event["end"], source.loader
+                    spent = self._ended(session, key, observation, seconds)
                 yield
+                if spent:
+                    return
+
+    def _complained(self, session: Session, lines: Sequence[str]) -> bool:
+        """Note what the kernel said after the last case; return whether this is the guest's end."""
+        somebodys = self._open is not None
+        self._add_late(session, lines)
+        self._open = None
+        return session.disturbed and somebodys  # else each new guest might end here
+
+    def _ended(self, session: Session, key: Key, observation: Observation, seconds: Json) -> bool:
+        """Note what was observed of a case; return whether this is the guest's end."""
+        if judge.disturbed(observation) is not None:
+            session.disturbed = True
+        self._note(key, observation, seconds)
+        self._open = None if session.disturbed else key
+        return session.disturbed
 
     def _close(self, session: Session) -> None:
         """Give the last case of a session what the kernel still has to say of it."""
@@ -302,30 +320,65 @@ class Verifier:
         self._seen[self._open] = replace(seen, observation=replace(seen.observation, **changes))
         return self._seen[self._open].observation
 
-    def _blame(
-        self, queue: List[Any], loader: str, observed: Observation, boot: Json, begun: List[str]
-    ) -> List[Any]:
-        """Blame a lost guest, or process in it, on the case that had begun; return what is left.
+    def _after(self, failure: Failure, queue: List[_Batch], boot: Json) -> List[_Batch]:
+        """Note what ended a session, of those who are to blame; return what is left of the queue."""
+        batch = queue[0]
+        left = self._left(batch)
+        last = self._open or list(batch.cases)[-1]
+        blame = _blame(failure, list(left), self._begun, last, self._excused)
+        for key in blame.guilty:
+            self._note(key, _observed(failure), boot)
+        self._excused.update(blame.excused)
+        return _with_first({key: left[key] for key in blame.again}, queue)
 
-        Without one that had begun it is blamed on the next: that way a guest that is lost again and
-        again costs one case each time, and the run comes to an end. A failure of the emulator is
-        not blamed the first time.
-        """
-        source, cases = queue[0]
-        left = [case for case in cases if (case.name, loader) not in self._seen]
-        ended = self._by_name[self._open[0]] if self._open is not None else cases[-1]
-        culprit = next((case for case in left if case.name in begun), left[0] if left else ended)
-        if observed.lost == EMULATOR_FAILED and left and (culprit.name, loader) not in self._again:
-            self._again.add((culprit.name, loader))
-            return [(source, left), *queue[1:]]
-        self._note(culprit.name, loader, observed, boot)
-        rest = [case for case in left if case is not culprit]
-        return ([(source, rest)] if rest else []) + queue[1:]
+    def _left(self, batch: _Batch) -> Cases:
+        """Return the cases of a batch of which nothing is known yet."""
+        return {key: case for key, case in batch.cases.items() if key not in self._seen}
 
-    def _note(self, name: str, loader: str, observation: Observation, seconds: Json) -> None:
-        self._seen[name, loader] = Seen(
-            observation, self._facts, {**seconds, **observation.seconds}
-        )
+    def _note(self, key: Key, observation: Observation, seconds: Json) -> None:
+        self._seen[key] = Seen(observation, self._facts, {**seconds, **observation.seconds})
+
+
+def _with_first(cases: Cases, queue: List[_Batch]) -> List[_Batch]:
+    """Return a queue with other cases of its first batch, without that batch when there are none."""
+    return ([replace(queue[0], cases=cases)] if cases else []) + queue[1:]
+
+
+def _blame(
+    failure: Failure,
+    left: Sequence[Key],
+    begun: Optional[Key],
+    last: Key,
+    excused: Container[Key],
+) -> _Blame:
+    """Tell who is to blame for the end of a session, of those `left` of the batch it was at.
+
+    A guest that is lost, or its process, costs the case that had begun. Without one that had begun
+    it is the next: that way a guest that is lost again and again costs one case each time, and the
+    run comes to an end. With none left it is the last that was observed. What the emulator fails
+    at is `excused` the first time. What the agent cannot do, it can do for none of the batch.
+    """
+    if not isinstance(failure, GuestLost) and not _process_ended(failure):
+        return _Blame(guilty=tuple(left), again=())
+    if not left:
+        return _Blame(guilty=(last,), again=())
+    culprit = begun if begun is not None and begun in left else left[0]
+    if str(failure) == EMULATOR_FAILED and culprit not in excused:
+        return _Blame(guilty=(), again=tuple(left), excused=(culprit,))
+    return _Blame(guilty=(culprit,), again=tuple(key for key in left if key != culprit))
+
+
+def _process_ended(failure: Failure) -> bool:
+    """Tell whether the agent's process is gone, which a kernel can make it do."""
+    return isinstance(failure, AgentError) and failure.kernel_log is not None
+
+
+def _observed(failure: Failure) -> Observation:
+    """Return what ended a session as an observation of a case that is to blame for it."""
+    if isinstance(failure, GuestLost):
+        return Observation(**_loss(failure), kernel_log=())
+    log = failure.kernel_log if isinstance(failure, AgentError) else None
+    return Observation(stage="agent", detail=str(failure), kernel_log=tuple(log or ()))
 
 
 def _loss(lost: GuestLost) -> Json:

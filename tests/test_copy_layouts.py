@@ -8,7 +8,7 @@ this test could not show a lock that is copied.
 """
 
 from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import pytest
 from packaging.version import Version
@@ -228,50 +228,71 @@ def words(way, flags, is_new=None):
     return f"{way}{' with ' if flagged else ''}{' and '.join(flagged)}{whom}"
 
 
-class Swept:
-    """What one map showed of one value."""
+@dataclass(frozen=True)
+class Shown:
+    """What copies have shown of layouts with a lock, and of the twin without one."""
 
-    def __init__(self, guest, name, layout, value, writes, reads, is_held=False):
-        self.is_held, self.held = is_held, 0
-        self.guest, self.name, self.layout, self.value = guest, name, layout, value
-        self.writes, self.reads = writes, reads
+    fine: int = 0  # copies that were as they should be
+    faulty: Tuple[str, ...] = ()  # those that were not, in words
+    blind: Tuple[str, ...] = ()  # the twin's that were not
+    held: int = 0  # how often the lock was seen held meanwhile
 
-    def sweep(self, **arguments):
-        """Return the faults in words, one for each thing that was seen, and how many were fine.
+    def __add__(self, other):
+        return Shown(
+            self.fine + other.fine,
+            self.faulty + other.faulty,
+            self.blind + other.blind,
+            self.held + other.held,
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A value of one layout that is to be written and read by each way."""
+
+    where: str
+    layout: Layout
+    value: bytes
+    writes: list
+    reads: list
+    while_held: bool = False
+
+    def shown(self, guest, **arguments):
+        """Return what it showed; of the faults one for each thing that was seen.
 
         What the memory shows while the lock is held is a fault if it is neither held nor free.
         """
-        seen = self.guest.call(
+        seen = guest.call(
             "sweep",
             limit=SECONDS,
-            map=self.name,
             before=pattern(len(self.value), 101).hex(),
             value=self.value.hex(),
             writes=self.writes,
             reads=self.reads,
             **arguments,
         )
-        faults, fine, self.held = [], 0, 0
+        faults, fine, held = [], 0, 0
         for text, pairs in seen.items():
             by_fault = {}
             for at, by in pairs:
+                held += self._is_held(text, at, by)
                 by_fault.setdefault(self._fault(text, at, by), []).append((at, by))
             fine += len(by_fault.pop(None, []))
-            for fault, ways in by_fault.items():
-                at, by = ways[0]
-                others = f" (and {len(ways) - 1} more ways)" if len(ways) > 1 else ""
-                faults.append(f"{self.between(at, by)}{others}: {fault}")
-        return faults, fine
+            faults += [self._in_words(fault, ways) for fault, ways in by_fault.items()]
+        if self.layout.lock is None:
+            return Shown(blind=tuple(faults))
+        return Shown(fine, tuple(faults), held=held)
 
-    def between(self, at, by):
-        """Return in words how a value was written and read."""
-        return f"{words(*self.writes[at])}, then {words(*self.reads[by])}"
+    def _in_words(self, fault, ways):
+        at, by = ways[0]
+        others = f" (and {len(ways) - 1} more ways)" if len(ways) > 1 else ""
+        how = f"{words(*self.writes[at])}, then {words(*self.reads[by])}{others}"
+        return f"{self.where}: {how}: {fault}"
 
     def _fault(self, text, at, by):
-        flagged = (self.writes[at][1] | self.reads[by][1]) & LOCK
-        if self.layout.lock is None and flagged:
+        if self._must_be_refused(at, by):
             return None if text == "EINVAL" else f"{text[:40]} instead of EINVAL"
-        if not set(text) <= set("0123456789abcdef"):
+        if not _is_value(text):
             return f"the kernel answered {text}"
         seen = bytes.fromhex(text)
         if self.reads[by][0] == "neighbour":
@@ -279,12 +300,78 @@ class Swept:
             for begin, length in self.layout.lists:
                 beside[begin : begin + length] = bytes(length)
             return None if not any(beside) else f"the element beside it was written: {text[:64]}"
-        if self.reads[by][0] == "memory" and self.is_held:
-            word = seen[self.layout.lock : self.layout.lock + 4]
-            if word == HELD:
-                self.held += 1
-                seen = seen[: self.layout.lock] + bytes(4) + seen[self.layout.lock + 4 :]
+        if self._is_held(text, at, by):
+            seen = seen[: self.layout.lock] + bytes(4) + seen[self.layout.lock + 4 :]
         return self.layout.first_fault(self.value, seen)
+
+    def _must_be_refused(self, at, by):
+        """Tell whether the lock is to be taken that the layout does not have."""
+        return self.layout.lock is None and (self.writes[at][1] | self.reads[by][1]) & LOCK
+
+    def _is_held(self, text, at, by):
+        """Tell whether the memory showed a lock that is held."""
+        if not (self.while_held and self.reads[by][0] == "memory" and _is_value(text)):
+            return False
+        return bytes.fromhex(text)[self.layout.lock : self.layout.lock + 4] == HELD
+
+
+def _is_value(text):
+    """Tell whether an element was seen, and no errno."""
+    return set(text) <= set("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class OneKind:
+    """The maps of one kind, one per layout, and what the guest must know to use them."""
+
+    guest: Any
+    group: Kinds
+    kind: str
+    holder: str  # "": nobody can hold a lock meanwhile
+    key: str
+
+    def shown(self, name, held_before):
+        """Return what one layout shows, at rest and while its lock is held."""
+        layout = self.group.layouts[name]
+        where = f"{self.kind}, {name} ({layout.size} bytes, lock at {layout.lock})"
+        writes, reads = known(self.guest, self.kind, self.group)
+        sweep = Sweep(where, layout, pattern(layout.size, 1), writes, reads)
+        shown = sweep.shown(self.guest, **self._element(name))
+        if layout.lock is None or not self.holder:
+            return shown
+        held = Sweep(
+            f"{where}, while held",
+            layout,
+            pattern(layout.size, 51),
+            [w for w in HELD_WRITES if w in writes],
+            [r for r in HELD_READS if r in reads],
+            while_held=True,
+        )
+        return shown + self._while_held(name, held, 1 if held_before else HELD_TURNS)
+
+    def _while_held(self, name, sweep, turns):
+        """Return what a sweep shows while the lock is held, of as many turns as it takes to see it."""
+        shown = Shown()
+        for _ in range(turns):
+            shown += sweep.shown(
+                self.guest,
+                **self._element(name),
+                times=HELD_TIMES.get(self.kind, HELD_TIMES_OF_TABLES),
+                holder=self.holder,
+                cpus=[1],
+            )
+            if shown.held or shown.faulty:
+                break
+        return shown
+
+    def _element(self, name):
+        place = self.group.kinds.index(self.kind) + 1
+        return {
+            "map": f"{name}_{self.kind}",
+            "key": self.key,
+            "program": self.group.program,
+            "number": 100 * place + self.group.layouts[name].number,
+        }
 
 
 def owner(guest, kind, program):
@@ -299,65 +386,30 @@ def test_all_but_the_lock_is_copied(guest, unit):
     group = UNITS[unit]
     if group.needs:
         guest.needs(*group.needs)
-    programs = [group.program] if group.program else []
-    programs += [group.holder] if group.holder and guest.cpus > 1 else []
+    holder = group.holder if guest.cpus > 1 else ""
+    programs = [name for name in (group.program, holder) if name]
     guest.load(group.file, programs, "" if unit in ("tables", "far") else unit)
-    total, seen_held, blind = 0, 0, []
-    for place, kind in enumerate(group.kinds, start=1):
+    total = Shown()
+    for kind in group.kinds:
         key = FIRST if kind in (*TABLES, "rhash") else owner(guest, kind, group.program)
+        maps = OneKind(guest, group, kind, holder, key)
+        shown = Shown()
+        for name in group.layouts:
+            shown += maps.shown(name, held_before=total.held + shown.held)
         writes, reads = known(guest, kind, group)
-        faulty = []
-        for name, layout in group.layouts.items():
-            map_name = f"{name}_{kind}"
-            swept = Swept(guest, map_name, layout, pattern(layout.size, 1), writes, reads)
-            faults, fine = swept.sweep(
-                key=key, program=group.program, number=100 * place + layout.number
-            )
-            where = f"{kind}, {name} ({layout.size} bytes, lock at {layout.lock})"
-            if layout.lock is None:
-                blind += [f"{where}: {fault}" for fault in faults]
-            else:
-                total += fine
-                faulty += [f"{where}: {fault}" for fault in faults]
-            if layout.lock is not None and len(programs) > 1:
-                held = Swept(
-                    guest,
-                    map_name,
-                    layout,
-                    pattern(layout.size, 51),
-                    [w for w in HELD_WRITES if w in writes],
-                    [r for r in HELD_READS if r in reads],
-                    is_held=True,
-                )
-                for _ in range(HELD_TURNS):
-                    faults, fine = held.sweep(
-                        key=key,
-                        program=group.program,
-                        number=100 * place + layout.number,
-                        times=HELD_TIMES.get(kind, HELD_TIMES_OF_TABLES),
-                        holder=group.holder,
-                        cpus=[1],
-                    )
-                    total += fine
-                    faulty += [f"{where}, while held: {fault}" for fault in faults]
-                    seen_held += held.held
-                    if seen_held or faults:
-                        break
         ways = f"{len(writes)} ways to write and {len(reads)} to read"
         expected = f"all but the lock is copied by {ways} a {kind}'s values"
-        guest.check(
-            not faulty, f"{expected}; {faulty[0]}" if faulty else expected, "\n".join(faulty)
-        )
-    if blind:
-        reason = f"what is no lock was not copied as it should be either: {blind[0]}"
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
-        return
-    if len(programs) > 1 and not seen_held:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "no lock was seen held during the copies"))
-        return
-    guest.conclude(
-        Verdict(
-            Kind.PASS, f"{total} copies, each as it should be, of {len(group.layouts)} layouts"
-        ),
-        held=seen_held,
-    )
+        first = f"; {shown.faulty[0]}" if shown.faulty else ""
+        guest.check(not shown.faulty, f"{expected}{first}", "\n".join(shown.faulty))
+        total += shown
+    guest.conclude(conclusion(total, len(group.layouts), bool(holder)), held=total.held)
+
+
+def conclusion(total, layouts, holds):
+    """Return how the test ends, but for the faults, which are checked."""
+    if total.blind:
+        reason = f"what is no lock was not copied as it should be either: {total.blind[0]}"
+        return Verdict(Kind.INCONCLUSIVE, reason)
+    if holds and not total.held:
+        return Verdict(Kind.INCONCLUSIVE, "no lock was seen held during the copies")
+    return Verdict(Kind.PASS, f"{total.fine} copies, each as it should be, of {layouts} layouts")

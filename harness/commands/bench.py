@@ -11,6 +11,7 @@ from typing import List
 from harness import bench, scenario
 from harness.commands import FAILED, INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
+from harness.target import Target
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -57,19 +58,7 @@ def run(options: argparse.Namespace) -> int:
     code = OK
     try:
         for guests in measured:
-            counts = sorted(set(options.cpus or (1, 2, 4)))
-            counts = [count for count in counts if count <= guests.cpus]
-            drivers = options.driver or list(bench.DRIVERS)
-            what = f"{guests.kernel or guests.name}, {options.loader}"
-            each = 1 + len(drivers) * len(bench.KINDS)
-            tell = measuring.Ticker(what, options.times * len(counts) * each)
-
-            def keep(sample: bench.Sample, tell: measuring.Ticker = tell) -> None:
-                samples.append(sample)
-                tell(f"{sample.driver} on {sample.cpus} CPUs, {sample.kind}")
-
-            bench.measure(guests, options.loader, drivers, counts, options.times, keep)
-            tell.end()
+            _measure(guests, options, samples)
     except KeyboardInterrupt:
         output.progress("interrupted")
         code = INTERRUPTED
@@ -87,3 +76,19 @@ def run(options: argparse.Namespace) -> int:
     for sentence in bench.wrong(samples):
         print(f"spinlock: counts are wrong: {sentence}", file=sys.stderr)
     return code or (FAILED if bench.wrong(samples) else OK)
+
+
+def _measure(guests: Target, options: argparse.Namespace, samples: List[bench.Sample]) -> None:
+    """Measure on one kernel; what there is of it when it is interrupted is kept."""
+    counts = sorted(count for count in set(options.cpus or (1, 2, 4)) if count <= guests.cpus)
+    drivers = options.driver or list(bench.DRIVERS)
+    what = f"{guests.kernel or guests.name}, {options.loader}"
+    each = 1 + len(drivers) * len(bench.KINDS)
+    tell = measuring.Ticker(what, options.times * len(counts) * each)
+
+    def keep(sample: bench.Sample) -> None:
+        samples.append(sample)
+        tell(f"{sample.driver} on {sample.cpus} CPUs, {sample.kind}")
+
+    bench.measure(guests, options.loader, drivers, counts, options.times, keep)
+    tell.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
@@ -82,41 +83,42 @@ def run(options: argparse.Namespace) -> int:
         catalogue.find(chosen_name)
 
     check.look(options.file)
-    source: Union[check.Source, dialect.Text, None] = None
-    if options.loader == "bcc":
-        source = check.open_text(options.file, options.D, _sections(options))
-    elif options.file.suffix != ".c":  # what is no object needs no guest to say so
-        source = check.open_source(options.file, Path())
+    source = _open_at_once(options)
     if source is not None:
         check.choose(source, options.program)
     rows = []
     asked: List[Optional[str]] = [*chosen]
     for name in asked or [None]:  # None: whatever a running machine has
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        guests = target.open_target(settings, output.progress)
-        try:
+        with closing(target.open_target(settings, output.progress)) as guests:
             if source is None:
                 source = check.open_source(options.file, guests.headers(), options.I, options.D)
             programs = check.choose(source, options.program)
             shown = name or guests.name
             output.progress(f"{source.name} on {shown}")
-            if isinstance(source, check.Source):
-                rows.append(check.examine(guests, shown, source, programs, options.run))
-            else:
-                rows.append(check.examine_text(guests, shown, source, programs))
-        finally:
-            guests.close()
+            rows.append(check.examine(guests, shown, source, programs, options.run))
     assert source is not None
     locks = None
     if isinstance(source, check.Source):
         locks = lockset.analyse(source.object, programs)
     found = check.Report(source, programs, tuple(rows), locks)
-    if options.json:
-        text = json.dumps(check.to_json(found), indent=1) + "\n"
-    else:
-        text = check.markdown(found) if options.markdown else check.terminal(found)
-    output.put(text, options.output)
+    output.put(_text(found, options), options.output)
     return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+
+
+def _open_at_once(options: argparse.Namespace) -> Union[check.Source, dialect.Text, None]:
+    """Open what needs no guest's headers, so that it is refused before there is one; else None."""
+    if options.loader == "bcc":
+        return check.open_text(options.file, options.D, _sections(options))
+    if options.file.suffix != ".c":
+        return check.open_source(options.file, Path())
+    return None
+
+
+def _text(report: check.Report, options: argparse.Namespace) -> str:
+    if options.json:
+        return json.dumps(check.to_json(report), indent=1) + "\n"
+    return check.markdown(report) if options.markdown else check.terminal(report)
 
 
 def _sections(options: argparse.Namespace) -> Dict[str, str]:

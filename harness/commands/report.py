@@ -29,6 +29,7 @@ from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judge import Kind
 from harness.plugin import LOG_WIDTH
+from harness.programs import Programs
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -99,7 +100,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
     if options.rules:
-        output.put(rulebook.markdown(scenario.read_directory(build.PROGRAMS)), options.output)
+        output.put(rulebook.markdown(Programs.read(build.PROGRAMS).files), options.output)
         return OK
     if options.against and options.verdict:
         raise UsageError("--verdict and --against do not go together: a verdict may have changed.")

@@ -53,16 +53,16 @@ def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -
     Returns {"done": times, "missing": times there was no element, "hidden": {bytes: times},
     "uneven": times words differed, "witness": the first such value, "peeked": {word: times}}.
     """
-    hidden: "Counter[str]" = Counter()
+    tally = _Tally(copying)
     peeked: "Counter[str]" = Counter()
-    done, missing, uneven = 0, 0, 0
-    witness: Optional[str] = None
-    words = struct.Struct(f"<{(copying.even[1] - copying.even[0]) // 8}Q")
+    done, missing = 0, 0
     act = _action(map, copying)
     held, begin = 0, time.monotonic()
     for number in itertools.count():
         passed = time.monotonic() - begin
-        got_enough = uneven >= copying.enough and held >= copying.held and passed >= copying.least
+        got_enough = (
+            tally.uneven >= copying.enough and held >= copying.held and passed >= copying.least
+        )
         if number >= copying.times and (got_enough or passed > copying.seconds):
             break
         if peek is not None and number % _COPIES_PER_PEEK == 0:
@@ -70,19 +70,12 @@ def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -
             peeked[f"{word:#x}"] += 1
             held += word != 0
         try:
-            values = act()
+            tally.add(act())
+            done += 1
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
             missing += 1
-            values = []
-        else:
-            done += 1
-        for value in values:
-            hidden[value[slice(*copying.hidden)].hex()] += 1
-            if len(set(words.unpack_from(value, copying.even[0]))) > 1:
-                uneven += 1
-                witness = witness or value.hex()
         if copying.renewed:
             _renew(map, copying, begin + copying.seconds)
     if peek is not None:
@@ -90,11 +83,29 @@ def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -
     return {
         "done": done,
         "missing": missing,
-        "hidden": dict(hidden),
-        "uneven": uneven,
-        "witness": witness,
+        "hidden": dict(tally.hidden),
+        "uneven": tally.uneven,
+        "witness": tally.witness,
         "peeked": dict(peeked),
     }
+
+
+class _Tally:
+    """What the values were like that were read."""
+
+    def __init__(self, copying: Copying) -> None:
+        self._lock, self._begin = slice(*copying.hidden), copying.even[0]
+        self._words = struct.Struct(f"<{(copying.even[1] - copying.even[0]) // 8}Q")
+        self.hidden: "Counter[str]" = Counter()  # the lock's bytes
+        self.uneven = 0  # those whose words differ
+        self.witness: Optional[str] = None  # the first of these
+
+    def add(self, values: Sequence[bytes]) -> None:
+        for value in values:
+            self.hidden[value[self._lock].hex()] += 1
+            if len(set(self._words.unpack_from(value, self._begin))) > 1:
+                self.uneven += 1
+                self.witness = self.witness or value.hex()
 
 
 def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:

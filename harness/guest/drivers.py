@@ -106,11 +106,6 @@ class _Attached:
     group: Optional[Path] = None  # the cgroup that this process joins first
 
 
-def names() -> List[str]:
-    """Return the names of the drivers."""
-    return sorted(_DRIVERS)
-
-
 def drive(orders: Sequence[Order]) -> Json:
     """Carry out orders at the same time. Raises KeyError for an unknown driver, OSError from the
     kernel.
@@ -240,9 +235,7 @@ def _xdp(
 
     There it runs on the CPU that sends or, if one is given, on the receiver.
     """
-    near, far = _veth_pair(order, network)
-    if receiver is not None:
-        _steer(near, receiver)
+    near, far = _veth_pair(order, network, receiver)
     libbpf.attach_xdp(near, order.program, mode)
     yield _Attached(functools.partial(_frame_sender, far, True))
 
@@ -251,9 +244,7 @@ def _xdp(
 def _tc(
     order: Order, network: Any, direction: str, receiver: Optional[int] = None
 ) -> Iterator[_Attached]:
-    near, far = _veth_pair(order, network)
-    if receiver is not None:
-        _steer(near, receiver)
+    near, far = _veth_pair(order, network, receiver)
     network.tc("add", "clsact", near)
     network.tc(
         "add-filter",
@@ -287,8 +278,8 @@ def _tcx(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
         os.close(link)
 
 
-def _veth_pair(order: Order, network: Any) -> Tuple[int, int]:
-    """Make a pair and return both ends' indices.
+def _veth_pair(order: Order, network: Any, receiver: Optional[int] = None) -> Tuple[int, int]:
+    """Make a pair and return both ends' indices; of the near one a CPU may be the receiver.
 
     With one queue, native XDP would run in one NAPI context and so never on two CPUs at once.
     """
@@ -299,6 +290,8 @@ def _veth_pair(order: Order, network: Any) -> Tuple[int, int]:
     ends = [network.link_lookup(ifname=name)[0] for name in (near, far)]
     for index in ends:
         network.link("set", index=index, state="up")
+    if receiver is not None:
+        _steer(ends[0], receiver)
     return ends[0], ends[1]
 
 
@@ -349,23 +342,34 @@ def cgroup() -> Iterator[Path]:
         directory.rmdir()
 
 
-def _send_datagram(number: int, cpu: int) -> _Call:
-    """Send to a socket of the same process over the loopback interface, once connected."""
-    receiver = _receiver(number, cpu)
+def datagram_sender(address: Tuple[str, int], data: bytes) -> Callable[[], object]:
+    """Return what sends a datagram to a socket of this process that is at an address and never reads.
+
+    It goes over the loopback interface, from a socket that was connected once.
+    """
+    receiver = _bound(address)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sender.connect(receiver.getsockname())
 
     def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
-        return sender.send(DATAGRAM)
+        return sender.send(data)
 
     return send
 
 
-def _receiver(number: int, cpu: int) -> socket.socket:
-    """Return a socket at an address of this order's and CPU's own."""
+def _bound(address: Tuple[str, int]) -> socket.socket:
     receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    receiver.bind((f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT))
+    receiver.bind(address)
     return receiver
+
+
+def _address(number: int, cpu: int) -> Tuple[str, int]:
+    """Return an address of an order's and CPU's own."""
+    return f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT
+
+
+def _send_datagram(number: int, cpu: int) -> _Call:
+    return datagram_sender(_address(number, cpu), DATAGRAM)
 
 
 def _connect(number: int, cpu: int) -> _Call:
@@ -375,9 +379,9 @@ def _connect(number: int, cpu: int) -> _Call:
 
 def _send_message(number: int, cpu: int) -> _Call:
     """Send to a socket of the same process, named anew each time."""
-    receiver = _receiver(number, cpu)
+    address = _address(number, cpu)
+    receiver = _bound(address)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    address = receiver.getsockname()
 
     def send(keep: socket.socket = receiver) -> int:
         return sender.sendto(DATAGRAM, address)
@@ -412,18 +416,25 @@ def _read_sysctl(number: int, cpu: int) -> _Call:
 
 
 @contextmanager
+def _linked(program: int) -> Iterator[None]:
+    """Attach a program to the trace point, function or LSM hook that it is for, for a while."""
+    link = libbpf.open_raw_tracepoint(program)
+    try:
+        yield
+    finally:
+        os.close(link)
+
+
+@contextmanager
 def _traced(order: Order, network: Any, call: _Call) -> Iterator[_Attached]:
     """Attach to a trace point, a function or an LSM hook, and make the kernel pass there."""
-    link = libbpf.open_raw_tracepoint(order.program)
 
     def sender(cpu: int) -> _Sender:
         Path("/proc/self/comm").write_text(_SENDER, encoding="ascii")
         return _repeated(call)
 
-    try:
+    with _linked(order.program):
         yield _Attached(sender)
-    finally:
-        os.close(link)
 
 
 @contextmanager
@@ -436,11 +447,8 @@ def _fentry(order: Order, network: Any) -> Iterator[_Attached]:
 @contextmanager
 def _by_itself(order: Order, network: Any) -> Iterator[_Attached]:
     """Attach to what happens anyway: nothing is to be sent."""
-    link = libbpf.open_raw_tracepoint(order.program)
-    try:
+    with _linked(order.program):
         yield _Attached(lambda cpu: _Sender(lambda times: times))
-    finally:
-        os.close(link)
 
 
 @contextmanager
@@ -489,11 +497,8 @@ def _socket(order: Order, network: Any) -> Iterator[_Attached]:
 @contextmanager
 def _system_call(order: Order, network: Any, call: Callable[[int], Any]) -> Iterator[_Attached]:
     """Attach to a function of the kernel, and make a system call that comes by it."""
-    link = libbpf.open_raw_tracepoint(order.program)
-    try:
+    with _linked(order.program):
         yield _Attached(lambda cpu: _repeated(functools.partial(call, order.fd)))
-    finally:
-        os.close(link)
 
 
 def _ask_file(fd: int) -> None:

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-BPF_F_SLEEPABLE = 16
-
-PROG_TYPE_TRACING, PROG_TYPE_LSM, PROG_TYPE_SYSCALL = 26, 29, 31
-PROG_TYPE_SK_LOOKUP = 30
-_PROG_TYPE_SOCKET_FILTER = 1
+PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 17, 26
+PROG_TYPE_SK_LOOKUP, PROG_TYPE_SYSCALL = 30, 31
+_PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_LSM = 1, 29
 MAP_TYPE_PROG_ARRAY = 3
 _MAP_TYPE_STACK_TRACE, _MAP_TYPE_STRUCT_OPS = 7, 26
-MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
-MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
+_MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
+_MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
+_BPF_F_SLEEPABLE = 16
 _BPF_F_TEST_RUN_ON_CPU = 1
 _BPF_F_MMAPABLE = 1 << 10  # an array, and one without a lock
 _MANY = 1 << 12  # elements
@@ -219,8 +218,17 @@ def _check(result: int) -> int:
 
 def _pointer(pointer: Optional[int]) -> int:
     if not pointer:
-        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+        raise _last_error()
     return pointer
+
+
+def _succeed(result: int) -> None:
+    if result != 0:
+        raise _last_error()
+
+
+def _last_error() -> OSError:
+    return OSError(ct.get_errno(), os.strerror(ct.get_errno()))
 
 
 def errno_name(number: int) -> str:
@@ -273,10 +281,10 @@ def load_options(section: str) -> Tuple[int, Dict[str, int]]:
     kind, attach = program_type(section)
     options = {"expected_attach_type": attach}
     prefix, _, function = section.partition("/")
-    if kind in (PROG_TYPE_TRACING, PROG_TYPE_LSM) and function:
+    if kind in (PROG_TYPE_TRACING, _PROG_TYPE_LSM) and function:
         options["attach_btf_id"] = vmlinux_btf_id(function, attach)
     if prefix.endswith(".s") or kind == PROG_TYPE_SYSCALL:
-        options["prog_flags"] = BPF_F_SLEEPABLE
+        options["prog_flags"] = _BPF_F_SLEEPABLE
     return kind, options
 
 
@@ -318,9 +326,9 @@ def test_run(fd: int, data: bytes, repeat: int = 0, cpu: Optional[int] = None) -
     return ct.c_int32(opts.retval).value
 
 
-def open_raw_tracepoint(fd: int, name: Optional[str] = None) -> int:
+def open_raw_tracepoint(fd: int) -> int:
     """Attach a raw tracepoint, tp_btf, fentry or LSM program; return the link's fd."""
-    return _check(_raw_tracepoint_open(name.encode() if name else None, fd))
+    return _check(_raw_tracepoint_open(None, fd))
 
 
 def attach_xdp(interface: int, fd: int, flags: int) -> None:
@@ -398,16 +406,11 @@ def limit_locked_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
 
 
-def _succeed(result: int) -> None:
-    if result != 0:
-        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
-
-
 def system_call(number: int, *arguments: int) -> int:
     """Make a system call that neither Python nor the C library has a name for."""
     result: int = _libc.syscall(*map(ct.c_long, (number, *arguments)))
     if result < 0:
-        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+        raise _last_error()
     return result
 
 
@@ -430,7 +433,7 @@ class Map:
         self.entries: int = info.max_entries
         self.flags: int = info.map_flags
         self.value_size: int = info.value_size
-        if self.type in MAP_TYPES_PER_CPU:
+        if self.type in _MAP_TYPES_PER_CPU:
             self.value_size = (info.value_size + 7) // 8 * 8 * possible_cpus()
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
@@ -650,7 +653,7 @@ class Object:
         for name, pointer in self._maps.items():
             if _map_type(pointer) == _MAP_TYPE_STACK_TRACE and _map_value_size(pointer) == 0:
                 _check(_map_set_value_size(pointer, _STACK_BYTES))
-            if _map_entries(pointer) == 0 and _map_type(pointer) not in MAP_TYPES_WITHOUT_ENTRIES:
+            if _map_entries(pointer) == 0 and _map_type(pointer) not in _MAP_TYPES_WITHOUT_ENTRIES:
                 _check(_map_set_entries(pointer, entries))
                 assumed.append(name)
         return assumed

@@ -19,7 +19,18 @@ import time
 import zlib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from harness.guest import copies, cpus, drivers, examine, facts, libbpf, terminal
 from harness.guest.kmsg import KernelLog
@@ -36,7 +47,7 @@ BPF_FILES = "/sys/fs/bpf"
 CGROUP_INGRESS, CGROUP_EGRESS = 0, 1  # BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET_EGRESS
 PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
 _WITHOUT_PACKET = (
-    17,
+    libbpf.PROG_TYPE_RAW_TRACEPOINT,
     libbpf.PROG_TYPE_TRACING,
     libbpf.PROG_TYPE_SYSCALL,
     libbpf.PROG_TYPE_SK_LOOKUP,
@@ -119,41 +130,27 @@ class Session:
 
         It ends early when a CPU is stuck after a case.
         """
-        unit: Optional[Unit] = None
-        refusal: Optional[Refused] = None
-        for index, case in enumerate(cases):
+        unit: Union[Unit, Refused, None] = None  # a refusal holds for every program of it
+        for case in cases:
             self._emit({"begin": case["name"]})
             started = time.monotonic()
-            observation: Json = {"seconds": {}}
+            seconds: Dict[str, float] = {}
             try:
                 # Also when it is empty: with it the case before is over.
                 self._emit({"late": self.begin(case["name"])})
-                if index == 0:
-                    try:
-                        unit = _open(source, [case["name"] for case in cases])
-                    except Refused as refused:
-                        refusal = refused  # holds for every program of the unit
-                    observation["seconds"]["open"] = round(time.monotonic() - started, 4)
-                if refusal is not None:
-                    raise refusal
-                assert unit is not None
-                observation.update(_observe(unit, case, observation["seconds"]))
-            except Refused as refused:
-                observation.update(refused.facts())
-                if refused.stage == "prog_load":
-                    observation["bare"] = bare_program_loads(case["section"])
+                if unit is None:
+                    unit = _opened(source, [case["name"] for case in cases])
+                    seconds["open"] = round(time.monotonic() - started, 4)
+                observation = _answer(unit, case, seconds)
             except OSError as error:
-                observation.update({"stage": "agent", "detail": str(error)})
+                observation = {"stage": "agent", "detail": str(error)}
             finally:
-                if unit is not None and index == len(cases) - 1:
-                    unit.close()  # in the last case, whose log tells what that leads to
-                elif unit is not None:
-                    unit.unload()
+                _let_go(unit, for_good=case is cases[-1])
             ended = time.monotonic()
             observation.update(self._aftermath(SETTLE_SECONDS, _runs(case)))
-            observation["seconds"]["settle"] = round(time.monotonic() - ended, 4)
-            observation["seconds"]["case"] = round(time.monotonic() - started, 4)
-            self._emit({"end": case["name"], "observation": observation})
+            seconds["settle"] = round(time.monotonic() - ended, 4)
+            seconds["case"] = round(time.monotonic() - started, 4)
+            self._emit({"end": case["name"], "observation": {**observation, "seconds": seconds}})
             if observation["stuck"]:
                 return  # the cases to come need another guest
 
@@ -393,7 +390,7 @@ class Session:
         types = (CGROUP_EGRESS, CGROUP_INGRESS)
         keys = [self._attach(name, directory, kind) for name, kind in zip(programs, types)]
         with drivers.member_of(directory):
-            send = _datagrams(0)
+            send = _datagrams()
             for _ in range(datagrams):
                 send()
         return keys
@@ -538,7 +535,7 @@ class Session:
         if runs == "fcntl":
             return copies.calling(cpus, lambda: _asking(key, fcntl.F_GETFD))
         if runs == "datagram":
-            return copies.calling(cpus, lambda: _datagrams(0), self._group)
+            return copies.calling(cpus, _datagrams, self._group)
         by_cpu = dict.fromkeys(cpus, self._loaded.program_fd(program))
         if short:
             return copies.running(by_cpu, PACKET, SHORT_RUNS_AT_A_TIME)
@@ -621,18 +618,9 @@ def _asking(key: bytes, question: int) -> Callable[[], object]:
     return functools.partial(fcntl.fcntl, int.from_bytes(key, "little"), question)
 
 
-def _datagrams(longer: int) -> Callable[[], object]:
+def _datagrams(longer: int = 0) -> Callable[[], object]:
     """Return what sends a datagram, so much longer than others, to a socket that never reads."""
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    receiver.bind(("127.0.0.1", 0))
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sender.connect(receiver.getsockname())
-    data = drivers.DATAGRAM + bytes(longer)
-
-    def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
-        return sender.send(data)
-
-    return send
+    return drivers.datagram_sender(("127.0.0.1", 0), drivers.DATAGRAM + bytes(longer))
 
 
 def _read(path: str) -> str:
@@ -650,12 +638,42 @@ def _open(source: Json, programs: Sequence[str] = ()) -> Unit:
     return LibbpfUnit(base64.b64decode(source["object"]), programs)
 
 
+def _opened(source: Json, programs: Sequence[str]) -> Union[Unit, Refused]:
+    try:
+        return _open(source, programs)
+    except Refused as refused:
+        return refused
+
+
+def _let_go(unit: Union[Unit, Refused, None], for_good: bool) -> None:
+    """Unload the programs of a unit; close it in the last case, whose log tells what that leads to."""
+    if unit is None or isinstance(unit, Refused):
+        return
+    if for_good:
+        unit.close()
+    else:
+        unit.unload()
+
+
+def _answer(unit: Union[Unit, Refused], case: Json, seconds: Dict[str, float]) -> Json:
+    """Return what the kernel said to a program, also where it was refused; note how long that took."""
+    try:
+        if isinstance(unit, Refused):
+            raise unit
+        return _observe(unit, case, seconds)
+    except Refused as refused:
+        facts = refused.facts()
+        if refused.stage == "prog_load":
+            facts["bare"] = bare_program_loads(case["section"])
+        return facts
+
+
 def _runs(case: Json) -> bool:
     """Tell whether a case does more than load its program."""
     return bool(case.get("run") or case.get("attach"))
 
 
-def _observe(unit: Unit, case: Json, seconds: Json) -> Json:
+def _observe(unit: Unit, case: Json, seconds: Dict[str, float]) -> Json:
     """Load one program and run it where asked; note how long that took. Raises Refused."""
     user = (case.get("user", "root"), case.get("user_stage", "prog_load"))
     wanted = Wanted(case["name"], case["section"], *user, _runs(case))

@@ -102,7 +102,7 @@ def spinlock(*arguments):
 
 def test_a_text_through_bcc(guests):
     text = check.open_text(HERE / "check/for_bcc.c", (), {})
-    row = check.examine_text(guests, guests.kernel, text, check.choose(text, ()))
+    row = check.examine(guests, guests.kernel, text, check.choose(text, ()))
     assert row.problem is None
     reasons = {name: seen.refusal and seen.refusal.name for name, seen in row.programs.items()}
     assert reasons == {"count": None, "forget": "missing-unlock", "trace": "program-type"}
@@ -112,7 +112,7 @@ def test_a_text_that_does_not_compile(guests, tmp_path):
     file = tmp_path / "wrong.c"
     file.write_text("int count(struct xdp_md *ctx) { return no_such; }\n")
     text = check.open_text(file, (), {})
-    row = check.examine_text(guests, guests.kernel, text, check.choose(text, ()))
+    row = check.examine(guests, guests.kernel, text, check.choose(text, ()))
     assert row.problem.name == "compile"
     assert row.problem.line.startswith("wrong.c:1:") and "no_such" in row.problem.line
 

@@ -21,12 +21,13 @@ from harness import (
     kernel,
     matrix,
     qemu,
+    qemu_command,
     results,
     resume,
     run_options,
-    scenario,
 )
 from harness.errors import SetupError, UsageError
+from harness.programs import Programs
 
 NO_NETWORK = (
     "E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Temporary failure"
@@ -221,7 +222,9 @@ def test_a_number_of_cpus_that_no_guest_has_is_a_mistake(
 
 
 def test_what_is_appended_to_the_command_line_fits_and_stays_the_kernel_s() -> None:
-    own = len(" ".join([*qemu.FAST_BOOT, *qemu.STOP_ON_TROUBLE, "module.sig_enforce=1"]))
+    own = len(
+        " ".join([*qemu_command.FAST_BOOT, *qemu_command.STOP_ON_TROUBLE, "module.sig_enforce=1"])
+    )
     assert own + 1 + run_options.MOST_APPENDED < 2048  # COMMAND_LINE_SIZE, its NUL included
     assert run_options.append(' a="b c"\n\td ') == 'a="b c" d'
     assert len(run_options.append("x" * run_options.MOST_APPENDED)) == run_options.MOST_APPENDED
@@ -305,7 +308,7 @@ def test_a_c_file_that_cannot_be_read_is_named(tmp_path: Path, content: object, 
         assert isinstance(content, bytes)
         path.write_bytes(content)
     with pytest.raises(UsageError, match=words):
-        scenario.read_directory(tmp_path)
+        Programs.read(tmp_path)
 
 
 # In the words of apt.

@@ -82,6 +82,8 @@ class Guests:
         if name == "facts":
             return self.facts
         if name == "late":
+            if isinstance(self.late, Exception):
+                raise self.late
             return self.late
         for case in arguments["cases"]:
             note({"begin": case["name"]})
@@ -95,7 +97,7 @@ class Guests:
 def rows(outcomes, facts=FACTS):
     text = dialect.read("x.c", TEXT, {})
     programs = check.choose(text, list(outcomes))
-    row = check.examine_text(Guests(outcomes, facts), "6.12", text, programs)
+    row = check.examine(Guests(outcomes, facts), "6.12", text, programs)
     return check.Report(text, programs, (row,), None)
 
 
@@ -156,6 +158,13 @@ def test_what_the_kernel_says_after_the_last_program_is_told(monkeypatch):
     refused = {**QUIET, "stage": "prog_load", "errno": "EINVAL"}
     text = check.terminal(rows({"count": refused, "shape": LOADS}))
     assert "shape on 6.12: the kernel complained: WARNING" in text
+
+
+def test_a_guest_that_is_lost_when_no_program_is_on_is_blamed_on_none(monkeypatch):
+    monkeypatch.setattr(Guests, "late", GuestLost("panic: it is dead", True, "console"))
+    (row,) = rows({"count": LOADS, "shape": LOADS}).kernels
+    assert row.problem is not None and row.problem.line == "panic: it is dead"
+    assert not any(seen.refusal for seen in row.programs.values())
 
 
 @pytest.mark.parametrize(

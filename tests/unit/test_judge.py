@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import scenario
+from harness import annotation
 from harness.judge import Kind, Observation, Verdict, judge, telling_line
 
 V6_12, V7_3 = Version("6.12.117"), Version("7.3.4")
@@ -18,7 +18,7 @@ TWIN_PASSED = Verdict(Kind.PASS, "loaded")
 
 def case(annotations):
     text = f'SEC("tc") __rule("r") {annotations}\nint bad(struct __sk_buff *skb) {{}}\n'
-    return scenario.read(text, Path("x.bpf.c")).scenarios[0]
+    return annotation.read(text, Path("x.bpf.c")).scenarios[0]
 
 
 MISSING = case('__twin(legal) __failure __errno(EINVAL) __msg("unlock is missing")')
@@ -181,7 +181,7 @@ def test_an_option_that_nobody_named_excuses_nothing():
 @pytest.mark.parametrize("options, kind", [({}, "ERROR"), ({"CONFIG_BPF_LSM": "n"}, "SKIP")])
 def test_a_kind_of_program_that_the_kernel_lacks_says_nothing_of_the_lock(options, kind):
     text = 'SEC("lsm/file_open") __rule("r") __success\nint f(void *ctx) {}\n'
-    lsm = scenario.read(text, Path("x.bpf.c")).scenarios[0]
+    lsm = annotation.read(text, Path("x.bpf.c")).scenarios[0]
     refused = seen(REFUSED, log="", bare=False)
     assert judge(lsm, V6_12, refused, options=options).kind is Kind(kind)
     assert judge(lsm, V6_12, seen(REFUSED, bare=True), options=options).kind is Kind.FAIL

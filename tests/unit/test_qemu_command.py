@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import qemu
+from harness import qemu, qemu_command
 from harness.errors import SetupError
 from harness.image import Image
 from harness.kernel import Kernel
@@ -38,7 +38,7 @@ def command(**changes: Any) -> list[str]:
         "channel_fd": 7,
         "qmp_fd": 8,
     }
-    return qemu.arguments(KERNEL, IMAGE, **{**chosen, **changes})
+    return qemu_command.arguments(KERNEL, IMAGE, **{**chosen, **changes})
 
 
 def value(words: list[str], option: str) -> str:
@@ -70,8 +70,13 @@ def test_disks_are_read_only_and_commas_are_safe() -> None:
 
 def test_accelerators() -> None:
     assert value(command(), "-cpu") == "max,la57=off,cx16=off"
-    assert qemu.accelerator_arguments("tcg", "6.18.15+deb13-cloud-amd64")[-1] == "max,la57=off"
-    assert qemu.accelerator_arguments("tcg", "6.1.0-56-cloud-amd64")[-1] == "max,la57=off,cx16=off"
+    assert (
+        qemu_command.accelerator_arguments("tcg", "6.18.15+deb13-cloud-amd64")[-1] == "max,la57=off"
+    )
+    assert (
+        qemu_command.accelerator_arguments("tcg", "6.1.0-56-cloud-amd64")[-1]
+        == "max,la57=off,cx16=off"
+    )
     assert value(command(accelerator="kvm"), "-accel") == "kvm"
 
 

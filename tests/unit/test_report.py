@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, build, catalogue, matrix, page, report, rulebook, scenario
+from harness import (
+    __main__ as command,
+    annotation,
+    build,
+    catalogue,
+    matrix,
+    page,
+    report,
+    rulebook,
+)
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
+from harness.programs import Programs
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -294,7 +304,7 @@ def test_the_command_writes_each_form(tmp_path, capsys):
 
 
 def test_docs_rules_md_is_what_the_c_files_say():
-    text = rulebook.markdown(scenario.read_directory(build.PROGRAMS))
+    text = rulebook.markdown(Programs.read(build.PROGRAMS).files)
     written = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert text == written, f"docs/rules.md is out of date: run `{rulebook.COMMAND}`"
 
@@ -315,7 +325,7 @@ __kernel("<6.13") __failure __errno(EINVAL) __msg("old | text")
 __kernel(">=6.13") __failure __stage(map_create) __errno(EPERM)
 int refused(struct __sk_buff *skb) { return 0; }
 """
-    text = rulebook.markdown([scenario.read(source, Path("bpf_progs/a.bpf.c"))])
+    text = rulebook.markdown([annotation.read(source, Path("bpf_progs/a.bpf.c"))])
     assert "[0123456789ab](https://git.kernel.org/torvalds/c/0123456789ab)" in text
     rows = {
         row[1]: [re.sub(r"\(https.*?\)", "", cell).strip() for cell in row[2:]]

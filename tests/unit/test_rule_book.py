@@ -5,8 +5,9 @@ from packaging.version import Version
 
 from harness import catalogue, scenario
 from harness.build import PROGRAMS
+from harness.programs import Programs
 
-FILES = scenario.read_directory(PROGRAMS)
+FILES = Programs.read(PROGRAMS).files
 CASES = {case.name: case for file in FILES for case in file.scenarios}
 RULES = {rule.name: rule for file in FILES for rule in file.rules}
 

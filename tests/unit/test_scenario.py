@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import scenario
+from harness import annotation, scenario
 from harness.build import PROGRAMS
+from harness.programs import Programs
 
 FILE = Path("bpf_progs/x.bpf.c")
 LEGAL = 'SEC("tc") __rule("r") __success __retval(0)\nint legal(struct __sk_buff *skb)\n{\n}\n'
 
 
 def read(text):
-    return scenario.read(text, FILE)
+    return annotation.read(text, FILE)
 
 
 def only(text):
@@ -59,7 +60,7 @@ def test_a_rule_is_declared_by_a_comment():
 
 
 def test_a_rule_without_a_commit_is_refused():
-    with pytest.raises(scenario.AnnotationError, match="bpf.c:1: the rule names no commit"):
+    with pytest.raises(annotation.AnnotationError, match="bpf.c:1: the rule names no commit"):
         read("/*\n * Rule: Unlock before return\n */\n" + LEGAL)
 
 
@@ -142,13 +143,13 @@ def test_units_comments_and_plain_programs():
     ],
 )
 def test_bad_annotations_are_named_with_file_and_line(annotations, complaint):
-    with pytest.raises(scenario.AnnotationError) as error:
+    with pytest.raises(annotation.AnnotationError) as error:
         read(f'\nSEC("tc") {annotations}\nint bad(struct __sk_buff *skb)\n{{\n}}\n')
     assert str(error.value).startswith(f"{FILE}:{complaint}"), error.value
 
 
 def test_a_file_without_programs():
-    with pytest.raises(scenario.AnnotationError, match="no program in this file"):
+    with pytest.raises(annotation.AnnotationError, match="no program in this file"):
         read("int x;\n")
 
 
@@ -156,12 +157,12 @@ def test_names_and_twins_are_checked_across_files():
     bad = LEGAL.replace("legal", "bad").replace(
         "__success __retval(0)", '__twin(TWIN) __failure __msg("x")'
     )
-    with pytest.raises(scenario.AnnotationError, match="names no scenario .did you mean 'legal'"):
-        scenario.check_together([read(LEGAL), read(bad.replace("TWIN", "leagl"))])
-    with pytest.raises(scenario.AnnotationError, match="must be refused itself"):
-        scenario.check_together([read(bad.replace("TWIN", "bad"))])
-    with pytest.raises(scenario.AnnotationError, match="is taken"):
-        scenario.check_together([read(LEGAL), read(LEGAL)])
+    with pytest.raises(annotation.AnnotationError, match="names no scenario .did you mean 'legal'"):
+        annotation.check_together([read(LEGAL), read(bad.replace("TWIN", "leagl"))])
+    with pytest.raises(annotation.AnnotationError, match="must be refused itself"):
+        annotation.check_together([read(bad.replace("TWIN", "bad"))])
+    with pytest.raises(annotation.AnnotationError, match="is taken"):
+        annotation.check_together([read(LEGAL), read(LEGAL)])
 
 
 @pytest.mark.parametrize(
@@ -182,5 +183,5 @@ def test_debian_tells_the_version_of_a_stable_kernel_in_its_banner():
 
 
 def test_the_project_s_own_files_are_sound():
-    files = scenario.read_directory(PROGRAMS)
+    files = Programs.read(PROGRAMS).files
     assert sum(len(file.scenarios) for file in files) > 50

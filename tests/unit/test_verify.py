@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import build, scenario
+from harness import annotation, build
 from harness.judge import Kind
+from harness.programs import Programs
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.verify import Verifier, order
 
@@ -15,7 +16,7 @@ FACTS = {"release": "6.12.117", "version": ""}
 WARN = "WARNING: CPU: 1 PID: 213 at kernel/bpf/btf.c:3924 btf_parse_fields+0x5b6/0x6d0"
 CASES = {
     s.name: s
-    for s in scenario.read(
+    for s in annotation.read(
         "\n".join(
             f'SEC("tc") __rule("r") __success\nint {name}(struct __sk_buff *skb) {{}}'
             for name in ("first", "second", "third")
@@ -89,7 +90,7 @@ def test_one_request_serves_all():
 
 def test_a_case_whose_needs_are_not_met_never_reaches_the_guest():
     text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
-    fourth = scenario.read(text, Path("x.bpf.c")).scenarios[0]
+    fourth = annotation.read(text, Path("x.bpf.c")).scenarios[0]
     target = ScriptedTarget([{"begin": "first"}, ended("first")])
     verifier = Verifier(target, [CASES["first"], fourth])
     verdict, _ = verifier.judge(fourth, "libbpf", [CASES["first"]])
@@ -142,6 +143,13 @@ def test_a_process_that_ended_costs_the_case_that_had_begun(log, kind):
         [{"begin": "third"}, ended("third")],
     )
     assert kinds(target) == [Kind.PASS, kind, Kind.PASS]
+
+
+def test_what_the_agent_cannot_do_is_an_error_of_all_that_are_left():
+    defect = AgentError("KeyError: 'second'")
+    target = ScriptedTarget([{"begin": "first"}, ended("first"), {"begin": "second"}, defect])
+    assert kinds(target) == [Kind.PASS, Kind.ERROR, Kind.ERROR]
+    assert len(target.asked) == 1
 
 
 def test_a_guest_that_is_lost_before_a_request_returns_is_blamed_on_its_last_case():
@@ -232,7 +240,7 @@ def test_what_is_left_of_a_request_is_observed_or_given_up():
 
 def test_a_splat_goes_to_the_case_before_also_when_one_between_never_ran():
     text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
-    fourth = scenario.read(text, Path("y.bpf.c")).scenarios[0]
+    fourth = annotation.read(text, Path("y.bpf.c")).scenarios[0]
     target = ScriptedTarget([{"begin": "first"}, ended("first")], late=[WARN])
     verifier = Verifier(target, [CASES["first"], fourth])
     assert verifier.judge(CASES["first"], "libbpf", [fourth])[0].kind is Kind.CRASH
@@ -240,7 +248,7 @@ def test_a_splat_goes_to_the_case_before_also_when_one_between_never_ran():
 
 
 def test_units_come_whole_and_twins_before_those_that_need_them():
-    files = scenario.read_directory(build.PROGRAMS)
+    files = Programs.read(build.PROGRAMS).files
     by_name = {case.name: case for file in files for case in file.scenarios}
     for file in files:
         ordered = order(file.scenarios, by_name)
