@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Sequence
 
+import psutil
 from filelock import FileLock, Timeout
 
 from harness import paths, qemu_command, splat
@@ -148,8 +149,9 @@ class Guest:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
         self._qmp.execute("inject-nmi")
 
-    def overdue_ticks(self) -> frozenset[int]:
-        """Return the CPUs that have a timer interrupt to take and have not taken it yet.
+    def overdue_ticks(self) -> dict[int, float]:
+        """Return the CPUs that have a timer interrupt to take and have not taken it yet, and for how
+        many seconds the host has run each in its life.
 
         A CPU takes it at once but for moments, also one that spends nearly all its time with
         interrupts off: a spin lock's holder lets go of it, and takes the tick then. One that a busy
@@ -163,7 +165,13 @@ class Guest:
             if not overdue:
                 break
             time.sleep(BETWEEN_LOOKS_S)
-        return overdue
+        if not overdue:
+            return {}
+        assert self._process is not None
+        threads = psutil.Process(self._process.pid).threads()
+        ran = {thread.id: thread.user_time + thread.system_time for thread in threads}
+        cpus = {cpu["cpu-index"]: cpu["thread-id"] for cpu in self._qmp.execute("query-cpus-fast")}
+        return {cpu: ran[cpus[cpu]] for cpu in overdue}
 
     def close(self) -> None:
         """End QEMU and remove the guest's files; may be called again."""

@@ -28,6 +28,7 @@ from typing import (
     FrozenSet,
     Generator,
     Iterator,
+    Mapping,
     Optional,
     Protocol,
     Sequence,
@@ -50,6 +51,9 @@ CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc modul
 # somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
 PULSE_SECONDS = 1.0
 STUCK_PULSES = 12
+STUCK_RAN_SECONDS = (
+    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
+)
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
@@ -100,6 +104,26 @@ class Gone(Exception):
         super().__init__("no answer in time" if timed_out else "the stream ended")
         self.timed_out = timed_out
         self.stuck = stuck  # CPUs that took no timer interrupt meanwhile
+
+
+class _Pulse:
+    """Tells from look to look which CPUs take no timer interrupt, though the host runs them."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._since: Dict[int, Tuple[int, float]] = (
+            {}
+        )  # CPU -> the first look, what it had run then
+
+    def stuck(self, overdue: Mapping[int, float]) -> FrozenSet[int]:
+        """Look once more, at the CPUs with a tick to take and the seconds they have run so far."""
+        since = {cpu: self._since.get(cpu, (self._looks, ran)) for cpu, ran in overdue.items()}
+        self._looks, self._since = self._looks + 1, since
+        return frozenset(
+            cpu
+            for cpu, (look, before) in since.items()
+            if self._looks - look >= STUCK_PULSES and overdue[cpu] - before >= STUCK_RAN_SECONDS
+        )
 
 
 class Stream:
@@ -157,10 +181,11 @@ class Session:
         stream: Stream,
         lost: Callable[[bool], GuestLost],
         boot: Json,
-        stuck: Callable[[], FrozenSet[int]] = frozenset,
+        overdue: Callable[[], Mapping[int, float]] = dict,
     ) -> None:
-        """`stuck` tells which CPUs do not take their timer interrupt at this moment."""
-        self._stream, self._lost, self._stuck = stream, lost, stuck
+        """`overdue` tells which CPUs do not take their timer interrupt at this moment, and for how
+        many seconds the host has run each so far."""
+        self._stream, self._lost, self._overdue = stream, lost, overdue
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
         self.disturbed = False  # something went wrong in it: nobody may use this guest again
         self._ended: Optional[AgentError] = None  # once the agent's process is gone
@@ -224,8 +249,7 @@ class Session:
     def _receive(self, limit: float) -> Json:
         """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
         deadline = time.monotonic() + limit
-        suspects: FrozenSet[int] = frozenset()
-        pulses = 0
+        pulse = _Pulse()
         while True:
             left = deadline - time.monotonic()
             try:
@@ -233,12 +257,9 @@ class Session:
             except Gone as gone:
                 if not gone.timed_out or left <= PULSE_SECONDS:
                     raise
-            overdue = self._stuck()
-            suspects, pulses = (
-                (suspects & overdue, pulses + 1) if suspects & overdue else (overdue, 1)
-            )
-            if suspects and pulses >= STUCK_PULSES:
-                raise Gone(timed_out=True, stuck=suspects)
+            stuck = pulse.stuck(self._overdue())
+            if stuck:
+                raise Gone(timed_out=True, stuck=stuck)
 
     def interact(self, arguments: Sequence[str]) -> int:
         """Connect this process's terminal to a program in the guest; return its exit status."""
@@ -293,7 +314,7 @@ class Session:
 
     def again(self) -> "Session":
         """Return a new session of the same agent, after this one was closed."""
-        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0}, self._stuck)
+        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0}, self._overdue)
 
 
 def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
@@ -444,11 +465,11 @@ class Qemu:
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 
-        def guest_pulse() -> FrozenSet[int]:
+        def guest_pulse() -> Mapping[int, float]:
             try:
                 return guest.overdue_ticks()
             except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells
-                return frozenset()
+                return {}
 
         try:
             fd = guest.channel.fileno()

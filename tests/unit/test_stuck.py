@@ -29,6 +29,12 @@ def test_what_has_no_local_apic_has_no_tick_pending():
     assert not tick_is_pending("No such APIC")
 
 
+def running(*overdue):
+    """Yield looks at the CPUs that are overdue in turn, at which the host works all the time."""
+    for second, cpus in enumerate(itertools.cycle(overdue)):
+        yield dict.fromkeys(cpus, float(second))
+
+
 @pytest.fixture
 def session(monkeypatch):
     """Give a function that opens a session with what the guest says, and its CPUs' pulses."""
@@ -46,7 +52,7 @@ def session(monkeypatch):
             Stream(from_guest, to_guest),
             lambda timed_out: GuestLost("stopped answering", timed_out, "backtraces"),
             {},
-            lambda: frozenset(next(pulse, ())),
+            lambda: next(pulse, {}),
         )
 
     yield opened
@@ -56,20 +62,25 @@ def session(monkeypatch):
 
 def test_a_cpu_without_a_tick_for_long_is_the_reason(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 2 took no timer interrupt") as lost:
-        session(itertools.repeat({2})).call("test_run", limit=30)
+        session(running({2})).call("test_run", limit=30)
     assert lost.value.crashed and lost.value.console == "backtraces"
 
 
 def test_busy_cpus_miss_a_tick_now_and_then(session):
-    by_turns = itertools.cycle([{0, 1}, {1, 2}, {2}, set()])
+    by_turns = running({0, 1}, {1, 2}, {2}, set())
     with pytest.raises(GuestLost, match="stopped answering"):
         session(by_turns).call("test_run", limit=0.4)
 
 
 def test_a_stuck_cpu_is_told_from_busy_ones(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 3 took"):
-        session(itertools.cycle([{0, 3}, {1, 3}, {2, 3}])).call("test_run", limit=30)
+        session(running({0, 3}, {1, 3}, {2, 3})).call("test_run", limit=30)
+
+
+def test_a_cpu_that_the_host_does_not_run_is_not_stuck(session):
+    with pytest.raises(GuestLost, match="stopped answering"):
+        session(itertools.repeat({2: 40.0})).call("test_run", limit=0.4)
 
 
 def test_an_answer_is_taken_whatever_the_pulse(session):
-    assert session(itertools.repeat({2}), {"return": 7}).call("test_run") == 7
+    assert session(running({2}), {"return": 7}).call("test_run") == 7
