@@ -24,6 +24,14 @@ def test_a_kernel_is_done_with_the_last_of_its_cases():
     assert countdown.ended("another", results, 0, 120.0) == ""
 
 
+def test_a_kernel_whose_name_begins_anothers():
+    countdown = Countdown(["6.12", "6.12-rt"])
+    countdown.expect(["[6.12-a-libbpf]", "[6.12-rt-a-libbpf]", "[6.12-rt-b-libbpf]"])
+    assert "1 of 2 kernels" in countdown.ended("6.12", [passed("6.12")], 0, 60.0)
+    assert countdown.ended("6.12-rt", [passed("6.12-rt")], 0, 60.0) == ""
+    assert "2 of 2 kernels" in countdown.ended("6.12-rt", [passed("6.12-rt")], 0, 60.0)
+
+
 def test_results_from_before_took_no_time():
     countdown = Countdown(["5.10", "6.12"])
     countdown.expect(["[5.10-a-bcc]", "[6.12-a-bcc]", "[6.12-b-bcc]"])
