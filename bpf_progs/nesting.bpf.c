@@ -19,7 +19,8 @@
 /* The number of each hook's visits. */
 #define OUTER 0
 #define INNER 1
-#define SOURCES 2
+#define CALLS 2
+#define SOURCES 3
 
 #define MARKER_ETHERTYPE 0x88b5
 #define MARKER_UDP_PORT 23312
@@ -29,6 +30,7 @@
 #define TC_ACT_STOLEN 4
 
 #define MOST_TURNS 2000
+#define LOCKS 256 /* of a run that does nothing else */
 #define LARGE (128 * 1024)
 
 #define READ(field) (*(volatile __u64 *)&(field))
@@ -188,6 +190,77 @@ int want_at_timer(__u64 *arguments)
 {
 	if (bpf_get_smp_processor_id() == 0)
 		inner();
+	return 0;
+}
+
+/* An emulator lets interrupts in where a program branches, be it to the next instruction. */
+INLINE void add_branching(struct shared *s, __u32 anything)
+{
+	__u64 count = READ(s->count);
+
+	asm volatile("if %0 == 0x7fffffff goto +0" : : "r"(anything));
+	asm volatile("if %0 == 0x7ffffffe goto +0" : : "r"(anything));
+	WRITE(s->count, count + 1);
+}
+
+/*
+ * Lock and unlock, and hardly anything else: interrupts come at every instruction of it, also between
+ * the one that takes the lock and the one that turns interrupts off, if that is their order.
+ */
+SEC("tc")
+int lock_over_and_over(struct __sk_buff *skb)
+{
+	__u32 key = 0, source = OUTER, i;
+	struct order *order = map_lookup(orders, &key);
+	struct shared *s = map_lookup(state, &key);
+	struct stage *stage = map_lookup(stages, &key);
+	struct visits *v = map_lookup(runs, &source);
+
+	if (!order || !s || !stage || !v)
+		return 0;
+	WRITE(stage->active, 1);
+	for (i = 0; i < LOCKS; i++) {
+		if (order->bare) {
+			WRITE(stage->region, 1);
+			add_branching(s, order->turns);
+			WRITE(stage->region, 0);
+		} else {
+			bpf_spin_lock(&s->lock);
+			WRITE(stage->region, 1);
+			add_branching(s, order->turns);
+			WRITE(stage->region, 0);
+			bpf_spin_unlock(&s->lock);
+		}
+	}
+	WRITE(stage->active, 0);
+	v->runs++;
+	return 0;
+}
+
+/*
+ * Of the CPU that another calls: an interrupt, as often as the other one likes. The kernel makes such
+ * calls as well, at any time: they count while the outer program runs.
+ */
+SEC("tp_btf/call_function_single_entry")
+int want_at_call(__u64 *arguments)
+{
+	__u32 key = 0;
+	struct stage *stage = map_lookup(stages, &key);
+
+	if (stage && READ(stage->active))
+		inner();
+	return 0;
+}
+
+/* What the other CPU calls it for. */
+SEC("raw_tp")
+int be_called(__u64 *arguments)
+{
+	__u32 source = CALLS;
+	struct visits *v = map_lookup(runs, &source);
+
+	if (v)
+		v->runs++;
 	return 0;
 }
 

@@ -5,6 +5,8 @@ packets for CPU 0 come from other CPUs, or timers expire there, and the programs
 the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
 wait for itself for ever: a CRASH, by the kernel's watchdogs.
 
+Where it does nothing but lock and unlock, interrupts come at every instruction of both.
+
 An interrupt waits as well for the lock that another CPU holds.
 
 User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
@@ -22,12 +24,17 @@ from harness.judge import Kind, Verdict
 RULE = "Interrupts wait while the lock is held"
 
 FIRST = "00000000"
-OUTER, INNER = 0, 1  # of bpf_progs/nesting.bpf.c
+OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/nesting.bpf.c
+LOCKS = 256  # of a run of lock_over_and_over
 TURNS = 1000
 LEAST_HITS = 5  # inside the unlocked section
 # A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
 # does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
 LIMIT = 40.0
+
+LOCKING_RUNS = {False: 25_000, True: 100_000}  # with the lock and without, each about a second
+INTERRUPTS = 20_000
+LEAST_INTERRUPTS = 500  # while CPU 0 does nothing but lock and unlock
 
 # struct large: lock, first, between, last
 LARGE = 128 * 1024
@@ -86,18 +93,15 @@ def totals(guest, source):
     return [sum(column) for column in zip(*struct.iter_unpack("<QQQ", data))]
 
 
-def nest(guest, wanting, bare):
-    """Let programs of both kinds run on CPU 0 at the same time."""
+def carry_out(guest, bare, turns, orders, locks=1):
+    """Let programs of both kinds run on CPU 0 at the same time; the outer one locks so often a run.
+
+    An order is (driver, program, source, CPUs, operations).
+    """
     for name in ("runs", "stages"):
         guest.call("map_reset", map=name)
     guest.call("map_update", map="state", key=FIRST, value=bytes(16).hex())
-    order = struct.pack("<II", TURNS, bare)
-    guest.call("map_update", map="orders", key=FIRST, value=order.hex())
-    senders = list(range(1, min(guest.cpus, 3))) if wanting.frames else []
-    orders = [
-        ("cgroup_skb_egress", "hold_at_egress", OUTER, [0], wanting.datagrams),
-        (wanting.driver, wanting.program, INNER, senders, wanting.frames),
-    ]
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", turns, bare).hex())
     names = ("driver", "program", "source", "cpus", "operations")
     facts = guest.call(
         "drive", limit=LIMIT, counter="runs", orders=[dict(zip(names, order)) for order in orders]
@@ -107,13 +111,23 @@ def nest(guest, wanting, bare):
     return Nested(
         bare=bare,
         sent=tuple(sum(fact["sent"].values()) for fact in facts["orders"]),
-        ran=(outer[0], inner[0]),
+        ran=(locks * outer[0], inner[0]),
         active=inner[1],
         region=inner[2],
         counted=struct.unpack("<8xQ", shared)[0],
         dropped=sum(facts["dropped"].values()),
         seconds=facts["seconds"],
     )
+
+
+def nest(guest, wanting, bare):
+    """Let a program of a cgroup hold the lock, while packets or timers come."""
+    senders = list(range(1, min(guest.cpus, 3))) if wanting.frames else []
+    orders = [
+        ("cgroup_skb_egress", "hold_at_egress", OUTER, [0], wanting.datagrams),
+        (wanting.driver, wanting.program, INNER, senders, wanting.frames),
+    ]
+    return carry_out(guest, bare, TURNS, orders)
 
 
 def nest_until(is_telling, guest, wanting, bare):
@@ -165,6 +179,37 @@ def test_nesting(guest, where):
     kind = Kind.INCONCLUSIVE if weak else Kind.PASS
     measured = {"locked": list(map(vars, locked)), "bare": list(map(vars, bare))}
     guest.conclude(Verdict(kind, seen), **measured)
+
+
+def interrupt(guest, bare):
+    """Let CPU 0 lock and unlock, and CPU 1 interrupt it."""
+    orders = [
+        ("test_run", "lock_over_and_over", OUTER, [0], LOCKING_RUNS[bare]),
+        ("interrupt_cpu_0", "be_called", CALLS, [1], INTERRUPTS),
+    ]
+    return carry_out(guest, bare, 0, orders, LOCKS)
+
+
+def test_interrupts_are_off_before_the_lock_is_taken(guest):
+    """An interrupt that wants the lock comes in at any moment, but for those when it is held."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
+        return
+    programs = ["lock_over_and_over", "want_at_call", "be_called", "lock_word_of_nesting"]
+    guest.load("nesting.bpf.c", programs, locks_since="5.15")
+    guest.call("attach", program="want_at_call")
+    locked, bare = interrupt(guest, False), interrupt(guest, True)
+    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+    guest.check(locked.region == 0, "no interrupt comes in while the lock is held", locked)
+    guest.check(locked.lost == 0, "all that ran under the lock is counted", locked)
+    guest.check(word == 0, "the lock word is zero afterwards", word)
+    seen = (
+        f"{locked.active} interrupts while CPU 0 took the lock {locked.ran[OUTER]} times, none"
+        f" inside; without the lock {bare.region} of {bare.active} came inside"
+    )
+    weak = bare.region < LEAST_HITS or locked.active < LEAST_INTERRUPTS
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), locked=vars(locked), bare=vars(bare))
 
 
 def copy_under_timer(guest, way, bare):
