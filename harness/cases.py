@@ -33,6 +33,12 @@ def loader(item: pytest.Item) -> str:
     return named
 
 
+def has_loader(item: pytest.Item) -> bool:
+    """Tell whether a loader of this run can express a test: for one with none, pytest makes an item
+    that it would skip."""
+    return isinstance(_params(item).get("loader"), str)
+
+
 def kernel(item: pytest.Item) -> Optional[str]:
     """Return the kernel as the user named it; None is the default, or what is running."""
     named: Optional[str] = _params(item)["kernel"]

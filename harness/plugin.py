@@ -193,6 +193,7 @@ class Run:
                 )  # what people know it by fits -k, too
         if self.config.option.scenario:
             self._keep_named(items, self.config.option.scenario)
+        self._keep(items, [i for i in items if not cases.needs_guest(i) or cases.has_loader(i)])
         # Kernel by kernel: what a kernel needs is prepared when its turn comes.
         items.sort(key=lambda item: cases.turn(item, self.kernels))
         if self.config.option.shard is not None:
@@ -215,6 +216,13 @@ class Run:
             if name not in known:
                 items.clear()  # collection is finished all the same, which opens what they need
                 raise pytest.UsageError(self.programs.unknown(name, known))
+        for name, item in named:
+            if name in names and not cases.has_loader(item):
+                items.clear()
+                raise pytest.UsageError(
+                    f"The scenario '{name}' cannot be expressed through {self.loader}:"
+                    f" LOADERS in {item.path.name} says why."
+                )
         self._keep(items, [item for name, item in named if name in names])
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
