@@ -18,7 +18,7 @@
  */
 
 #define FIELDS 14
-#define TURNS 200 /* of waiting, half way through the fields */
+#define TURNS 1000 /* of waiting, half way through the fields */
 
 #define WRITE 1	  /* modes: what programs do under the lock */
 #define INSPECT 2

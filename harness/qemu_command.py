@@ -40,6 +40,10 @@ STOP_ON_TROUBLE = (
     "watchdog_thresh=8",
     "rcupdate.rcu_cpu_stall_timeout=20",
     "sysctl.kernel.panic_on_rcu_stall=1",
+    # Debian's kernels clear all memory that they give out: bytes of a value that the kernel forgets to
+    # write, the lock's among them, would be zero by that. commit 6471384af2a6 ("mm: security:
+    # introduce init_on_alloc=1 and init_on_free=1 boot options") (in v5.3)
+    "init_on_alloc=0",
     "panic_print=64",  # backtraces of all CPUs: a deadlock has two sides (bit known since v5.18)
 )
 
