@@ -91,4 +91,6 @@ def pytest_arguments() -> List[str]:
     quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     tests = [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
     here = ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}"]
-    return [*here, "-p", "no:cacheprovider", *quiet, *tests]
+    # Hypothesis serves the unit tests only, and takes a second to say that it did nothing.
+    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    return [*here, *plugins, *quiet, *tests]
