@@ -33,9 +33,10 @@ POISON = 0xABABABAB  # in place of the lock, in what is written
 PORT = 23313  # of the socket
 TIMES = 100  # of copying at least, and for
 LEAST = 0.4  # seconds: shorter than that, the host may not let programs run meanwhile
-TAKES = 40  # of reads that remove the element: each waits until nobody uses it. They are so few that
-TORN = 3  # so many must be torn without the flag, and
-TIMES_OVER = 3  # more than it took for that are made with it: a tear would be missed 1 time in 64
+TAKES = 40  # of reads that remove the element, at least: each waits until nobody uses it.
+# They are few, so it is counted how many it takes until so many are torn without the flag,
+TORN = 3
+TIMES_OVER = 3  # and so many times that are made with it: a missing lock is missed 1 time in 64
 PATIENCE = 10.0  # in seconds, for a torn copy: the host may let one virtual CPU run at a time
 SECONDS = 60.0  # for a call; a lock word that was written would hang it for good
 
