@@ -277,8 +277,11 @@ def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) 
 
 def _can_attach(program: Json) -> bool:
     """Tell whether the kernel knows where a program is to be attached, of which not every kernel
-    asks when it loads one: v5.10 takes one for tcx as any other for tc."""
+    asks when it loads one: v5.10 takes one for tcx as any other for tc. A kernel without BTF cannot
+    be asked either, and then nothing is held against the program."""
     kind = program["attach_type"]
+    if not os.path.exists(facts.VMLINUX_BTF):
+        return True
     # Programs for sk_reuseport, of which v5.14 made two kinds, are attached by a socket option.
     return kind in ("", "BPF_SK_REUSEPORT_SELECT") or facts.names([kind])[kind]
 
