@@ -200,6 +200,9 @@ def test_interrupts_are_off_before_the_lock_is_taken(guest):
     guest.call("attach", program="want_at_call")
     locked, bare = interrupt(guest, False), interrupt(guest, True)
     word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+    for run in (locked, bare):
+        ran = run.ran[OUTER] == LOCKS * run.sent[OUTER]
+        guest.check(ran, "what is asked for runs", run)
     guest.check(locked.region == 0, "no interrupt comes in while the lock is held", locked)
     guest.check(locked.lost == 0, "all that ran under the lock is counted", locked)
     guest.check(word == 0, "the lock word is zero afterwards", word)
