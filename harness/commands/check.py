@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, dialect, lockset, run_options, scenario, target
+from harness import catalogue, check, check_report, dialect, lockset, run_options, scenario, target
 from harness.commands import output
 from harness.errors import UsageError
 
@@ -101,9 +101,9 @@ def run(options: argparse.Namespace) -> int:
     locks = None
     if isinstance(source, check.Source):
         locks = lockset.analyse(source.object, programs)
-    found = check.Report(source, programs, tuple(rows), locks)
+    found = check_report.Report(source, programs, tuple(rows), locks)
     output.put(_text(found, options), options.output)
-    return check.exit_code(found, required or [row.kernel for row in rows if not chosen])
+    return check_report.exit_code(found, required or [row.kernel for row in rows if not chosen])
 
 
 def _open_at_once(options: argparse.Namespace) -> Union[check.Source, dialect.Text, None]:
@@ -115,10 +115,10 @@ def _open_at_once(options: argparse.Namespace) -> Union[check.Source, dialect.Te
     return None
 
 
-def _text(report: check.Report, options: argparse.Namespace) -> str:
+def _text(report: check_report.Report, options: argparse.Namespace) -> str:
     if options.json:
-        return json.dumps(check.to_json(report), indent=1) + "\n"
-    return check.markdown(report) if options.markdown else check.terminal(report)
+        return json.dumps(check_report.to_json(report), indent=1) + "\n"
+    return check_report.markdown(report) if options.markdown else check_report.terminal(report)
 
 
 def _sections(options: argparse.Namespace) -> Dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import check, elf, lockset, refusal
+from harness import check, check_report, elf, lockset, refusal
 from harness.__main__ import main
 from harness.errors import UsageError
 from harness.scenario import kernel_version
@@ -64,7 +64,10 @@ class Guests:
 def report(outcomes):
     guests = Guests(outcomes)
     row = check.examine(guests, "6.12", SOURCE, SOURCE.object.programs)
-    return check.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())), guests
+    return (
+        check_report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())),
+        guests,
+    )
 
 
 GOOD = {"stage": None, "log": "", "seconds": 0.1}
@@ -299,13 +302,13 @@ def test_every_class_is_explained():
 
 def test_report_of_one_that_loads_and_one_that_does_not():
     found, _ = report({"good": GOOD, "bad": seen(LOG)})
-    assert check.exit_code(found, ["6.12"]) == 1 and check.exit_code(found, []) == 0
-    text = check.terminal(found)
+    assert check_report.exit_code(found, ["6.12"]) == 1 and check_report.exit_code(found, []) == 0
+    text = check_report.terminal(found)
     assert "bad   call-under-lock" in text and "prog.bpf.c:31" in text
     assert "docs/refusals.md#call-under-lock" in text and "No kernel takes everything" in text
     assert "1024 entries assumed: m" in text
-    assert "[call-under-lock](docs/refusals.md#call-under-lock)" in check.markdown(found)
-    data = json.loads(json.dumps(check.to_json(found)))
+    assert "[call-under-lock](docs/refusals.md#call-under-lock)" in check_report.markdown(found)
+    data = json.loads(json.dumps(check_report.to_json(found)))
     assert data["smallest_kernel"] is None
     assert data["kernels"][0]["programs"]["bad"]["refusal"]["class"] == "call-under-lock"
 
@@ -332,8 +335,8 @@ def test_a_program_that_was_not_tried(programs, name, line):
 
 def test_everything_loads():
     found, _ = report({"good": GOOD, "bad": GOOD})
-    assert check.exit_code(found, ["6.12"]) == 0
-    assert "Everything loads on 6.12 (1 kernel checked)." in check.terminal(found)
+    assert check_report.exit_code(found, ["6.12"]) == 0
+    assert "Everything loads on 6.12 (1 kernel checked)." in check_report.terminal(found)
 
 
 def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
@@ -344,11 +347,11 @@ def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
 
 
 def test_lock_words():
-    assert check._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
+    assert check_report._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
         1,
         0,
     ]
-    assert check._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
+    assert check_report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
 
 
 @pytest.mark.parametrize(
