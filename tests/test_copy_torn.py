@@ -204,7 +204,20 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
     stirred = Stirred(guest, kind)
     stirred.make()
     measured, blind = {}, []
-    for way in known_reads(guest, element):
+    check_reads(guest, stirred, measured, blind)
+    check_writes(guest, stirred, measured, blind)
+    if blind:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, f"of {kind}, {'; '.join(blind)}"), **measured)
+        return
+    counts = ", ".join(f"{way} {numbers[0]}" for way, numbers in measured.items())
+    reason = f"none of these was torn with the flag, and without it some of each were: {counts}"
+    guest.conclude(Verdict(Kind.PASS, reason), **measured)
+
+
+def check_reads(guest, stirred, measured, blind):
+    """Copy out while programs write; note what was counted, and why a tear may have gone unseen."""
+    kind = stirred.kind
+    for way in known_reads(guest, stirred.element):
         # What accept() copies it always copies under the lock: the lookup before tells the power.
         if way != "accept":
             plain = stirred.copy(way, WRITE, flags=0, times=1, enough=TORN)
@@ -223,11 +236,16 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
             shown == {"00000000"}, f"a {way} of {kind} shows zeros in place of the lock", shown
         )
         stirred.put()
+
+
+def check_writes(guest, stirred, measured, blind):
+    """Copy in while programs look; note what was counted, and why a tear may have gone unseen."""
+    kind = stirred.kind
     bare = stirred.copy("bare", INSPECT, times=TIMES)
     measured["bare"] = (bare["done"], bare["torn"], bare["runs"])
     if not bare["torn"]:
         blind.append(f"no program saw any of {bare['done']} bare copies torn")
-    for way in element.writes:
+    for way in stirred.element.writes:
         stirred.put()
         seen = stirred.copy(way, INSPECT, times=TIMES)
         measured[way] = (seen["done"], seen["torn"], seen["runs"])
@@ -243,9 +261,3 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
         )
         if not seen["runs"]:
             blind.append(f"no program ran during {way}")
-    if blind:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, f"of {kind}, {'; '.join(blind)}"), **measured)
-        return
-    counts = ", ".join(f"{way} {numbers[0]}" for way, numbers in measured.items())
-    reason = f"none of these was torn with the flag, and without it some of each were: {counts}"
-    guest.conclude(Verdict(Kind.PASS, reason), **measured)

@@ -131,6 +131,16 @@ def conclude_held(guest, shares):
         guest.conclude(Verdict(Kind.PASS, reason), held=shares)
 
 
+def check_is_usable(guest, kind, after, field=None):
+    """Check that the lock is free and can be taken, and that the field has arrived."""
+    guest.check(peek(guest, kind) == 0, f"the lock is free after {after}")
+    seen = guest.call(
+        "map_lookup", limit=SECONDS, map=f"guarded_{kind}", key=FIRST, flags=LOCK, fill=255
+    )
+    if field is not None:
+        guest.check(seen == value(0, field), f"all but the lock is written by {after}", seen)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_lock_is_never_written(guest, kind):
     stores = [f"store_{kind}"]
@@ -140,22 +150,14 @@ def test_lock_is_never_written(guest, kind):
     guest.load("map_copy.bpf.c", [*programs, *stores])
     put(guest, kind)
 
-    def is_usable(after, field=None):
-        guest.check(peek(guest, kind) == 0, f"the lock is free after {after}")
-        seen = guest.call(
-            "map_lookup", limit=SECONDS, map=f"guarded_{kind}", key=FIRST, flags=LOCK, fill=255
-        )
-        if field is not None:
-            guest.check(seen == value(0, field), f"all but the lock is written by {after}", seen)
-
     ways = [(way, flags) for way in ("update", "update_batch") for flags in (0, LOCK)]
     for field, (way, flags) in enumerate(ways, start=1):
         content = value(POISON, field)
         copy(guest, kind, way, held=False, flags=flags, times=1, content=content)
-        is_usable(called(way, flags), field)
+        check_is_usable(guest, kind, called(way, flags), field)
     for program in stores:
         guest.check(guest.call("test_run", program=program)["retval"] == 0, f"{program} stores")
-        is_usable(program)
+        check_is_usable(guest, kind, program)
 
     shares = {}
     for way, flags in ways:
@@ -172,7 +174,7 @@ def test_lock_is_never_written(guest, kind):
             if kind == "array" or flags & LOCK:
                 count = intruders(guest)
                 guest.check(count == 0, f"the lock stays closed during {what}", f"{count} entered")
-            is_usable(what)
+            check_is_usable(guest, kind, what)
             shares[what] = held_share(seen)
     conclude_held(guest, shares)
     if guest.cpus > 1:
