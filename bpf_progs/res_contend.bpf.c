@@ -6,8 +6,7 @@
  * libbpf only, as all that calls kernel functions (experimental.h). These programs are driven by
  * tests/test_res_spin_lock.py.
  */
-#include "experimental.h"
-#include "contend.h"
+#include "resilient.h"
 
 /*
  * Rule: A resilient lock serializes, and ends a deadlock
@@ -22,92 +21,10 @@
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
 
-#define EDEADLK 35
-#define ETIMEDOUT 110
-
-#define ELEMENTS 64
-#define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */
 #define NS_PER_S 1000000000ULL
 
-/* struct shared with the other lock, in the same place. */
-struct resilient {
-	struct bpf_res_spin_lock lock;
-	__u32 last_cpu;
-	__u64 count;
-	__u64 inverse;
-	__u64 handovers;
-	__u64 doubled;
-};
-
-/* What a CPU was told when it asked for a lock. */
-struct answers {
-	__u64 runs; /* of the program, whatever it was told; first, since the drivers watch it */
-	__u64 taken;
-	__u64 deadlocks;
-	__u64 timeouts;
-	__u64 others;
-	__u64 untried;
-	__u64 longest_ns; /* of those that were refused */
-};
-
-/* Numbers of answers, by program. */
-#define COUNT 0
-#define OUTER 1
-#define INNER 2
-#define FORTH 3
-#define BACK 4
-#define HOLD 5
-#define WAIT 6
-#define NEST 7
-#define KINDS 8
-
-MAP(ARRAY, state, __u32, struct resilient, ELEMENTS)
 MAP(HASH, table, __u32, struct resilient, ELEMENTS)
 MAP_FLAGS(HASH, lazy, __u32, struct resilient, ELEMENTS, BPF_F_NO_PREALLOC)
-MAP(PERCPU_ARRAY, told, __u32, struct answers, KINDS)
-
-INLINE struct answers *answers_of(__u32 kind)
-{
-	return map_lookup(told, &kind);
-}
-
-INLINE void note(struct answers *a, int result, __u64 asked_ns)
-{
-	__u64 waited = bpf_ktime_get_ns() - asked_ns;
-
-	if (!result)
-		a->taken++;
-	else if (result == -EDEADLK)
-		a->deadlocks++;
-	else if (result == -ETIMEDOUT)
-		a->timeouts++;
-	else
-		a->others++;
-	if (result && waited > a->longest_ns)
-		a->longest_ns = waited;
-}
-
-/* Whether to ask at all; if not, that is noted. */
-INLINE int is_worth_it(struct answers *a)
-{
-	if (a->timeouts < MOST_TIMEOUTS)
-		return 1;
-	a->untried++;
-	return 0;
-}
-
-INLINE int take(struct resilient *r, int irqsave, unsigned long *flags)
-{
-	return irqsave ? bpf_res_spin_lock_irqsave(&r->lock, flags) : bpf_res_spin_lock(&r->lock);
-}
-
-INLINE void release(struct resilient *r, int irqsave, unsigned long *flags)
-{
-	if (irqsave)
-		bpf_res_spin_unlock_irqrestore(&r->lock, flags);
-	else
-		bpf_res_spin_unlock(&r->lock);
-}
 
 /* The operation of contend.h, with this lock. What is refused leaves no trace but in the answers. */
 INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
@@ -197,19 +114,23 @@ int count_held(struct __sk_buff *skb)
 	return held;
 }
 
-/* AA: one lock, by two lookups, of which the verifier does not know that they find the same. */
-INLINE int ask_twice(int irqsave)
+/*
+ * AA: one lock, by two lookups, of which the verifier does not know that they find the same; perhaps
+ * once another lock was taken and let go of in between.
+ */
+INLINE int ask_twice(int irqsave, int around)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
-	unsigned long flags, flags_again;
-	struct resilient *r, *again;
-	__u32 key = 0;
+	unsigned long flags, flags_between, flags_again;
+	struct resilient *r, *between, *again;
+	__u32 key = 0, second = 1;
 	__u64 asked;
 	int result;
 
 	r = map_lookup(state, &key);
 	again = map_lookup(state, &key);
-	if (!r || !again || !outer || !inner)
+	between = map_lookup(state, &second);
+	if (!r || !between || !again || !outer || !inner)
 		return 0;
 	outer->runs++;
 	if (!is_worth_it(inner) || !is_worth_it(outer))
@@ -220,6 +141,8 @@ INLINE int ask_twice(int irqsave)
 		note(outer, result, asked);
 		return 0;
 	}
+	if (around && !take(between, irqsave, &flags_between))
+		release(between, irqsave, &flags_between);
 	result = take(again, irqsave, &flags_again);
 	if (!result)
 		release(again, irqsave, &flags_again);
@@ -232,74 +155,151 @@ INLINE int ask_twice(int irqsave)
 SEC("tc")
 int take_twice(struct __sk_buff *skb)
 {
-	return ask_twice(0);
+	return ask_twice(0, 0);
 }
 
 SEC("tc")
 int take_twice_irqsave(struct __sk_buff *skb)
 {
-	return ask_twice(1);
+	return ask_twice(1, 0);
 }
 
-/* ABBA: both locks, one after the other, and one more on each counter. */
-INLINE int cross(__u32 first, __u32 second, __u32 kind)
+SEC("tc")
+int take_twice_around(struct __sk_buff *skb)
 {
-	struct resilient *a = map_lookup(state, &first);
-	struct resilient *b = map_lookup(state, &second);
-	struct answers *told_here = answers_of(kind);
+	return ask_twice(0, 1);
+}
+
+#define MOST_CPUS 64
+
+/* The locks that a CPU takes, in this order, and lets go of in the opposite one. */
+struct route {
+	__u32 elements[3]; /* two will do: the first of them is taken by `follow_long_route` only */
+};
+
+MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
+
+/* All locks of this CPU's route; once it has them, one more on the counters of the last two. */
+INLINE int follow(int is_long, int irqsave)
+{
+	__u32 key = 0, cpu = bpf_get_smp_processor_id();
+	struct answers *told_here = answers_of(ROUTE);
+	unsigned long flags, flags_a, flags_b;
+	struct resilient *outer, *a, *b;
 	struct found found_a, found_b;
 	struct order *order;
-	__u32 key = 0, cpu = bpf_get_smp_processor_id();
+	struct route *route;
 	__u64 asked;
 	int result;
 
 	order = map_lookup(orders, &key);
-	if (!a || !b || !told_here || !order)
+	route = map_lookup(routes, &cpu);
+	if (!told_here || !order || !route)
+		return 0;
+	outer = map_lookup(state, &route->elements[0]);
+	a = map_lookup(state, &route->elements[1]);
+	b = map_lookup(state, &route->elements[2]);
+	if (!outer || !a || !b)
 		return 0;
 	told_here->runs++;
 	if (!is_worth_it(told_here))
 		return 0;
 	asked = bpf_ktime_get_ns();
-	result = bpf_res_spin_lock(&a->lock);
-	if (result) {
-		note(told_here, result, asked);
-		return 0;
+	if (is_long) {
+		result = take(outer, irqsave, &flags);
+		if (result)
+			goto without_outer;
 	}
+	result = take(a, irqsave, &flags_a);
+	if (result)
+		goto without_a;
 	work(order->turns);
-	result = bpf_res_spin_lock(&b->lock);
-	if (result) {
-		bpf_res_spin_unlock(&a->lock);
-		note(told_here, result, asked);
-		return 0;
-	}
+	result = take(b, irqsave, &flags_b);
+	if (result)
+		goto without_b;
 	read_all((void *)a, &found_a);
 	read_all((void *)b, &found_b);
 	work(order->turns);
 	write_all((void *)a, &found_a, cpu);
 	write_all((void *)b, &found_b, cpu);
-	bpf_res_spin_unlock(&b->lock);
-	bpf_res_spin_unlock(&a->lock);
-	note(told_here, 0, asked);
+	release(b, irqsave, &flags_b);
+without_b:
+	release(a, irqsave, &flags_a);
+without_a:
+	if (is_long)
+		release(outer, irqsave, &flags);
+without_outer:
+	note(told_here, result, asked);
 	return 0;
 }
 
 SEC("tc")
-int take_forth(struct __sk_buff *skb)
+int follow_route(struct __sk_buff *skb)
 {
-	return cross(0, 1, FORTH);
+	return follow(0, 0);
 }
 
 SEC("tc")
-int take_back(struct __sk_buff *skb)
+int follow_route_irqsave(struct __sk_buff *skb)
 {
-	return cross(1, 0, BACK);
+	return follow(0, 1);
 }
 
-/* The same order as take_forth(), with answers of its own. */
 SEC("tc")
-int take_forth_too(struct __sk_buff *skb)
+int follow_long_route(struct __sk_buff *skb)
 {
-	return cross(0, 1, BACK);
+	return follow(1, 0);
+}
+
+/*
+ * A circle: each CPU takes the lock of its number, waits until all have theirs, and asks for the next
+ * one's. No two of three or more hold what the other asks for.
+ */
+struct circle {
+	__u32 cpus; /* user space says how many */
+	__u32 ready;
+};
+
+MAP(ARRAY, circle, __u32, struct circle, 1)
+
+#define NOW(field) (*(volatile __u32 *)&(field))
+#define MOST_LOOKS 8000000
+
+SEC("tc")
+int close_circle(struct __sk_buff *skb)
+{
+	__u32 key = 0, own = bpf_get_smp_processor_id(), next;
+	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
+	struct circle *c = map_lookup(circle, &key);
+	struct resilient *a, *b;
+	int result, i;
+	__u64 asked;
+
+	if (!c || !outer || !inner)
+		return 0;
+	next = own + 1 < c->cpus ? own + 1 : 0;
+	a = map_lookup(state, &own);
+	b = map_lookup(state, &next);
+	if (!a || !b)
+		return 0;
+	outer->runs++;
+	asked = bpf_ktime_get_ns();
+	result = bpf_res_spin_lock(&a->lock);
+	if (result) {
+		note(outer, result, asked);
+		return 0;
+	}
+	__sync_fetch_and_add(&c->ready, 1);
+	bpf_for(i, 0, MOST_LOOKS)
+		if (NOW(c->ready) >= NOW(c->cpus))
+			break;
+	result = bpf_res_spin_lock(&b->lock);
+	if (!result)
+		bpf_res_spin_unlock(&b->lock);
+	bpf_res_spin_unlock(&a->lock);
+	note(outer, 0, asked);
+	note(inner, result, asked);
+	return 0;
 }
 
 /*
@@ -316,7 +316,6 @@ struct hold {
 
 MAP(ARRAY, hold, __u32, struct hold, 1)
 
-#define NOW(field) (*(volatile __u32 *)&(field))
 #define ROUND 100000 /* turns of a loop: no clock may be read under the lock */
 #define MEASUREMENTS 5
 #define HOLD_S 6
@@ -376,10 +375,10 @@ int hold_long(struct __sk_buff *skb)
 	return 0;
 }
 
-SEC("tc")
-int wait_long(struct __sk_buff *skb)
+INLINE int wait(int irqsave)
 {
 	struct answers *a = answers_of(WAIT);
+	unsigned long flags;
 	struct resilient *r;
 	struct hold *h;
 	__u32 key = 0;
@@ -391,18 +390,30 @@ int wait_long(struct __sk_buff *skb)
 	if (!a || !r || !h)
 		return 0;
 	a->runs++;
-	bpf_for(i, 0, 8000000)
+	bpf_for(i, 0, MOST_LOOKS)
 		if (NOW(h->held))
 			break;
 	if (!NOW(h->held))
 		return 0;
 	asked = bpf_ktime_get_ns();
-	result = bpf_res_spin_lock(&r->lock);
+	result = take(r, irqsave, &flags);
 	if (!result)
-		bpf_res_spin_unlock(&r->lock);
+		release(r, irqsave, &flags);
 	note(a, result, asked);
 	__sync_fetch_and_add(&h->answered, 1);
 	return 0;
+}
+
+SEC("tc")
+int wait_long(struct __sk_buff *skb)
+{
+	return wait(0);
+}
+
+SEC("tc")
+int wait_long_irqsave(struct __sk_buff *skb)
+{
+	return wait(1);
 }
 
 /*

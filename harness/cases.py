@@ -46,13 +46,14 @@ def kernel(item: pytest.Item) -> Optional[str]:
 
 
 def name(item: pytest.Item) -> str:
-    """Return the name by which a case is run: its program's, or its test's with its parameters."""
+    """Return the name by which a case is run: its program's, or its test's with its parameters but
+    those that are empty."""
     case = scenario(item)
     if case is not None:
         return case.name
     words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
     words += [str(v) for k, v in _params(item).items() if k not in ("loader", "kernel")]
-    return "_".join(words)
+    return "_".join(filter(None, words))
 
 
 def rule(item: pytest.Item) -> str:

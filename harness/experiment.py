@@ -68,6 +68,7 @@ class Drive:
     program: str = ""  # other than PROGRAMS says
     source: int = -1  # the number of its histories, if other than PROGRAMS says
     fd: int = -1  # the guest's, of what the driver's senders use
+    seconds: float = 0.0  # after which a test run ends early; 0: never
 
     def named(self) -> Tuple[str, int]:
         """Return the program's name and the number of its histories."""
@@ -204,6 +205,7 @@ def _orders(plan: Plan) -> List[Dict[str, Any]]:
             "source": drive.named()[1],
             "cpus": drive.cpus,
             "operations": drive.operations,
+            "seconds": drive.seconds,
             "fd": drive.fd,
             "map": plan.map if drive.driver == "user_space" else "",
         }

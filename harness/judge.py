@@ -166,6 +166,11 @@ def no_headers() -> Verdict:
     return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
 
 
+def not_booted_with(words: str, target: str) -> Verdict:
+    """Return what to say of a machine that runs as it runs, where a test wants to boot one."""
+    return Verdict(Kind.SKIP, f"needs a guest booted with {words}: --target {target} boots none")
+
+
 def no_lock(since: str, release: Version) -> Verdict:
     """Return what to say of a kind of program that may not lock yet, and is refused for that."""
     return Verdict(

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
@@ -38,7 +39,15 @@ from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenario import Scenario
-from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Settings
+from harness.target import (
+    EMULATOR_FAILED,
+    AgentError,
+    GuestLost,
+    KernelRefusal,
+    Session,
+    Settings,
+    Target,
+)
 from harness.targets import Targets
 
 LOG_WIDTH = 160
@@ -577,8 +586,13 @@ def guest(
     they load, attach and make goes with them. Where the kernel complains between two tests, the
     second is an ERROR, nobody's crash, and the guest is given up.
     """
-    opened = run.targets.target(kernel)
+    run.targets.target(kernel)  # before others are left: it may not be to be had
     run.targets.finish_verifying()
     run.targets.leave(kernel)
-    with opened.session(warm=True) as session:
-        yield Guest(run.case(request.node), opened, session, run.programs)
+    with ExitStack() as sessions:
+
+        def start(also: str) -> Tuple[Target, Session]:
+            opened = run.targets.target(kernel, also)
+            return opened, sessions.enter_context(opened.session(warm=True))
+
+        yield Guest(run.case(request.node), start, run.programs)

@@ -170,11 +170,15 @@ _ALIKE = {
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
     """Return in words in what the facts of two results of one run differ that should not.
 
-    What is known of one of them only is no difference.
+    What is known of one of them only is no difference, nor are words that a test wanted on the
+    kernel's command line.
     """
+    alike = dict(_ALIKE)
+    if before.get("also", "") != now.get("also", ""):
+        del alike["command_line"]
     return [
         f"{name} {before[key] or 'none'}, now {now[key] or 'none'}"
-        for key, name in _ALIKE.items()
+        for key, name in alike.items()
         if key in before and key in now and before[key] != now[key]
     ]
 

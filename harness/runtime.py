@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
@@ -32,6 +32,10 @@ class Case:
     repeat: str  # the command that repeats it
 
 
+# What gives a session with a guest that is also booted with some words, and the target it is of.
+Start = Callable[[str], Tuple[Target, Session]]
+
+
 class Unmet(Exception):
     """The kernel lacks what a test needs; carries the verdict."""
 
@@ -43,10 +47,9 @@ class Unmet(Exception):
 class Guest:
     """A session on the kernel under test, for tests of what programs do when they run."""
 
-    def __init__(self, case: Case, target: Target, session: Session, programs: Programs) -> None:
-        """Begin a case. Raises AgentError, GuestLost."""
-        self._case, self._target, self._session = case, target, session
-        self._programs = programs
+    def __init__(self, case: Case, start: Start, programs: Programs) -> None:
+        """Begin a case. Raises AgentError, GuestLost, SetupError."""
+        self._case, self._start, self._programs = case, start, programs
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
         self._failed: List[str] = []
@@ -56,13 +59,26 @@ class Guest:
         self._measurements: Dict[str, Any] = {}
         self._started = time.monotonic()
         self.loader = case.loader
-        self.facts: Dict[str, Any] = session.call("facts")
+        self._begin("")
+
+    def _begin(self, also: str) -> None:
+        self._target, self._session = self._start(also)
+        self.facts: Dict[str, Any] = self._session.call("facts")
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
         self.cpus: int = self.facts["cpus"]
-        late = splat.find(session.call("begin", name=case.name))
+        late = splat.find(self._session.call("begin", name=self._case.name))
         if late is not None:
-            session.disturbed = True
+            self._session.disturbed = True
             raise AgentError(f"in this guest a test before this one left behind: {late.line}")
+
+    def boot_with(self, words: str) -> None:
+        """Go on in a guest with more words on its kernel's command line, with nothing loaded.
+
+        Only guests of QEMU are the run's own to boot. Raises AgentError, GuestLost, SetupError.
+        """
+        if self._target.name != "qemu":
+            raise Unmet(judge.not_booted_with(words, self._target.name))
+        self._begin(words)
 
     def load(
         self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""

@@ -365,6 +365,7 @@ class Settings:
     cpus: int = 4
     memory_mib: int = 1024
     append: str = ""
+    also: str = ""  # words for the kernel's command line that a test wants, beside the user's
 
 
 def why_lost(
@@ -489,7 +490,7 @@ class Qemu:
                     agent=build.agent(),
                     cpus=self.cpus,
                     memory_mib=self._settings.memory_mib,
-                    append=self._settings.append,
+                    append=f"{self._settings.append} {self._settings.also}".strip(),
                     progress=self._progress,
                 )
         except SetupError as error:
@@ -510,6 +511,7 @@ class Qemu:
             "qemu": qemu.version(),
             "agent": build.agent().stem,
             "append": self._settings.append,
+            "also": self._settings.also,
             "cpus": self.cpus,
             **self._description,
         }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness import build, catalogue, target
 from harness.errors import SetupError, UsageError
 from harness.scenario import Scenario
 from harness.target import Progress, Settings, Target
 from harness.verify import Verifier
+
+_Key = Tuple[Optional[str], str]  # a kernel, and what is also on its command line
 
 
 class Targets:
@@ -21,8 +23,8 @@ class Targets:
     ) -> None:
         """`settings` hold for all; None among the kernels is the default, or what is running."""
         self._settings, self._kernels, self._progress = settings, kernels, progress
-        self._opened: Dict[Optional[str], Target] = {}
-        self._failed: Dict[Optional[str], SetupError] = {}
+        self._opened: Dict[_Key, Target] = {}
+        self._failed: Dict[_Key, SetupError] = {}
         self._opening = threading.Lock()  # of a target, by the tests or ahead of them
         self._untried: Iterator[Optional[str]] = iter(())
         self._verifiers: Dict[Optional[str], Verifier] = {}
@@ -63,27 +65,32 @@ class Targets:
                 self._progress(f"kernel {name}: {error}")
             return False
 
-    def target(self, name: Optional[str]) -> Target:
-        """Return the target with a kernel. Raises SetupError, the same one every time; UsageError."""
-        if name not in self._opened and name not in self._failed:
-            with self._opening:  # it may be on its way
-                if name not in self._opened and name not in self._failed:
-                    self._open(name)
-        if name in self._failed:
-            raise self._failed[name].with_traceback(None)  # it would grow each time
-        return self._opened[name]
+    def target(self, name: Optional[str], also: str = "") -> Target:
+        """Return the target with a kernel, whose guests boot with what is `also` on its command line.
 
-    def _open(self, name: Optional[str]) -> None:
+        Raises SetupError, the same one every time; UsageError.
+        """
+        key = name, also
+        if key not in self._opened and key not in self._failed:
+            with self._opening:  # it may be on its way
+                if key not in self._opened and key not in self._failed:
+                    self._open(key)
+        if key in self._failed:
+            raise self._failed[key].with_traceback(None)  # it would grow each time
+        return self._opened[key]
+
+    def _open(self, key: _Key) -> None:
         """Make a target, or note why there is none. Raises UsageError."""
+        name, also = key
         try:
-            settings = replace(self._settings, kernel=name)
-            self._opened[name] = target.open_target(settings, self._progress)
+            settings = replace(self._settings, kernel=name, also=also)
+            self._opened[key] = target.open_target(settings, self._progress)
         except SetupError as error:
-            self._failed[name] = error
+            self._failed[key] = error
         except UsageError as error:  # no such version, which only Debian's index tells
             if len(self._kernels) == 1:
                 raise
-            self._failed[name] = SetupError(str(error))
+            self._failed[key] = SetupError(str(error))
 
     def verifier(self, name: Optional[str], scenarios: Sequence[Scenario]) -> Verifier:
         """Return what observes these scenarios on a kernel; those of other kernels end.
@@ -104,7 +111,7 @@ class Targets:
 
     def leave(self, but: Optional[str]) -> None:
         """Let go of the guests of all kernels but one: each keeps hundreds of MiB until then."""
-        for name, opened in list(self._opened.items()):  # others are being opened
+        for (name, _), opened in list(self._opened.items()):  # others are being opened
             if name != but:
                 opened.close()
 

@@ -26,7 +26,8 @@ PORT = 23313  # of the socket whose storage is made
 JUDGED = struct.Struct("<QQQ")  # struct judged: rounds, wrong, late
 MADE = 5_000  # elements,
 MADE_SECONDS = 2.0  # unless that takes longer
-LEAST_LATE = 5  # times another CPU was making it
+LEAST_LATE = 5  # times another CPU was making it,
+MOST_TURNS = 10  # unless a busy host keeps the CPUs apart for so many times MADE_SECONDS
 
 DATAGRAMS = 100
 
@@ -117,9 +118,12 @@ def test_storage_made_at_once_is_one(guest):
     key = guest.call("owner", kind="socket", port=PORT)
     guest.call("map_update", map="stays", key=key, value=bytes(8).hex())
     programs = ["make_first", "make_second"]
-    guest.call("race", programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS)
-    data = bytes.fromhex(guest.call("map_lookup", map="judgements", key=FIRST))
-    rounds, wrong, late = (sum(column) for column in zip(*JUDGED.iter_unpack(data)))
+    for _ in range(MOST_TURNS):
+        guest.call("race", programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS)
+        data = bytes.fromhex(guest.call("map_lookup", map="judgements", key=FIRST))
+        rounds, wrong, late = (sum(column) for column in zip(*JUDGED.iter_unpack(data)))
+        if wrong or late >= LEAST_LATE:
+            break
     guest.check(
         wrong == 0,
         "both CPUs count in one element, whoever makes it",

@@ -17,6 +17,7 @@ import fcntl
 import functools
 import gc
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -41,8 +42,9 @@ UDP_PORT = 23312
 DATAGRAM = bytes(18)
 
 # A test run is asked for in parts, because a signal ends one only after its last repeat on kernels
-# that do not preempt.
-_TEST_RUN_CHUNK = 10_000
+# that do not preempt, and because a kernel may let go of RCU only then; in small ones where time is
+# short.
+_TEST_RUN_CHUNK, _SHORT_CHUNK = 500, 50
 
 _BACKLOG = "/proc/sys/net/core/netdev_max_backlog"
 _BACKLOG_PACKETS = 1_000_000  # so that no burst is dropped on its way to an ingress hook
@@ -84,6 +86,7 @@ class Order:
     program: int  # its fd
     cpus: Tuple[int, ...]
     operations: int  # per CPU
+    seconds: float  # after which no test run is begun that is not done by then; 0: no limit
     ran: Optional[Callable[[], int]]  # how often it has run so far, on all CPUs; None: untold
     number: int  # among the orders that are carried out together
     map: Optional[libbpf.Map] = None  # of which user space copies the first element
@@ -184,7 +187,7 @@ def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
     """Run the program by BPF_PROG_TEST_RUN."""
 
     def run(times: int) -> int:
-        times = min(times, _TEST_RUN_CHUNK)
+        times = min(times, _SHORT_CHUNK if order.seconds else _TEST_RUN_CHUNK)
         libbpf.test_run(order.program, FRAME, times)
         return times
 
@@ -523,7 +526,7 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
                 ours, theirs = _fork.Pipe()
                 process = _fork.Process(
                     target=_sender_process,
-                    args=(theirs, (gate, release), cpu, order.operations, place),
+                    args=(theirs, (gate, release), cpu, order, place),
                 )
                 process.start()
                 theirs.close()
@@ -548,7 +551,7 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
 
 
 def _sender_process(
-    answer: Connection, gate: Tuple[int, int], cpu: int, operations: int, place: _Attached
+    answer: Connection, gate: Tuple[int, int], cpu: int, order: Order, place: _Attached
 ) -> None:
     import psutil
 
@@ -561,9 +564,10 @@ def _sender_process(
         gc.disable()
         answer.send(None)
         os.read(gate[0], 1)
+        end = time.monotonic() + (order.seconds or math.inf)
         done = 0
-        while done < operations:
-            done += sender.send(operations - done)
+        while done < order.operations and time.monotonic() < end:
+            done += sender.send(order.operations - done)
         answer.send((done, sender.log))
     except OSError as error:
         answer.send(error)

@@ -136,6 +136,7 @@ def collect() -> Dict[str, Any]:
         "command_line": _read("/proc/cmdline"),
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if config else None,
         "cpus": len(os.sched_getaffinity(0)),
+        "virtual": " hypervisor" in (_read("/proc/cpuinfo") or ""),  # as its CPUs say
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "btf": os.path.exists(VMLINUX_BTF),
         "headers": os.path.isdir(f"/lib/modules/{release}/build"),

@@ -197,9 +197,10 @@ class Session:
     def drive(self, orders: List[Json], counter: str = "") -> Json:
         """Run loaded programs at the same time, each so many times on each CPU; see drivers.py.
 
-        An order is {"driver", "program", "source", "cpus", "operations"}, and a "map" and an "fd"
-        where the driver needs them. The first eight bytes of a value of the per-CPU map `counter`,
-        that of the key `source`, tell how often the program ran; without one nobody waits for that.
+        An order is {"driver", "program", "source", "cpus", "operations"}, a "map" and an "fd" where
+        the driver needs them, and "seconds" after which test runs end early. The first eight bytes
+        of a value of the per-CPU map `counter`, that of the key `source`, tell how often the program
+        ran; without one nobody waits for that.
         """
         runs = self._map(counter) if counter else None
 
@@ -210,6 +211,7 @@ class Session:
                 program=self._loaded.program_fd(program) if program else -1,
                 cpus=tuple(wanted["cpus"]),
                 operations=wanted["operations"],
+                seconds=wanted.get("seconds", 0.0),
                 ran=functools.partial(runs.total, key) if runs is not None else None,
                 number=number,
                 map=self._map(wanted["map"]) if wanted.get("map") else None,

@@ -347,7 +347,9 @@ def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
 
 
 def test_lock_words():
-    assert check_report._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
+    assert check_report._lock_words(
+        "# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0
+    ) == [
         1,
         0,
     ]

@@ -46,12 +46,18 @@ class Session:
         return answer
 
 
-def guest(session=None, case=CASE):
-    target = SimpleNamespace(
-        name="qemu", kernel="6.12", describe=lambda: {"qemu": "9"}, headers=lambda: Path("/none")
-    )
+def guest(session=None, case=CASE, name="qemu", also=None):
+    def start(words):
+        target = SimpleNamespace(
+            name=name,
+            kernel="6.12",
+            describe=lambda: {"qemu": "9", "also": words},
+            headers=lambda: Path("/none"),
+        )
+        return target, (also if words else session) or Session()
+
     programs = Programs(Path("/progs"), (SourceFile(Path("/progs/a.bpf.c"), (), ()),))
-    return Guest(case, target, session or Session(), programs)
+    return Guest(case, start, programs)
 
 
 def test_what_held_is_a_pass_with_its_evidence():
@@ -164,3 +170,20 @@ def test_bcc_without_headers_loads_nothing():
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UsageError, match="/progs/b.bpf.c"):
         guest().load("b.bpf.c", ["count"])
+
+
+def test_a_guest_booted_with_other_words_is_the_one_that_is_judged():
+    complaint = {"kernel_log": ["[    1.0] BUG: scheduling while atomic: python3/65/0x00000002"]}
+    other = guest(also=Session(end=complaint))
+    other.boot_with("clearcpuid=hypervisor")
+    other.check(True, "it counts")
+    result = other.finish(None)
+    assert result.verdict is Kind.CRASH and result.facts["also"] == "clearcpuid=hypervisor"
+
+
+def test_a_machine_that_is_not_ours_to_boot_skips_what_wants_to():
+    running = guest(name="vagrant")
+    with pytest.raises(Unmet) as raised:
+        running.boot_with("clearcpuid=hypervisor")
+    result = running.finish(raised.value)
+    assert result.verdict is Kind.SKIP and "--target vagrant boots none" in result.reason
