@@ -27,6 +27,7 @@ JUDGES = (
     "history.py",
     "judge.py",
     "programs.py",
+    "resilient.py",
     "runtime.py",
     "scenario.py",
     "serialization.py",

@@ -2,7 +2,8 @@
 
 The programs are those of bpf_progs/res_contend.bpf.c. CPUs that know that they are virtual test and
 set the lock word, and wait for a second; others queue, by other code of the kernel's, and wait for a
-quarter of one. Both are asked the same, the others in a guest whose CPUs do not know.
+quarter of one. Both are asked what depends on how they wait, the others in a guest whose CPUs do not
+know.
 """
 
 import struct
@@ -20,7 +21,6 @@ from harness.resilient import (
     INNER,
     NEST,
     OUTER,
-    PATHS,
     ROUTE,
     WAIT,
     boot,
@@ -50,6 +50,11 @@ SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
 MANY_HOLDS = 5  # more than a CPU has places in queues, which must be given back
 HOLD_VALUE = struct.Struct("<IIIIQ")  # struct hold: waiters, held, answered, unused, held_ns
+
+
+def also_queued(ways, *queued):
+    """Return (way, path) of all ways, and of those that are also asked of CPUs that queue."""
+    return [*((way, "") for way in ways), *((way, "queued") for way in queued)]
 
 
 def count(guest, plan, way):
@@ -113,14 +118,7 @@ PLACES = {  # program -> the map it counts in
 AS_NEW = ("count_held", "take_twice", "count_res")
 
 
-@pytest.mark.parametrize(
-    "program, path",
-    [
-        *((program, "") for program in PLACES),
-        ("count_res", "queued"),
-        ("count_res_irqsave", "queued"),
-    ],
-)
+@pytest.mark.parametrize("program, path", also_queued(PLACES, "count_res", "count_res_irqsave"))
 def test_resilient_lock(guest, program, path):
     """Each operation is counted once, or refused."""
     boot(guest, path)
@@ -149,8 +147,7 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("way", TWICE)
+@pytest.mark.parametrize("way, path", also_queued(TWICE, "plain"))
 def test_lock_taken_twice(guest, way, path):
     """AA: whoever holds a lock and asks for it again is refused, alone and among others who wait."""
     boot(guest, path)
@@ -184,8 +181,7 @@ ROUTES = {  # what is asked -> the program, and which locks CPU 0 and CPU 1 take
 }
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("way", ROUTES)
+@pytest.mark.parametrize("way, path", also_queued(ROUTES, "crosswise"))
 def test_locks_taken(guest, way, path):
     """ABBA: two CPUs that each hold what the other asks for do not wait for ever; others may wait."""
     boot(guest, path)
@@ -236,10 +232,9 @@ def test_locks_taken(guest, way, path):
     guest.conclude(Verdict(kind, f"{deadlocks} deadlocks ended. {words}"), told=words)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_locks_taken_in_a_circle(guest, path):
+def test_locks_taken_in_a_circle(guest):
     """CPUs each hold what the next one asks for: seen as a deadlock or not, the wait has an end."""
-    boot(guest, path)
+    boot(guest, "")
     guest.load(FILE, ["close_circle", *AS_NEW])
     cpus = list(range(min(guest.cpus, 4)))
     if len(cpus) < 3:
@@ -259,8 +254,7 @@ def test_locks_taken_in_a_circle(guest, path):
     guest.conclude(Verdict(kind, f"in a circle of {len(cpus)}, {inner}"), inner=str(inner))
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("way", ("plain", "irqsave"))
+@pytest.mark.parametrize("way, path", also_queued(("plain", "irqsave"), "plain"))
 def test_lock_held_for_long(guest, way, path):
     """Whoever waits too long is refused, all who wait in line; and then the lock is as new."""
     boot(guest, path)
@@ -308,10 +302,9 @@ def hold_for_long(guest, program):
     return [cpu.longest_ns for cpu in by_cpu(guest, WAIT) if cpu.refused], held_ns
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_many_locks_nested(guest, path):
+def test_many_locks_nested(guest):
     """More locks than the kernel keeps a record of: taken, released, and no record is left."""
-    boot(guest, path)
+    boot(guest, "")
     guest.load(FILE, ["nest", *AS_NEW])
     if not sees_deadlocks(guest):
         return
