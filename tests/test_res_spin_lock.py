@@ -237,9 +237,8 @@ def test_locks_taken_in_a_circle(guest):
     boot(guest, "")
     guest.load(FILE, ["close_circle", *AS_NEW])
     cpus = list(range(min(guest.cpus, 4)))
-    if len(cpus) < 3:
-        reason = "a circle of more than two needs three CPUs"
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
+    if len(cpus) < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
         return
     if not sees_deadlocks(guest):
         return
