@@ -170,16 +170,47 @@ int take_twice_around(struct __sk_buff *skb)
 	return ask_twice(0, 1);
 }
 
+#define NOW(field) (*(volatile __u32 *)&(field))
+#define MOST_LOOKS 8000000
+#define ROUND 20000 /* turns of a loop: no clock may be read under the lock */
+#define MEASUREMENTS 5
+
+/* How long a round takes at best; the host may have stopped the CPU meanwhile. `zero` stays 0. */
+INLINE __u64 round_ns(const __u32 *zero)
+{
+	__u64 began, took, best = ~0ULL;
+	int i, j;
+
+	bpf_for(j, 0, MEASUREMENTS) {
+		began = bpf_ktime_get_ns();
+		bpf_for(i, 0, ROUND)
+			if (NOW(*zero))
+				break;
+		took = bpf_ktime_get_ns() - began;
+		if (took < best)
+			best = took;
+	}
+	return best + 1;
+}
+
 #define MOST_CPUS 64
 
 /* The locks that a CPU takes, in this order, and lets go of in the opposite one. */
 struct route {
-	__u32 elements[3]; /* two will do: the first of them is taken by `follow_long_route` only */
+	__u32 elements[3]; /* the first is taken by `follow_long_route` only */
+	__u32 turns; /* for which it holds them all; found out by the first run */
+	__u32 zero;
 };
 
 MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
 
-/* All locks of this CPU's route; once it has them, one more on the counters of the last two. */
+/*
+ * All locks of this CPU's route; once it has them, one more on the counters of the last two. They are
+ * held for so long that whoever waits meanwhile looks for deadlocks, which the kernel does once a
+ * millisecond.
+ */
+#define ROUTE_NS 3000000ULL
+
 INLINE int follow(int is_long, int irqsave)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id();
@@ -190,7 +221,7 @@ INLINE int follow(int is_long, int irqsave)
 	struct order *order;
 	struct route *route;
 	__u64 asked;
-	int result;
+	int result, i;
 
 	order = map_lookup(orders, &key);
 	route = map_lookup(routes, &cpu);
@@ -204,6 +235,8 @@ INLINE int follow(int is_long, int irqsave)
 	told_here->runs++;
 	if (!is_worth_it(told_here))
 		return 0;
+	if (!route->turns)
+		route->turns = ROUTE_NS * ROUND / round_ns(&route->zero) + 1;
 	asked = bpf_ktime_get_ns();
 	if (is_long) {
 		result = take(outer, irqsave, &flags);
@@ -219,7 +252,9 @@ INLINE int follow(int is_long, int irqsave)
 		goto without_b;
 	read_all((void *)a, &found_a);
 	read_all((void *)b, &found_b);
-	work(order->turns);
+	bpf_for(i, 0, route->turns)
+		if (NOW(route->zero))
+			break;
 	write_all((void *)a, &found_a, cpu);
 	write_all((void *)b, &found_b, cpu);
 	release(b, irqsave, &flags_b);
@@ -261,9 +296,6 @@ struct circle {
 };
 
 MAP(ARRAY, circle, __u32, struct circle, 1)
-
-#define NOW(field) (*(volatile __u32 *)&(field))
-#define MOST_LOOKS 8000000
 
 SEC("tc")
 int close_circle(struct __sk_buff *skb)
@@ -316,28 +348,8 @@ struct hold {
 
 MAP(ARRAY, hold, __u32, struct hold, 1)
 
-#define ROUND 100000 /* turns of a loop: no clock may be read under the lock */
-#define MEASUREMENTS 5
 #define HOLD_S 6
-#define MOST_ROUNDS 100000
-
-/* How long a round takes at best; the host may have stopped the CPU meanwhile. */
-INLINE __u64 round_ns(struct hold *h)
-{
-	__u64 began, took, best = ~0ULL;
-	int i, j;
-
-	bpf_for(j, 0, MEASUREMENTS) {
-		began = bpf_ktime_get_ns();
-		bpf_for(i, 0, ROUND)
-			if (NOW(h->held)) /* not yet */
-				break;
-		took = bpf_ktime_get_ns() - began;
-		if (took < best)
-			best = took;
-	}
-	return best + 1;
-}
+#define MOST_ROUNDS 500000
 
 SEC("tc")
 int hold_long(struct __sk_buff *skb)
@@ -354,7 +366,7 @@ int hold_long(struct __sk_buff *skb)
 	if (!a || !r || !h)
 		return 0;
 	a->runs++;
-	rounds = HOLD_S * NS_PER_S / round_ns(h) + 1;
+	rounds = HOLD_S * NS_PER_S / round_ns(&h->held) + 1;
 	if (rounds > MOST_ROUNDS)
 		rounds = MOST_ROUNDS;
 	asked = bpf_ktime_get_ns();

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness import resilient
+from harness.judge import Kind
+from harness.runtime import Unmet
 from harness.target import AgentError
 
 TOLD = struct.pack("<7Q", 10, 8, 1, 1, 0, 0, 250_000_000) + struct.pack("<7Q", 5, 5, *[0] * 5)
@@ -54,6 +56,13 @@ def test_cpus_queue_in_a_guest_of_its_own(path):
 def test_cpus_that_still_know_that_they_are_virtual_are_an_error():
     with pytest.raises(AgentError, match="still say that they are virtual"):
         resilient.boot(Guest(virtual=True), "queued")
+
+
+def test_waiting_with_interrupts_off_is_not_asked_of_emulated_cpus():
+    resilient.needs_true_cpus(SimpleNamespace(emulated=False))
+    with pytest.raises(Unmet) as raised:
+        resilient.needs_true_cpus(SimpleNamespace(emulated=True))
+    assert raised.value.verdict.kind is Kind.SKIP
 
 
 def test_a_lost_record_is_blamed_only_for_what_does_not_hold():
