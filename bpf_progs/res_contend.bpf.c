@@ -14,7 +14,8 @@
  * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
  * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock
  * that his CPU holds already is told -EDEADLK; so is one of two CPUs that each hold what the other
- * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT. None of them has the
+ * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT, before v6.19
+ * perhaps -EDEADLK if he stands in line behind another one. None of them has the
  * lock then, and whoever does gets on as ever. A lock that all have let go of is as new. To ask in
  * the same order as all others is no deadlock.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
@@ -213,19 +214,17 @@ MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
 
 INLINE int follow(int is_long, int irqsave)
 {
-	__u32 key = 0, cpu = bpf_get_smp_processor_id();
+	__u32 cpu = bpf_get_smp_processor_id();
 	struct answers *told_here = answers_of(ROUTE);
 	unsigned long flags, flags_a, flags_b;
 	struct resilient *outer, *a, *b;
 	struct found found_a, found_b;
-	struct order *order;
 	struct route *route;
 	__u64 asked;
 	int result, i;
 
-	order = map_lookup(orders, &key);
 	route = map_lookup(routes, &cpu);
-	if (!told_here || !order || !route)
+	if (!told_here || !route)
 		return 0;
 	outer = map_lookup(state, &route->elements[0]);
 	a = map_lookup(state, &route->elements[1]);
@@ -246,7 +245,9 @@ INLINE int follow(int is_long, int irqsave)
 	result = take(a, irqsave, &flags_a);
 	if (result)
 		goto without_a;
-	work(order->turns);
+	bpf_for(i, 0, route->turns / 4)
+		if (NOW(route->zero))
+			break;
 	result = take(b, irqsave, &flags_b);
 	if (result)
 		goto without_b;
@@ -340,9 +341,9 @@ int close_circle(struct __sk_buff *skb)
  */
 struct hold {
 	__u32 waiters; /* user space says how many there will be */
-	__u32 held;
+	__u32 held;    /* by the one who holds it for long */
 	__u32 answered;
-	__u32 unused;
+	__u32 intruders; /* got the lock meanwhile */
 	__u64 held_ns;
 };
 
@@ -380,6 +381,7 @@ int hold_long(struct __sk_buff *skb)
 				if (NOW(h->answered) >= NOW(h->waiters))
 					break;
 		}
+		NOW(h->held) = 0;
 		bpf_res_spin_unlock(&r->lock);
 		h->held_ns = bpf_ktime_get_ns() - asked;
 	}
@@ -409,8 +411,11 @@ INLINE int wait(int irqsave)
 		return 0;
 	asked = bpf_ktime_get_ns();
 	result = take(r, irqsave, &flags);
-	if (!result)
+	if (!result) {
+		if (NOW(h->held))
+			__sync_fetch_and_add(&h->intruders, 1);
 		release(r, irqsave, &flags);
+	}
 	note(a, result, asked);
 	__sync_fetch_and_add(&h->answered, 1);
 	return 0;

@@ -201,7 +201,7 @@ INLINE int read_preempt_count(int irqsave)
 	p->refused += result == -EDEADLK;
 	p->higher += inside > before;
 	p->unbalanced += refused != inside || after != before;
-	return 0;
+	return result;
 }
 
 SEC("tc")

@@ -66,7 +66,6 @@ class Guest:
         self.facts: Dict[str, Any] = self._session.call("facts")
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
         self.cpus: int = self.facts["cpus"]
-        self.emulated: bool = self._target.describe().get("accelerator") == "tcg"
         late = splat.find(self._session.call("begin", name=self._case.name))
         if late is not None:
             self._session.disturbed = True

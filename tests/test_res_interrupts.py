@@ -6,6 +6,7 @@ The programs are those of bpf_progs/res_interrupt.bpf.c.
 import struct
 
 import pytest
+from packaging.version import Version
 
 from harness.judge import Kind, Verdict
 from harness.resilient import HOLD, INNER, INTERRUPT, PATHS, boot, check_record, drive, total
@@ -22,6 +23,10 @@ TURNS = 2000  # of what is done under the lock, and after it
 OPERATIONS, SECONDS = 1_000_000, 1.0  # per CPU, unless that takes longer
 LEAST_INSIDE = 10  # interrupts that came while the lock was held or waited for, where they may
 RARELY = 100  # one in so many interrupts may wait in vain, where the host lets a CPU stand still
+EDEADLK = -35
+# Where that was mended is not known for certain: 6.19.14 does not hang, and a series of v6.19 that begins
+# with commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") is about it.
+QUEUES_WITH_INTERRUPTS = Version("6.19")
 RUNS = 200  # of what reads the preempt count
 
 
@@ -48,6 +53,10 @@ def interrupt(guest, program, asked_for=0):
 def test_interrupts_ask_for_lock(guest, path):
     """Interrupts that ask for what their CPU holds are refused; with irqsave, there are none then."""
     boot(guest, path)
+    if path == "queued" and guest.release < QUEUES_WITH_INTERRUPTS:
+        reason = f"before v{QUEUES_WITH_INTERRUPTS}, CPUs hang when tasks and interrupts queue"
+        guest.conclude(Verdict(Kind.SKIP, f"{reason} (seen on 6.16.12, 6.17.13, 6.18.15)"))
+        return
     programs = ["hold_plain", "hold_irqsave", "hold_irqsave_around"]
     guest.load(FILE, ["ask_from_interrupt", *programs])
     guest.call("attach", program="ask_from_interrupt")
@@ -65,7 +74,8 @@ def test_interrupts_ask_for_lock(guest, path):
             f"{what}: hardly anybody waits in vain",
             f"{holders} | {interrupts}",
         )
-        guest.check(
+        check_record(
+            guest,
             holders.deadlocks == holders.others == interrupts.others == 0,
             f"{what}: holders are in no deadlock",
             holders,
@@ -117,7 +127,11 @@ def test_resilient_preempt_count(guest, way):
     guest.needs("__preempt_count", "6.15")
     program = f"read_preempt_count_{way}"
     guest.load(FILE, [program])
-    guest.call("test_run", program=program, repeat=RUNS, cpu=0)
+    told = guest.call("test_run", program=program, cpu=0)["retval"]
+    check_record(guest, told == EDEADLK, "the lock taken twice is a deadlock", told)
+    if told != EDEADLK:
+        return
+    guest.call("test_run", program=program, repeat=RUNS - 1, cpu=0)
     data = bytes.fromhex(guest.call("map_lookup", map="preemption", key=FIRST))
     runs, refused, higher, unbalanced = struct.unpack("<QQQQ", data)
     seen = f"{runs} runs, {refused} refused, {higher} higher inside, {unbalanced} unbalanced"

@@ -16,6 +16,7 @@ from harness.guest import libbpf, loaders
 VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
 SECURITY = "/sys/kernel/security"
 LSM_HOOK = "bpf_lsm_"
+CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 
 def _read(path: str) -> Optional[str]:
@@ -136,6 +137,7 @@ def collect() -> Dict[str, Any]:
         "command_line": _read("/proc/cmdline"),
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if config else None,
         "cpus": len(os.sched_getaffinity(0)),
+        "clocksource": _read(CLOCKSOURCE),
         "virtual": " hypervisor" in (_read("/proc/cpuinfo") or ""),  # as its CPUs say
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "btf": os.path.exists(VMLINUX_BTF),

@@ -58,10 +58,10 @@ def test_cpus_that_still_know_that_they_are_virtual_are_an_error():
         resilient.boot(Guest(virtual=True), "queued")
 
 
-def test_waiting_with_interrupts_off_is_not_asked_of_emulated_cpus():
-    resilient.needs_true_cpus(SimpleNamespace(emulated=False))
+def test_waiting_with_interrupts_off_needs_a_clock_that_goes_on():
+    resilient.needs_clock(SimpleNamespace(facts={"clocksource": "tsc"}))
     with pytest.raises(Unmet) as raised:
-        resilient.needs_true_cpus(SimpleNamespace(emulated=True))
+        resilient.needs_clock(SimpleNamespace(facts={"clocksource": "refined-jiffies"}))
     assert raised.value.verdict.kind is Kind.SKIP
 
 
