@@ -190,7 +190,10 @@ static long compare_counter(void *map, __u32 *key, struct counter *c, __u32 *sam
 	return 0;
 }
 
-/* Of a map with long keys, or with __u32 alone. Return how often lookups and callbacks were right. */
+/*
+ * Of a map whose keys are of this type, or as many bytes of it as they have. Return how often lookups
+ * and callbacks were right.
+ */
 static __always_inline int compare_counters(void *map)
 {
 	struct counter made = {};
@@ -352,12 +355,15 @@ int unlock_of_other_callback_value(struct __sk_buff *skb)
 #if UNIT(rhash)
 /*
  * Behind the key as in a hash table; but there are three places that say so: what lookups are turned
- * into, what callbacks get, and all else. Neither key fills the 8 bytes that it is padded to.
+ * into, what callbacks get, and all else. Keys of a word are found in a way of their own.
  * commit 16b4d3e2fb24 ("bpf: Implement resizable hashmap basic functions") (in v7.2)
+ * commit 9dcbb5045fe5 ("bpf: Optimize word-sized keys for resizable hashtable") (in v7.2)
  */
 #define BPF_MAP_TYPE_RHASH 35 /* the image's headers may not have it */
-MAP_FLAGS(RHASH, short_keys_of_rhash, __u32, struct counter, ELEMENTS, BPF_F_NO_PREALLOC)
-MAP_FLAGS(RHASH, long_keys_of_rhash, struct long_key, struct counter, ELEMENTS, BPF_F_NO_PREALLOC)
+#define RHASH(name, key) MAP_FLAGS(RHASH, name, key, struct counter, ELEMENTS, BPF_F_NO_PREALLOC)
+RHASH(short_keys_of_rhash, __u32)
+RHASH(word_keys_of_rhash, __u64)
+RHASH(long_keys_of_rhash, struct long_key)
 
 SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
 __description("callbacks get the elements of a resizable hash table that lookups find")
@@ -365,6 +371,14 @@ __needs(BPF_MAP_TYPE_RHASH, "7.2") __success __retval(6)
 int for_each_finds_lookups_element_of_rhash(struct __sk_buff *skb)
 {
 	return compare_counters(&short_keys_of_rhash);
+}
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("the same with keys of 8 bytes")
+__needs(BPF_MAP_TYPE_RHASH, "7.2") __success __retval(6)
+int for_each_finds_lookups_element_of_rhash_by_word(struct __sk_buff *skb)
+{
+	return compare_counters(&word_keys_of_rhash);
 }
 
 SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
