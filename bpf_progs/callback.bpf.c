@@ -138,6 +138,11 @@ struct uneven {
 	__u32 beside;
 };
 
+struct long_key {
+	__u32 number;
+	__u32 rest[2];
+};
+
 MAP(ARRAY, uneven_values, __u32, struct uneven, ELEMENTS)
 MAP(HASH, short_keys, __u32, struct counter, ELEMENTS)
 
@@ -185,29 +190,36 @@ static long compare_counter(void *map, __u32 *key, struct counter *c, __u32 *sam
 	return 0;
 }
 
+/*
+ * Of a map whose keys are of this type, or as many bytes of it as they have. Return how often lookups
+ * and callbacks were right.
+ */
+static __always_inline int compare_counters(void *map)
+{
+	struct counter made = {};
+	struct long_key key = {};
+	struct counter *c;
+	__u32 number, same = 0;
+
+	for (number = 0; number < ELEMENTS; number++) {
+		key.number = number;
+		made.value = number + 1;
+		bpf_map_update_elem(map, &key, &made, BPF_ANY);
+		c = bpf_map_lookup_elem(map, &key);
+		if (c)
+			compare_counter(map, &key.number, c, &same);
+	}
+	bpf_for_each_map_elem(map, compare_counter, &same, 0);
+	return same;
+}
+
 SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
 __description("callbacks get the elements of a hash table that lookups find")
 __needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
-__success __retval(3)
+__success __retval(6)
 int for_each_finds_lookups_element_of_hash(struct __sk_buff *skb)
 {
-	struct counter zero = {};
-	__u32 key, same = 0;
-
-	for (key = 0; key < ELEMENTS; key++) {
-		__u32 copy = key;
-		struct counter *c;
-
-		map_update(short_keys, &copy, &zero);
-		c = map_lookup(short_keys, &copy);
-		if (!c)
-			return 0;
-		bpf_spin_lock(&c->lock);
-		c->value = key + 1;
-		bpf_spin_unlock(&c->lock);
-	}
-	bpf_for_each_map_elem(&short_keys, compare_counter, &same, 0);
-	return same;
+	return compare_counters(&short_keys);
 }
 
 static long lock_element(void *map, __u32 *key, struct counter *c, void *unused)
@@ -339,3 +351,41 @@ int unlock_of_other_callback_value(struct __sk_buff *skb)
 	bpf_for_each_map_elem(&counters, unlock_in_nested_callback, 0, 0);
 	return 0;
 }
+
+#if UNIT(rhash)
+/*
+ * Behind the key as in a hash table; but there are three places that say so: what lookups are turned
+ * into, what callbacks get, and all else. Keys of a word are found in a way of their own.
+ * commit 16b4d3e2fb24 ("bpf: Implement resizable hashmap basic functions") (in v7.2)
+ * commit 9dcbb5045fe5 ("bpf: Optimize word-sized keys for resizable hashtable") (in v7.2)
+ */
+#define BPF_MAP_TYPE_RHASH 35 /* the image's headers may not have it */
+#define RHASH(name, key) MAP_FLAGS(RHASH, name, key, struct counter, ELEMENTS, BPF_F_NO_PREALLOC)
+RHASH(short_keys_of_rhash, __u32)
+RHASH(word_keys_of_rhash, __u64)
+RHASH(long_keys_of_rhash, struct long_key)
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("callbacks get the elements of a resizable hash table that lookups find")
+__needs(BPF_MAP_TYPE_RHASH, "7.2") __success __retval(6)
+int for_each_finds_lookups_element_of_rhash(struct __sk_buff *skb)
+{
+	return compare_counters(&short_keys_of_rhash);
+}
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("the same with keys of 8 bytes")
+__needs(BPF_MAP_TYPE_RHASH, "7.2") __success __retval(6)
+int for_each_finds_lookups_element_of_rhash_by_word(struct __sk_buff *skb)
+{
+	return compare_counters(&word_keys_of_rhash);
+}
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("the same with keys of 12 bytes")
+__needs(BPF_MAP_TYPE_RHASH, "7.2") __success __retval(6)
+int for_each_finds_lookups_element_of_rhash_by_long_key(struct __sk_buff *skb)
+{
+	return compare_counters(&long_keys_of_rhash);
+}
+#endif

@@ -2,8 +2,8 @@
 /*
  * Values with a lock in arrays and hash tables, copied in and out as a whole. Driven and judged by
  * tests/test_copy_layouts.py and tests/test_new_element.py, which have the same list of layouts;
- * the layouts are in copy_layouts.h, other kinds of map in copy_storages.bpf.c, and values with
- * more than a lock in copy_fields.bpf.c.
+ * the layouts are in copy_layouts.h, other kinds of map in copy_storages.bpf.c, values with more
+ * than a lock in copy_fields.bpf.c, and those with the other kind of lock in copy_resilient.bpf.c.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #include "copy_layouts.h"
@@ -16,6 +16,7 @@
  * commit a8abb0c3dc1e ("bpf: Fix crash due to incorrect copy_map_value") (in v5.17)
  * commit 1f6e04a1c7b8 ("bpf: Fix offset calculation error in __copy_map_value and zero_map_value")
  * (in v6.1)
+ * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
 LAYOUTS(TABLES)
 

@@ -33,11 +33,17 @@ MAP(ARRAY, holds, __u32, struct order, 1) /* whose lock to hold */
 MAP(ARRAY, image, __u32, struct bytes, 1)  /* what is stored */
 MAP(ARRAY, memory, __u32, struct bytes, 1) /* what is shown */
 
+#ifdef RESILIENT
+#define LOCK struct bpf_res_spin_lock
+#else
+#define LOCK struct bpf_spin_lock
+#endif
+
 #define PACKED __attribute__((packed))
 #define LAYOUT(name, bytes_before, bytes_after) \
 	struct name {                           \
 		__u8 before[bytes_before];      \
-		struct bpf_spin_lock lock;      \
+		LOCK lock;                      \
 		__u8 after[bytes_after];        \
 	} PACKED;
 
@@ -56,7 +62,7 @@ LAYOUT(last, 248, 0)
 LAYOUT(large, 2000, 1999)
 
 /* No lock to the kernel, which goes by the type's own name: it is copied as all else is. */
-typedef struct bpf_spin_lock other_name;
+typedef LOCK other_name;
 struct no_lock {
 	__u8 before[8];
 	other_name lock;
@@ -97,16 +103,29 @@ static inline __attribute__((always_inline)) void wait_with_lock(void)
 		asm volatile("" : "+r"(turn));
 }
 
+static inline __attribute__((always_inline)) void hold_value(void *value, const __u32 offset)
+{
+	LOCK *lock = value + offset;
+
+#ifdef RESILIENT
+	if (bpf_res_spin_lock(lock))
+		return;
+	wait_with_lock();
+	bpf_res_spin_unlock(lock);
+#else
+	bpf_spin_lock(lock);
+	wait_with_lock();
+	bpf_spin_unlock(lock);
+#endif
+}
+
 static inline __attribute__((always_inline)) int hold_lock(void *map, const __u32 offset)
 {
 	__u32 key = 0;
 	void *value = bpf_map_lookup_elem(map, &key);
 
-	if (!value)
-		return 0;
-	bpf_spin_lock((struct bpf_spin_lock *)(value + offset));
-	wait_with_lock();
-	bpf_spin_unlock((struct bpf_spin_lock *)(value + offset));
+	if (value)
+		hold_value(value, offset);
 	return 0;
 }
 

@@ -74,11 +74,8 @@ hold_socket(void *map, struct bpf_sock *sk, const __u32 offset)
 {
 	void *value = bpf_sk_storage_get(map, sk, 0, 0);
 
-	if (!value)
-		return 0;
-	bpf_spin_lock((struct bpf_spin_lock *)(value + offset));
-	wait_with_lock();
-	bpf_spin_unlock((struct bpf_spin_lock *)(value + offset));
+	if (value)
+		hold_value(value, offset);
 	return 0;
 }
 

@@ -21,6 +21,8 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
  * commit fb5b480205ba ("bpf: Add bpf_list_{front,back} kfunc") (in v6.16)
  * commit 9e3e66c553f7 ("bpf: Add bpf_rbtree_{root,left,right} kfunc") (in v6.16)
  * commit 187baa10963a ("bpf: Introduce the bpf_list_del kfunc.") (in v7.2)
+ * commit a3493ca504f1 ("bpf: Add bpf_list_add to insert node after a given list node") (in v7.2)
+ * commit 745515d386eb ("bpf: add bpf_list_is_first/last/empty kfuncs") (in v7.2)
  */
 
 SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
@@ -178,6 +180,88 @@ int delete_from_list(struct __sk_buff *skb)
 	bpf_spin_unlock(&l->lock);
 	first = drop(node);
 	return pop(l) * 10 + first;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_add, "7.2") __success __retval(321)
+__description("add the second behind the first of the two others")
+int add_behind_first(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *first;
+	struct item *i;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 3);
+	i = new_item(2);
+	if (!i)
+		return 0;
+	bpf_spin_lock(&l->lock);
+	first = bpf_list_front(&l->head);
+	if (first)
+		bpf_list_add(&l->head, &i->node, first);
+	else
+		list_push_back(&l->head, &i->node);
+	bpf_spin_unlock(&l->lock);
+	sum = pop(l);
+	sum += pop(l) * 10;
+	return sum + pop(l) * 100;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_is_first, "7.2") __success __retval(1001)
+__description("of two, the one is first and not last, the other is last and not first")
+int tell_first_from_last(struct __sk_buff *skb)
+{
+	__u32 key = 0, answers = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct bpf_list_node *node;
+
+	if (!l)
+		return 0;
+	push(l, 1);
+	push(l, 2);
+	bpf_spin_lock(&l->lock);
+	node = bpf_list_front(&l->head);
+	if (node)
+		answers = list_is_first(&l->head, node) * 1000 +
+			  list_is_last(&l->head, node) * 100;
+	node = bpf_list_back(&l->head);
+	if (node)
+		answers += list_is_first(&l->head, node) * 10 +
+			   list_is_last(&l->head, node);
+	bpf_spin_unlock(&l->lock);
+	return answers;
+}
+
+static __always_inline __u32 is_empty(struct list *l)
+{
+	__u32 empty;
+
+	bpf_spin_lock(&l->lock);
+	empty = list_empty(&l->head);
+	bpf_spin_unlock(&l->lock);
+	return empty;
+}
+
+SEC("tc") __rule("Lists and trees are changed under the lock by these functions") __loader(libbpf)
+__needs(bpf_list_empty, "7.2") __success __retval(101)
+__description("before the first push, with one in it, and after the pop")
+int tell_whether_list_is_empty(struct __sk_buff *skb)
+{
+	__u32 key = 0, answers;
+	struct list *l = map_lookup(lists, &key);
+
+	if (!l)
+		return 0;
+	answers = is_empty(l) * 100;
+	push(l, 1);
+	answers += is_empty(l) * 10;
+	pop(l);
+	return answers + is_empty(l);
 }
 
 static __noinline struct bpf_list_node *pop_locked(struct list *l)
@@ -704,30 +788,75 @@ int push_to_same_list_through_other_reference(struct __sk_buff *skb)
 	return sum;
 }
 
+static __always_inline struct counted *new_counted(__u64 value)
+{
+	struct counted *c = object_new(struct counted);
+
+	if (c)
+		c->value = value;
+	return c;
+}
+
 SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
-__needs(bpf_list_del, "7.2") __success __retval(40)
-__description("the list that it is not in does not give it; then the one that it is in")
+__needs(bpf_list_del, "7.2") __success __retval(45)
+__description("the list that it is not in does not give it; then each gives its own")
 int delete_from_list_that_node_is_not_in(struct __sk_buff *skb)
 {
 	__u32 key = 0, sum;
 	struct counted_lists *l = map_lookup(counted_list_map, &key);
-	struct bpf_list_node *wrong, *right;
+	struct bpf_list_node *wrong, *from_first, *from_second;
 	struct counted *a, *b;
 
 	if (!l)
 		return 0;
-	a = object_new(struct counted);
+	a = new_counted(4);
 	if (!a)
 		return 0;
-	a->value = 4;
-	b = object_acquire(a);
+	b = new_counted(5);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
 	bpf_spin_lock(&l->lock);
 	list_push_back(&l->first, &a->node);
-	wrong = bpf_list_del(&l->second, &b->node);
-	right = bpf_list_pop_front(&l->first);
+	list_push_back(&l->second, &b->node);
+	wrong = bpf_list_del(&l->second, &a->node);
+	from_first = bpf_list_pop_front(&l->first);
+	from_second = bpf_list_pop_front(&l->second);
 	bpf_spin_unlock(&l->lock);
-	sum = drop_counted(wrong);
-	sum += drop_counted(right) * 10;
-	object_drop(b);
-	return sum;
+	sum = drop_counted(wrong) * 100;
+	sum += drop_counted(from_first) * 10;
+	return sum + drop_counted(from_second);
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_list_add, "7.2") __success __retval(40)
+__description("the add fails; pop from the second list, then from the first")
+int add_behind_node_of_other_list(struct __sk_buff *skb)
+{
+	__u32 key = 0, sum;
+	struct counted_lists *l = map_lookup(counted_list_map, &key);
+	struct bpf_list_node *from_first, *from_second;
+	struct counted *a, *b;
+	int result;
+
+	if (!l)
+		return 0;
+	a = new_counted(4);
+	if (!a)
+		return 0;
+	b = new_counted(5);
+	if (!b) {
+		object_drop(a);
+		return 0;
+	}
+	bpf_spin_lock(&l->lock);
+	list_push_back(&l->first, &a->node);
+	result = bpf_list_add(&l->second, &b->node, &a->node);
+	from_second = bpf_list_pop_front(&l->second);
+	from_first = bpf_list_pop_front(&l->first);
+	bpf_spin_unlock(&l->lock);
+	sum = drop_counted(from_second);
+	sum += drop_counted(from_first) * 10;
+	return result == -22 /* EINVAL */ ? sum : 1000 + sum;
 }

@@ -105,6 +105,56 @@ int value_with_lock_as_first_value(struct __sk_buff *skb)
 }
 #endif
 
+#if UNIT(many_sk_storages)
+/*
+ * Each owner remembers where its elements of 16 maps of a kind are; a map more shares one of these
+ * places with another map, but neither its elements nor their locks.
+ * commit 6ac99e8f23d4 ("bpf: Introduce bpf sk local storage") (in v5.2)
+ */
+#define STORAGES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) \
+	X(15) X(16) X(17)
+#define STORAGE(number) \
+	MAP_FLAGS(SK_STORAGE, storage_##number, int, struct counter, 0, BPF_F_NO_PREALLOC)
+
+STORAGES(STORAGE)
+
+/* Add to a socket's element of a map; return what is there then. */
+static __always_inline __u32 add(void *map, struct bpf_sock *sk, __u32 number)
+{
+	struct counter *c = bpf_sk_storage_get(map, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	__u32 value;
+
+	if (!c)
+		return 0;
+	bpf_spin_lock(&c->lock);
+	c->value += number;
+	value = c->value;
+	bpf_spin_unlock(&c->lock);
+	return value;
+}
+
+#define ADD(number) add(&storage_##number, sk, number);
+#define COUNT_OWN(number) own += add(&storage_##number, sk, 0) == number;
+
+SEC("tc") __rule("A lock serializes wherever it lives") __loader(libbpf)
+__description("a socket has one element, and one lock, of each of 17 maps")
+__success __retval(17)
+int many_sk_storages_are_as_many(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	int own = 0;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	STORAGES(ADD)
+	STORAGES(COUNT_OWN)
+	return own;
+}
+#endif
+
 /*
  * No packet belongs to an inode, a task or a cgroup as such: these programs are only loaded. What
  * kinds of program may lock is the matter of program_type.bpf.c.

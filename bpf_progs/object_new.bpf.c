@@ -10,7 +10,7 @@
 #define OBJECTS 16 /* of each kind, in one run */
 #define MARK 0x6b72616d /* what nobody but `mark` writes */
 
-/* Two structs of one size, for which the kernel uses the same memory. */
+/* Structs of one size, for which the kernel uses the same memory. */
 struct marked {
 	__u32 held; /* as a lock that is held, to the processor */
 	__u32 mark;
@@ -23,16 +23,19 @@ struct object {
 	__u64 more;
 };
 
-/*
- * Leave marked memory behind, and lock new objects. Return how many of them were in marked memory:
- * what is not the kernel's in a new object is as it was left. -1 when there is no memory.
- */
-SEC("tc")
-int lock_new_objects(struct __sk_buff *skb)
+/* The kernel finds such a lock in an object only where another field of its own is beside it. */
+struct resilient_object {
+	struct bpf_res_spin_lock lock;
+	__u32 mark;
+	struct bpf_refcount references;
+	__u32 more;
+};
+
+/* Returns 0, or -1 when there is no memory. */
+static __always_inline int leave_marked_memory(void)
 {
-	__u32 number, used = 0;
 	struct marked *m;
-	struct object *o;
+	__u32 number;
 
 	for (number = 0; number < OBJECTS; number++) {
 		m = object_new(struct marked);
@@ -42,6 +45,21 @@ int lock_new_objects(struct __sk_buff *skb)
 		*(volatile __u32 *)&m->mark = MARK;
 		object_drop(m);
 	}
+	return 0;
+}
+
+/*
+ * Lock new objects. Return how many of them were in marked memory: what is not the kernel's in a new
+ * object is as it was left. -1 when there is no memory.
+ */
+SEC("tc")
+int lock_new_objects(struct __sk_buff *skb)
+{
+	__u32 number, used = 0;
+	struct object *o;
+
+	if (leave_marked_memory())
+		return -1;
 	for (number = 0; number < OBJECTS; number++) {
 		o = object_new(struct object);
 		if (!o)
@@ -51,6 +69,32 @@ int lock_new_objects(struct __sk_buff *skb)
 		bpf_spin_lock(&o->lock);
 		o->mark = 0;
 		bpf_spin_unlock(&o->lock);
+		object_drop(o);
+	}
+	return used;
+}
+
+/* The same with the other kind of lock. -2 when one was not free. */
+SEC("tc")
+int lock_new_resilient_objects(struct __sk_buff *skb)
+{
+	struct resilient_object *o;
+	__u32 number, used = 0;
+
+	if (leave_marked_memory())
+		return -1;
+	for (number = 0; number < OBJECTS; number++) {
+		o = object_new(struct resilient_object);
+		if (!o)
+			return -1;
+		if (*(volatile __u32 *)&o->mark == MARK)
+			used++;
+		if (bpf_res_spin_lock(&o->lock)) {
+			object_drop(o);
+			return -2;
+		}
+		o->mark = 0;
+		bpf_res_spin_unlock(&o->lock);
 		object_drop(o);
 	}
 	return used;

@@ -559,6 +559,44 @@ int remove_from_tree_that_node_is_not_in(struct __sk_buff *skb)
 	return sum + drop_counted(right) * 10;
 }
 
+static __always_inline void add_to_first(struct two_trees *t, __u64 key)
+{
+	struct counted_leaf *l = object_new(struct counted_leaf);
+
+	if (!l)
+		return;
+	l->key = key;
+	bpf_spin_lock(&t->lock);
+	rbtree_add(&t->first, &l->node, counted_less);
+	bpf_spin_unlock(&t->lock);
+}
+
+SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
+__needs(bpf_rbtree_left, "6.16") __success __retval(1100)
+__description("from a node that the second tree does not have, that leads nowhere; in the first it does")
+int walk_tree_that_node_is_not_in(struct __sk_buff *skb)
+{
+	__u32 index = 0, found = 0;
+	struct two_trees *t = map_lookup(two_tree_map, &index);
+	struct bpf_rb_node *root;
+
+	if (!t)
+		return 0;
+	add_to_first(t, 2);
+	add_to_first(t, 1);
+	add_to_first(t, 3);
+	bpf_spin_lock(&t->lock);
+	root = bpf_rbtree_root(&t->first);
+	if (root) {
+		found += bpf_rbtree_left(&t->first, root) ? 1000 : 0;
+		found += bpf_rbtree_right(&t->first, root) ? 100 : 0;
+		found += bpf_rbtree_left(&t->second, root) ? 10 : 0;
+		found += bpf_rbtree_right(&t->second, root) ? 1 : 0;
+	}
+	bpf_spin_unlock(&t->lock);
+	return found;
+}
+
 SEC("tc") __rule("Lists and trees stay whole under their lock") __loader(libbpf)
 __needs(bpf_refcount_acquire_impl, "6.4") __success __retval(40)
 __description("the second add fails; take from the second tree, then from the first")

@@ -114,4 +114,30 @@ int add_again_allocated(struct __sk_buff *skb)
 	add_again(&allocated);
 	return 0;
 }
+
+#if UNIT(rhash)
+/*
+ * Here the memory of a deleted element is used again only when nobody can be about to write to it; so
+ * a new one needs no lock. But who finds, when about to put it in, that another CPU has just done so
+ * writes to that one.
+ * commit 16b4d3e2fb24 ("bpf: Implement resizable hashmap basic functions") (in v7.2)
+ */
+#define BPF_MAP_TYPE_RHASH 35 /* newer than the headers */
+MAP_FLAGS(RHASH, rhash, __u32, struct big, 4, BPF_F_NO_PREALLOC)
+
+SEC("tc")
+int rewrite_rhash(struct __sk_buff *skb)
+{
+	put(&rhash);
+	inspect(&rhash);
+	return 0;
+}
+
+SEC("tc")
+int add_again_rhash(struct __sk_buff *skb)
+{
+	add_again(&rhash);
+	return 0;
+}
+#endif
 #endif
