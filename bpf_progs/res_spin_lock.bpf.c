@@ -5,16 +5,10 @@
  *
  * libbpf only, as all that calls kernel functions (experimental.h).
  */
-#include "experimental.h"
+#include "res_counters.h"
 
 #define EDEADLK 35
 
-struct resilient {
-	struct bpf_res_spin_lock lock;
-	__u32 value;
-};
-
-MAP(ARRAY, counters, __u32, struct resilient, 2)
 MAP(ARRAY, others, __u32, struct resilient, 1)
 MAP(HASH, table, __u32, struct resilient, 2)
 MAP(ARRAY, plain, __u32, struct counter, 1)
