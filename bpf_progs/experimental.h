@@ -52,8 +52,18 @@ KFUNC struct bpf_list_node *bpf_list_pop_back(struct bpf_list_head *head);
 KFUNC struct bpf_list_node *bpf_list_front(struct bpf_list_head *head);
 KFUNC struct bpf_list_node *bpf_list_back(struct bpf_list_head *head);
 KFUNC struct bpf_list_node *bpf_list_del(struct bpf_list_head *head, struct bpf_list_node *node);
+KFUNC int bpf_list_add(struct bpf_list_head *head, struct bpf_list_node *node,
+		       struct bpf_list_node *previous);
 #define list_push_front(head, node) bpf_list_push_front_impl(head, node, 0, 0)
 #define list_push_back(head, node) bpf_list_push_back_impl(head, node, 0, 0)
+
+/* They return a bool: that is the register's lowest byte, but older clang goes by all of it. */
+KFUNC __u64 bpf_list_is_first(struct bpf_list_head *head, struct bpf_list_node *node);
+KFUNC __u64 bpf_list_is_last(struct bpf_list_head *head, struct bpf_list_node *node);
+KFUNC __u64 bpf_list_empty(struct bpf_list_head *head);
+#define list_is_first(head, node) (bpf_list_is_first(head, node) & 1)
+#define list_is_last(head, node) (bpf_list_is_last(head, node) & 1)
+#define list_empty(head) (bpf_list_empty(head) & 1)
 
 typedef _Bool less_t(struct bpf_rb_node *a, const struct bpf_rb_node *b);
 KFUNC int bpf_rbtree_add_impl(struct bpf_rb_root *root, struct bpf_rb_node *node, less_t *less,
