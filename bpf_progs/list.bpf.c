@@ -345,6 +345,67 @@ int peek_without_lock(struct __sk_buff *skb)
 	return l ? !bpf_list_front(&l->head) : 0;
 }
 
+#define EMPTY 1
+#define FIRST 2
+#define LAST 4
+
+static __always_inline int ask(int questions, int locked)
+{
+	__u32 key = 0, answers = 0;
+	struct list *l = map_lookup(lists, &key);
+	struct item *i;
+
+	if (!l)
+		return 0;
+	i = new_item(1);
+	if (!i)
+		return 0;
+	if (locked)
+		bpf_spin_lock(&l->lock);
+	if (questions & EMPTY && list_empty(&l->head))
+		answers |= EMPTY;
+	if (questions & FIRST && list_is_first(&l->head, &i->node))
+		answers |= FIRST;
+	if (questions & LAST && list_is_last(&l->head, &i->node))
+		answers |= LAST;
+	if (locked)
+		bpf_spin_unlock(&l->lock);
+	object_drop(i);
+	return answers;
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_empty, "7.2") __success __retval(1)
+__description("whether it is empty, and whether a node is its first or last: it is, and is not")
+int ask_under_lock(struct __sk_buff *skb)
+{
+	return ask(EMPTY | FIRST | LAST, 1);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_empty, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int ask_whether_empty_without_lock(struct __sk_buff *skb)
+{
+	return ask(EMPTY, 0);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_is_first, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int ask_whether_first_without_lock(struct __sk_buff *skb)
+{
+	return ask(FIRST, 0);
+}
+
+SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
+__needs(bpf_list_is_last, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
+__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+int ask_whether_last_without_lock(struct __sk_buff *skb)
+{
+	return ask(LAST, 0);
+}
+
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
 __needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
 __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")

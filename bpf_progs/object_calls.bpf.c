@@ -20,8 +20,14 @@ struct stash {
 	object_t __kptr *object;
 };
 
+struct resilient_stash {
+	struct bpf_res_spin_lock lock;
+	object_t __kptr *object;
+};
+
 MAP(ARRAY, counters, __u32, struct counter, 1)
 MAP(ARRAY, stashes, __u32, struct stash, 1)
+MAP(ARRAY, resilient_stashes, __u32, struct resilient_stash, 1)
 
 /*
  * Rule: Allocation and release are calls, hence not under the lock
@@ -157,6 +163,37 @@ int stash_object_under_lock(struct __sk_buff *skb)
 	return value;
 }
 
+SEC("tc") __rule("bpf_kptr_xchg() may be called under the lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(stash_object_and_lock_it)
+__kernel("<7.1") __failure __errno(EINVAL)
+		 __msg("function calls are not allowed while holding a lock")
+__kernel(">=7.1") __success __retval(7)
+int stash_object_under_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, value;
+	struct resilient_stash *s = map_lookup(resilient_stashes, &key);
+	struct object *o;
+
+	if (!s)
+		return 0;
+	o = object_new(struct object);
+	if (!o)
+		return 0;
+	o->value = 7;
+	if (!bpf_res_spin_lock(&s->lock)) {
+		o = bpf_kptr_xchg(&s->object, o);
+		bpf_res_spin_unlock(&s->lock);
+	}
+	if (o)
+		object_drop(o);
+	o = bpf_kptr_xchg(&s->object, 0);
+	if (!o)
+		return 0;
+	value = o->value;
+	object_drop(o);
+	return value;
+}
+
 /* A stashed object that is only looked at is not the program's, and may be freed meanwhile. */
 SEC("tc") __rule("An allocated object's lock is locked like a map value's") __loader(libbpf)
 __needs(bpf_obj_new_impl, "6.2") __twin(stash_object_and_lock_it) __failure __errno(EACCES)
@@ -241,6 +278,47 @@ __description("the pointer was read under the lock and is used after it")
 int syscall_program_writes_stashed_object_after_unlock(void *ctx)
 {
 	return write_stashed_object(UNDER, AFTER);
+}
+
+static __always_inline int write_object_of_resilient_stash(int write)
+{
+	__u32 key = 0;
+	struct resilient_stash *s = map_lookup(resilient_stashes, &key);
+	struct object *o;
+
+	if (!s)
+		return 0;
+	o = object_new(struct object);
+	if (!o)
+		return 0;
+	o = bpf_kptr_xchg(&s->object, o);
+	if (o)
+		object_drop(o);
+	if (bpf_res_spin_lock(&s->lock))
+		return 0;
+	o = *(struct object *volatile *)&s->object;
+	if (write == UNDER && o)
+		o->value = 7;
+	bpf_res_spin_unlock(&s->lock);
+	if (write == AFTER && o)
+		o->value = 7;
+	return 1;
+}
+
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(1)
+int syscall_program_writes_stashed_object_under_res_lock(void *ctx)
+{
+	return write_object_of_resilient_stash(UNDER);
+}
+
+SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __known_bug("180c7000712d", ">=6.15,<7.2")
+__twin(syscall_program_writes_stashed_object_under_res_lock)
+__failure __errno(EACCES) __msg("only read is supported")
+int syscall_program_writes_stashed_object_after_res_unlock(void *ctx)
+{
+	return write_object_of_resilient_stash(AFTER);
 }
 
 static __noinline int add_one(struct counter *c)

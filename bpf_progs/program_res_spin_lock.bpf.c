@@ -4,15 +4,7 @@
  *
  * libbpf only, as all that calls kernel functions (experimental.h).
  */
-#include "experimental.h"
-
-struct resilient {
-	struct bpf_res_spin_lock lock;
-	__u32 value;
-};
-
-MAP(ARRAY, counters, __u32, struct resilient, 2)
-MAP(ARRAY, plain, __u32, struct counter, 1)
+#include "res_counters.h"
 
 /*
  * Rule: No resilient lock in a socket filter, nor, before v7.3, in a tracing program

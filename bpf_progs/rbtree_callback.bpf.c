@@ -22,6 +22,7 @@ MAP(ARRAY, trees, __u32, struct tree, 2)
 PRIVATE(A) struct bpf_spin_lock lock_a;
 PRIVATE(A) struct bpf_rb_root root_a __contains(leaf, node);
 PRIVATE(B) struct bpf_spin_lock lock_b;
+PRIVATE(C) struct bpf_res_spin_lock lock_c;
 
 static _Bool less(struct bpf_rb_node *a, const struct bpf_rb_node *b)
 {
@@ -85,6 +86,35 @@ int lock_in_callback(struct __sk_buff *skb)
 		return 0;
 	bpf_spin_lock(&lock_a);
 	rbtree_add(&root_a, &l->node, less_that_locks);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static _Bool less_that_takes_res_lock(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	_Bool is_less = less(a, b);
+
+	if (!bpf_res_spin_lock(&lock_c))
+		bpf_res_spin_unlock(&lock_c);
+	return is_less;
+}
+
+/*
+ * A resilient lock may be taken where another is held, but not here; which nobody checked until
+ * commit 7b7b8b595010 (in v7.3; Debian's v7.2.12 has it as well).
+ */
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __known_bug("7b7b8b595010", ">=6.15,<7.2")
+__twin(global_tree_under_its_lock) __failure __errno(EACCES)
+__msg("can't res_spin_{lock,unlock} in rbtree cb")
+int res_lock_in_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_takes_res_lock);
 	bpf_spin_unlock(&lock_a);
 	return 4;
 }
@@ -187,6 +217,34 @@ int unlock_in_subprogram_of_callback(struct __sk_buff *skb)
 		return 0;
 	bpf_spin_lock(&lock_a);
 	rbtree_add(&root_a, &l->node, less_that_calls_unlock);
+	bpf_spin_unlock(&lock_a);
+	return 4;
+}
+
+static __noinline int subprogram_that_takes_res_lock(int value)
+{
+	if (!bpf_res_spin_lock(&lock_c))
+		bpf_res_spin_unlock(&lock_c);
+	return value & 1;
+}
+
+static _Bool less_that_calls_res_lock(struct bpf_rb_node *a, const struct bpf_rb_node *b)
+{
+	return subprogram_that_takes_res_lock(container_of(a, struct leaf, node)->key);
+}
+
+SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __known_bug("7b7b8b595010", ">=6.15,<7.2")
+__twin(call_in_callback) __failure __errno(EACCES)
+__msg("can't res_spin_{lock,unlock} in rbtree cb")
+int res_lock_in_subprogram_of_callback(struct __sk_buff *skb)
+{
+	struct leaf *l = new_leaf(4);
+
+	if (!l)
+		return 0;
+	bpf_spin_lock(&lock_a);
+	rbtree_add(&root_a, &l->node, less_that_calls_res_lock);
 	bpf_spin_unlock(&lock_a);
 	return 4;
 }

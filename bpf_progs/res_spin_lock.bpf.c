@@ -5,16 +5,11 @@
  *
  * libbpf only, as all that calls kernel functions (experimental.h).
  */
-#include "experimental.h"
+#include "res_counters.h"
 
 #define EDEADLK 35
+#define ETIMEDOUT 110
 
-struct resilient {
-	struct bpf_res_spin_lock lock;
-	__u32 value;
-};
-
-MAP(ARRAY, counters, __u32, struct resilient, 2)
 MAP(ARRAY, others, __u32, struct resilient, 1)
 MAP(HASH, table, __u32, struct resilient, 2)
 MAP(ARRAY, plain, __u32, struct counter, 1)
@@ -95,6 +90,62 @@ int res_unlock_where_lock_failed(struct __sk_buff *skb)
 	return 1;
 }
 
+SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
+__msg("bpf_res_spin_unlock without taking a lock")
+int irqrestore_where_irqsave_failed(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+	unsigned long flags;
+
+	if (!c)
+		return 0;
+	if (bpf_res_spin_lock_irqsave(&c->lock, &flags)) {
+		bpf_res_spin_unlock_irqrestore(&c->lock, &flags);
+		return 0;
+	}
+	bpf_res_spin_unlock_irqrestore(&c->lock, &flags);
+	return 1;
+}
+
+static __always_inline int unlock_where_lock_returned(int error)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+	int result;
+
+	if (!c)
+		return 0;
+	result = bpf_res_spin_lock(&c->lock);
+	if (!result || result == error)
+		bpf_res_spin_unlock(&c->lock);
+	return !result;
+}
+
+SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(1)
+int res_unlock_where_lock_returned_no_error(struct __sk_buff *skb)
+{
+	return unlock_where_lock_returned(0);
+}
+
+SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
+__errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
+int res_unlock_where_lock_found_deadlock(struct __sk_buff *skb)
+{
+	return unlock_where_lock_returned(-EDEADLK);
+}
+
+SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
+__errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
+int res_unlock_where_lock_timed_out(struct __sk_buff *skb)
+{
+	return unlock_where_lock_returned(-ETIMEDOUT);
+}
+
 SEC("tc") __rule("No unlock without a lock") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock without taking a lock")
@@ -151,14 +202,8 @@ int res_return_where_second_lock_failed(struct __sk_buff *skb)
  * commit ea21771c077c ("bpf: Maintain FIFO property for rqspinlock unlock") (in v6.15)
  */
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __success __retval(2)
-int two_res_locks(struct __sk_buff *skb)
+static __always_inline int count_under_both(struct resilient *a, struct resilient *b)
 {
-	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
-
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
 	if (bpf_res_spin_lock(&b->lock)) {
@@ -170,6 +215,41 @@ int two_res_locks(struct __sk_buff *skb)
 	bpf_res_spin_unlock(&b->lock);
 	bpf_res_spin_unlock(&a->lock);
 	return a->value + b->value;
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(2)
+int two_res_locks(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+
+	return count_under_both(map_lookup(counters, &key), map_lookup(others, &key));
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(2)
+int two_res_locks_of_one_map(struct __sk_buff *skb)
+{
+	__u32 first = 0, second = 1;
+
+	return count_under_both(map_lookup(counters, &first), map_lookup(counters, &second));
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(2)
+int three_res_locks(struct __sk_buff *skb)
+{
+	__u32 first = 0, second = 1;
+	struct resilient *outermost = map_lookup(others, &first);
+	struct resilient *a = map_lookup(counters, &first);
+	struct resilient *b = map_lookup(counters, &second);
+	int sum;
+
+	if (!outermost || bpf_res_spin_lock(&outermost->lock))
+		return 0;
+	sum = count_under_both(a, b);
+	bpf_res_spin_unlock(&outermost->lock);
+	return sum;
 }
 
 SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
@@ -187,15 +267,8 @@ int two_global_res_locks(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock cannot be out of order")
-int res_unlock_outer_first(struct __sk_buff *skb)
+static __always_inline int unlock_outer_first(struct resilient *a, struct resilient *b)
 {
-	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
-
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
 	if (bpf_res_spin_lock(&b->lock)) {
@@ -205,6 +278,26 @@ int res_unlock_outer_first(struct __sk_buff *skb)
 	bpf_res_spin_unlock(&a->lock);
 	bpf_res_spin_unlock(&b->lock);
 	return 1;
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
+__msg("bpf_res_spin_unlock cannot be out of order")
+int res_unlock_outer_first(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+
+	return unlock_outer_first(map_lookup(counters, &key), map_lookup(others, &key));
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks_of_one_map) __failure __errno(EINVAL)
+__msg("bpf_res_spin_unlock cannot be out of order")
+int res_unlock_outer_first_of_one_map(struct __sk_buff *skb)
+{
+	__u32 first = 0, second = 1;
+
+	return unlock_outer_first(map_lookup(counters, &first), map_lookup(counters, &second));
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
@@ -262,6 +355,42 @@ int res_lock_global_twice(struct __sk_buff *skb)
 	bpf_res_spin_unlock(&lock_a);
 	bpf_res_spin_unlock(&lock_a);
 	return 1;
+}
+
+static __always_inline int lock_inside_irqsave(struct resilient *a, struct resilient *b)
+{
+	unsigned long flags;
+	int taken = 0;
+
+	if (!a || !b || bpf_res_spin_lock_irqsave(&a->lock, &flags))
+		return 0;
+	if (!bpf_res_spin_lock(&b->lock)) {
+		bpf_res_spin_unlock(&b->lock);
+		taken = 1;
+	}
+	bpf_res_spin_unlock_irqrestore(&a->lock, &flags);
+	return taken;
+}
+
+SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+__needs(bpf_res_spin_lock_irqsave, "6.15") __success __retval(1)
+int res_lock_inside_irqsave(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+
+	return lock_inside_irqsave(map_lookup(counters, &key), map_lookup(others, &key));
+}
+
+/* Taken in either way, it is one lock. */
+SEC("tc") __rule("A deadlock with oneself is refused, or found when it runs") __loader(libbpf)
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(res_lock_inside_irqsave) __failure __errno(EINVAL)
+__msg("Acquiring the same lock again, AA deadlock detected")
+int res_lock_of_same_inside_irqsave(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *a = map_lookup(counters, &key);
+
+	return lock_inside_irqsave(a, a);
 }
 
 /* It recovers: the third lock, after the first has been released, is taken. */
@@ -578,4 +707,61 @@ int subprogram_under_res_lock(struct __sk_buff *skb)
 	value = add_one(c);
 	bpf_res_spin_unlock(&c->lock);
 	return value;
+}
+
+__noinline int global_sum(int a, int b)
+{
+	return a + b;
+}
+
+SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(subprogram_under_res_lock) __failure __errno(EINVAL)
+__msg("global function calls are not allowed while holding a lock")
+__msg("use static function instead")
+int global_function_under_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0, value;
+	struct resilient *c = map_lookup(counters, &key);
+
+	if (!c || bpf_res_spin_lock(&c->lock))
+		return 0;
+	value = global_sum(skb->mark, 1);
+	bpf_res_spin_unlock(&c->lock);
+	return value;
+}
+
+/* A load that fails would end the program with the lock held. */
+SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(1)
+int ld_abs_before_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+	__u64 byte;
+
+	if (!c)
+		return 0;
+	byte = load_byte(skb, 12);
+	if (bpf_res_spin_lock(&c->lock))
+		return 0;
+	c->value += byte < 256;
+	bpf_res_spin_unlock(&c->lock);
+	return c->value;
+}
+
+SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(ld_abs_before_res_lock) __failure __errno(EINVAL)
+__msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+int ld_abs_under_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+	__u64 byte;
+
+	if (!c || bpf_res_spin_lock(&c->lock))
+		return 0;
+	byte = load_byte(skb, 12);
+	c->value += byte < 256;
+	bpf_res_spin_unlock(&c->lock);
+	return c->value;
 }

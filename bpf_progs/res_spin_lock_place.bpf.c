@@ -4,15 +4,7 @@
  *
  * libbpf only, as all that calls kernel functions (experimental.h).
  */
-#include "experimental.h"
-
-struct resilient {
-	struct bpf_res_spin_lock lock;
-	__u32 value;
-};
-
-MAP(ARRAY, counters, __u32, struct resilient, 2)
-MAP(ARRAY, plain, __u32, struct counter, 1)
+#include "res_counters.h"
 
 /*
  * Rule: A resilient lock stands in a map's value or an allocated object
@@ -141,6 +133,64 @@ int write_res_lock(struct __sk_buff *skb)
 	return 1;
 }
 
+MAP(HASH, by_word, __u32, __u32, 4)
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __success __retval(0)
+int update_value_beside_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+
+	return c ? map_update(by_word, &key, &c->value) : -1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock) __failure __errno(EACCES)
+__msg("bpf_res_spin_lock cannot be accessed directly by load/store")
+int res_lock_as_update_value(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+
+	return c ? map_update(by_word, &key, &c->lock) : -1;
+}
+
+SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock) __failure __errno(EACCES)
+__msg("bpf_res_spin_lock cannot be accessed directly by load/store")
+int load_bytes_into_res_lock(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient *c = map_lookup(counters, &key);
+
+	return c ? bpf_skb_load_bytes(skb, 0, &c->lock, 4) : -1;
+}
+
+/* With a plain lock its BTF is refused; with a resilient one the map is made, and has none. */
+#if UNIT(res_lock_at_offset_2)
+struct resilient_at_offset_2 {
+	__u16 before;
+	struct bpf_res_spin_lock lock;
+	__u16 after;
+} __attribute__((packed));
+MAP(ARRAY, offset_2_map, __u32, struct resilient_at_offset_2, 1)
+
+SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
+__msg("has no valid bpf_res_spin_lock")
+int res_lock_at_offset_2(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	struct resilient_at_offset_2 *v = map_lookup(offset_2_map, &key);
+
+	if (!v || bpf_res_spin_lock((void *)&v->lock))
+		return 0;
+	bpf_res_spin_unlock((void *)&v->lock);
+	return 1;
+}
+#endif
+
 #if UNIT(both_kinds_of_lock)
 struct both {
 	struct bpf_spin_lock plain;
@@ -160,6 +210,24 @@ int both_kinds_of_lock(void *ctx)
 	__u32 key = 0;
 
 	return !!map_lookup(both_map, &key);
+}
+#endif
+
+#if UNIT(both_kinds_of_lock_resilient_first)
+struct both_resilient_first {
+	struct bpf_res_spin_lock resilient;
+	struct bpf_spin_lock plain;
+};
+MAP(ARRAY, both_resilient_first_map, __u32, struct both_resilient_first, 1)
+
+SEC("tc") __rule("One lock per value") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15")
+__twin(look_up_res_lock) __failure __stage(btf_load) __errno(EINVAL)
+int both_kinds_of_lock_resilient_first(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(both_resilient_first_map, &key);
 }
 #endif
 
@@ -197,6 +265,38 @@ int res_lock_in_lru_hash(void *ctx)
 	__u32 key = 0;
 
 	return !!map_lookup(lru, &key);
+}
+#endif
+
+#if UNIT(res_lock_in_lpm_trie)
+struct prefix {
+	__u32 bits;
+	__u32 data;
+};
+MAP_FLAGS(LPM_TRIE, trie, struct prefix, struct resilient, 2, BPF_F_NO_PREALLOC)
+
+SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
+__stage(map_create) __errno(EOPNOTSUPP)
+int res_lock_in_lpm_trie(void *ctx)
+{
+	struct prefix key = {32, 0};
+
+	return !!map_lookup(trie, &key);
+}
+#endif
+
+#if UNIT(res_lock_in_percpu_array)
+MAP(PERCPU_ARRAY, percpu, __u32, struct resilient, 1)
+
+SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
+__stage(map_create) __errno(EOPNOTSUPP)
+int res_lock_in_percpu_array(void *ctx)
+{
+	__u32 key = 0;
+
+	return !!map_lookup(percpu, &key);
 }
 #endif
 

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Counters, each beside its resilient lock; for the *res_spin_lock*.bpf.c files. */
+#ifndef RES_COUNTERS_H
+#define RES_COUNTERS_H
+
+#include "experimental.h"
+
+struct resilient {
+	struct bpf_res_spin_lock lock;
+	__u32 value;
+};
+
+MAP(ARRAY, counters, __u32, struct resilient, 2)
+
+#endif
