@@ -107,7 +107,7 @@ int hold_irqsave_around(struct __sk_buff *skb)
 	return hold(1, 1);
 }
 
-#define SPENT 20 /* times as long as a lock is held: to be refused takes a while, too */
+#define SPENT 500 /* times as long as a lock is held: to be refused takes some milliseconds, too */
 
 /* Spend time when nothing is held any more; perhaps after one was refused with interrupts off. */
 INLINE int spend(int refused)
