@@ -96,12 +96,12 @@ def drive(
 
 
 def boot(guest: Guest, path: str) -> None:
-    """Go on where the lock is known; if the path is "queued", in a guest whose CPUs queue for it.
+    """Go on where the lock is known; on a path that is "queued", in a guest whose CPUs queue for it.
 
     Raises Unmet, AgentError, SetupError.
     """
     guest.needs("bpf_res_spin_lock", "6.15")
-    if path == "queued":
+    if path.startswith("queued"):
         guest.boot_with(QUEUES)
         if guest.facts["virtual"]:
             raise AgentError(f"booted with {QUEUES}, CPUs still say that they are virtual")
