@@ -75,6 +75,10 @@ KFUNC struct bpf_rb_node *bpf_rbtree_left(struct bpf_rb_root *root, struct bpf_r
 KFUNC struct bpf_rb_node *bpf_rbtree_right(struct bpf_rb_root *root, struct bpf_rb_node *node);
 #define rbtree_add(root, node, less) bpf_rbtree_add_impl(root, node, less, 0, 0)
 
+/* What a resilient lock says who is not given it. */
+#define EDEADLK 35
+#define ETIMEDOUT 110
+
 /* The guest's uapi headers do not have the type: the kernel goes by its name. */
 struct bpf_res_spin_lock {
 	__u32 val;

@@ -14,10 +14,10 @@
  * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
  * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock
  * that his CPU holds already is told -EDEADLK; so is one of two CPUs that each hold what the other
- * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT, before v6.19
- * perhaps -EDEADLK if he stands in line behind another one. None of them has the
- * lock then, and whoever does gets on as ever. A lock that all have let go of is as new. To ask in
- * the same order as all others is no deadlock.
+ * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT, or before v6.19
+ * -EDEADLK if he stands in line behind another one. None of them has the lock then, and whoever does
+ * gets on as ever. A lock that all have let go of is as new. To ask in the same order as all others
+ * is no deadlock.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
@@ -200,6 +200,7 @@ INLINE __u64 round_ns(const __u32 *zero)
 struct route {
 	__u32 elements[3]; /* the first is taken by `follow_long_route` only */
 	__u32 turns; /* for which it holds them all; found out by the first run */
+	__u32 busy;  /* how often it found the second held when it came */
 	__u32 zero;
 };
 
@@ -236,6 +237,7 @@ INLINE int follow(int is_long, int irqsave)
 		return 0;
 	if (!route->turns)
 		route->turns = ROUTE_NS * ROUND / round_ns(&route->zero) + 1;
+	route->busy += lock_word((void *)a) != 0;
 	asked = bpf_ktime_get_ns();
 	if (is_long) {
 		result = take(outer, irqsave, &flags);

@@ -7,9 +7,6 @@
  */
 #include "res_counters.h"
 
-#define EDEADLK 35
-#define ETIMEDOUT 110
-
 MAP(ARRAY, others, __u32, struct resilient, 1)
 MAP(HASH, table, __u32, struct resilient, 2)
 MAP(ARRAY, plain, __u32, struct counter, 1)

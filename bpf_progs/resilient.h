@@ -6,9 +6,6 @@
 #include "experimental.h"
 #include "contend.h"
 
-#define EDEADLK 35
-#define ETIMEDOUT 110
-
 #define ELEMENTS 64
 #define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
@@ -23,6 +24,8 @@ PATHS = ("", "queued")
 # beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") (in v6.19) went into
 # stable kernels between them; that it is the cause is likely, not proven.
 RECORD_IS_LOST = KnownBug("beb7021a6003", ">=6.17.13,<6.18")
+
+EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of bpf_progs/resilient.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)

@@ -18,6 +18,7 @@ from harness.experiment import Drive, Plan, run_twin
 from harness.judge import Kind, Verdict
 from harness.resilient import (
     COUNT,
+    EDEADLK,
     HOLD,
     INNER,
     NEST,
@@ -43,14 +44,15 @@ FIRST = "00000000"
 CROSSINGS, CROSSING_SECONDS = 4_000, 1.0  # per CPU, unless that takes longer
 AGAIN = 20  # up to v6.18, each takes some 30 ms on an emulated CPU
 AFTER, AFTER_SECONDS = 2_000, 0.3  # to see that a lock is as new
-EDEADLK = -35
 
 # A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual
 # CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
 RARELY = 1000
+LEAST_MET = 5  # arrivals that found the first lock held, where nobody is to be refused
 SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
 MANY_HOLDS = 5  # more than a CPU has places in queues, which must be given back
+ROUTE_VALUE = struct.Struct("<6I")  # struct route: three elements, turns, busy, zero
 HOLD_VALUE = struct.Struct("<IIIIQ")  # struct hold: waiters, held, answered, intruders, held_ns
 
 
@@ -211,10 +213,9 @@ def test_locks_taken(guest, way):
         key = element.to_bytes(4, "little").hex()
         guest.call("map_update", map="state", key=key, value=bytes(40).hex())
     for cpu, route in enumerate(routes):
-        value = struct.pack("<IIIII", *(0,) * (3 - len(route)), *route, 0, 0)
-        guest.call(
-            "map_update", map="routes", key=cpu.to_bytes(4, "little").hex(), value=value.hex()
-        )
+        key = cpu.to_bytes(4, "little").hex()
+        value = ROUTE_VALUE.pack(*(0,) * (3 - len(route)), *route, 0, 0, 0)
+        guest.call("map_update", map="routes", key=key, value=value.hex())
     facts = drive(guest, {(program, ROUTE): [0, 1]}, CROSSINGS, CROSSING_SECONDS)
     told = by_cpu(guest, ROUTE)[:2]
     words = f"{told[0]} | {told[1]}"
@@ -240,11 +241,22 @@ def test_locks_taken(guest, way):
         words,
     )
     deadlocks = sum(a.deadlocks for a in told)
-    if "crosswise" not in way:
+    met = sum(times_busy(guest, cpu) for cpu in range(2))
+    if "crosswise" in way:
+        weak = not deadlocks
+    else:
+        weak = met < LEAST_MET
         guest.check(deadlocks == sum(a.others for a in told) == 0, "there is no deadlock", words)
     check_as_new(guest)
-    kind = Kind.INCONCLUSIVE if "crosswise" in way and not deadlocks else Kind.PASS
-    guest.conclude(Verdict(kind, f"{deadlocks} deadlocks ended. {words}"), told=words)
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    seen = f"{met} found the first lock held, {deadlocks} deadlocks ended. {words}"
+    guest.conclude(Verdict(kind, seen), told=words, met=met)
+
+
+def times_busy(guest, cpu):
+    """Return how often a CPU found the first lock of its route held, of the last two."""
+    value = guest.call("map_lookup", map="routes", key=cpu.to_bytes(4, "little").hex())
+    return ROUTE_VALUE.unpack(bytes.fromhex(value))[4]
 
 
 def test_locks_taken_in_a_circle(guest):
@@ -283,10 +295,10 @@ def test_lock_held_for_long(guest, way, path):
         return
     times, weak = [], ""
     for _ in range(MANY_HOLDS if (way, path) == ("plain", "queued") else 1):
-        waiters, held_ns = hold_for_long(guest, program)
+        waiters, held_ns = hold_for_long(guest, program, path)
         times += [cpu.longest_ns for cpu in waiters if cpu.refused]
         taken = sum(cpu.taken for cpu in waiters)
-        if taken or not times:
+        if taken or not any(cpu.timeouts for cpu in waiters):
             weak = f"; {taken} got it, once it had been held for {held_ns / 1e6:.0f} ms"
         if held_ns > PATIENCE_NS:
             guest.check(not taken, "nobody waits for that long", f"{taken} did")
@@ -301,7 +313,7 @@ def test_lock_held_for_long(guest, way, path):
     guest.conclude(Verdict(kind, words), nanoseconds=times)
 
 
-def hold_for_long(guest, program):
+def hold_for_long(guest, program, path):
     """Let one CPU hold the lock until all others are answered, or beyond patience.
 
     Return what each of the others was told, and for how many ns the lock was held.
@@ -316,8 +328,12 @@ def hold_for_long(guest, program):
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
     guest.check(intruders == 0, "nobody gets a lock that is held", f"{intruders} got it")
     # Before v6.19, those who queue behind one who has waited too long were told EDEADLK.
-    told_otherwise = waiters.others + (waiters.deadlocks if guest.release >= Version("6.19") else 0)
-    guest.check(told_otherwise == 0, "whoever waits is in no deadlock", waiters)
+    as_ever = path == "queued" and guest.release < Version("6.19")
+    guest.check(
+        waiters.others == 0 and (as_ever or waiters.deadlocks == 0),
+        "whoever waits is in no deadlock",
+        waiters,
+    )
     return by_cpu(guest, WAIT), held_ns
 
 

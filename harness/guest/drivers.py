@@ -86,7 +86,7 @@ class Order:
     program: int  # its fd
     cpus: Tuple[int, ...]
     operations: int  # per CPU
-    seconds: float  # after which no test run is begun that is not done by then; 0: no limit
+    seconds: float  # after which no further part of a test run is begun; 0: no limit
     ran: Optional[Callable[[], int]]  # how often it has run so far, on all CPUs; None: untold
     number: int  # among the orders that are carried out together
     map: Optional[libbpf.Map] = None  # of which user space copies the first element
