@@ -200,7 +200,7 @@ INLINE __u64 round_ns(const __u32 *zero)
 struct route {
 	__u32 elements[3]; /* the first is taken by `follow_long_route` only */
 	__u32 turns; /* for which it holds them all; found out by the first run */
-	__u32 busy;  /* how often it found the second held when it came */
+	__u32 busy;  /* how often one of the last two was held when it came */
 	__u32 zero;
 };
 
@@ -237,7 +237,11 @@ INLINE int follow(int is_long, int irqsave)
 		return 0;
 	if (!route->turns)
 		route->turns = ROUTE_NS * ROUND / round_ns(&route->zero) + 1;
-	route->busy += lock_word((void *)a) != 0;
+	/* Else the CPUs could go on in step, in which always the same one waits. */
+	bpf_for(i, 0, bpf_get_prandom_u32() % route->turns)
+		if (NOW(route->zero))
+			break;
+	route->busy += lock_word((void *)a) || lock_word((void *)b);
 	asked = bpf_ktime_get_ns();
 	if (is_long) {
 		result = take(outer, irqsave, &flags);
