@@ -46,7 +46,7 @@ KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line need
 SPARE_MIB = 64  # beside the memory: device state
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
-CONSOLE_TAIL = 16000  # characters kept in a SetupError
+CONSOLE_KEPT = 16000  # characters of it in a SetupError
 
 
 def save_key(command: Sequence[str], *facts: str) -> str:
@@ -69,6 +69,18 @@ def describe_end(status: int, console: str, messages: str) -> str:
     if status != 0 and said:
         return f"QEMU ended: {said[-1]}"
     return f"the guest stopped or reset (QEMU's exit status {status})"
+
+
+def telling(console: str) -> str:
+    """Return the part of a console to keep: from its first splat on, else its end.
+
+    A panic is followed by backtraces of all CPUs, which are longer than what is kept.
+    """
+    lines = console.splitlines(keepends=True)
+    found = splat.find(lines)
+    if found is None:
+        return console[-CONSOLE_KEPT:]
+    return "".join(lines[found.position :])[:CONSOLE_KEPT]
 
 
 def tick_is_pending(lapic: str) -> bool:
@@ -191,13 +203,9 @@ class Guest:
         if not self.alive():
             what = f"{what}: {self.exit_reason()}"
         return SetupError(
-            f"The guest of kernel {self.kernel} {what}; the end of its console says more.",
-            self.tail(),
+            f"The guest of kernel {self.kernel} {what}; its console says more.",
+            telling(self.console()),
         )
-
-    def tail(self) -> str:
-        """Return the end of the console."""
-        return self.console()[-CONSOLE_TAIL:]
 
     def _spawn(self, command: list[str]) -> None:
         self.command = command

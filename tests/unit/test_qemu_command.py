@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import qemu, qemu_command
+from harness import qemu, qemu_command, splat
 from harness.errors import SetupError
 from harness.image import Image
 from harness.kernel import Kernel
 
+DATA = Path(__file__).parent / "data"
 KERNEL = Kernel(
     name="6.12",
     release="6.12.1",
@@ -121,6 +122,22 @@ def test_key_depends_on_command_and_facts() -> None:
 )
 def test_describe_end(status: int, console: str, messages: str, expected: str) -> None:
     assert expected in qemu.describe_end(status, console, messages)
+
+
+def test_of_a_long_console_the_splat_that_explains_the_rest_is_kept() -> None:
+    """All CPUs' backtraces follow the oops of a boot; without it, it would be the kernel's."""
+    booted = "".join(f"[    0.{n:06}] a line of the boot\n" for n in range(2000))
+    oops = (DATA / "emulator-int3-at-boot-7.3.4.txt").read_text()
+    assert len(oops) > qemu.CONSOLE_KEPT
+    kept = qemu.telling(booted + oops)
+    assert len(kept) == qemu.CONSOLE_KEPT
+    assert kept.startswith("[    2.984999] Oops: int3: 0000 [#1] SMP NOPTI\n")
+    assert splat.is_emulators(kept)
+
+
+def test_of_a_console_without_a_splat_the_end_is_kept() -> None:
+    console = "".join(f"line {n}\n" for n in range(9000))
+    assert qemu.telling(console) == console[-qemu.CONSOLE_KEPT :]
 
 
 def test_accelerator_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
