@@ -11,16 +11,13 @@
 #ifndef CONTEND_H
 #define CONTEND_H
 
-#include "spinlock.h"
+#include "spend.h"
 
 /* Hooks and places that take part in one run. Each has visits and a history of its own. */
 #define SOURCES 8
 
 #define OPERATIONS (1 << 19) /* of all sources and CPUs, as many as are written down */
 #define SPARES 64
-
-/* As long as the lock is held. Bounded because the verifier walks every turn. */
-#define MOST_TURNS 2000
 
 /* Who takes the lock how. */
 #define LOCKED 0    /* as it must be */
@@ -94,14 +91,6 @@ INLINE void read_all(struct shared *s, struct found *f)
 	f->doubled = READ(s->doubled);
 	f->handovers = READ(s->handovers);
 	f->last = *(volatile __u32 *)&s->last_cpu;
-}
-
-INLINE void work(__u32 turns)
-{
-	__u32 turn;
-
-	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
-		asm volatile("" : "+r"(turn));
 }
 
 INLINE void write_all(struct shared *s, const struct found *f, __u32 cpu)
@@ -208,24 +197,24 @@ INLINE int contend(struct shared *s, __u32 element, __u32 source)
 	begin(&p, s, order, v);
 	if (p.bare) {
 		read_all(s, &p.found);
-		work(turns);
+		spend(turns);
 		write_all(s, &p.found, cpu);
 	} else if (mode == OTHER) {
 		bpf_spin_lock(&other->lock);
 		read_all(s, &p.found);
-		work(turns);
+		spend(turns);
 		write_all(s, &p.found, cpu);
 		bpf_spin_unlock(&other->lock);
 	} else if (mode == EARLY) {
 		bpf_spin_lock(&s->lock);
 		read_all(s, &p.found);
 		bpf_spin_unlock(&s->lock);
-		work(turns);
+		spend(turns);
 		write_all(s, &p.found, cpu);
 	} else {
 		bpf_spin_lock(&s->lock);
 		read_all(s, &p.found);
-		work(turns);
+		spend(turns);
 		write_all(s, &p.found, cpu);
 		bpf_spin_unlock(&s->lock);
 	}

@@ -7,6 +7,7 @@
 #define COPY_LAYOUTS_H
 
 #include "experimental.h"
+#include "spend.h"
 
 #ifndef LARGEST
 #define LARGEST 4096 /* bytes of a value */
@@ -95,14 +96,6 @@ struct no_lock {
 	if (order->map == number + 300)                                            \
 		return hold_lock(&name##_lazy, offsetof(struct name, lock));
 
-static inline __attribute__((always_inline)) void wait_with_lock(void)
-{
-	int turn;
-
-	for (turn = 0; turn < TURNS; turn++)
-		asm volatile("" : "+r"(turn));
-}
-
 static inline __attribute__((always_inline)) void hold_value(void *value, const __u32 offset)
 {
 	LOCK *lock = value + offset;
@@ -110,11 +103,11 @@ static inline __attribute__((always_inline)) void hold_value(void *value, const 
 #ifdef RESILIENT
 	if (bpf_res_spin_lock(lock))
 		return;
-	wait_with_lock();
+	spend(TURNS);
 	bpf_res_spin_unlock(lock);
 #else
 	bpf_spin_lock(lock);
-	wait_with_lock();
+	spend(TURNS);
 	bpf_spin_unlock(lock);
 #endif
 }

@@ -3,6 +3,7 @@
  * New elements, made with bytes that are no lock's in its place, or of memory that held such bytes
  * before. Driven and judged by tests/test_new_element.py.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* whose update has no flags */
@@ -281,15 +282,13 @@ int hold_listener(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = find(skb, 0);
 	struct guarded *g;
-	int turn;
 
 	if (!sk)
 		return -1;
 	g = bpf_sk_storage_get(&guarded_listener, sk, 0, 0);
 	if (g) {
 		bpf_spin_lock(&g->lock);
-		for (turn = 0; turn < TURNS; turn++)
-			asm volatile("" : "+r"(turn));
+		spend(TURNS);
 		bpf_spin_unlock(&g->lock);
 	}
 	bpf_sk_release(sk);

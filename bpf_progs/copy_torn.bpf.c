@@ -3,6 +3,7 @@
  * Elements of every kind of map with a lock, used by programs under the lock while they are copied
  * in and out with BPF_F_LOCK. Driven and judged by tests/test_copy_torn.py.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* bcc has no local storages, and its update has no flags */
@@ -71,14 +72,6 @@ MAP(ARRAY, page_images, __u32, struct image_page, 2)
 MAP(ARRAY, inside, __u32, __u32, 1)	   /* CPU + 1 of who is between lock and unlock */
 MAP(PERCPU_ARRAY, seen, __u32, struct visits, 1)
 
-static inline __attribute__((always_inline)) void wait(void)
-{
-	int turn;
-
-	for (turn = 0; turn < TURNS; turn++)
-		asm volatile("" : "+r"(turn));
-}
-
 static inline __attribute__((always_inline)) void write_fields(volatile __u64 *field)
 {
 	__u64 next = field[0] + 1;
@@ -87,7 +80,7 @@ static inline __attribute__((always_inline)) void write_fields(volatile __u64 *f
 #pragma unroll
 	for (i = 0; i < FIELDS / 2; i++)
 		field[i] = next;
-	wait();
+	spend(TURNS);
 #pragma unroll
 	for (i = FIELDS / 2; i < FIELDS; i++)
 		field[i] = next;
@@ -102,7 +95,7 @@ static inline __attribute__((always_inline)) int inspect_fields(volatile __u64 *
 #pragma unroll
 	for (i = 1; i < FIELDS / 2; i++)
 		differ |= field[i] ^ first;
-	wait();
+	spend(TURNS);
 #pragma unroll
 	for (i = FIELDS / 2; i < FIELDS; i++)
 		differ |= field[i] ^ first;

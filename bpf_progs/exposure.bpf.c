@@ -3,6 +3,7 @@
  * Ways by which the lock word can leave the kernel, or get into it, besides system calls on
  * elements. Driven and judged by tests/test_exposure.py.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* bcc attaches no iterator to a map; how a map is shown depends on no loader */
@@ -16,14 +17,13 @@ MAP(ARRAY, seen, __u32, __u32, 1)
 SEC("tc")
 int hold_the_lock(struct __sk_buff *skb)
 {
-	__u32 key = 0, turn;
+	__u32 key = 0;
 	struct counter *c = bpf_map_lookup_elem(&shown, &key);
 
 	if (!c)
 		return 0;
 	bpf_spin_lock(&c->lock);
-	for (turn = 0; turn < TURNS; turn++)
-		asm volatile("" : "+r"(turn));
+	spend(TURNS);
 	bpf_spin_unlock(&c->lock);
 	return 0;
 }

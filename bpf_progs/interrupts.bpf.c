@@ -4,6 +4,7 @@
  *
  * These programs are driven by tests/test_interrupts.py, which also decodes their maps.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 /*
@@ -14,7 +15,6 @@
  * commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6)
  */
 
-#define MOST_TURNS 2000
 #define MOST_COPIES 2000 /* to burn time; the verifier walks every one */
 #define COPIED 4096	 /* bytes */
 
@@ -67,25 +67,17 @@ struct memory {
 
 MAP(ARRAY, memories, __u32, struct memory, 2)
 
-INLINE void work(__u32 turns)
-{
-	__u32 turn;
-
-	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
-		asm volatile("" : "+r"(turn));
-}
-
 INLINE void add_one(struct counter *c, const struct order *order)
 {
 	__u32 turns = order->turns;
 
 	if (order->locked) {
 		bpf_spin_lock(&c->lock);
-		work(turns);
+		spend(turns);
 		c->value++;
 		bpf_spin_unlock(&c->lock);
 	} else {
-		work(turns);
+		spend(turns);
 		c->value++;
 	}
 }

@@ -4,6 +4,7 @@
  * while that happens, look at the lock word, and copy values in themselves. They are driven and
  * judged by tests/test_map_copy.py, which knows the layout of the values.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 /*
@@ -66,14 +67,13 @@ static inline __attribute__((always_inline)) int write_fields(struct guarded *g,
 {
 	volatile __u64 *field = g->fields;
 	__u64 next = field[0] + 1;
-	int turn, i;
+	int i;
 
 	*inside = me;
 #pragma unroll
 	for (i = 0; i < FIELDS / 2; i++)
 		field[i] = next;
-	for (turn = 0; turn < TURNS; turn++)
-		asm volatile("" : "+r"(turn));
+	spend(TURNS);
 #pragma unroll
 	for (i = FIELDS / 2; i < FIELDS; i++)
 		field[i] = next;

@@ -6,6 +6,7 @@
  *
  * These programs are driven by tests/test_nesting.py, which also decodes their maps.
  */
+#include "spend.h"
 #include "spinlock.h"
 
 /*
@@ -29,7 +30,6 @@
 #define TC_ACT_OK 0
 #define TC_ACT_STOLEN 4
 
-#define MOST_TURNS 2000
 #define LOCKS 256 /* of a run that does nothing else */
 #define LARGE (128 * 1024)
 
@@ -85,10 +85,8 @@ MAP(PERCPU_ARRAY, runs, __u32, struct visits, SOURCES)
 INLINE void add_one(struct shared *s, __u32 turns)
 {
 	__u64 count = READ(s->count);
-	__u32 turn;
 
-	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
-		asm volatile("" : "+r"(turn));
+	spend(turns);
 	WRITE(s->count, count + 1);
 }
 
@@ -307,11 +305,8 @@ MAP(PERCPU_ARRAY, runs_crossed, __u32, struct crossed, 1)
 /* Stay inside for so many turns; tell whether another CPU went in meanwhile. */
 INLINE int stay(volatile __u32 *inside, __u32 me, __u32 turns)
 {
-	__u32 turn;
-
 	*inside = me;
-	for (turn = 0; turn < turns && turn < MOST_TURNS; turn++)
-		asm volatile("" : "+r"(turn));
+	spend(turns);
 	return *inside != me;
 }
 

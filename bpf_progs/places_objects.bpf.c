@@ -155,13 +155,13 @@ int change_list(struct __sk_buff *skb)
 	}
 	if (p.bare) {
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 		write_all(s, &p.found, p.cpu);
 	}
 	bpf_spin_lock(&l->lock);
 	if (!p.bare) {
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 	}
 	if (i)
 		list_push_back(&l->head, &i->node);
@@ -202,13 +202,13 @@ int change_tree(struct __sk_buff *skb)
 	}
 	if (p.bare) {
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 		write_all(s, &p.found, p.cpu);
 	}
 	bpf_spin_lock(&t->lock);
 	if (!p.bare) {
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 	}
 	if (leaf) {
 		rbtree_add(&t->root, &leaf->node, less);

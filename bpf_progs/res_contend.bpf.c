@@ -49,7 +49,7 @@ INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
 	begin(&p, s, order, v);
 	if (p.bare) {
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 		write_all(s, &p.found, p.cpu);
 	} else {
 		result = take(r, irqsave, &flags);
@@ -58,7 +58,7 @@ INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
 			return 0;
 		}
 		read_all(s, &p.found);
-		work(order->turns);
+		spend(order->turns);
 		write_all(s, &p.found, p.cpu);
 		release(r, irqsave, &flags);
 	}

@@ -52,7 +52,7 @@ int ask_from_interrupt(__u64 *arguments)
 	asked = bpf_ktime_get_ns();
 	result = take(r, 1, &flags);
 	if (!result) {
-		work(order->turns);
+		spend(order->turns);
 		release(r, 1, &flags);
 	}
 	note(told_here, result, asked);
@@ -82,7 +82,7 @@ INLINE int hold(int irqsave, int around)
 	if (!result) {
 		if (around && !take(other, 1, &inner))
 			release(other, 1, &inner);
-		work(order->turns);
+		spend(order->turns);
 		release(r, irqsave, &flags);
 	}
 	note(told_here, result, asked);
@@ -109,8 +109,8 @@ int hold_irqsave_around(struct __sk_buff *skb)
 
 #define SPENT 500 /* times as long as a lock is held: to be refused takes some milliseconds, too */
 
-/* Spend time when nothing is held any more; perhaps after one was refused with interrupts off. */
-INLINE int spend(int refused)
+/* Go on when nothing is held any more; perhaps after one was refused with interrupts off. */
+INLINE int go_on(int refused)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	struct order *order;
@@ -142,7 +142,7 @@ INLINE int spend(int refused)
 	}
 	WRITE(stage->open, 1);
 	bpf_for(i, 0, SPENT)
-		work(order->turns);
+		spend(order->turns);
 	WRITE(stage->open, 0);
 	return 0;
 }
@@ -150,13 +150,13 @@ INLINE int spend(int refused)
 SEC("tc")
 int spend_after_unlock(struct __sk_buff *skb)
 {
-	return spend(0);
+	return go_on(0);
 }
 
 SEC("tc")
 int spend_after_refusal(struct __sk_buff *skb)
 {
-	return spend(1);
+	return go_on(1);
 }
 
 /* Where x86 counts what forbids preemption; its highest bit means something else. */
