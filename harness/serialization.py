@@ -168,15 +168,21 @@ class Run:
         """How often programs ran."""
         return sum(part.ran for part in self.parts)
 
+    @cached_property
+    def _kinds(self) -> Dict[history.Kind, int]:
+        """How many operations of each kind are in the histories."""
+        kinds = [operation.kind for each in self.histories for operation in each]
+        return {kind: kinds.count(kind) for kind in history.Kind}
+
     @property
     def copies(self) -> int:
         """How often user space copied the value, in or out."""
-        return sum(o.kind is not history.Kind.ADD for h in self.histories for o in h)
+        return sum(self._kinds.values()) - self.recorded
 
     @property
     def recorded(self) -> int:
         """How many operations of programs are in the histories."""
-        return sum(o.kind is history.Kind.ADD for h in self.histories for o in h)
+        return self._kinds[history.Kind.ADD]
 
     @property
     def counted(self) -> int:
@@ -186,7 +192,7 @@ class Run:
     @property
     def is_set(self) -> bool:
         """Tell whether user space sets the count, so that it does not tell how many ran."""
-        return any(o.kind is history.Kind.SET for h in self.histories for o in h)
+        return self._kinds[history.Kind.SET] > 0
 
     @property
     def lost(self) -> int:

@@ -32,7 +32,7 @@ VISITS = struct.Struct("<QQQ")  # struct visits: runs, torn, intruders
 POISON = 0xABABABAB  # in place of the lock, in what is written
 PORT = 23313  # of the socket
 TIMES = 100  # of copying at least, and for
-LEAST = 0.4  # seconds: shorter than that, the host may not let programs run meanwhile
+LEAST = 0.3  # seconds: shorter than that, the host may not let programs run meanwhile
 TAKES = 40  # of reads that remove the element, at least: each waits until nobody uses it.
 # They are few, so it is counted how many it takes until so many are torn without the flag,
 TORN = 3

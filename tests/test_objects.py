@@ -22,7 +22,7 @@ from harness.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
 RULE = "Lists and trees stay whole under their lock"
 LOADERS = ("libbpf",)  # they are changed by kernel functions
 
-OPERATIONS, TURNS = 20_000, 1000  # per CPU; turns of the critical section
+OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
 TRANSFER_BYTES = 8
 CONTAINERS = {
     # name -> size of its value, function it needs, since when, what comes out first

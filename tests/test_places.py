@@ -11,7 +11,7 @@ from harness.serialization import SKIPS_64, UNLOCKED
 
 RULE = "A lock serializes wherever it lives"
 
-OPERATIONS, TURNS = 20_000, 1000  # per CPU; turns of the critical section
+OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
 MANY = 16  # elements
 
 

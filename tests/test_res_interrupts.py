@@ -32,7 +32,7 @@ LOADERS = ("libbpf",)  # they are kernel functions
 FILE = "res_interrupt.bpf.c"
 FIRST = "00000000"
 TURNS = 2000  # of what is done under the lock, and after it
-OPERATIONS, SECONDS = 1_000_000, 1.0  # per CPU, unless that takes longer
+OPERATIONS, SECONDS = 1_000_000, 0.5  # per CPU, unless that takes longer
 LEAST_INSIDE = 10  # interrupts that came while the lock was held or waited for, where they may
 RARELY = 100  # one in so many interrupts may wait in vain, where the host lets a CPU stand still
 # Where that was mended is not known for certain: 6.19.14 does not hang, and a series of v6.19 that begins

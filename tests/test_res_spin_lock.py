@@ -39,10 +39,10 @@ LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_contend.bpf.c"
 TURNS = 1000  # of the critical section
-OPERATIONS, SECONDS = 10_000, 2.0  # per CPU, unless that takes longer
+OPERATIONS, SECONDS = 10_000, 1.2  # per CPU, unless that takes longer
 FIRST = "00000000"
 CROSSINGS, CROSSING_SECONDS = 4_000, 1.0  # per CPU, unless that takes longer
-AGAIN = 20  # up to v6.18, each takes some 30 ms on an emulated CPU
+AGAIN = 12  # up to v6.18, each takes some 30 ms on an emulated CPU
 AFTER, AFTER_SECONDS = 2_000, 0.3  # to see that a lock is as new
 
 # A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual

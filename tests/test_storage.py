@@ -38,7 +38,7 @@ class Place:
 
     unit: str  # of the C file
     driver: str = "test_run"
-    operations: int = 20_000  # per CPU
+    operations: int = 12_000  # per CPU
     turns: int = 1000  # of the critical section
     map: str = ""  # if it is not called like the place
     owner: str = ""  # of the storage: what user space names it by
@@ -50,8 +50,8 @@ class Place:
 
 INNER = {"since": "6.2", "why": "inner maps"}
 GLOBAL = {"unit": "global", "since": "6.2", "why": "variables"}
-PACKETS = {"driver": "socket", "operations": 10_000, "twins": (UNLOCKED,)}
-CALLS = {"operations": 10_000, "twins": (UNLOCKED,)}
+PACKETS = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
+CALLS = {"operations": 6_000, "twins": (UNLOCKED,)}
 PLACES = {
     "rhash": Place("rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
     "inner_array": Place("inner_array", **INNER),

@@ -1,9 +1,11 @@
 """Histories: what one after the other can give passes, and what cannot is called by its name."""
 
 import random
+import unittest.mock
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from harness import history as module
 from harness.history import Kind, Operation, check, overlap, timeline
 
 # A busy machine is slow, which says nothing of what is tested here.
@@ -155,6 +157,44 @@ def test_the_witness_is_the_closest_pair_drawn_over_time():
     assert drawn[1].endswith("took ticket 1")
     assert drawn[2].index("|") > drawn[1].index("|")
     assert drawn[3].endswith("200 ns")
+
+
+times = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 2))
+tickets = st.one_of(
+    st.integers(0, 6).flatmap(lambda n: st.permutations(range(n))),
+    st.lists(st.integers(0, 6), max_size=6),
+)
+anything = tickets.flatmap(
+    lambda values: st.lists(times, min_size=len(values), max_size=len(values)).map(
+        lambda drawn: [
+            Operation(value, arrive, arrive + length, f"CPU {who}")
+            for value, (arrive, length, who) in zip(values, drawn)
+        ]
+    )
+)
+
+
+@given(anything, st.one_of(st.none(), st.integers(0, 7)), st.integers(0, 5))
+def test_what_is_acquitted_quickly_is_acquitted_with_care(history, final, clock_error):
+    quickly = module._is_serial(history, final, clock_error)
+    with unittest.mock.patch.object(module, "_is_serial", return_value=False):
+        with_care = check(history, final, clock_error=clock_error)
+    assert not (quickly and with_care)
+
+
+@given(histories.filter(lambda made: all(o.kind is ADD for o in made[0])))
+def test_what_a_lock_gave_is_acquitted_quickly(made):
+    assert module._is_serial(made[0], made[1], 0)
+
+
+@given(anything)
+def test_overlap_is_what_its_definition_says(history):
+    history.sort(key=lambda o: o.arrive)
+    met = [
+        any(a.process != b.process and a.leave > b.arrive for a in history[:n])
+        for n, b in enumerate(history)
+    ]
+    assert overlap(history) == (sum(met) / len(met) if met else 0)
 
 
 def test_overlap_is_of_different_processes():
