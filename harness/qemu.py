@@ -179,11 +179,29 @@ class Guest:
             time.sleep(BETWEEN_LOOKS_S)
         if not overdue:
             return {}
-        assert self._process is not None
-        threads = psutil.Process(self._process.pid).threads()
+        threads = psutil.Process(self.pid).threads()
         ran = {thread.id: thread.user_time + thread.system_time for thread in threads}
-        cpus = {cpu["cpu-index"]: cpu["thread-id"] for cpu in self._qmp.execute("query-cpus-fast")}
-        return {cpu: ran[cpus[cpu]] for cpu in overdue}
+        return {cpu: ran[self._threads[cpu]] for cpu in overdue}
+
+    def waited(self) -> dict[int, float]:
+        """Return for how many seconds of its life each CPU could have run and the host had no core.
+
+        Of none where the host's kernel does not tell (CONFIG_SCHED_INFO).
+        """
+        files = {
+            cpu: Path(f"/proc/{self.pid}/task/{thread}/schedstat")
+            for cpu, thread in self._threads.items()
+        }
+        try:
+            return {cpu: int(file.read_text().split()[1]) / 1e9 for cpu, file in files.items()}
+        except FileNotFoundError:
+            return {}
+
+    @functools.cached_property
+    def _threads(self) -> dict[int, int]:
+        """The host's thread of each CPU."""
+        told = self._qmp.execute("query-cpus-fast")
+        return {cpu["cpu-index"]: cpu["thread-id"] for cpu in told}
 
     def close(self) -> None:
         """End QEMU and remove the guest's files; may be called again."""

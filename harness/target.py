@@ -19,6 +19,7 @@ import time
 import tty
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import (
     Any,
@@ -54,6 +55,7 @@ STUCK_PULSES = 12
 STUCK_RAN_SECONDS = (
     3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
 )
+MOST_PATIENCE = 9  # times the limit of a call may be added, where the host is busy
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
@@ -126,6 +128,21 @@ class _Pulse:
         )
 
 
+class _Patience:
+    """How long an answer may take: what a busy host keeps a guest from running does not count."""
+
+    def __init__(self, seconds: float, waited: Callable[[], Mapping[int, float]]) -> None:
+        self._seconds, self._waited = seconds, waited
+        self._begun, self._before = time.monotonic(), waited()
+
+    def left(self) -> float:
+        """Return how many seconds are left."""
+        now = self._waited()
+        kept = (seconds - self._before.get(cpu, seconds) for cpu, seconds in now.items())
+        more = min(max(kept, default=0.0), MOST_PATIENCE * self._seconds)
+        return self._seconds + more - (time.monotonic() - self._begun)
+
+
 class Stream:
     """JSON lines over a pair of file descriptors, with a time limit on each."""
 
@@ -182,10 +199,11 @@ class Session:
         lost: Callable[[bool], GuestLost],
         boot: Json,
         overdue: Callable[[], Mapping[int, float]] = dict,
+        waited: Callable[[], Mapping[int, float]] = dict,
     ) -> None:
         """`overdue` tells which CPUs do not take their timer interrupt at this moment, and for how
-        many seconds the host has run each so far."""
-        self._stream, self._lost, self._overdue = stream, lost, overdue
+        many seconds the host has run each so far; `waited`, for how many each has waited for it."""
+        self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
         self.disturbed = False  # something went wrong in it: nobody may use this guest again
         self._ended: Optional[AgentError] = None  # once the agent's process is gone
@@ -248,14 +266,14 @@ class Session:
 
     def _receive(self, limit: float) -> Json:
         """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
-        deadline = time.monotonic() + limit
-        pulse = _Pulse()
+        patience, pulse = _Patience(limit, self._waited), _Pulse()
+        left = limit
         while True:
-            left = deadline - time.monotonic()
             try:
                 return self._stream.receive(min(left, PULSE_SECONDS))
             except Gone as gone:
-                if not gone.timed_out or left <= PULSE_SECONDS:
+                left = patience.left()
+                if not gone.timed_out or left <= 0:
                     raise
             stuck = pulse.stuck(self._overdue())
             if stuck:
@@ -314,7 +332,8 @@ class Session:
 
     def again(self) -> "Session":
         """Return a new session of the same agent, after this one was closed."""
-        return Session(self._stream, self._lost, {"kind": "kept", "seconds": 0.0}, self._overdue)
+        kept = {"kind": "kept", "seconds": 0.0}
+        return Session(self._stream, self._lost, kept, self._overdue, self._waited)
 
 
 def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
@@ -466,15 +485,16 @@ class Qemu:
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 
-        def guest_pulse() -> Mapping[int, float]:
+        def asked(look: Callable[[], Mapping[int, float]]) -> Mapping[int, float]:
             try:
-                return guest.overdue_ticks()
+                return look()
             except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells
                 return {}
 
         try:
             fd = guest.channel.fileno()
-            return guest, Session(Stream(fd, fd), lost, guest.boot, guest_pulse)
+            overdue, waited = partial(asked, guest.overdue_ticks), partial(asked, guest.waited)
+            return guest, Session(Stream(fd, fd), lost, guest.boot, overdue, waited)
         except BaseException:
             guest.close()
             raise

@@ -48,7 +48,7 @@ _TEST_RUN_CHUNK, _SHORT_CHUNK = 500, 50
 
 _BACKLOG = "/proc/sys/net/core/netdev_max_backlog"
 _BACKLOG_PACKETS = 1_000_000  # so that no burst is dropped on its way to an ingress hook
-_STILL_SECONDS = 2.0  # without a run, whatever is still missing will not come
+_STILL_SECONDS = 5.0  # without a run, whatever is still missing will not come
 _LOOK_SECONDS = 0.005
 
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20
@@ -118,6 +118,7 @@ def drive(orders: Sequence[Order]) -> Json:
     """
     drivers = [_DRIVERS[order.driver] for order in orders]
     prepare()  # here, so that the next drive of this session need not do it again
+    # To make a network namespace and to end it takes a tenth of a second when emulated.
     if all(order.driver in _WITHOUT_NETWORK for order in orders):
         with ExitStack() as stack:
             attached = [stack.enter_context(driver(o, None)) for driver, o in zip(drivers, orders)]
@@ -606,7 +607,7 @@ def _receive(answer: Connection) -> Any:
 
 
 def _wait_for(sent: int, ran: Callable[[], int]) -> None:
-    """Wait until so many runs were seen, or none came for two seconds."""
+    """Wait until so many runs were seen, or none came for some seconds."""
     last, since = ran(), time.monotonic()
     while last < sent and time.monotonic() - since < _STILL_SECONDS:
         time.sleep(_LOOK_SECONDS)  # the program cannot tell us when it has run
@@ -652,14 +653,18 @@ def _since(started: float) -> float:
     return round(time.monotonic() - started, 4)
 
 
+# The second argument talks to a network namespace of the driver's own; None where it needs none.
 _Driver = Callable[[Order, Any], ContextManager[_Attached]]
 
-_DRIVERS: Dict[str, _Driver] = {
-    "test_run": _test_run,
-    "user_space": _user_space,
-    "socket": _socket,
-    "fcntl": functools.partial(_system_call, call=_ask_file),
-    "signal": functools.partial(_system_call, call=_ask_process),
+
+def _on_cgroup(*hooks: Tuple[str, int, Callable[[int, int], _Call]]) -> Dict[str, _Driver]:
+    return {
+        f"cgroup_{name}": functools.partial(_cgroup, attach_type=attach_type, sender=sender)
+        for name, attach_type, sender in hooks
+    }
+
+
+_WITH_NETWORK: Dict[str, _Driver] = {
     "xdp_native": functools.partial(_xdp, mode=_XDP_NATIVE),
     "xdp_generic": functools.partial(_xdp, mode=_XDP_GENERIC),
     "tc_ingress": functools.partial(_tc, direction="ingress"),
@@ -668,32 +673,30 @@ _DRIVERS: Dict[str, _Driver] = {
     "tc_ingress_to_cpu_0": functools.partial(_tc, direction="ingress", receiver=0),
     "tcx_ingress": functools.partial(_tcx, direction="ingress"),
     "tcx_egress": functools.partial(_tcx, direction="egress"),
-    **{
-        f"cgroup_{name}": functools.partial(_cgroup, attach_type=attach_type, sender=sender)
-        for name, attach_type, sender in (
-            ("skb_ingress", _CGROUP_INET_INGRESS, _send_datagram),
-            ("skb_egress", _CGROUP_INET_EGRESS, _send_datagram),
-            ("connect4", _CGROUP_CONNECT4, _connect),
-            ("sendmsg4", _CGROUP_SENDMSG4, _send_message),
-            ("sock_create", _CGROUP_SOCK_CREATE, _create_socket),
-            ("setsockopt", _CGROUP_SETSOCKOPT, _set_option),
-            ("getsockopt", _CGROUP_GETSOCKOPT, _get_option),
-            ("device", _CGROUP_DEVICE, _open_device),
-            ("sysctl", _CGROUP_SYSCTL, _read_sysctl),
-        )
-    },
+    **_on_cgroup(
+        ("skb_ingress", _CGROUP_INET_INGRESS, _send_datagram),
+        ("skb_egress", _CGROUP_INET_EGRESS, _send_datagram),
+        ("connect4", _CGROUP_CONNECT4, _connect),
+        ("sendmsg4", _CGROUP_SENDMSG4, _send_message),
+    ),
+}
+_WITHOUT_NETWORK: Dict[str, _Driver] = {
+    "test_run": _test_run,
+    "user_space": _user_space,
+    "socket": _socket,
+    "fcntl": functools.partial(_system_call, call=_ask_file),
+    "signal": functools.partial(_system_call, call=_ask_process),
+    **_on_cgroup(
+        ("sock_create", _CGROUP_SOCK_CREATE, _create_socket),
+        ("setsockopt", _CGROUP_SETSOCKOPT, _set_option),
+        ("getsockopt", _CGROUP_GETSOCKOPT, _get_option),
+        ("device", _CGROUP_DEVICE, _open_device),
+        ("sysctl", _CGROUP_SYSCTL, _read_sysctl),
+    ),
     "tp_btf_sys_enter": functools.partial(_traced, call=os.getppid),
     "lsm_file_open": functools.partial(_traced, call=_open_device(0, 0)),
     "fentry": _fentry,
     "local_timer": _by_itself,
     "interrupt_cpu_0": functools.partial(_interrupt, target=0),
 }
-
-# To make a network namespace and to end it takes a tenth of a second when emulated.
-_WITHOUT_NETWORK = frozenset(
-    (
-        *("test_run", "user_space", "socket", "fcntl", "signal", "local_timer", "interrupt_cpu_0"),
-        *("cgroup_sock_create", "cgroup_setsockopt", "cgroup_getsockopt"),
-        *("cgroup_device", "cgroup_sysctl", "tp_btf_sys_enter", "lsm_file_open", "fentry"),
-    )
-)
+_DRIVERS = {**_WITH_NETWORK, **_WITHOUT_NETWORK}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import time
 
 import pytest
 
@@ -41,7 +42,7 @@ def session(monkeypatch):
     monkeypatch.setattr(target, "PULSE_SECONDS", 0.01)
     ends = []
 
-    def opened(pulses, *answers):
+    def opened(pulses, *answers, waited=dict):
         from_guest, to_host = os.pipe()
         from_host, to_guest = os.pipe()
         ends.extend((from_guest, to_host, to_guest, from_host))
@@ -53,6 +54,7 @@ def session(monkeypatch):
             lambda timed_out: GuestLost("stopped answering", timed_out, "backtraces"),
             {},
             lambda: next(pulse, {}),
+            waited,
         )
 
     yield opened
@@ -80,6 +82,32 @@ def test_a_stuck_cpu_is_told_from_busy_ones(session):
 def test_a_cpu_that_the_host_does_not_run_is_not_stuck(session):
     with pytest.raises(GuestLost, match="stopped answering"):
         session(itertools.repeat({2: 40.0})).call("test_run", limit=0.4)
+
+
+def seconds_until_lost(session, waited):
+    begun = time.monotonic()
+    with pytest.raises(GuestLost, match="stopped answering"):
+        session([], waited=waited).call("test_run", limit=0.2)
+    return time.monotonic() - begun
+
+
+def test_what_a_busy_host_keeps_from_a_guest_is_added_to_its_time(session):
+    begun = time.monotonic()
+
+    def waited():  # CPU 1 has a core for a quarter of the time
+        return {0: 7.0, 1: 3.0 + 0.75 * (time.monotonic() - begun)}
+
+    assert 0.7 < seconds_until_lost(session, waited) < 1.5
+
+
+def test_a_guest_that_hangs_on_an_idle_host_gets_no_more_time(session):
+    assert 0.15 < seconds_until_lost(session, lambda: {0: 7.0, 1: 3.0}) < 0.6
+    assert 0.15 < seconds_until_lost(session, dict) < 0.6
+
+
+def test_patience_has_an_end(session):
+    ever = itertools.count()
+    assert seconds_until_lost(session, lambda: {0: float(next(ever))}) < 4
 
 
 def test_an_answer_is_taken_whatever_the_pulse(session):
