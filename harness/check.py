@@ -48,6 +48,7 @@ class OnKernel:
     programs: Mapping[str, Outcome]
     problem: Optional[Refusal] = None  # for which the object was not opened
     assumed: Tuple[str, ...] = ()  # maps that got a size because they had none
+    btf_refused: Mapping[str, str] = field(default_factory=dict)  # of a map, "" of all -> errno
 
     @property
     def good(self) -> bool:
@@ -211,7 +212,9 @@ def examine(
     if run and isinstance(source, Source):
         seen = {name: _run(guests, source, name, out) for name, out in seen.items()}
     release = str(told.facts.get("release", "unknown"))
-    return OnKernel(kernel, release, seen, told.problem, tuple(told.object.get("assumed", ())))
+    assumed, all_btf = tuple(told.object.get("assumed", ())), told.object.get("btf")
+    btf_refused = {"": all_btf} if all_btf else told.object.get("maps", {})
+    return OnKernel(kernel, release, seen, told.problem, assumed, btf_refused)
 
 
 def _load_object(session: Session, source: Source, programs: Sequence[str], told: _Told) -> None:

@@ -136,6 +136,7 @@ def to_json(report: Report) -> Json:
                 "loads": row.good,
                 "problem": _refusal_json(row.problem),
                 "assumed_sizes": list(row.assumed),
+                "btf_refused": dict(row.btf_refused),
                 "programs": {
                     name: {
                         "loads": seen.refusal is None,
@@ -200,7 +201,26 @@ def _head(report: Report) -> List[str]:
     assumed = sorted({name for row in report.kernels for name in row.assumed})
     if assumed:
         lines.append(f"note: no size in the object, 1024 entries assumed: {', '.join(assumed)}")
-    return lines
+    return lines + _without_btf(report)
+
+
+def _without_btf(report: Report) -> List[str]:
+    """Say where something loads because libbpf went on without BTF that the kernel refuses.
+
+    Of a map only if there is a lock in it, which nobody knows of then.
+    """
+    alike: Dict[Tuple[str, str], List[str]] = {}
+    for row in report.kernels:
+        if any(seen.refusal is None for seen in row.programs.values()):
+            for name, errno in row.btf_refused.items():
+                if not name or (name in report.maps and report.maps[name].locks):
+                    alike.setdefault((name, errno), []).append(row.kernel)
+    return [
+        f"note: {', '.join(kernels)}: the kernel refuses the BTF of"
+        f" {f'map {name!r}' if name else 'the object'} ({errno}), and libbpf goes on without it:"
+        f" {'its lock is unknown' if name else 'no lock, list or tree is known'} there"
+        for (name, errno), kernels in alike.items()
+    ]
 
 
 def _said(why: Refusal) -> List[Tuple[str, str]]:

@@ -9,6 +9,8 @@ from packaging.version import Version
 
 from harness import check, check_report, elf, lockset, refusal
 from harness.__main__ import main
+from harness.btf import Field
+from harness.check import Outcome
 from harness.errors import UsageError
 from harness.scenario import kernel_version
 from harness.target import GuestLost
@@ -337,6 +339,34 @@ def test_everything_loads():
     found, _ = report({"good": GOOD, "bad": GOOD})
     assert check_report.exit_code(found, ["6.12"]) == 0
     assert "Everything loads on 6.12 (1 kernel checked)." in check_report.terminal(found)
+
+
+@pytest.mark.parametrize(
+    "refused, said",
+    [
+        ({"": "EINVAL"}, ["of the object (EINVAL)", "no lock, list or tree is known there"]),
+        (
+            {"guarded": "EOPNOTSUPP"},
+            ["note: 6.12: ", "of map 'guarded' (EOPNOTSUPP)", "its lock is unknown"],
+        ),
+        ({"plain": "EOPNOTSUPP"}, []),
+        ({}, []),
+    ],
+)
+def test_what_libbpf_hides_of_btf_is_said_where_something_loads_for_it(refused, said):
+    lock = Field("lock", 0, 4, lock="bpf_spin_lock")
+    maps = {"guarded": elf.Map("guarded", 2, True, (lock,)), "plain": elf.Map("plain", 2, True)}
+    source = check.Source("prog.o", b"", elf.Object({}, ("good", "bad"), maps))
+    loads, not_at_all = Outcome(), Outcome(refusal.crashed("it is dead"))
+
+    def text(good):
+        row = check.OnKernel("6.12", "6.12.1", {"good": good}, btf_refused=refused)
+        none = lockset.Findings((), ())
+        return check_report.terminal(check_report.Report(source, ("good",), (row,), none))
+
+    assert all(words in text(loads) for words in said)
+    assert ("refuses the BTF" in text(loads)) is bool(said)
+    assert "refuses the BTF" not in text(not_at_all)
 
 
 def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
