@@ -170,11 +170,11 @@ class _Told:
 
     def lose(self, lost: GuestLost) -> None:
         """Blame a lost guest on the program that had begun; between programs, on none of them."""
-        crash = refusal.crashed(str(lost))
+        why = _of_lost(lost)
         if self.begun:
-            self.end(self.begun, Outcome(crash, log=lost.console))
+            self.end(self.begun, Outcome(why, log=lost.console))
         else:
-            self.problem = crash
+            self.problem = why
 
 
 def examine(
@@ -186,10 +186,12 @@ def examine(
 ) -> OnKernel:
     """Load programs of an object, or through bcc of a text, on one kernel; `run` those of an object.
 
+    A guest that was lost without the kernel's doing is no answer: once, what is left is asked again.
     Raises SetupError.
     """
     told = _Told()
     left = list(wanted)
+    excused = False
     while left and told.problem is None:
         try:
             with guests.session() as session:
@@ -200,7 +202,10 @@ def examine(
                     _load_text(session, source, left, told)
             left = []
         except GuestLost as lost:
-            told.lose(lost)
+            if lost.crashed or excused:
+                told.lose(lost)
+            else:
+                excused, told.begun = True, ""
             left = [name for name in left if name not in told.seen]
         except AgentError as error:
             told.problem = Refusal("other", _last_line(error))
@@ -297,7 +302,7 @@ def _by_bcc(observation: Json, release: Version) -> Outcome:
     return Outcome(why, warning, str(observation.get("log") or ""), seconds)
 
 
-def _run(guests: Target, source: Source, name: str, out: Outcome) -> Outcome:
+def _run(guests: Target, source: Source, name: str, out: Outcome, excused: bool = False) -> Outcome:
     """Run a program that loads on all CPUs at once."""
     if not out.good:
         return out
@@ -312,10 +317,17 @@ def _run(guests: Target, source: Source, name: str, out: Outcome) -> Outcome:
                 seconds=RUN_SECONDS,
             )
     except GuestLost as lost:
-        return Outcome(refusal.crashed(f"when it ran: {lost}"), log=lost.console)
+        if not lost.crashed and not excused:
+            return _run(guests, source, name, out, excused=True)
+        return Outcome(_of_lost(lost, "when it ran: "), log=lost.console)
     except AgentError as error:
         facts = {"problem": _last_line(error)}
     return Outcome(None, _complaint(facts.pop("kernel_log", None)), seconds=out.seconds, run=facts)
+
+
+def _of_lost(lost: GuestLost, when: str = "") -> Refusal:
+    """Return what is said of a guest that did not answer any more."""
+    return refusal.crashed(f"{when}{lost}") if lost.crashed else Refusal("other", f"{when}{lost}")
 
 
 def _last_line(error: AgentError) -> str:

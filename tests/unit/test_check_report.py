@@ -60,6 +60,10 @@ class Guests:
             outcome = self.outcomes[program]
             if outcome == "panic":
                 raise GuestLost("panic: it is dead", True, "console")
+            if outcome == "emulator" or (outcome == "emulator, once" and len(self.asked) == 1):
+                raise GuestLost("the emulator failed", False, "console")
+            if outcome == "emulator, once":
+                outcome = GOOD
             note({"end": program, "seen": {**outcome, "kernel_log": []}})
 
 
@@ -374,6 +378,20 @@ def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
     assert guests.asked == [["good", "bad"], ["bad"]]
     programs = found.kernels[0].programs
     assert programs["good"].refusal.name == "crash" and programs["bad"].good
+
+
+def test_a_guest_that_the_kernel_did_not_lose_is_no_answer():
+    found, guests = report({"good": GOOD, "bad": "emulator, once"})
+    assert guests.asked == [["good", "bad"], ["bad"]]
+    assert found.kernels[0].good
+
+
+def test_a_guest_that_is_lost_again_and_again_accuses_no_kernel():
+    found, guests = report({"good": "emulator", "bad": GOOD})
+    assert guests.asked == [["good", "bad"], ["good", "bad"], ["bad"]]
+    programs = found.kernels[0].programs
+    assert programs["good"].refusal.name == "other" and programs["bad"].good
+    assert programs["good"].refusal.line == "the emulator failed"
 
 
 def test_lock_words():
