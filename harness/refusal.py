@@ -81,6 +81,17 @@ CLASSES: Tuple[Class, ...] = (
         (r"bpf_(res_)?spin_unlock of different lock", r"spin_unlock cannot be out of order"),
     ),
     Class(
+        "list-lock",
+        "a list or tree is touched without its lock",
+        "Hold the lock of the very value or object that the list's head or the tree's root is in, from"
+        " the same lookup.",
+        "A list is touched only under its own lock",
+        (
+            r"must be held for bpf_(list_head|rb_root)",
+            r"held lock and object are not in the same allocation",
+        ),
+    ),
+    Class(
         "direct-access",
         "a load or store that touches the lock",
         "Copy and clear the fields beside the lock one by one, not the value as a whole, and give"
@@ -568,7 +579,7 @@ def _hidden(
         return "capability", line or "EPERM"
     if errno in ("ENOMEM", "E2BIG") and not log:
         return "map-size", messages[-1] if messages else errno
-    if seen.get("bare") is False and not log:
+    if seen.get("bare") is False:
         return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None
 

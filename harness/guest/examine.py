@@ -39,6 +39,7 @@ _CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
 _NEWNS, _MS_PRIVATE_ALL = 0x20000, 0x40000 | 0x4000
 _LOG_STATS = 4  # what the verifier says of itself and of errors, without the instructions
 _ENOSPC = 28
+_NOTHING_DONE = b"processed 0 insns"  # all that the verifier says where it did not begin
 _OUT_OF_MEMORY = 3  # a status of the child
 PACKET = bytes(64)
 
@@ -336,7 +337,7 @@ def _load(data: bytes, program: Json) -> Json:
                 "messages": _messages(),
                 "seconds": round(time.monotonic() - started, 3),
             }
-            if not text and program["section"]:
+            if (not text or text.startswith(_NOTHING_DONE)) and program["section"]:
                 seen["bare"] = loaders.load_errno(program["section"]) == 0
             return seen
         finally:

@@ -25,7 +25,7 @@ _MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf
 _MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
-_BPF_F_SLEEPABLE = 16
+_BPF_F_SLEEPABLE, _BPF_F_XDP_HAS_FRAGS = 16, 32
 _BPF_F_TEST_RUN_ON_CPU = 1
 _BPF_F_MMAPABLE = 1 << 10  # an array, and one without a lock
 _MANY = 1 << 12  # elements
@@ -285,6 +285,8 @@ def load_options(section: str) -> Tuple[int, Dict[str, int]]:
         options["attach_btf_id"] = vmlinux_btf_id(function, attach)
     if prefix.endswith(".s") or kind == PROG_TYPE_SYSCALL:
         options["prog_flags"] = _BPF_F_SLEEPABLE
+    elif prefix.endswith(".frags"):
+        options["prog_flags"] = _BPF_F_XDP_HAS_FRAGS
     return kind, options
 
 
