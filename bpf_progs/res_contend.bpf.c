@@ -199,9 +199,10 @@ INLINE __u64 round_ns(const __u32 *zero)
 /* The locks that a CPU takes, in this order, and lets go of in the opposite one. */
 struct route {
 	__u32 elements[3]; /* the first is taken by `follow_long_route` only */
-	__u32 turns; /* for which it holds them all; found out by the first run */
-	__u32 busy;  /* how often one of the last two was held when it came */
+	__u32 turns; /* for which it holds them all; found out by the first runs */
+	__u32 waits; /* how often one of the last two was held when it came, and long enough */
 	__u32 zero;
+	__u64 shortest_ns; /* of those who got all of them */
 };
 
 MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
@@ -212,6 +213,7 @@ MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
  * millisecond.
  */
 #define ROUTE_NS 3000000ULL
+#define LOOKED_NS 1500000ULL
 
 INLINE int follow(int is_long, int irqsave)
 {
@@ -222,7 +224,8 @@ INLINE int follow(int is_long, int irqsave)
 	struct found found_a, found_b;
 	struct route *route;
 	__u64 asked;
-	int result, i;
+	int result, busy, i;
+	__u64 took;
 
 	route = map_lookup(routes, &cpu);
 	if (!told_here || !route)
@@ -241,7 +244,7 @@ INLINE int follow(int is_long, int irqsave)
 	bpf_for(i, 0, bpf_get_prandom_u32() % route->turns)
 		if (NOW(route->zero))
 			break;
-	route->busy += lock_word((void *)a) || lock_word((void *)b);
+	busy = lock_word((void *)a) || lock_word((void *)b);
 	asked = bpf_ktime_get_ns();
 	if (is_long) {
 		result = take(outer, irqsave, &flags);
@@ -272,6 +275,15 @@ without_a:
 		release(outer, irqsave, &flags);
 without_outer:
 	note(told_here, result, asked);
+	if (result)
+		return 0;
+	took = bpf_ktime_get_ns() - asked;
+	if (took < ROUTE_NS && route->turns < MOST_LOOKS) /* the host may have been slow at first */
+		route->turns += route->turns / 2;
+	else if (!route->shortest_ns || took < route->shortest_ns)
+		route->shortest_ns = took;
+	else
+		route->waits += busy && took > route->shortest_ns + LOOKED_NS;
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct answers {
 	__u64 others;
 	__u64 untried;
 	__u64 longest_ns; /* of those that were refused */
+	__u64 at_once;	  /* how many of these within a millisecond */
 };
 
 /* Numbers of answers, by what is asked. */
@@ -63,6 +64,7 @@ INLINE void note(struct answers *a, int result, __u64 asked_ns)
 		a->others++;
 	if (result && waited > a->longest_ns)
 		a->longest_ns = waited;
+	a->at_once += result && waited < 1000000;
 }
 
 /* Whether to ask at all; if not, that is noted. */

@@ -29,7 +29,7 @@ EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of bpf_progs/resilient.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
-_ANSWERS = struct.Struct("<7Q")
+_ANSWERS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class Answers:
     timeouts: int
     others: int
     untried: int
-    longest_ns: int
+    longest_ns: int  # of the refusals
+    at_once: int  # of these, within a millisecond
 
     def __str__(self) -> str:
         words = f"{self.taken + self.refused} asked: {self.taken} taken, {self.deadlocks} EDEADLK"
         words += f", {self.timeouts} ETIMEDOUT"
         words += f", {self.others} others" if self.others else ""
         words += f", {self.untried} untried" if self.untried else ""
-        return f"{words}; the longest refusal took {self.longest_ns / 1e6:.1f} ms"
+        longest = f"the longest refusal took {self.longest_ns / 1e6:.1f} ms"
+        return f"{words}; {longest}, {self.at_once} under 1 ms"
 
     @property
     def refused(self) -> int:
@@ -67,7 +69,7 @@ def by_cpu(guest: Guest, kind: int) -> List[Answers]:
 def total(guest: Guest, kind: int) -> Answers:
     """Return what all CPUs were told, together. Raises as Guest.call does."""
     cpus = by_cpu(guest, kind)
-    names = ("runs", "taken", "deadlocks", "timeouts", "others", "untried")
+    names = ("runs", "taken", "deadlocks", "timeouts", "others", "untried", "at_once")
     sums = {name: sum(getattr(cpu, name) for cpu in cpus) for name in names}
     return Answers(**sums, longest_ns=max(cpu.longest_ns for cpu in cpus))
 
