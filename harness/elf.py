@@ -194,7 +194,7 @@ class _Reader:
     def _functions(self) -> Dict[str, Function]:
         functions: Dict[str, Function] = {}
         self._place: Dict[Tuple[int, int], str] = {}  # (section, offset) -> function
-        self._start: Dict[str, int] = {}
+        self._start: Dict[str, Tuple[int, int]] = {}  # of which several may be the same: aliases
         total = 0
         for symbol in self.symbols:
             if symbol.kind != _FUNC or not 0 < symbol.section < len(self.sections):
@@ -214,7 +214,7 @@ class _Reader:
                 raise Malformed(f"The object has more than {MOST_INSTRUCTIONS} instructions.")
             functions[symbol.name] = Function(symbol.name, section.name, insns)
             self._place[symbol.section, symbol.value] = symbol.name
-            self._start[symbol.name] = symbol.value
+            self._start[symbol.name] = symbol.section, symbol.value
         return functions
 
     def _relocate(self, functions: Dict[str, Function], maps: Dict[str, Map]) -> None:
@@ -226,9 +226,8 @@ class _Reader:
                 for offset, info in struct.iter_unpack("<QQ", usable):
                     if info >> 32 < len(self.symbols):
                         table[offset] = self.symbols[info >> 32]
-        indices = {name: at[0] for at, name in self._place.items()}
         for function in functions.values():
-            index, start = indices[function.name], self._start[function.name]
+            index, start = self._start[function.name]
             table = by_section.get(index, {})
             for at, insn in enumerate(function.insns):
                 symbol = table.get(start + 8 * at)
@@ -339,7 +338,7 @@ class _Reader:
                 rows.append((offset, self._btf.string(file), line >> 10))
                 at += size
         for function in functions.values():
-            first = self._start[function.name]
+            _, first = self._start[function.name]
             last = first + 8 * len(function.insns)
             for offset, name, line in of_section.get(function.section, ()):
                 if first <= offset < last and line:

@@ -284,7 +284,7 @@ class _Walker:
 
     def _step(self, point: _Point, state: _State) -> None:
         function = self._source.functions[point.function]
-        if point.index >= len(function.insns):
+        if not 0 <= point.index < len(function.insns):  # a damaged object's jump leads anywhere
             return
         insn = function.insns[point.index]
         if max(insn.dst, insn.src) > 10:

@@ -48,6 +48,7 @@ AFTER, AFTER_SECONDS = 2_000, 0.3  # to see that a lock is as new
 # A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual
 # CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
 RARELY = 1000
+MOST_ROUNDS = 5  # on a busy host, CPUs may run one after the other for a while
 LEAST_MET = 5  # long waits for a lock, where nobody is to be refused
 SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
@@ -209,13 +210,32 @@ def test_locks_taken(guest, way):
         return
     if not sees_deadlocks(guest):
         return
-    for element in range(4):
-        key = element.to_bytes(4, "little").hex()
-        guest.call("map_update", map="state", key=key, value=bytes(40).hex())
     for cpu, route in enumerate(routes):
         key = cpu.to_bytes(4, "little").hex()
         value = ROUTE_VALUE.pack(*(0,) * (3 - len(route)), *route, 0, 0, 0, 0)
         guest.call("map_update", map="routes", key=key, value=value.hex())
+    deadlocks = met = rounds = 0
+    while not (deadlocks or met >= LEAST_MET) and rounds < MOST_ROUNDS:
+        told = follow(guest, program, routes)
+        deadlocks += sum(a.deadlocks for a in told)
+        if "crosswise" not in way:
+            words = f"{told[0]} | {told[1]}"
+            none = deadlocks == sum(a.others for a in told) == 0
+            guest.check(none, "there is no deadlock", words)
+            met = long_waits(guest, 1)  # who in a chain waits with a lock in hand
+        rounds += 1
+    check_as_new(guest)
+    kind = Kind.PASS if deadlocks or met >= LEAST_MET else Kind.INCONCLUSIVE
+    seen = f"{deadlocks} deadlocks ended" if "crosswise" in way else f"CPU 1 waited {met} times"
+    words = f"{told[0]} | {told[1]}"
+    guest.conclude(Verdict(kind, f"{seen}. {words}"), told=words, met=met, rounds=rounds)
+
+
+def follow(guest, program, routes):
+    """Let CPU 0 and CPU 1 take their locks for a while; check and return what each was told."""
+    for element in range(4):
+        key = element.to_bytes(4, "little").hex()
+        guest.call("map_update", map="state", key=key, value=bytes(40).hex())
     facts = drive(guest, {(program, ROUTE): [0, 1]}, CROSSINGS, CROSSING_SECONDS)
     told = by_cpu(guest, ROUTE)[:2]
     words = f"{told[0]} | {told[1]}"
@@ -240,17 +260,7 @@ def test_locks_taken(guest, way):
         "hardly anybody waits in vain",
         words,
     )
-    deadlocks = sum(a.deadlocks for a in told)
-    met = long_waits(guest, 1)  # who in a chain waits with a lock in hand
-    if "crosswise" in way:
-        weak = not deadlocks
-    else:
-        weak = met < LEAST_MET
-        guest.check(deadlocks == sum(a.others for a in told) == 0, "there is no deadlock", words)
-    check_as_new(guest)
-    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
-    seen = f"CPU 1 waited long for a lock {met} times, {deadlocks} deadlocks ended. {words}"
-    guest.conclude(Verdict(kind, seen), told=words, met=met)
+    return told
 
 
 def long_waits(guest, cpu):

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from harness import elf, lockset
-from harness.btf import Malformed
+from harness.btf import Field, Malformed
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 
@@ -172,6 +172,16 @@ def test_files_that_are_no_objects(tmp_path):
             elf.read(damaged)
 
 
+def test_two_names_of_one_function(tmp_path):
+    text = """
+        SEC("tc") int one(void) { struct item *i = find(1); if (i) i->count++; return 0; }
+        int other(void) __attribute__((alias("one")));
+    """
+    found = elf.read(compiled(tmp_path, text))
+    assert set(found.programs) == {"one", "other"}
+    assert lockset.analyse(found, ["other"]).verdict("items", "count") == "never locked"
+
+
 def test_an_object_whose_functions_have_no_type(tmp_path):
     """Clang 7 left them so; cilium/ebpf keeps such objects as test data."""
     data = bytearray(compiled(tmp_path, 'SEC("tc") int one(void) { return 0; }'))
@@ -184,6 +194,15 @@ def test_an_object_whose_functions_have_no_type(tmp_path):
                 data[symbol + 4] &= 0xF0
     with pytest.raises(Malformed, match="no symbol that is a function.*clang 9 or later"):
         elf.read(bytes(data))
+
+
+@pytest.mark.parametrize("to", [-200, -2, 1, 200])
+def test_a_jump_out_of_its_function_leads_nowhere(to):
+    jump, leave = elf.Insn(0x05, 0, 0, to, 0), elf.Insn(0x95, 0, 0, 0, 0)
+    program = elf.Function("program", "tc", [jump, leave])
+    guarded = elf.Map("guarded", 2, True, (Field("lock", 0, 4, lock="bpf_spin_lock"),))
+    found = elf.Object({"program": program}, ("program",), {"guarded": guarded})
+    assert not lockset.analyse(found, found.programs).unfinished
 
 
 def test_damaged_objects_end_in_an_answer(tmp_path):
