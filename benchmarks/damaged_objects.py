@@ -108,13 +108,15 @@ def main() -> int:
     started, done, lost, unanswered = time.monotonic(), 0, 0, 0
     slowest = 0.0
     again: Optional[bytes] = None  # one at which the guest was lost without the kernel's doing
+    data, is_second = b"", False
     try:
         while done < options.count and time.monotonic() - started < options.seconds:
             try:
                 with guests.session() as session:
                     facts = session.call("facts")
                     while done < options.count and time.monotonic() - started < options.seconds:
-                        data = again or damage(objects, random_)
+                        is_second, data = again is not None, again or damage(objects, random_)
+                        again = None
                         done += 1
                         begun = time.monotonic()
                         try:
@@ -125,15 +127,13 @@ def main() -> int:
                             print(f"no answer for object {done}: {error}", file=sys.stderr)
                             if isinstance(error, target.AgentError):
                                 break
-                        again = None
                         slowest = max(slowest, time.monotonic() - begun)
                         if done % 500 == 0:
                             print(f"{done} after {time.monotonic() - started:.0f} s", flush=True)
             except target.GuestLost as error:
-                if not error.crashed and again is None:
+                if data and not error.crashed and not is_second:
                     done, again = done - 1, data
                     continue
-                again = None
                 lost += 1
                 answers["crash"] += 1
                 Path(f"damaged-{options.seed}-{done}.o").write_bytes(data)
