@@ -82,14 +82,20 @@ CLASSES: Tuple[Class, ...] = (
     ),
     Class(
         "list-lock",
-        "a list or tree is touched without its lock",
-        "Hold the lock of the very value or object that the list's head or the tree's root is in, from"
-        " the same lookup.",
+        "a list is touched without its lock",
+        "Hold the lock of the very value or object that the list's head is in, from the same lookup.",
         "A list is touched only under its own lock",
         (
-            r"must be held for bpf_(list_head|rb_root)",
+            r"must be held for bpf_list_head",
             r"held lock and object are not in the same allocation",
         ),
+    ),
+    Class(
+        "tree-lock",
+        "a tree is touched without its lock",
+        "Hold the lock of the very value or object that the tree's root is in, from the same lookup.",
+        "A tree is touched only under its own lock",
+        (r"must be held for bpf_rb_root",),
     ),
     Class(
         "direct-access",

@@ -105,7 +105,7 @@ def test_the_telling_line_and_its_place():
         ),
         ("bpf_spin_unlock of different lock", "different-lock"),
         ("bpf_spin_lock at off=0 must be held for bpf_list_head", "list-lock"),
-        ("bpf_res_spin_lock at off=16 must be held for bpf_rb_root", "list-lock"),
+        ("bpf_res_spin_lock at off=16 must be held for bpf_rb_root", "tree-lock"),
         ("held lock and object are not in the same allocation", "list-lock"),
         (
             "16: (07) r1 += 4 bpf_spin_lock cannot be accessed directly by load/store",
