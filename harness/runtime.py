@@ -63,6 +63,7 @@ class Guest:
 
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
+        self._waited = self._session.waited  # a guest may have been used before
         self.facts: Dict[str, Any] = self._session.call("facts")
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
         self.cpus: int = self.facts["cpus"]
@@ -161,6 +162,7 @@ class Guest:
         quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
         self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
+        seconds["waited"] = round(self._session.waited - self._waited, 4)
         case = self._case
         return Result(
             name=case.name,

@@ -134,13 +134,14 @@ class _Patience:
     def __init__(self, seconds: float, waited: Callable[[], Mapping[int, float]]) -> None:
         self._seconds, self._waited = seconds, waited
         self._begun, self._before = time.monotonic(), waited()
+        self.more = 0.0  # seconds that did not count so far
 
     def left(self) -> float:
         """Return how many seconds are left."""
         now = self._waited()
         kept = (seconds - self._before.get(cpu, seconds) for cpu, seconds in now.items())
-        more = min(max(kept, default=0.0), MOST_PATIENCE * self._seconds)
-        return self._seconds + more - (time.monotonic() - self._begun)
+        self.more = min(max(kept, default=0.0), MOST_PATIENCE * self._seconds)
+        return self._seconds + self.more - (time.monotonic() - self._begun)
 
 
 class Stream:
@@ -205,6 +206,7 @@ class Session:
         many seconds the host has run each so far; `waited`, for how many each has waited for it."""
         self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
+        self.waited = 0.0  # seconds that did not count against a limit, as the host was busy
         self.disturbed = False  # something went wrong in it: nobody may use this guest again
         self._ended: Optional[AgentError] = None  # once the agent's process is gone
         try:
@@ -272,7 +274,8 @@ class Session:
             try:
                 return self._stream.receive(min(left, PULSE_SECONDS))
             except Gone as gone:
-                left = patience.left()
+                before, left = patience.more, patience.left()
+                self.waited += patience.more - before
                 if not gone.timed_out or left <= 0:
                     raise
             stuck = pulse.stuck(self._overdue())

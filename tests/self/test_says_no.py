@@ -14,7 +14,6 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 LIMIT = 420
-BUSY_SECONDS = 240  # for a hang that is found after 40: what others on the host take is added
 
 
 def harness(directory, *arguments):
@@ -127,7 +126,8 @@ def test_a_lock_without_irqsave_is_a_crash_of_the_case(tmp_path, where, reason):
     (result,) = seen.values()
     assert result["verdict"] == "CRASH", result["reason"]
     assert re.search(reason, result["reason"]), result["reason"]
-    assert result["seconds"]["case"] < BUSY_SECONDS
+    # What others on the host took from the guest was added to the limit, and is in the result.
+    assert result["seconds"]["case"] - result["seconds"]["waited"] < 60
 
 
 def test_a_lockup_that_no_watchdog_sees_is_found_within_a_minute(provoked):

@@ -19,7 +19,7 @@ FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus":
 
 class Session:
     boot = {"seconds": 0.5}
-    disturbed = False
+    disturbed, waited = False, 0.0
 
     fails = 0  # so many times at what is named "unlucky"
 

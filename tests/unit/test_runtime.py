@@ -30,7 +30,7 @@ class Session:
     boot = {"seconds": 0.5}
 
     def __init__(self, **answers):
-        self.disturbed = False
+        self.disturbed, self.waited = False, 0.0
         self._answers = {
             "facts": FACTS,
             "begin": [],
