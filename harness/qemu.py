@@ -45,6 +45,7 @@ PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
+DYING_LOOK_S = 0.2  # between looks at the console of a guest that is about to end
 LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
 CONSOLE_KEPT = 16000  # characters of it in a SetupError
 
@@ -156,6 +157,16 @@ class Guest:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def wait_for_end(self, seconds: float, quiet: float) -> None:
+        """Wait until QEMU has ended, at most `seconds`; or until the console, having grown, has not for
+        `quiet` seconds: a panic waits long for CPUs that do not answer, when all has been said."""
+        deadline = time.monotonic() + seconds
+        length, grown = len(self.console()), float("inf")
+        while not self.wait(DYING_LOOK_S) and time.monotonic() < min(deadline, grown + quiet):
+            now = len(self.console())
+            if now > length:
+                length, grown = now, time.monotonic()
 
     def inject_nmi(self) -> None:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""

@@ -57,6 +57,7 @@ STUCK_RAN_SECONDS = (
 )
 MOST_PATIENCE = 9  # times the limit of a call may be added, where the host is busy
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
+_QUIET_SECONDS = 5.0  # of a console on which a panic was being printed
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
 
@@ -482,7 +483,7 @@ class Qemu:
         def lost(timed_out: bool) -> GuestLost:
             if timed_out and guest.alive():
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
-            guest.wait(_DYING_SECONDS)
+            guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
             why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
             if str(why) == EMULATOR_FAILED:  # a case may now be run again, which must not go unseen
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
