@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from harness import catalogue, judge, kernel, matrix
+from harness import catalogue, judge, kernel, matrix, paths
 from harness.debian import Progress
 from harness.errors import UsageError
 from harness.judge import Kind
@@ -348,7 +348,7 @@ def run_case(question: Question, kernel_name: str, label: str) -> Result:
     words += ["--kernel", kernel_name, *question.options, "--results", str(directory)]
     done = subprocess.run(
         [sys.executable, "-m", "harness", *words],
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=paths.root(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

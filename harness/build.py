@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+import harness
 from harness import paths
 from harness.errors import SetupError
 
@@ -153,7 +154,7 @@ def _compile(command: List[str], output: Path) -> float:
 
 def agent() -> Path:
     """Return the guest's agent as a zipapp, built when its code has changed."""
-    package = Path(__file__).resolve().parent
+    package = Path(harness.__file__).resolve().parent
     files = sorted((package / "guest").glob("*.py"))
     digest = hashlib.sha256()
     for file in files:

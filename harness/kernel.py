@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable
 
+import harness
 from harness import debian, debian_kernel, initramfs, own_kernel, paths, tools
 from harness.catalogue import Debian, Own, UnknownKernel, find, sort_key
 from harness.debian import Progress
 from harness.errors import SetupError
 
-INIT_SOURCE = Path(__file__).parent / "guest" / "init.c"
+INIT_SOURCE = Path(harness.__file__).parent / "guest" / "init.c"
 FORMAT = 5  # raise when a kernel's directory changes in a way `recipe` cannot see
 FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # what the digest covers
 NEEDED_MIB = 1500  # while a kernel is unpacked and packed again

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
+import harness
 from harness import build, matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
@@ -100,7 +101,7 @@ def source_digest(file: Path, programs: Path) -> str:
 
 
 @functools.lru_cache(maxsize=None)
-def judges_digest(package: Path = Path(__file__).parent) -> str:
+def judges_digest(package: Path = Path(harness.__file__).parent) -> str:
     """Return the digest of what judges, of the harness that runs."""
     digest = hashlib.sha256()
     for name in JUDGES:
