@@ -21,7 +21,7 @@ from typing import Any, Counter, Dict, List, Optional, Sequence
 from harness import elf, lockset, refusal, target
 from harness.btf import Malformed
 from harness.errors import SetupError
-from harness.scenario import kernel_version
+from harness.scenarios.scenario import kernel_version
 
 SECONDS = 10.0  # for one object
 WAYS = (0, 0, 0, 1, 2, 2, 2, 3, 4, 4, 5)  # cut ends and left out bytes rarely get past ELF headers

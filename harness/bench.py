@@ -17,8 +17,9 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import jinja2
 
-from harness import annotation, build, experiment
+from harness import build, experiment
 from harness.errors import SetupError, UsageError
+from harness.scenarios import annotation
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 FILE = "speed.bpf.c"

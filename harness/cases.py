@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import pytest
 
 from harness import parallel
-from harness.scenario import Scenario
+from harness.scenarios.scenario import Scenario
 
 RUNTIME_RULE = "Run-time behaviour"  # of a test whose module names none
 

@@ -14,7 +14,7 @@ from harness import build, dialect, elf, refusal, splat
 from harness.btf import Malformed
 from harness.errors import UsageError
 from harness.refusal import Refusal
-from harness.scenario import kernel_version, nearest
+from harness.scenarios.scenario import kernel_version, nearest
 from harness.target import AgentError, GuestLost, Session, Target
 
 Json = Dict[str, Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 from harness.experiment import Drive, Plan
-from harness.scenario import Need
+from harness.scenarios.scenario import Need
 from harness.serialization import (
     EARLY_UNLOCK,
     IMPATIENT,

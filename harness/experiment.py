@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 from harness import build
 from harness.history import Kind, Operation
 from harness.judge import Verdict
-from harness.scenario import SourceFile
+from harness.scenarios.scenario import SourceFile
 from harness.serialization import (
     LOCKED,
     OPERATION,

@@ -10,7 +10,14 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from packaging.version import Version
 
 from harness import splat
-from harness.scenario import Expectation, KnownBug, Need, Scenario, compile_message, covers
+from harness.scenarios.scenario import (
+    Expectation,
+    KnownBug,
+    Need,
+    Scenario,
+    compile_message,
+    covers,
+)
 
 
 class Kind(str, enum.Enum):

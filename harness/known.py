@@ -9,11 +9,12 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import yaml
 
-from harness import matrix, scenario
+from harness import matrix
 from harness.errors import UsageError
 from harness.judge import Kind
 from harness.matrix import Key
 from harness.results import Result
+from harness.scenarios import scenario
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)
 _FIELDS = {"case": str, "kernel": str, "loader": str, "reason": str, "expires": datetime.date}

@@ -13,10 +13,10 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
-from harness import scenario
 from harness.errors import UsageError
 from harness.judge import Kind
 from harness.results import Result
+from harness.scenarios import scenario
 
 Key = Tuple[str, str, str]  # (case, kernel, loader)
 LATEST = Path("results/latest")

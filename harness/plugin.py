@@ -29,16 +29,16 @@ from harness import (
     results,
     resume,
     run_options,
-    scenario,
 )
 from harness.catalogue import is_path
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.programs import Programs
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
-from harness.scenario import Scenario
+from harness.scenarios import scenario
+from harness.scenarios.programs import Programs
+from harness.scenarios.scenario import Scenario
 from harness.target import (
     EMULATOR_FAILED,
     AgentError,

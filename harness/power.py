@@ -30,10 +30,11 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import annotation, build, experiment, judge, scenario, serialization
+from harness import build, experiment, judge, serialization
 from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind, Observation, Verdict
+from harness.scenarios import annotation, scenario
 from harness.serialization import LOCKED, Way
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from harness.image import Image
 from harness.kernel import Kernel
-from harness.scenario import kernel_version
+from harness.scenarios.scenario import kernel_version
 
 QEMU = "qemu-system-x86_64"
 _ALONE = (QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")

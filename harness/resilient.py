@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from harness.judge import Kind, Verdict
 from harness.runtime import Guest, Unmet
-from harness.scenario import KnownBug, covers
+from harness.scenarios.scenario import KnownBug, covers
 from harness.target import AgentError
 
 # Who queues is next, even if its host does not run it just now: where virtual CPUs share a host's,

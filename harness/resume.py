@@ -21,16 +21,16 @@ OPTIONS = "options.json"  # in the directory of a run
 
 # What of the harness decides on a verdict, beside the guest's agent, which has a digest of its own.
 JUDGES = (
-    "annotation.py",
+    "scenarios/annotation.py",
     "containers.py",
     "contests.py",
     "experiment.py",
     "history.py",
     "judge.py",
-    "programs.py",
+    "scenarios/programs.py",
     "resilient.py",
     "runtime.py",
-    "scenario.py",
+    "scenarios/scenario.py",
     "serialization.py",
     "splat.py",
     "target.py",

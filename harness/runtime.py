@@ -13,9 +13,9 @@ from packaging.version import Version
 
 from harness import experiment, judge, splat
 from harness.judge import Kind, Observation, Verdict
-from harness.programs import Programs
 from harness.results import Result
-from harness.scenario import KnownBug, Need, Rule, covers, kernel_version
+from harness.scenarios.programs import Programs
+from harness.scenarios.scenario import KnownBug, Need, Rule, covers, kernel_version
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 

@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness import build, catalogue, target
 from harness.errors import SetupError, UsageError
-from harness.scenario import Scenario
+from harness.scenarios.scenario import Scenario
 from harness.target import Progress, Settings, Target
 from harness.verify import Verifier
 

@@ -28,7 +28,7 @@ from packaging.version import Version
 from harness import build, judge
 from harness.errors import SetupError
 from harness.judge import Observation, Verdict
-from harness.scenario import Scenario, kernel_version
+from harness.scenarios.scenario import Scenario, kernel_version
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Session, Target
 
 Json = Dict[str, Any]

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from harness.judge import Kind, Verdict
-from harness.scenario import KnownBug
+from harness.scenarios.scenario import KnownBug
 from harness.target import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"

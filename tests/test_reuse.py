@@ -7,7 +7,7 @@ their own to whatever they find, and look whether the words of what is there the
 import pytest
 
 from harness.judge import Kind, Verdict
-from harness.scenario import KnownBug, covers
+from harness.scenarios.scenario import KnownBug, covers
 
 RULE = "A new element is written under its lock"
 LOADERS = ("libbpf",)  # bcc's update has no flags

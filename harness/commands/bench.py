@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import List
 
-from harness import bench, scenario
+from harness import bench
 from harness.commands import FAILED, INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
+from harness.scenarios import scenario
 from harness.target import Target
 
 

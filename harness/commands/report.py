@@ -23,13 +23,13 @@ from harness import (
     report,
     results,
     rulebook,
-    scenario,
 )
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judge import Kind
 from harness.plugin import LOG_WIDTH
-from harness.programs import Programs
+from harness.scenarios import scenario
+from harness.scenarios.programs import Programs
 
 
 def declare(sub: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from harness import (
     run_options,
 )
 from harness.errors import SetupError, UsageError
-from harness.programs import Programs
+from harness.scenarios.programs import Programs
 
 NO_NETWORK = (
     "E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Temporary failure"

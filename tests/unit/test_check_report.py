@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.btf import Field
 from harness.check import Outcome
 from harness.errors import UsageError
-from harness.scenario import kernel_version
+from harness.scenarios.scenario import kernel_version
 from harness.target import GuestLost
 
 LOG = """\

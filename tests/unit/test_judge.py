@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import annotation
 from harness.judge import Kind, Observation, Verdict, judge, telling_line
+from harness.scenarios import annotation
 
 V6_12, V7_3 = Version("6.12.117"), Version("7.3.4")
 REFUSED = Observation(

@@ -8,19 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import (
-    __main__ as command,
-    annotation,
-    build,
-    catalogue,
-    matrix,
-    page,
-    report,
-    rulebook,
-)
+from harness import __main__ as command, build, catalogue, matrix, page, report, rulebook
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.programs import Programs
+from harness.scenarios import annotation
+from harness.scenarios.programs import Programs
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 ROOT = Path(__file__).resolve().parent.parent.parent

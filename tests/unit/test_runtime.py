@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judge import Kind, Verdict
-from harness.programs import Programs
 from harness.runtime import Case, Guest, Unmet
-from harness.scenario import KnownBug, Rule, SourceFile
+from harness.scenarios.programs import Programs
+from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 from harness.target import AgentError, GuestLost, KernelRefusal
 
 FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus": 4, "headers": ""}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import annotation, build
+from harness import build
 from harness.judge import Kind
-from harness.programs import Programs
+from harness.scenarios import annotation
+from harness.scenarios.programs import Programs
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.verify import Verifier, order
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness import build
 from harness.errors import UsageError
-from harness.programs import Programs
+from harness.scenarios.programs import Programs
 
 
 @pytest.fixture(scope="module")

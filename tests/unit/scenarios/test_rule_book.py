@@ -3,9 +3,10 @@
 import pytest
 from packaging.version import Version
 
-from harness import catalogue, scenario
+from harness import catalogue
 from harness.build import PROGRAMS
-from harness.programs import Programs
+from harness.scenarios import scenario
+from harness.scenarios.programs import Programs
 
 FILES = Programs.read(PROGRAMS).files
 CASES = {case.name: case for file in FILES for case in file.scenarios}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.errors import UsageError
-from harness.scenario import (
+from harness.scenarios.scenario import (
     LOADERS,
     Expectation,
     KnownBug,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Sequence, Tuple
 
-from harness import annotation, verify
+from harness import verify
 from harness.errors import UsageError
-from harness.scenario import Rule, Scenario, SourceFile, nearest
+from harness.scenarios import annotation
+from harness.scenarios.scenario import Rule, Scenario, SourceFile, nearest
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import annotation, scenario
 from harness.build import PROGRAMS
-from harness.programs import Programs
+from harness.scenarios import annotation, scenario
+from harness.scenarios.programs import Programs
 
 FILE = Path("bpf_progs/x.bpf.c")
 LEGAL = 'SEC("tc") __rule("r") __success __retval(0)\nint legal(struct __sk_buff *skb)\n{\n}\n'
