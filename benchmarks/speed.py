@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from harness import build, history, image, kernel, qemu, target
+from harness import build, image, kernel, qemu, target
+from harness.judging import history
 
 ROOT = Path(__file__).resolve().parent.parent
 

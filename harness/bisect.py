@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from harness import catalogue, judge, kernel, matrix, paths
+from harness import catalogue, kernel, matrix, paths
 from harness.debian import Progress
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging import judge
+from harness.judging.judge import Kind
 from harness.results import Result
 
 GOOD, BAD, UNTESTABLE = 0, 1, 125  # what `git bisect run` takes

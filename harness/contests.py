@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 from harness.experiment import Drive, Plan
-from harness.scenarios.scenario import Need
-from harness.serialization import (
+from harness.judging.serialization import (
     EARLY_UNLOCK,
     IMPATIENT,
     OTHER_LOCK,
@@ -21,6 +20,7 @@ from harness.serialization import (
     UNLOCKED,
     Way,
 )
+from harness.scenarios.scenario import Need
 
 COUNTER, HOOKS = "counter.bpf.c", "counter_hooks.bpf.c"
 

@@ -9,8 +9,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from harness import judge, matrix
-from harness.judge import Kind
+from harness import matrix
+from harness.judging import judge
+from harness.judging.judge import Kind
 from harness.matrix import Key
 from harness.results import Result
 

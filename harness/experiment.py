@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
 from harness import build
-from harness.history import Kind, Operation
-from harness.judge import Verdict
-from harness.scenarios.scenario import SourceFile
-from harness.serialization import (
+from harness.judging.history import Kind, Operation
+from harness.judging.judge import Verdict
+from harness.judging.serialization import (
     LOCKED,
     OPERATION,
     Part,
@@ -27,6 +26,7 @@ from harness.serialization import (
     judge,
     met_far_less,
 )
+from harness.scenarios.scenario import SourceFile
 
 # The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
 PROGRAMS: Dict[str, Tuple[str, int]] = {

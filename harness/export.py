@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 from xml.etree import ElementTree
 
 from harness import matrix
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.matrix import Matrix
 from harness.results import Result
 

@@ -11,7 +11,7 @@ import yaml
 
 from harness import matrix
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.matrix import Key
 from harness.results import Result
 from harness.scenarios import scenario

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 from packaging.version import Version
 
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.results import Result
 from harness.scenarios import scenario
 

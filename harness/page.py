@@ -9,9 +9,10 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import jinja2
 
-from harness import judge, matrix
+from harness import matrix
 from harness.drift import Drift, What
-from harness.judge import Kind
+from harness.judging import judge
+from harness.judging.judge import Kind
 from harness.known import Known
 from harness.matrix import Matrix
 from harness.results import Result

@@ -33,7 +33,7 @@ from harness import (
 from harness.catalogue import is_path
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenarios import scenario

@@ -30,12 +30,13 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import build, experiment, judge, serialization
+from harness import build, experiment
 from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind, Observation, Verdict
+from harness.judging import judge, serialization
+from harness.judging.judge import Kind, Observation, Verdict
+from harness.judging.serialization import LOCKED, Way
 from harness.scenarios import annotation, scenario
-from harness.serialization import LOCKED, Way
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 CONFIDENCE = 0.95

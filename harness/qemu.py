@@ -27,11 +27,12 @@ from typing import Any, Optional, Sequence
 import psutil
 from filelock import FileLock, Timeout
 
-from harness import paths, qemu_command, splat
+from harness import paths, qemu_command
 from harness.debian import Progress
 from harness.errors import SetupError
 from harness.image import Image
 from harness.initramfs import cpio
+from harness.judging import splat
 from harness.kernel import Kernel
 from harness.qemu_command import QEMU
 from harness.qmp import Qmp

@@ -8,9 +8,10 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.text import Text
 
-from harness import judge, matrix, splat
+from harness import matrix
 from harness.drift import Drift, What
-from harness.judge import Kind
+from harness.judging import judge, splat
+from harness.judging.judge import Kind
 from harness.known import Known
 from harness.matrix import Matrix
 from harness.results import Result

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
 from harness.runtime import Guest, Unmet
 from harness.scenarios.scenario import KnownBug, covers
 from harness.target import AgentError

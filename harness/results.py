@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, get_args, get_origin, get_type_hints
 
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 
 
 @dataclass(frozen=True)

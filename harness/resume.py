@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 import harness
 from harness import build, matrix, results
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.results import Result
 from harness.target import DEFAULT_KERNEL, Target
 
@@ -22,17 +22,17 @@ OPTIONS = "options.json"  # in the directory of a run
 # What of the harness decides on a verdict, beside the guest's agent, which has a digest of its own.
 JUDGES = (
     "scenarios/annotation.py",
-    "containers.py",
+    "judging/list_model.py",
     "contests.py",
     "experiment.py",
-    "history.py",
-    "judge.py",
+    "judging/history.py",
+    "judging/judge.py",
     "scenarios/programs.py",
     "resilient.py",
     "runtime.py",
     "scenarios/scenario.py",
-    "serialization.py",
-    "splat.py",
+    "judging/serialization.py",
+    "judging/splat.py",
     "target.py",
     "verify.py",
 )

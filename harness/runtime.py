@@ -11,8 +11,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
-from harness import experiment, judge, splat
-from harness.judge import Kind, Observation, Verdict
+from harness import experiment
+from harness.judging import judge, splat
+from harness.judging.judge import Kind, Observation, Verdict
 from harness.results import Result
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Need, Rule, covers, kernel_version

@@ -36,8 +36,9 @@ from typing import (
     Tuple,
 )
 
-from harness import build, catalogue, cores, image, kernel, qemu, splat
+from harness import build, catalogue, cores, image, kernel, qemu
 from harness.errors import SetupError
+from harness.judging import splat
 
 Json = Dict[str, Any]
 Progress = Callable[[str], None]

@@ -19,8 +19,9 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from filelock import FileLock
 
-from harness import box, build, image, kernel, paths, splat
+from harness import box, build, image, kernel, paths
 from harness.errors import SetupError
+from harness.judging import splat
 from harness.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 
 ROOT = paths.root()

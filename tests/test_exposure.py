@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
 from harness.scenarios.scenario import KnownBug
 from harness.target import KernelRefusal
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from harness import contests, experiment
-from harness.serialization import LOCKED, judge
+from harness.judging.serialization import LOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
 

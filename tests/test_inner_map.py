@@ -2,7 +2,7 @@
 
 from packaging.version import Version
 
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
 from harness.target import KernelRefusal
 
 RULE = "Inner maps"

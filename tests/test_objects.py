@@ -14,10 +14,11 @@ from functools import partial
 import pytest
 from packaging.version import Version
 
-from harness import containers, experiment
+from harness import experiment
 from harness.experiment import Drive, Plan, prove
-from harness.judge import Kind, Verdict
-from harness.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
+from harness.judging import list_model
+from harness.judging.judge import Kind, Verdict
+from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
 
 RULE = "Lists and trees stay whole under their lock"
 LOADERS = ("libbpf",)  # they are changed by kernel functions
@@ -26,8 +27,8 @@ OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
 TRANSFER_BYTES = 8
 CONTAINERS = {
     # name -> size of its value, function it needs, since when, what comes out first
-    "list": (56, "bpf_list_push_back_impl", "6.4", containers.first_in_first_out),
-    "tree": (56, "bpf_rbtree_add_impl", "6.4", containers.least_first),
+    "list": (56, "bpf_list_push_back_impl", "6.4", list_model.first_in_first_out),
+    "tree": (56, "bpf_rbtree_add_impl", "6.4", list_model.least_first),
 }
 
 
@@ -61,10 +62,10 @@ def test_container(guest, name):
     done = [
         transfer
         for cpu, *written in zip(cpus, operations, transfers)
-        for transfer in containers.decode(f"CPU {cpu}", *written)
+        for transfer in list_model.decode(f"CPU {cpu}", *written)
     ]
     left = list(rest(guest, name))
-    anomalies = containers.check(done, left, rank)
+    anomalies = list_model.check(done, left, rank)
     twins = [
         experiment.run_twin(real, partial(experiment.run, guest, plan, way))
         for way in (UNLOCKED, SKIPS_64)

@@ -7,7 +7,7 @@ cannot express, tests/test_objects.py those that user space cannot read.
 import pytest
 
 from harness.experiment import Drive, Plan, prove
-from harness.serialization import SKIPS_64, UNLOCKED
+from harness.judging.serialization import SKIPS_64, UNLOCKED
 
 RULE = "A lock serializes wherever it lives"
 

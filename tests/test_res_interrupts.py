@@ -8,7 +8,8 @@ import struct
 import pytest
 from packaging.version import Version
 
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
+from harness.judging.serialization import LOCKED
 from harness.resilient import (
     EDEADLK,
     HOLD,
@@ -22,7 +23,6 @@ from harness.resilient import (
     needs_record,
     total,
 )
-from harness.serialization import LOCKED
 
 RULE = (
     "A resilient lock forbids preemption, its irqsave flavour interrupts too, and both end with it"

@@ -15,7 +15,8 @@ from packaging.version import Version
 
 from harness import experiment
 from harness.experiment import Drive, Plan, run_twin
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
+from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
 from harness.resilient import (
     COUNT,
     EDEADLK,
@@ -32,7 +33,6 @@ from harness.resilient import (
     needs_clock,
     total,
 )
-from harness.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
 
 RULE = "A resilient lock serializes, and ends a deadlock"
 LOADERS = ("libbpf",)  # they are kernel functions

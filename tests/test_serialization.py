@@ -7,8 +7,8 @@ broken twins in the very same way: bpf_progs/contend.h has the operation and the
 import pytest
 
 from harness import contests, experiment
-from harness.judge import Kind
-from harness.serialization import UNLOCKED, judge
+from harness.judging.judge import Kind
+from harness.judging.serialization import UNLOCKED, judge
 
 RULE = "Locked updates of all CPUs are serialized"
 

@@ -13,8 +13,8 @@ import pytest
 from packaging.version import Version
 
 from harness.experiment import Drive, Plan, prove
-from harness.judge import Kind, Verdict
-from harness.serialization import SKIPS_64, UNLOCKED, Way
+from harness.judging.judge import Kind, Verdict
+from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
 
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps

@@ -26,7 +26,7 @@ from harness import (
 )
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.plugin import LOG_WIDTH
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from harness import bisect
 from harness.bisect import BAD, GOOD, UNTESTABLE, Bisection, Bounds, Question, outcome, status
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.results import Result
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness import __main__ as command, drift, known, matrix
 from harness.drift import What
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 RESULTS = matrix.read([DATA]).results

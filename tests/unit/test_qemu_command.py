@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness import qemu, qemu_command, splat
+from harness import qemu, qemu_command
 from harness.errors import SetupError
 from harness.image import Image
+from harness.judging import splat
 from harness.kernel import Kernel
 
 DATA = Path(__file__).parent / "data"

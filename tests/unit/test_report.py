@@ -10,7 +10,7 @@ import pytest
 
 from harness import __main__ as command, build, catalogue, matrix, page, report, rulebook
 from harness.errors import SetupError, UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import resilient
-from harness.judge import Kind
+from harness.judging.judge import Kind
 from harness.runtime import Unmet
 from harness.target import AgentError
 

@@ -10,7 +10,7 @@ import pytest
 import harness
 from harness import matrix, results, resume
 from harness.errors import UsageError
-from harness.judge import Kind
+from harness.judging.judge import Kind
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 HELD = matrix.read([DATA]).results[-1]

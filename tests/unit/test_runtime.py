@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import UsageError
-from harness.judge import Kind, Verdict
+from harness.judging.judge import Kind, Verdict
 from harness.runtime import Case, Guest, Unmet
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile

@@ -6,9 +6,9 @@ import struct
 import pytest
 
 from harness.experiment import run_twin
-from harness.history import Kind as Did, Operation
-from harness.judge import Kind
-from harness.serialization import (
+from harness.judging.history import Kind as Did, Operation
+from harness.judging.judge import Kind
+from harness.judging.serialization import (
     LOCKED,
     SKIPS_64,
     UNLOCKED,

@@ -5,8 +5,8 @@ import struct
 
 from hypothesis import given, settings, strategies as st
 
-from harness.containers import Transfer, check, decode, first_in_first_out, least_first
-from harness.serialization import OPERATION
+from harness.judging.list_model import Transfer, check, decode, first_in_first_out, least_first
+from harness.judging.serialization import OPERATION
 
 
 def run(seed, rank, steps=200):

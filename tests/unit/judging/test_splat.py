@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import splat
+from harness.judging import splat
 from harness.target import named, why_lost
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from harness import history
-from harness.history import Anomaly, Operation
-from harness.judge import Kind, Verdict
+from harness.judging import history
+from harness.judging.history import Anomaly, Operation
+from harness.judging.judge import Kind, Verdict
 
 # struct shared: lock, last_cpu, count, inverse, handovers, doubled
 _SHARED = struct.Struct("<II QQQQ")

@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
-from harness import splat
+from harness.judging import splat
 from harness.scenarios.scenario import (
     Expectation,
     KnownBug,

@@ -5,8 +5,8 @@ import unittest.mock
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from harness import history as module
-from harness.history import Kind, Operation, check, overlap, timeline
+from harness.judging import history as module
+from harness.judging.history import Kind, Operation, check, overlap, timeline
 
 # A busy machine is slow, which says nothing of what is tested here.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

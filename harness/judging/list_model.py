@@ -11,8 +11,8 @@ import heapq
 import struct
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from harness.history import Anomaly
-from harness.serialization import OPERATION
+from harness.judging.history import Anomaly
+from harness.judging.serialization import OPERATION
 
 _TRANSFER = struct.Struct("<II")  # struct transfer: in, out
 _FACTOR = 0x9E3779B1  # of key_of()
