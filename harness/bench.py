@@ -17,8 +17,9 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import jinja2
 
-from harness import build, experiment
+from harness import experiment
 from harness.errors import SetupError, UsageError
+from harness.provision import build
 from harness.scenarios import annotation
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from harness import catalogue, kernel, matrix, paths
-from harness.debian import Progress
+from harness import matrix, paths
 from harness.errors import UsageError
 from harness.judging import judge
 from harness.judging.judge import Kind
+from harness.provision import catalogue, kernel_store
+from harness.provision.debian_packages import Progress
 from harness.results import Result
 
 GOOD, BAD, UNTESTABLE = 0, 1, 125  # what `git bisect run` takes
@@ -318,7 +319,7 @@ class Bisection:
 
     def _test(self, version: str) -> Step:
         started = time.monotonic()
-        result = run_case(self.question, fetched_name(version, kernel.fetched()), version)
+        result = run_case(self.question, fetched_name(version, kernel_store.fetched()), version)
         found = outcome(result, self.question.aspect, self.question.text)
         shown = found or f"cannot be tested: {result.reason}"
         # "6.12" may be another version tomorrow.
@@ -332,7 +333,7 @@ class Bisection:
         return step
 
 
-def fetched_name(version: str, there: Mapping[str, kernel.Kernel]) -> str:
+def fetched_name(version: str, there: Mapping[str, kernel_store.Kernel]) -> str:
     """Return the name by which a version is fetched already, or else the version."""
     flavour = catalogue.FLAVOURS[catalogue.CLOUD]
     known = (name for name, found in there.items() if found.release == f"{version}-{flavour}")

@@ -25,12 +25,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from harness import image, kernel, paths, qemu, qemu_command
-from harness.catalogue import DEFAULT, find
-from harness.debian import Progress
+from harness import paths, qemu, qemu_command
 from harness.errors import SetupError, UsageError
-from harness.image import Image
-from harness.kernel import Kernel
+from harness.provision import kernel_store, userland
+from harness.provision.catalogue import DEFAULT, find
+from harness.provision.debian_packages import Progress
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
 
 NAME = "spinlock"
 SETTINGS = "spinlock.json"
@@ -80,9 +81,9 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
 
     Raises SetupError or UsageError.
     """
-    chosen = kernel.fetch(kernel_name or DEFAULT, progress)
-    userland = image.ensure(progress)
-    return chosen, userland, ensure_box(userland, progress)
+    chosen = kernel_store.fetch(kernel_name or DEFAULT, progress)
+    image = userland.ensure(progress)
+    return chosen, image, ensure_box(image, progress)
 
 
 def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progress) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness import build, dialect, elf, refusal
+from harness import dialect, elf, refusal
 from harness.btf import Malformed
 from harness.errors import UsageError
 from harness.judging import splat
+from harness.provision import build
 from harness.refusal import Refusal
 from harness.scenarios.scenario import kernel_version, nearest
 from harness.target import AgentError, GuestLost, Session, Target

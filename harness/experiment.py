@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
-from harness import build
 from harness.judging.history import Kind, Operation
 from harness.judging.judge import Verdict
 from harness.judging.serialization import (
@@ -26,6 +25,7 @@ from harness.judging.serialization import (
     judge,
     met_far_less,
 )
+from harness.provision import build
 from harness.scenarios.scenario import SourceFile
 
 # The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.

@@ -18,22 +18,12 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set
 import pytest
 from _pytest.runner import runtestprotocol
 
-from harness import (
-    build,
-    cases,
-    export,
-    matrix,
-    page,
-    parallel,
-    report,
-    results,
-    resume,
-    run_options,
-)
-from harness.catalogue import is_path
+from harness import cases, export, matrix, page, parallel, report, results, resume, run_options
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
+from harness.provision import build
+from harness.provision.catalogue import is_path
 from harness.results import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenarios import scenario

@@ -30,12 +30,13 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import build, experiment
+from harness import experiment
 from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
 from harness.judging import judge, serialization
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
+from harness.provision import build
 from harness.scenarios import annotation, scenario
 from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 

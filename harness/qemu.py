@@ -28,12 +28,12 @@ import psutil
 from filelock import FileLock, Timeout
 
 from harness import paths, qemu_command
-from harness.debian import Progress
 from harness.errors import SetupError
-from harness.image import Image
-from harness.initramfs import cpio
 from harness.judging import splat
-from harness.kernel import Kernel
+from harness.provision.debian_packages import Progress
+from harness.provision.initramfs import cpio
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
 from harness.qemu_command import QEMU
 from harness.qmp import Qmp
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from harness.image import Image
-from harness.kernel import Kernel
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
 from harness.scenarios.scenario import kernel_version
 
 QEMU = "qemu-system-x86_64"

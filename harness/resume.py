@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import harness
-from harness import build, matrix, results
+from harness import matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
+from harness.provision import build
 from harness.results import Result
 from harness.target import DEFAULT_KERNEL, Target
 

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
-from harness import build, target
-from harness.catalogue import expand
+from harness import target
+from harness.provision import build
+from harness.provision.catalogue import expand
 from harness.scenarios import scenario
 
 # QEMU gives a guest more only with an interrupt controller of the host's kernel.

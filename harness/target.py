@@ -36,9 +36,10 @@ from typing import (
     Tuple,
 )
 
-from harness import build, catalogue, cores, image, kernel, qemu
+from harness import cores, qemu
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.provision import build, catalogue, kernel_store, userland
 
 Json = Dict[str, Any]
 Progress = Callable[[str], None]
@@ -454,10 +455,10 @@ class Qemu:
         self.cpus = settings.cpus
         self._settings, self._progress = settings, progress
         self.kernel = DEFAULT_KERNEL if settings.kernel is None else settings.kernel
-        kernel.look(self.kernel)  # what is cheapest to find missing comes first
+        kernel_store.look(self.kernel)  # what is cheapest to find missing comes first
         qemu.version()
-        self._image = image.ensure(progress)
-        self._kernel = kernel.fetch(self.kernel, progress)
+        self._image = userland.ensure(progress)
+        self._kernel = kernel_store.fetch(self.kernel, progress)
         self._kept: Optional[Tuple[qemu.Guest, Session]] = None
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}

@@ -6,8 +6,9 @@ import threading
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from harness import build, catalogue, target
+from harness import target
 from harness.errors import SetupError, UsageError
+from harness.provision import build, catalogue
 from harness.scenarios.scenario import Scenario
 from harness.target import Progress, Settings, Target
 from harness.verify import Verifier

@@ -19,9 +19,10 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from filelock import FileLock
 
-from harness import box, build, image, kernel, paths
+from harness import box, paths
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.provision import build, kernel_store, userland
 from harness.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 
 ROOT = paths.root()
@@ -129,7 +130,7 @@ def ssh_config(vagrants: str, control: Path) -> Tuple[str, str]:
 def parse_greeting(text: str) -> Greeting:
     """Read what _GREETING prints."""
     boot_id, cpus, release, packages = text.split("\n", 3)
-    return Greeting(boot_id, int(cpus), release, image.parse_versions(packages))
+    return Greeting(boot_id, int(cpus), release, userland.parse_versions(packages))
 
 
 # -- the target ------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ class Vagrant:
         if settings.append:
             raise SetupError("--append is for --target qemu: a Vagrant machine is booted already.")
         self._domain = describe_domain(box.virsh("dumpxml", self._id))
-        self._userland = image.ensure(progress)
+        self._userland = userland.ensure(progress)
         self._scratch = paths.Scratch()
         self._warm: Optional[_Line] = None
         self._idle: Optional[_Line] = None
@@ -347,7 +348,7 @@ class Vagrant:
     def _check_kernel(self, settings: Settings) -> None:
         if settings.kernel is None:
             return
-        wanted = kernel.cached(settings.kernel)
+        wanted = kernel_store.cached(settings.kernel)
         if wanted is None or wanted.release != self._greeting.release:
             raise SetupError(
                 f"The Vagrant machine runs {self._greeting.release}: "

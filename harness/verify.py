@@ -25,10 +25,10 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import build
 from harness.errors import SetupError
 from harness.judging import judge
 from harness.judging.judge import Observation, Verdict
+from harness.provision import build
 from harness.scenarios.scenario import Scenario, kernel_version
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Session, Target
 

@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, check_report, dialect, lockset, run_options, target
+from harness import check, check_report, dialect, lockset, run_options, target
 from harness.commands import output
 from harness.errors import UsageError
+from harness.provision import catalogue
 from harness.scenarios import scenario
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import build, image, kernel, qemu, target
+from harness import qemu, target
 from harness.commands import OK, SETUP, kernels
 from harness.errors import SetupError, UsageError
+from harness.provision import build, kernel_store, userland
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,12 +34,12 @@ def run(options: argparse.Namespace) -> int:
 
     need("clang", lambda: build.clang_version(str(build.clang())))
     need("qemu", qemu.version)
-    found_image = image.cached()
+    found_image = userland.cached()
     if found_image is None:
         line("image", "note", "not built yet; `make image` or the first run builds it")
     else:
         line("image", "ok", ", ".join(f"{k} {v}" for k, v in found_image.versions.items()))
-    found_kernel = kernel.cached(target.DEFAULT_KERNEL)
+    found_kernel = kernel_store.cached(target.DEFAULT_KERNEL)
     if found_kernel is None:
         line("kernel", "note", f"{target.DEFAULT_KERNEL} is not fetched yet; the first run does it")
     else:

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import catalogue, run_options, target
+from harness import run_options, target
 from harness.commands import output
+from harness.provision import catalogue
 
 
 def declare(sub: argparse.ArgumentParser, cpus: str) -> None:

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import List
 
-from harness import catalogue, contests, power
+from harness import contests, power
 from harness.commands import INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
+from harness.provision import catalogue
 from harness.scenarios import scenario
 
 

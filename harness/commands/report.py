@@ -14,7 +14,6 @@ from typing import Optional, Sequence, Tuple
 from rich.console import Console
 
 from harness import (
-    build,
     drift as drifting,
     export,
     known as known_list,
@@ -28,6 +27,7 @@ from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.plugin import LOG_WIDTH
+from harness.provision import build
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 

@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from harness import __main__ as command, catalogue, completion, matrix
+from harness import __main__ as command, completion, matrix
+from harness.provision import catalogue
 
 
 def parsed(words):

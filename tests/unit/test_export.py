@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from harness import __main__ as command, catalogue, export, matrix
+from harness import __main__ as command, export, matrix
+from harness.provision import catalogue
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness import target
-from harness.catalogue import UnknownKernel
 from harness.commands import measuring
+from harness.provision.catalogue import UnknownKernel
 
 
 @pytest.fixture

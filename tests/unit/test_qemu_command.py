@@ -10,9 +10,9 @@ import pytest
 
 from harness import qemu, qemu_command
 from harness.errors import SetupError
-from harness.image import Image
 from harness.judging import splat
-from harness.kernel import Kernel
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
 
 DATA = Path(__file__).parent / "data"
 KERNEL = Kernel(

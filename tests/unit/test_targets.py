@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness import build, catalogue, target
+from harness import target
 from harness.errors import SetupError, UsageError
+from harness.provision import build, catalogue
 from harness.target import Settings
 from harness.targets import Targets
 

@@ -14,8 +14,8 @@ import pytest
 
 from harness import box, target, vagrant
 from harness.errors import SetupError
-from harness.image import Image
-from harness.kernel import Kernel
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
 
 SSH_CONFIG = """\
 Host default

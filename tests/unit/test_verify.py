@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import build
 from harness.judging.judge import Kind
+from harness.provision import build
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs
 from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal

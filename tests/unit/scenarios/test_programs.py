@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness import build
 from harness.errors import UsageError
+from harness.provision import build
 from harness.scenarios.programs import Programs
 
 

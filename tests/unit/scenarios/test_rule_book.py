@@ -3,8 +3,8 @@
 import pytest
 from packaging.version import Version
 
-from harness import catalogue
-from harness.build import PROGRAMS
+from harness.provision import catalogue
+from harness.provision.build import PROGRAMS
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 

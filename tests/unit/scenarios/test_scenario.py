@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness.build import PROGRAMS
+from harness.provision.build import PROGRAMS
 from harness.scenarios import annotation, scenario
 from harness.scenarios.programs import Programs
 

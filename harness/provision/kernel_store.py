@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Iterable
 
 import harness
-from harness import debian, debian_kernel, initramfs, own_kernel, paths, tools
-from harness.catalogue import Debian, Own, UnknownKernel, find, sort_key
-from harness.debian import Progress
+from harness import paths
 from harness.errors import SetupError
+from harness.provision import debian_kernel, debian_packages, host_tools, initramfs, own_kernel
+from harness.provision.catalogue import Debian, Own, UnknownKernel, find, sort_key
+from harness.provision.debian_packages import Progress
 
 INIT_SOURCE = Path(harness.__file__).parent / "guest" / "init.c"
 FORMAT = 5  # raise when a kernel's directory changes in a way `recipe` cannot see
@@ -187,7 +188,7 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
                 try:
                     _check_space(home)
                     _build(row, final, progress)
-                except debian.Unreachable as error:
+                except debian_packages.Unreachable as error:
                     stale = None if update else _stale(row)
                     if stale is None:
                         raise
@@ -278,7 +279,7 @@ def _write_initrd(directory: Path, progress: Progress) -> None:
         prefix=f"{directory.name.rpartition('-')[0]}.building-", dir=directory.parent
     ) as name:
         program = Path(name) / "init"
-        tools.run(
+        host_tools.run(
             ["clang", "-static", "-Os", "-s", "-Wall", "-o", str(program), str(INIT_SOURCE)],
             "clang and libc6-dev",
         )

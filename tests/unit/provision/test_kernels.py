@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import bzimage, catalogue, debian, debian_kernel, initramfs, kernel
 from harness.errors import SetupError, UsageError
+from harness.provision import (
+    bzimage,
+    catalogue,
+    debian_kernel,
+    debian_packages,
+    initramfs,
+    kernel_store,
+)
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 
@@ -79,17 +86,17 @@ def test_file_that_is_no_kernel(
     content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(kernel, "NEEDED_MIB", 0)
+    monkeypatch.setattr(kernel_store, "NEEDED_MIB", 0)
     file = tmp_path / "file"
     file.write_bytes(content)
     with pytest.raises(SetupError, match=words):
-        kernel.fetch(str(file), lambda message: None)
+        kernel_store.fetch(str(file), lambda message: None)
     assert not list((tmp_path / "cache" / "kernels").glob("own*building*"))
 
 
 def test_kernel_that_cannot_be_read() -> None:
     with pytest.raises(SetupError, match="cannot be read"):
-        kernel.fetch("/proc/self/mem", lambda message: None)
+        kernel_store.fetch("/proc/self/mem", lambda message: None)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
@@ -174,11 +181,13 @@ def test_cpio_is_read_back_by_cpio(tmp_path: Path) -> None:
 
 def test_recipe_changes_with_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     row = catalogue.find(catalogue.DEFAULT)
-    before = kernel.recipe(row)
-    assert kernel.recipe(dataclasses.replace(row, flavour="amd64")) != before
-    assert kernel.recipe(dataclasses.replace(row, suites=("sid",))) == before, "the same files"
+    before = kernel_store.recipe(row)
+    assert kernel_store.recipe(dataclasses.replace(row, flavour="amd64")) != before
+    assert (
+        kernel_store.recipe(dataclasses.replace(row, suites=("sid",))) == before
+    ), "the same files"
     monkeypatch.setattr(debian_kernel, "AGENT_MODULES", ("virtio_pci",))
-    assert kernel.recipe(row) != before
+    assert kernel_store.recipe(row) != before
 
 
 def test_stale_kernel_is_used_when_it_cannot_be_renewed(
@@ -187,24 +196,24 @@ def test_stale_kernel_is_used_when_it_cannot_be_renewed(
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
 
     def build(*_: object) -> None:
-        raise debian.Unreachable("no network")
+        raise debian_packages.Unreachable("no network")
 
-    monkeypatch.setattr(kernel, "_build", build)
-    monkeypatch.setattr(kernel, "_check_space", lambda home: None)
+    monkeypatch.setattr(kernel_store, "_build", build)
+    monkeypatch.setattr(kernel_store, "_check_space", lambda home: None)
     directory = tmp_path / "kernels" / f"{catalogue.DEFAULT}-000000000000"
     directory.mkdir(parents=True)
-    (directory / f"initrd-{kernel._init_digest()}.cpio").touch()
+    (directory / f"initrd-{kernel_store._init_digest()}.cpio").touch()
     manifest = {"release": "1", "package_version": "2", "headers": "own", "digest": "3"}
     said: list[str] = []
-    for form in (kernel.FORMAT - 1, kernel.FORMAT):
+    for form in (kernel_store.FORMAT - 1, kernel_store.FORMAT):
         with pytest.raises(SetupError, match="no network"):
-            kernel.fetch(catalogue.DEFAULT, said.append)
+            kernel_store.fetch(catalogue.DEFAULT, said.append)
         written = {**manifest, "command_line": [], "format": form}
         (directory / "kernel.json").write_text(json.dumps(written))
-    assert kernel.fetch(catalogue.DEFAULT, said.append).release == "1"
+    assert kernel_store.fetch(catalogue.DEFAULT, said.append).release == "1"
     assert ["no network" in line for line in said] == [True]
     with pytest.raises(SetupError, match="no network"):
-        kernel.fetch(catalogue.DEFAULT, said.append, update=True)
+        kernel_store.fetch(catalogue.DEFAULT, said.append, update=True)
 
 
 def test_own_kernels_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +221,8 @@ def test_own_kernels_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for number in range(3):
         (tmp_path / "kernels" / f"own-{number:012}").mkdir(parents=True)
     with pytest.raises(UsageError, match="remove own"):
-        kernel.remove("/boot/vmlinuz")
-    assert kernel.remove(kernel.OWN) and not kernel.remove(kernel.OWN)
+        kernel_store.remove("/boot/vmlinuz")
+    assert kernel_store.remove(kernel_store.OWN) and not kernel_store.remove(kernel_store.OWN)
     assert not list((tmp_path / "kernels").glob("own-*"))
 
 
@@ -222,17 +231,17 @@ def test_only_a_finished_and_current_build_is_used(
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
     row = catalogue.find(catalogue.DEFAULT)
-    directory = tmp_path / "kernels" / f"{row.name}-{kernel.recipe(row)}"
+    directory = tmp_path / "kernels" / f"{row.name}-{kernel_store.recipe(row)}"
     directory.mkdir(parents=True)
-    assert kernel.cached(row.name) is None
+    assert kernel_store.cached(row.name) is None
     manifest = {"release": "1", "package_version": "2", "headers": "own", "digest": "3"}
     manifest["command_line"] = []
     (directory / "kernel.json").write_text(json.dumps(manifest))
-    assert kernel.cached(row.name) is None, "no initramfs for the present init.c"
+    assert kernel_store.cached(row.name) is None, "no initramfs for the present init.c"
     (directory / "initrd-000000000000.cpio").touch()
-    assert kernel.cached(row.name) is None, "an initramfs of another init.c"
-    (directory / f"initrd-{kernel._init_digest()}.cpio").touch()
-    found = kernel.cached(row.name)
+    assert kernel_store.cached(row.name) is None, "an initramfs of another init.c"
+    (directory / f"initrd-{kernel_store._init_digest()}.cpio").touch()
+    found = kernel_store.cached(row.name)
     assert found is not None and found.release == "1"
-    monkeypatch.setattr(kernel, "FORMAT", kernel.FORMAT + 1)
-    assert kernel.cached(row.name) is None
+    monkeypatch.setattr(kernel_store, "FORMAT", kernel_store.FORMAT + 1)
+    assert kernel_store.cached(row.name) is None

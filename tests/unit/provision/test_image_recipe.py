@@ -9,32 +9,33 @@ from pathlib import Path
 
 import pytest
 
-from harness import debian, image, paths
+from harness import paths
 from harness.errors import SetupError
+from harness.provision import debian_packages, userland
 
 
 def test_recipe_changes_with_what_goes_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = image.recipe()
-    assert image.recipe() == before
-    monkeypatch.setattr(image, "PACKAGES", (*image.PACKAGES, "strace"))
-    assert image.recipe() != before
+    before = userland.recipe()
+    assert userland.recipe() == before
+    monkeypatch.setattr(userland, "PACKAGES", (*userland.PACKAGES, "strace"))
+    assert userland.recipe() != before
 
 
 def test_only_a_finished_and_current_image_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
-    directory = tmp_path / "image" / image.recipe()
+    directory = tmp_path / "image" / userland.recipe()
     directory.mkdir(parents=True)
     (directory / "root.ext4").touch()
-    os.truncate(directory / "root.ext4", image.SIZE_BYTES)
-    assert image.cached() is None
+    os.truncate(directory / "root.ext4", userland.SIZE_BYTES)
+    assert userland.cached() is None
     (directory / "image.json").write_text(json.dumps({"digest": "d", "versions": {"bcc": "1"}}))
-    found = image.cached()
+    found = userland.cached()
     assert found is not None
     assert (found.digest, found.versions) == ("d", {"bcc": "1"})
-    monkeypatch.setattr(image, "CUSTOMIZE", image.CUSTOMIZE + "true\n")
-    assert image.cached() is None
+    monkeypatch.setattr(userland, "CUSTOMIZE", userland.CUSTOMIZE + "true\n")
+    assert userland.cached() is None
 
 
 def test_a_full_disk_is_said_before_building(
@@ -42,9 +43,9 @@ def test_a_full_disk_is_said_before_building(
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda tool, path=None: tool)
-    monkeypatch.setattr(image, "SPACE_BYTES", 1 << 60)
+    monkeypatch.setattr(userland, "SPACE_BYTES", 1 << 60)
     with pytest.raises(SetupError, match="SPINLOCK_CACHE"):
-        image.ensure(lambda message: None)
+        userland.ensure(lambda message: None)
 
 
 def test_missing_mmdebstrap_is_one_sentence(
@@ -53,22 +54,22 @@ def test_missing_mmdebstrap_is_one_sentence(
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda tool, path=None: None)
     with pytest.raises(SetupError, match="install mmdebstrap"):
-        image.ensure(lambda message: None)
+        userland.ensure(lambda message: None)
 
 
 def test_versions_come_from_the_packages() -> None:
     listing = "".join(f"{package}:amd64\t1.{at}\n" for at, package in enumerate(VERSIONED))
-    versions = image.parse_versions(listing + "libc6:amd64\t2.41\n")
-    assert set(versions) == set(image.VERSIONS)
+    versions = userland.parse_versions(listing + "libc6:amd64\t2.41\n")
+    assert set(versions) == set(userland.VERSIONS)
     assert versions["bcc"] == f"1.{VERSIONED.index('python3-bpfcc')}"
 
 
-VERSIONED = list(image.VERSIONS.values())
+VERSIONED = list(userland.VERSIONS.values())
 
 
 def test_command_for_root_and_for_others() -> None:
     for root, mode, kind in ((True, "root", "directory"), (False, "unshare", "tar")):
-        words = image.mmdebstrap_command(Path("/t"), "ssh-ed25519 AAAA", Path("/o"), root)
+        words = userland.mmdebstrap_command(Path("/t"), "ssh-ed25519 AAAA", Path("/o"), root)
         assert f"--mode={mode}" in words and f"--format={kind}" in words
         assert any("ssh-ed25519 AAAA" in word for word in words)
         assert not any("@PUBLIC_KEY@" in word for word in words)
@@ -84,36 +85,36 @@ def test_command_for_root_and_for_others() -> None:
     ],
 )
 def test_failures_are_explained(output: str, expected: str) -> None:
-    assert expected in image.explain_failure(output)
+    assert expected in userland.explain_failure(output)
 
 
 @pytest.mark.parametrize(
     "uris, expected",
     [
-        (["ftp://a/debian/"], debian.Mirror("ftp://a/debian", "ftp://a/debian-security")),
+        (["ftp://a/debian/"], debian_packages.Mirror("ftp://a/debian", "ftp://a/debian-security")),
         (
             ["ftp://s/debian-security/", "ftp://a/other", "ftp://m/debian"],
-            debian.Mirror("ftp://m/debian", "ftp://s/debian-security"),
+            debian_packages.Mirror("ftp://m/debian", "ftp://s/debian-security"),
         ),
         (["ftp://a/ubuntu"], None),
         ([], None),
     ],
 )
-def test_choose_mirror(uris: list[str], expected: debian.Mirror | None) -> None:
-    assert debian.choose_mirror(uris) == expected
+def test_choose_mirror(uris: list[str], expected: debian_packages.Mirror | None) -> None:
+    assert debian_packages.choose_mirror(uris) == expected
 
 
 def test_suites_are_served_by_the_right_archive() -> None:
-    mirror = debian.Mirror("m", "s")
+    mirror = debian_packages.Mirror("m", "s")
     assert (mirror.of("trixie"), mirror.of("trixie-security")) == ("m", "s")
 
 
 def test_mirror_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINLOCK_MIRROR", "file:/srv/debian")
-    assert debian.mirror().security == "file:/srv/debian-security"
+    assert debian_packages.mirror().security == "file:/srv/debian-security"
     monkeypatch.setenv("SPINLOCK_MIRROR", "file:/srv/elsewhere")
     with pytest.raises(SetupError, match="set SPINLOCK_MIRROR"):
-        debian.mirror()
+        debian_packages.mirror()
 
 
 def test_package_record() -> None:
@@ -122,7 +123,7 @@ def test_package_record() -> None:
         "Depends: dracut | initramfs-tools, linux-binary-7 (= 7.3-1), python3:any\n"
         "Description: a kernel\n More: text\n"
     )
-    assert debian.parse_package(record) == debian.Package(
+    assert debian_packages.parse_package(record) == debian_packages.Package(
         "linux-image-7", "7.3-1~bpo13+1", ("linux-base", "dracut", "linux-binary-7", "python3")
     )
 

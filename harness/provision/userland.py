@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-from harness import debian, paths
-from harness.debian import Progress
+from harness import paths
 from harness.errors import SetupError
+from harness.provision import debian_packages
+from harness.provision.debian_packages import Progress
 
 SUITES = ("trixie", "trixie-security")
 
@@ -220,7 +221,7 @@ def mmdebstrap_command(target: Path, public_key: str, apt_options: Path, root: b
         "--variant=essential",
         f"--mode={'root' if root else 'unshare'}",
         f"--format={'directory' if root else 'tar'}",
-        f"--architectures={debian.ARCHITECTURE}",
+        f"--architectures={debian_packages.ARCHITECTURE}",
         f"--aptopt={apt_options}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED),
         f"--include={','.join(PACKAGES)}",
@@ -255,7 +256,7 @@ def _build(building: Path, progress: Progress) -> None:
     key = building / "ssh_key"
     _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "spinlock", "-f", str(key)])
     options = building / "apt.conf"
-    options.write_text(debian.reach())
+    options.write_text(debian_packages.reach())
     tree = building / "tree"
     is_root = os.geteuid() == 0
     target = tree if is_root else building / "tree.tar"
@@ -283,11 +284,11 @@ def _build(building: Path, progress: Progress) -> None:
 
 def _headers(include: Path, scratch: Path) -> None:
     """Collect usr/include/{bpf,linux,asm,asm-generic} from HEADER_PACKAGES."""
-    archive = debian.Archive(paths.cache("apt", SUITES[0]), SUITES)
+    archive = debian_packages.Archive(paths.cache("apt", SUITES[0]), SUITES)
     with paths.lock(archive.lock):
         archive.refresh()
         for deb in archive.download(archive.packages(HEADER_PACKAGES), scratch):
-            debian.unpack(deb, scratch)
+            debian_packages.unpack(deb, scratch)
     include.mkdir()
     for name in ("bpf", "linux", "asm-generic"):
         shutil.copytree(scratch / "usr/include" / name, include / name)
@@ -299,7 +300,7 @@ def _bootstrap(command: Sequence[str], progress: Progress) -> None:
     """Run mmdebstrap with sources on its standard input, passing on its steps."""
     tail: collections.deque[str] = collections.deque(maxlen=30)
     with tempfile.TemporaryFile("w+") as listing:
-        listing.write(debian.sources(SUITES))
+        listing.write(debian_packages.sources(SUITES))
         listing.seek(0)
         process = subprocess.Popen(
             command,

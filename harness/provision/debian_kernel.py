@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from harness import bzimage, debian, initramfs, paths, tools
-from harness.catalogue import CLOUD, FLAVOURS, MINORS, Debian, UnknownKernel, sort_key
-from harness.debian import Progress
+from harness import paths
 from harness.errors import SetupError
+from harness.provision import bzimage, debian_packages, host_tools, initramfs
+from harness.provision.catalogue import CLOUD, FLAVOURS, MINORS, Debian, UnknownKernel, sort_key
+from harness.provision.debian_packages import Progress
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
@@ -44,7 +45,7 @@ def available(minor: str, progress: Progress) -> list[str]:
     row = MINORS[minor]
     suites = (*row["suites"], *row.get("older", []))
     progress(f"kernel {minor}: reading the package index")
-    archive = debian.Archive(paths.cache("apt", "+".join(suites)), suites)
+    archive = debian_packages.Archive(paths.cache("apt", "+".join(suites)), suites)
     with paths.lock(archive.lock):
         archive.refresh()
         listed = archive.names(f"linux-image-{minor}")
@@ -84,7 +85,7 @@ def prepare(row: Debian, result: Path, building: Path, progress: Progress) -> di
     _arrange(scratch, tree, release)
     _write_boot_modules(tree / "usr/lib/modules" / release, result)
     squash = ["mksquashfs", str(tree), str(result / "modules.squashfs"), "-comp", "lz4", "-quiet"]
-    tools.run([*squash, "-no-progress", "-all-root", "-no-xattrs"], "squashfs-tools")
+    host_tools.run([*squash, "-no-progress", "-all-root", "-no-xattrs"], "squashfs-tools")
     return {
         "release": release,
         "package_version": got.version,
@@ -107,7 +108,7 @@ class _Download:
 def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
     """Unpack the kernel's packages below `scratch`."""
     progress(f"kernel {row.name}: reading the package index")
-    archive = debian.Archive(paths.cache("apt", "+".join(row.suites)), row.suites)
+    archive = debian_packages.Archive(paths.cache("apt", "+".join(row.suites)), row.suites)
     with paths.lock(archive.lock):
         archive.refresh()
         image = _choose(archive, row)
@@ -136,7 +137,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
         files = archive.download(list(chosen.values()), downloads)
         files += [archive.download_unlisted(name, image.version, downloads) for name in unlisted]
         for deb in files:
-            debian.unpack(deb, scratch)
+            debian_packages.unpack(deb, scratch)
         for deb in files:
             deb.unlink()
     if headers not in ("", "own"):
@@ -149,7 +150,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
     return _Download(image.version, headers, tuple(unlisted))
 
 
-def _choose(archive: debian.Archive, row: Debian) -> debian.Package:
+def _choose(archive: debian_packages.Archive, row: Debian) -> debian_packages.Package:
     """Return the image package that a row means. Raises UnknownKernel, SetupError."""
     found = image_package(archive.names(f"linux-image-{row.series}"), row)
     if not found and row.version:
@@ -169,12 +170,12 @@ def _choose(archive: debian.Archive, row: Debian) -> debian.Package:
     if row.version and len(found) > 1:
         have = sorted(name[len("linux-image-") : -len(row.flavour) - 1] for name in found)
         raise UnknownKernel(f"{row.version} is ambiguous: say {' or '.join(have)}.")
-    return debian.newest(archive.packages(found))
+    return debian_packages.newest(archive.packages(found))
 
 
 def _headers(
-    archive: debian.Archive, version: str, flavour: str
-) -> tuple[str, dict[str, debian.Package]]:
+    archive: debian_packages.Archive, version: str, flavour: str
+) -> tuple[str, dict[str, debian_packages.Package]]:
     """Return which headers bcc gets, and their packages: this version's, or else the nearest.
 
     The index forgets headers before it forgets images. bcc needs only those of the user-space API
@@ -227,7 +228,7 @@ def _arrange(scratch: Path, tree: Path, release: str) -> None:
         packed = [str(path) for path in target.rglob(f"*.ko{suffix}")]
         if packed:
             remove = ["--rm"] if tool == "zstd" else []
-            tools.run([tool, "-d", "-q", *remove, *packed], tool)
+            host_tools.run([tool, "-d", "-q", *remove, *packed], tool)
     sources = scratch / "usr/src"
     if sources.is_dir():
         shutil.copytree(sources, tree / "usr/src", symlinks=True)
@@ -235,7 +236,7 @@ def _arrange(scratch: Path, tree: Path, release: str) -> None:
         (tree / "usr/src").mkdir()
     # depmod looks below lib/ or usr/lib/ depending on how kmod was built.
     (tree / "lib").symlink_to("usr/lib")
-    tools.run(["depmod", "-b", str(tree), release], "kmod")
+    host_tools.run(["depmod", "-b", str(tree), release], "kmod")
 
 
 def _write_boot_modules(modules: Path, result: Path) -> None:

@@ -7,10 +7,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from harness import bzimage, initramfs
-from harness.catalogue import Own
-from harness.debian import Progress
 from harness.errors import SetupError
+from harness.provision import bzimage, initramfs
+from harness.provision.catalogue import Own
+from harness.provision.debian_packages import Progress
 
 
 def image_file(path: Path) -> Path:

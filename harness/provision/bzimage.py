@@ -9,8 +9,8 @@ import re
 import struct
 import zlib
 
-from harness import tools
 from harness.errors import SetupError
+from harness.provision import host_tools
 
 
 def has_pvh_entry(vmlinux: bytes) -> bool:
@@ -65,8 +65,8 @@ def _payload_size(payload: bytes) -> int:
 
 def _filter(command: list[str], data: bytes, package: str, what: str) -> bytes:
     try:
-        return tools.run(command, package, data)
-    except tools.ToolFailed:
+        return host_tools.run(command, package, data)
+    except host_tools.ToolFailed:
         raise SetupError(
             f"{what} is damaged ({command[0]} cannot decompress it): get it again."
         ) from None
