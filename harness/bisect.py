@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from harness import matrix, paths
+from harness import paths
 from harness.errors import UsageError
 from harness.judging import judge
 from harness.judging.judge import Kind
 from harness.provision import catalogue, kernel_store
 from harness.provision.debian_packages import Progress
-from harness.results import Result
+from harness.results import matrix
+from harness.results.stored import Result
 
 GOOD, BAD, UNTESTABLE = 0, 1, 125  # what `git bisect run` takes
 ASPECTS = ("observed", "errno", "stage", "verdict")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, Optional, Sequence
 
 from harness import report
-from harness.results import Result
+from harness.results.stored import Result
 
 
 class Countdown:

@@ -8,10 +8,10 @@ import re
 from typing import Any, Dict, List
 from xml.etree import ElementTree
 
-from harness import matrix
 from harness.judging.judge import Kind
-from harness.matrix import Matrix
-from harness.results import Result
+from harness.results import matrix
+from harness.results.matrix import Matrix
+from harness.results.stored import Result
 
 SUITE = "bpf_spin_lock"
 _LOG = 16384  # characters; what KCIDB takes of a log

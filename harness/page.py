@@ -9,13 +9,13 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import jinja2
 
-from harness import matrix
-from harness.drift import Drift, What
 from harness.judging import judge
 from harness.judging.judge import Kind
-from harness.known import Known
-from harness.matrix import Matrix
-from harness.results import Result
+from harness.results import matrix
+from harness.results.drift import Drift, What
+from harness.results.expected_failures import Known
+from harness.results.matrix import Matrix
+from harness.results.stored import Result
 from harness.rulebook import LINK
 
 # A letter in each cell, so that no colour is needed to read it.

@@ -18,13 +18,14 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set
 import pytest
 from _pytest.runner import runtestprotocol
 
-from harness import cases, export, matrix, page, parallel, report, results, resume, run_options
+from harness import cases, export, page, parallel, report, resume, run_options
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
 from harness.provision import build
 from harness.provision.catalogue import is_path
-from harness.results import Expected, Result, ResultLog
+from harness.results import matrix, stored
+from harness.results.stored import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
@@ -114,7 +115,7 @@ class Run:
             self.directory = Path(option.results or matrix.LATEST)
             self._before = resume.Before(*resume.read(self.directory))
         else:
-            self.directory = results.new_directory(option.results)
+            self.directory = stored.new_directory(option.results)
             resume.write_options(self.directory, self._options())
 
     def _options(self) -> Dict[str, Any]:

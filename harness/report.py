@@ -8,13 +8,13 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.text import Text
 
-from harness import matrix
-from harness.drift import Drift, What
 from harness.judging import judge, splat
 from harness.judging.judge import Kind
-from harness.known import Known
-from harness.matrix import Matrix
-from harness.results import Result
+from harness.results import matrix
+from harness.results.drift import Drift, What
+from harness.results.expected_failures import Known
+from harness.results.matrix import Matrix
+from harness.results.stored import Result
 
 _COLOURS: Dict[Kind, str] = {
     Kind.PASS: "green",

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import harness
-from harness import matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
 from harness.provision import build
-from harness.results import Result
+from harness.results import matrix, stored
+from harness.results.stored import Result
 from harness.target import DEFAULT_KERNEL, Target
 
 OPTIONS = "options.json"  # in the directory of a run
@@ -46,8 +46,8 @@ def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     """
     if not os.path.isdir(directory):
         raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
-    stored = directory / "results.jsonl"
-    before = matrix.read([stored]).results if results.mend(stored) else ()
+    file = directory / "results.jsonl"
+    before = matrix.read([file]).results if stored.mend(file) else ()
     try:
         options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def outdated(
         name = matrix.column(result)
         if name not in now or not result.facts or result.verdict is Kind.ERROR:
             continue
-        said = results.differences(result.facts, now[name])
+        said = stored.differences(result.facts, now[name])
         file = str(result.facts.get("source", ""))
         if file and result.facts.get("source_digest") != source_digest(root / file, programs):
             said.append(f"{file} has changed")
@@ -199,7 +199,7 @@ class Before:
         if before is None or not result.facts or result.column in self._compared:
             return ""
         self._compared.add(result.column)
-        changed = results.differences(before.facts, result.facts)
+        changed = stored.differences(before.facts, result.facts)
         if not changed:
             return ""
         return (

@@ -13,21 +13,14 @@ from typing import Optional, Sequence, Tuple
 
 from rich.console import Console
 
-from harness import (
-    drift as drifting,
-    export,
-    known as known_list,
-    matrix,
-    page,
-    report,
-    results,
-    rulebook,
-)
+from harness import export, page, report, rulebook
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.plugin import LOG_WIDTH
 from harness.provision import build
+from harness.results import drift as drifting, expected_failures as known_list, matrix
+from harness.results.stored import Result
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 
@@ -128,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[known_list.Known]:
+def _known(path: Optional[Path], found: Sequence[Result]) -> Optional[known_list.Known]:
     if path is None:
         return None
     try:
@@ -142,7 +135,7 @@ def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[kn
 def _drift(
     places: Sequence[Path],
     chosen: matrix.Selection,
-    found: Sequence[results.Result],
+    found: Sequence[Result],
     known: Optional[known_list.Known],
 ) -> Optional[drifting.Drift]:
     """Compare with a baseline."""

@@ -11,10 +11,11 @@ from typing import List, Optional
 import psutil
 import pytest
 
-from harness import cases, parallel, paths, results, run_options
+from harness import cases, parallel, paths, run_options
 from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE
 from harness.errors import SetupError, UsageError
 from harness.plugin import Run
+from harness.results import stored
 
 ROOT = paths.root()
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
     if code in ended and keep.run is not None:
-        return results.exit_code(keep.run.results)
+        return stored.exit_code(keep.run.results)
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {

@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import (
-    __main__ as command,
-    check,
-    matrix,
-    qemu,
-    qemu_command,
-    results,
-    resume,
-    run_options,
-)
+from harness import __main__ as command, check, qemu, qemu_command, resume, run_options
 from harness.errors import SetupError, UsageError
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
+from harness.results import matrix, stored
 from harness.scenarios.programs import Programs
 
 NO_NETWORK = (
@@ -184,7 +176,7 @@ def test_options_may_stand_before_names(
 def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    log = results.ResultLog(Path("/dev/full"))
+    log = stored.ResultLog(Path("/dev/full"))
     log._file.write("what does not fit")
     log.close()
 

@@ -9,7 +9,7 @@ from harness import bisect
 from harness.bisect import BAD, GOOD, UNTESTABLE, Bisection, Bounds, Question, outcome, status
 from harness.errors import UsageError
 from harness.judging.judge import Kind
-from harness.results import Result
+from harness.results.stored import Result
 
 
 @given(st.data())

@@ -4,8 +4,9 @@ import subprocess
 
 import pytest
 
-from harness import __main__ as command, completion, matrix
+from harness import __main__ as command, completion
 from harness.provision import catalogue
+from harness.results import matrix
 
 
 def parsed(words):

@@ -2,7 +2,7 @@
 
 from harness.countdown import Countdown
 from harness.judging.judge import Kind
-from harness.results import Result
+from harness.results.stored import Result
 
 
 def passed(kernel):

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from harness import __main__ as command, export, matrix
+from harness import __main__ as command, export
 from harness.provision import catalogue
+from harness.results import matrix
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 ROOT = Path(__file__).resolve().parent.parent.parent

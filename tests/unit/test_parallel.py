@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from harness import parallel, results
+from harness import parallel
 from harness.errors import SetupError, UsageError
+from harness.results import stored
 
 DATA = Path(__file__).parent / "data" / "results.jsonl"
 
@@ -44,14 +45,14 @@ def test_guests_are_no_more_than_memory_and_cpus_allow():
 
 def test_what_a_killed_run_left_of_its_last_line_is_cut_off(tmp_path):
     file = tmp_path / "results.jsonl"
-    assert not results.mend(file)
+    assert not stored.mend(file)
     whole = DATA.read_bytes()
     file.write_bytes(whole + b'{"name": "cut')
-    assert results.mend(file) and file.read_bytes() == whole
+    assert stored.mend(file) and file.read_bytes() == whole
     file.write_bytes(b'{"name": "cut')
-    assert not results.mend(file) and file.read_bytes() == b""
+    assert not stored.mend(file) and file.read_bytes() == b""
     file.write_bytes(whole + b"\0" * 512)  # of a power cut
-    assert results.mend(file) and file.read_bytes() == whole
+    assert stored.mend(file) and file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("content", [b"a list of things to do", b"\x7fELF\n\x02\x01"])
@@ -59,5 +60,5 @@ def test_what_is_no_results_file_is_not_cut(tmp_path, content):
     file = tmp_path / "results.jsonl"
     file.write_bytes(content)
     with pytest.raises(UsageError, match="is no results file"):
-        results.mend(file)
+        stored.mend(file)
     assert file.read_bytes() == content

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, matrix, page, report, rulebook
+from harness import __main__ as command, page, report, rulebook
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
 from harness.provision import build, catalogue
+from harness.results import matrix
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, drift, known, matrix
-from harness.drift import What
+from harness import __main__ as command
 from harness.errors import UsageError
 from harness.judging.judge import Kind
+from harness.results import drift, expected_failures, matrix
+from harness.results.drift import What
 
-DATA = Path(__file__).parent / "data" / "results.jsonl"
+DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 RESULTS = matrix.read([DATA]).results
 PASSED = next(r for r in RESULTS if r.name == "missing_unlock" and r.column == "6.12")
 TODAY = datetime.date(2026, 11, 24)
@@ -110,7 +111,7 @@ ENTRY = "- {case: 'wrong_*', kernel: '>=6.1', reason: a text, expires: 2026-12-0
 
 
 def test_a_listed_failure_is_known_and_others_are_not():
-    found = known.apply(known.parse(ENTRY, "known.yaml"), RESULTS, TODAY)
+    found = expected_failures.apply(expected_failures.parse(ENTRY, "known.yaml"), RESULTS, TODAY)
     assert [r.name for r, _ in found.failures] == ["wrong_text"]
     assert not found.stale
     assert "hang" in {r.name for r in found.unknown}
@@ -122,7 +123,7 @@ def test_an_unexpected_pass_an_expired_entry_and_one_that_did_not_run_are_said()
         "- {case: wrong_text, reason: r, expires: 2026-11-23}\n"
         "- {case: nobody, reason: r, expires: 2026-12-01}\n"
     )
-    found = known.apply(known.parse(text, "known.yaml"), RESULTS, TODAY)
+    found = expected_failures.apply(expected_failures.parse(text, "known.yaml"), RESULTS, TODAY)
     assert found.stale
     assert [line.split(":")[0] for line in found.lines()] == [
         "unexpected pass",
@@ -159,7 +160,7 @@ def test_an_unexpected_pass_an_expired_entry_and_one_that_did_not_run_are_said()
 )
 def test_a_bad_list_is_one_sentence(text, words):
     with pytest.raises(UsageError) as raised:
-        known.parse(text, "known.yaml")
+        expected_failures.parse(text, "known.yaml")
     assert words in str(raised.value) and "\n" not in str(raised.value)
 
 

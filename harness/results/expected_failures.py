@@ -9,11 +9,11 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import yaml
 
-from harness import matrix
 from harness.errors import UsageError
 from harness.judging.judge import Kind
-from harness.matrix import Key
-from harness.results import Result
+from harness.results import matrix
+from harness.results.matrix import Key
+from harness.results.stored import Result
 from harness.scenarios import scenario
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)

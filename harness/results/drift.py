@@ -9,11 +9,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from harness import matrix
 from harness.judging import judge
 from harness.judging.judge import Kind
-from harness.matrix import Key
-from harness.results import Result
+from harness.results import matrix
+from harness.results.matrix import Key
+from harness.results.stored import Result
 
 # A time has changed when it is beyond all three, after the machine's own speed is taken out: that
 # is the median ratio new/old over all cases of that kernel and loader.

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from harness.errors import UsageError
 from harness.judging.judge import Kind
-from harness.results import Result
+from harness.results.stored import Result
 from harness.scenarios import scenario
 
 Key = Tuple[str, str, str]  # (case, kernel, loader)
