@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from harness import qemu, target
 from harness.judging import history
+from harness.machines import qemu, target
 from harness.provision import build, kernel_store, userland
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,9 +19,9 @@ import jinja2
 
 from harness import experiment
 from harness.errors import SetupError, UsageError
+from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.provision import build
 from harness.scenarios import annotation
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 FILE = "speed.bpf.c"
 # Of bpf_progs/speed.bpf.c, the kinds of counter in the order of their numbers.

@@ -14,10 +14,10 @@ from harness import dialect, elf, refusal
 from harness.btf import Malformed
 from harness.errors import UsageError
 from harness.judging import splat
+from harness.machines.target import AgentError, GuestLost, Session, Target
 from harness.provision import build
 from harness.refusal import Refusal
 from harness.scenarios.scenario import kernel_version, nearest
-from harness.target import AgentError, GuestLost, Session, Target
 
 Json = Dict[str, Any]
 OBJECT_SECONDS = 90.0  # for one object on one kernel, emulated

@@ -22,15 +22,7 @@ from harness import cases, export, page, parallel, report, resume, run_options
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
-from harness.provision import build
-from harness.provision.catalogue import is_path
-from harness.results import matrix, stored
-from harness.results.stored import Expected, Result, ResultLog
-from harness.runtime import Case, Guest
-from harness.scenarios import scenario
-from harness.scenarios.programs import Programs
-from harness.scenarios.scenario import Scenario
-from harness.target import (
+from harness.machines.target import (
     EMULATOR_FAILED,
     AgentError,
     GuestLost,
@@ -39,6 +31,14 @@ from harness.target import (
     Settings,
     Target,
 )
+from harness.provision import build
+from harness.provision.catalogue import is_path
+from harness.results import matrix, stored
+from harness.results.stored import Expected, Result, ResultLog
+from harness.runtime import Case, Guest
+from harness.scenarios import scenario
+from harness.scenarios.programs import Programs
+from harness.scenarios.scenario import Scenario
 from harness.targets import Targets
 
 LOG_WIDTH = 160

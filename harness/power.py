@@ -36,9 +36,9 @@ from harness.errors import SetupError, UsageError
 from harness.judging import judge, serialization
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
+from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.provision import build
 from harness.scenarios import annotation, scenario
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 CONFIDENCE = 0.95
 SCENARIO = "the whole scenario"  # PASS, that is: the real one is not accused and every twin is seen

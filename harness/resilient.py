@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from harness.judging.judge import Kind, Verdict
+from harness.machines.target import AgentError
 from harness.runtime import Guest, Unmet
 from harness.scenarios.scenario import KnownBug, covers
-from harness.target import AgentError
 
 # Who queues is next, even if its host does not run it just now: where virtual CPUs share a host's,
 # each operation then takes up to a millisecond, and who tests and sets needs a hundredth of that.

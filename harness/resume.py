@@ -13,10 +13,10 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 import harness
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
+from harness.machines.target import DEFAULT_KERNEL, Target
 from harness.provision import build
 from harness.results import matrix, stored
 from harness.results.stored import Result
-from harness.target import DEFAULT_KERNEL, Target
 
 OPTIONS = "options.json"  # in the directory of a run
 
@@ -34,7 +34,7 @@ JUDGES = (
     "scenarios/scenario.py",
     "judging/serialization.py",
     "judging/splat.py",
-    "target.py",
+    "machines/target.py",
     "verify.py",
 )
 

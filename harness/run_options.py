@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
-from harness import target
+from harness.machines import target
 from harness.provision import build
 from harness.provision.catalogue import expand
 from harness.scenarios import scenario

@@ -14,10 +14,10 @@ from packaging.version import Version
 from harness import experiment
 from harness.judging import judge, splat
 from harness.judging.judge import Kind, Observation, Verdict
+from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.results.stored import Result
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Need, Rule, covers, kernel_version
-from harness.target import AgentError, GuestLost, KernelRefusal, Session, Target
 
 
 @dataclass(frozen=True)

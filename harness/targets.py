@@ -6,11 +6,11 @@ import threading
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from harness import target
 from harness.errors import SetupError, UsageError
+from harness.machines import target
+from harness.machines.target import Progress, Settings, Target
 from harness.provision import build, catalogue
 from harness.scenarios.scenario import Scenario
-from harness.target import Progress, Settings, Target
 from harness.verify import Verifier
 
 _Key = Tuple[Optional[str], str]  # a kernel, and what is also on its command line

@@ -28,9 +28,16 @@ from packaging.version import Version
 from harness.errors import SetupError
 from harness.judging import judge
 from harness.judging.judge import Observation, Verdict
+from harness.machines.target import (
+    EMULATOR_FAILED,
+    AgentError,
+    GuestLost,
+    KernelRefusal,
+    Session,
+    Target,
+)
 from harness.provision import build
 from harness.scenarios.scenario import Scenario, kernel_version
-from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal, Session, Target
 
 Json = Dict[str, Any]
 Key = Tuple[str, str]  # a scenario's name, and a loader's

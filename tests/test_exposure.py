@@ -9,8 +9,8 @@ import re
 import pytest
 
 from harness.judging.judge import Kind, Verdict
+from harness.machines.target import KernelRefusal
 from harness.scenarios.scenario import KnownBug
-from harness.target import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"
 LOADERS = ("libbpf",)  # bcc has no local storages, and no iterators over a map

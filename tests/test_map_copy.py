@@ -10,7 +10,7 @@ import pytest
 from packaging.version import Version
 
 from harness.judging.judge import Kind, Verdict
-from harness.target import KernelRefusal
+from harness.machines.target import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"
 

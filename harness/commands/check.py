@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import check, check_report, dialect, lockset, run_options, target
+from harness import check, check_report, dialect, lockset, run_options
 from harness.commands import output
 from harness.errors import UsageError
+from harness.machines import target
 from harness.provision import catalogue
 from harness.scenarios import scenario
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import qemu, target
 from harness.commands import OK, SETUP, kernels
 from harness.errors import SetupError, UsageError
+from harness.machines import qemu, target
 from harness.provision import build, kernel_store, userland
 
 

@@ -6,8 +6,9 @@ import argparse
 import shutil
 import sys
 
-from harness import paths, target
+from harness import paths
 from harness.commands import OK, SETUP, output
+from harness.machines import target
 from harness.provision import kernel_store, userland
 
 

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import run_options, target
+from harness import run_options
 from harness.commands import output
+from harness.machines import target
 from harness.provision import catalogue
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import run_options, target
+from harness import run_options
 from harness.commands import output
 from harness.errors import UsageError
+from harness.machines import target
 
 LIMIT_SECONDS = 3600.0  # of one command
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import check, target
+from harness import check
+from harness.machines import target
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

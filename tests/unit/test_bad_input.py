@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, check, qemu, qemu_command, resume, run_options
+from harness import __main__ as command, check, resume, run_options
 from harness.errors import SetupError, UsageError
+from harness.machines import qemu, qemu_command
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
 from harness.results import matrix, stored
 from harness.scenarios.programs import Programs

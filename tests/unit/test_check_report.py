@@ -12,8 +12,8 @@ from harness.__main__ import main
 from harness.btf import Field
 from harness.check import Outcome
 from harness.errors import UsageError
+from harness.machines.target import GuestLost
 from harness.scenarios.scenario import kernel_version
-from harness.target import GuestLost
 
 LOG = """\
 ; bpf_spin_lock(&i->lock);

@@ -7,7 +7,7 @@ import pytest
 from harness import check, check_report, dialect
 from harness.__main__ import main
 from harness.errors import UsageError
-from harness.target import GuestLost
+from harness.machines.target import GuestLost
 
 TEXT = """\
 /* int old(struct xdp_md *ctx) { */

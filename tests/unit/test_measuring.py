@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import target
 from harness.commands import measuring
+from harness.machines import target
 from harness.provision.catalogue import UnknownKernel
 
 

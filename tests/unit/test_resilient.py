@@ -7,8 +7,8 @@ import pytest
 
 from harness import resilient
 from harness.judging.judge import Kind
+from harness.machines.target import AgentError
 from harness.runtime import Unmet
-from harness.target import AgentError
 
 TOLD = struct.pack("<8Q", 10, 8, 1, 1, 0, 0, 250_000_000, 1)
 TOLD += struct.pack("<8Q", 5, 5, *[0] * 6)

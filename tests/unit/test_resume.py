@@ -101,7 +101,7 @@ def test_what_tests_judge_by_is_among_the_judges():
                 place = package.joinpath(*node.module.split(".")[1:])
                 modules = [place / name.name for name in node.names] if place.is_dir() else [place]
                 used.update(f"{module.relative_to(package)}.py" for module in modules)
-    assert {"judge.py", "serialization.py"} <= used
+    assert {"judging/judge.py", "judging/serialization.py"} <= used
     assert used <= {*resume.JUDGES, "errors.py"}
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judging.judge import Kind, Verdict
+from harness.machines.target import AgentError, GuestLost, KernelRefusal
 from harness.runtime import Case, Guest, Unmet
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
-from harness.target import AgentError, GuestLost, KernelRefusal
 
 FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus": 4, "headers": ""}
 BUG = KnownBug('aaaaaaaaaaaa ("bpf: mend it")', "<6.13")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness import target
 from harness.errors import SetupError, UsageError
+from harness.machines import target
+from harness.machines.target import Settings
 from harness.provision import build, catalogue
-from harness.target import Settings
 from harness.targets import Targets
 
 KERNELS = ["5.10", "6.12", "7.3"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness.judging.judge import Kind
+from harness.machines.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.provision import build
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs
-from harness.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.verify import Verifier, order
 
 FACTS = {"release": "6.12.117", "version": ""}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.judging import splat
-from harness.target import named, why_lost
+from harness.machines.target import named, why_lost
 
 DATA = Path(__file__).parent.parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"

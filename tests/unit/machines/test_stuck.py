@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from harness import target
-from harness.qemu import tick_is_pending
-from harness.target import GuestLost, Session, Stream
+from harness.machines import target
+from harness.machines.qemu import tick_is_pending
+from harness.machines.target import GuestLost, Session, Stream
 
 LAPIC = (  # of QEMU 7.2
     "dumping local APIC state for CPU 2\r\n\r\n"

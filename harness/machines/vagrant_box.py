@@ -25,8 +25,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from harness import paths, qemu, qemu_command
+from harness import paths
 from harness.errors import SetupError, UsageError
+from harness.machines import qemu, qemu_command
 from harness.provision import kernel_store, userland
 from harness.provision.catalogue import DEFAULT, find
 from harness.provision.debian_packages import Progress

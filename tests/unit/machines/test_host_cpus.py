@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cores
+from harness.machines import host_cpus
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PATIENCE = 0.3  # for what must not happen
 
 
@@ -37,18 +37,18 @@ class Entering:
 
 
 def test_many_are_together():
-    with cores.together(), cores.together():
-        third = Entering(cores.together)
+    with host_cpus.together(), host_cpus.together():
+        third = Entering(host_cpus.together)
         assert third.inside.wait(10)
         third.leave()
 
 
 def test_who_is_alone_waits_for_all_and_nobody_overtakes():
-    first = Entering(cores.together)
+    first = Entering(host_cpus.together)
     assert first.inside.wait(10)
-    alone = Entering(cores.alone)
+    alone = Entering(host_cpus.alone)
     assert not alone.inside.wait(PATIENCE)
-    late = Entering(cores.together)
+    late = Entering(host_cpus.together)
     assert not late.inside.wait(PATIENCE)
     first.leave()
     assert alone.inside.wait(10)
@@ -59,7 +59,7 @@ def test_who_is_alone_waits_for_all_and_nobody_overtakes():
 
 
 def test_who_was_killed_is_not_waited_for():
-    script = "from harness import cores\nwith cores.alone(): print('in', flush=True); input()"
+    script = "from harness.machines import host_cpus\nwith host_cpus.alone(): print('in', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -69,5 +69,5 @@ def test_who_was_killed_is_not_waited_for():
     ) as other:
         assert other.stdout.readline() == "in\n"
         other.kill()
-    with cores.alone():
+    with host_cpus.alone():
         pass

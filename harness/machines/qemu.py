@@ -27,15 +27,16 @@ from typing import Any, Optional, Sequence
 import psutil
 from filelock import FileLock, Timeout
 
-from harness import paths, qemu_command
+from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.machines import qemu_command
+from harness.machines.qemu_command import QEMU
+from harness.machines.qmp import Qmp
 from harness.provision.debian_packages import Progress
 from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
-from harness.qemu_command import QEMU
-from harness.qmp import Qmp
 
 FORMAT = 1  # raise when saved guests of older harnesses must not be used
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from harness import qemu, qemu_command
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.machines import qemu, qemu_command
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 KERNEL = Kernel(
     name="6.12",
     release="6.12.1",

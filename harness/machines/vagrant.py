@@ -19,11 +19,12 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from filelock import FileLock
 
-from harness import box, paths
+from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.machines import vagrant_box
+from harness.machines.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 from harness.provision import build, kernel_store, userland
-from harness.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
 
 ROOT = paths.root()
 PLACE = "/run/spinlock"  # in the guest; gone after a reboot, so never half written by a crash
@@ -92,15 +93,15 @@ def dotfiles(root: Path = ROOT) -> Path:
 
 def running(root: Path = ROOT) -> bool:
     """Tell, in milliseconds, whether the machine of a checkout is up."""
-    found = box.machine_id(dotfiles(root))
-    return found is not None and box.state(found) == "running"
+    found = vagrant_box.machine_id(dotfiles(root))
+    return found is not None and vagrant_box.state(found) == "running"
 
 
 def serves(settings: Settings, root: Path = ROOT) -> bool:
     """Tell whether a machine is up that has what a user asked for without naming a target."""
     if settings.append or not running(root):
         return False
-    return settings.kernel in (None, box.read_settings(dotfiles(root)).get("kernel_name"))
+    return settings.kernel in (None, vagrant_box.read_settings(dotfiles(root)).get("kernel_name"))
 
 
 def describe_domain(xml: str) -> Domain:
@@ -148,10 +149,10 @@ class Vagrant:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self._progress = progress
         self._id = _running_machine()
-        self.kernel: str = box.read_settings(dotfiles()).get("kernel_name", "")
+        self.kernel: str = vagrant_box.read_settings(dotfiles()).get("kernel_name", "")
         if settings.append:
             raise SetupError("--append is for --target qemu: a Vagrant machine is booted already.")
-        self._domain = describe_domain(box.virsh("dumpxml", self._id))
+        self._domain = describe_domain(vagrant_box.virsh("dumpxml", self._id))
         self._userland = userland.ensure(progress)
         self._scratch = paths.Scratch()
         self._warm: Optional[_Line] = None
@@ -190,7 +191,7 @@ class Vagrant:
 
     def describe(self) -> Json:
         """See Target."""
-        prepared = box.read_settings(dotfiles())
+        prepared = vagrant_box.read_settings(dotfiles())
         known = prepared.get("kernel_release") == self._greeting.release
         return {
             "accelerator": self._domain.accelerator,
@@ -241,7 +242,7 @@ class Vagrant:
         """Find out why a session ended, and wait until the machine is there for the next one."""
         self._drop_lines()
         self._disconnect()  # or new logins wait for the old connection's end
-        state = box.state(self._id)
+        state = vagrant_box.state(self._id)
         if state != "running":
             return GuestLost(f"the machine is {state}: start it with `vagrant up`", False, "")
         if timed_out:
@@ -261,7 +262,7 @@ class Vagrant:
     def _inject_nmi(self) -> None:
         """Make a hung kernel print where its CPUs are, and panic (unknown_nmi_panic)."""
         try:
-            box.virsh("inject-nmi", self._id)
+            vagrant_box.virsh("inject-nmi", self._id)
         except SetupError as error:
             self._progress(str(error))  # halted meanwhile: the console says the rest
 
@@ -280,7 +281,7 @@ class Vagrant:
     def _configure_ssh(self) -> str:
         directory = self._scratch.path
         alias, text = ssh_config(
-            box.run(["vagrant", "ssh-config"], _ANSWER_SECONDS, ROOT), directory / "control"
+            vagrant_box.run(["vagrant", "ssh-config"], _ANSWER_SECONDS, ROOT), directory / "control"
         )
         (directory / "ssh_config").write_text(text)
         return alias
@@ -307,7 +308,7 @@ class Vagrant:
             if done is not None and done.returncode == 0:
                 return parse_greeting(done.stdout.decode())
             passed = time.monotonic() - started
-            if passed > limit or box.state(self._id) != "running":
+            if passed > limit or vagrant_box.state(self._id) != "running":
                 said = done.stderr.decode(errors="replace").strip() if done is not None else ""
                 detail = f" ({said.splitlines()[-1]})" if said else ""
                 raise SetupError(
@@ -357,11 +358,11 @@ class Vagrant:
 
 
 def _running_machine() -> str:
-    found = box.machine_id(dotfiles())
+    found = vagrant_box.machine_id(dotfiles())
     if found is not None:
-        state = box.state(found)
+        state = vagrant_box.state(found)
         if state == "running":
             return found
         if state is None:
-            box.check_host()  # libvirt may be what is missing
+            vagrant_box.check_host()  # libvirt may be what is missing
     raise SetupError("No Vagrant machine of this checkout is running: start it with `vagrant up`.")

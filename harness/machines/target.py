@@ -36,9 +36,9 @@ from typing import (
     Tuple,
 )
 
-from harness import cores, qemu
 from harness.errors import SetupError
 from harness.judging import splat
+from harness.machines import host_cpus, qemu
 from harness.provision import build, catalogue, kernel_store, userland
 
 Json = Dict[str, Any]
@@ -248,7 +248,7 @@ class Session:
         """
         if self._ended is not None:
             raise self._ended
-        with cores.alone() if function in _MEETINGS else cores.together():
+        with host_cpus.alone() if function in _MEETINGS else host_cpus.together():
             try:
                 self._stream.send({"call": function, "with": arguments})
                 while True:
@@ -426,7 +426,7 @@ def why_lost(
 
 def open_target(settings: Settings, progress: Progress) -> Target:
     """Return the target a user chose. Raises SetupError when it is not to be had."""
-    from harness import vagrant  # which is made of this module's parts
+    from harness.machines import vagrant  # which is made of this module's parts
 
     if settings.target == "local":
         return Local(settings, progress)
@@ -509,7 +509,7 @@ class Qemu:
         if self._unbootable is not None:
             raise self._unbootable.with_traceback(None)  # it would grow each time
         try:
-            with cores.together():
+            with host_cpus.together():
                 guest = qemu.start(
                     self._kernel,
                     self._image,

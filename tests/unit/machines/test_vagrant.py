@@ -12,8 +12,8 @@ from typing import Any, List
 
 import pytest
 
-from harness import box, target, vagrant
 from harness.errors import SetupError
+from harness.machines import target, vagrant, vagrant_box
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
@@ -75,7 +75,7 @@ def virsh(monkeypatch: pytest.MonkeyPatch) -> List[str]:
             raise SetupError("`virsh domstate` failed: no domain with matching id.")
         return answers.pop(0)
 
-    monkeypatch.setattr(box, "virsh", answer)
+    monkeypatch.setattr(vagrant_box, "virsh", answer)
     return answers
 
 
@@ -129,14 +129,14 @@ def test_a_machine_serves_who_asks_for_nothing_else(
 ) -> None:
     virsh.append("running")
     root = checkout(tmp_path, "0e1d")
-    (root / ".vagrant" / box.SETTINGS).write_text('{"kernel_name": "7.3"}')
+    (root / ".vagrant" / vagrant_box.SETTINGS).write_text('{"kernel_name": "7.3"}')
     assert vagrant.serves(asked, root) is serves
 
 
 def test_asking_for_a_machine_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(box, "machine_id", lambda dotfiles: None)
+    monkeypatch.setattr(vagrant_box, "machine_id", lambda dotfiles: None)
     with pytest.raises(SetupError) as error:
         target.open_target(target.Settings("vagrant"), print)
     assert str(error.value) == (
@@ -148,7 +148,7 @@ def test_nothing_to_test_on_says_what_to_start(monkeypatch: pytest.MonkeyPatch) 
     def fail(*arguments: Any) -> Any:
         raise SetupError("mmdebstrap is missing: run `make setup`.")
 
-    monkeypatch.setattr(box, "machine_id", lambda dotfiles: None)
+    monkeypatch.setattr(vagrant_box, "machine_id", lambda dotfiles: None)
     monkeypatch.setattr(target, "Qemu", fail)
     with pytest.raises(SetupError, match="`vagrant up`.*`make setup`"):
         target.open_target(target.Settings(None), print)
@@ -212,15 +212,15 @@ def userland(tmp_path: Path) -> Image:
 
 
 def test_metadata_counts_whole_gib() -> None:
-    assert box.metadata(4 << 30)["virtual_size"] == 4
-    assert box.metadata((4 << 30) + 1)["virtual_size"] == 5
+    assert vagrant_box.metadata(4 << 30)["virtual_size"] == 4
+    assert vagrant_box.metadata((4 << 30) + 1)["virtual_size"] == 5
 
 
 def test_version_follows_the_image(userland: Image) -> None:
-    first = box.version(userland)
-    assert first == f"19700101.000000.{box.FORMAT}001193046"
+    first = vagrant_box.version(userland)
+    assert first == f"19700101.000000.{vagrant_box.FORMAT}001193046"
     os.utime(userland.root, (86400, 86400))
-    assert [int(part) for part in box.version(userland).split(".")] > [
+    assert [int(part) for part in vagrant_box.version(userland).split(".")] > [
         int(part) for part in first.split(".")
     ]
 
@@ -229,13 +229,13 @@ def test_version_follows_the_image(userland: Image) -> None:
 def test_box(userland: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path / "cache"))
     said: List[str] = []
-    catalogue = box.ensure_box(userland, said.append)
-    assert box.ensure_box(userland, said.append) == catalogue
+    catalogue = vagrant_box.ensure_box(userland, said.append)
+    assert vagrant_box.ensure_box(userland, said.append) == catalogue
     assert len(said) == 1
     listed = json.loads(catalogue.read_text())
-    assert listed["name"] == box.NAME
+    assert listed["name"] == vagrant_box.NAME
     (version,) = listed["versions"]
-    assert version["version"] == box.version(userland)
+    assert version["version"] == vagrant_box.version(userland)
     url = version["providers"][0]["url"]
     with tarfile.open(url[len("file://") :]) as made:
         members = {member.name: member for member in made}
@@ -250,17 +250,17 @@ def test_a_new_image_replaces_the_old_box(
     userland: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINLOCK_CACHE", str(tmp_path / "cache"))
-    old = box.ensure_box(userland, print)
+    old = vagrant_box.ensure_box(userland, print)
     os.utime(userland.root, (86400, 86400))
-    new = box.ensure_box(userland, print)
+    new = vagrant_box.ensure_box(userland, print)
     assert new != old and not old.exists()
 
 
 def test_versions_of_machines(tmp_path: Path) -> None:
     root = checkout(tmp_path, "0e1d")
-    assert box.box_versions(root / ".vagrant") == []
+    assert vagrant_box.box_versions(root / ".vagrant") == []
     (root / ".vagrant/machines/default/libvirt/box_meta").write_text('{"version": "1.2.3"}')
-    assert box.box_versions(root / ".vagrant") == ["1.2.3"]
+    assert vagrant_box.box_versions(root / ".vagrant") == ["1.2.3"]
 
 
 # -- files that QEMU's user reads ----------------------------------------------------------------------------
@@ -287,9 +287,9 @@ def kernel(directory: Path, digest: str) -> Kernel:
 def test_another_kernel_takes_the_same_places(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    first = box.install_kernel(kernel(tmp_path / "a", "a"), place)
+    first = vagrant_box.install_kernel(kernel(tmp_path / "a", "a"), place)
     with open(first["modules"]) as in_use:
-        second = box.install_kernel(kernel(tmp_path / "b", "b"), place)
+        second = vagrant_box.install_kernel(kernel(tmp_path / "b", "b"), place)
         assert in_use.read() == "modules a"
     assert first == second
     assert Path(second["modules"]).read_text() == "modules b"
@@ -298,9 +298,9 @@ def test_another_kernel_takes_the_same_places(tmp_path: Path) -> None:
 
 
 def test_shared_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box, "SHARED", tmp_path)
-    place = box.shared_directory("x")
-    assert place == box.shared_directory("x")
+    monkeypatch.setattr(vagrant_box, "SHARED", tmp_path)
+    place = vagrant_box.shared_directory("x")
+    assert place == vagrant_box.shared_directory("x")
     assert place.stat().st_mode & 0o777 == 0o755
 
 
@@ -308,7 +308,7 @@ def test_shared_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_shared_directory_of_somebody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(box, "SHARED", tmp_path)
+    monkeypatch.setattr(vagrant_box, "SHARED", tmp_path)
     home = tmp_path / f"spinlock-{os.getuid()}"
     if how == "writable":
         home.mkdir()
@@ -319,7 +319,7 @@ def test_shared_directory_of_somebody_else(
     else:
         home.write_text("")
     with pytest.raises(SetupError, match="remove it|cannot be made"):
-        box.shared_directory("x")
+        vagrant_box.shared_directory("x")
 
 
 # -- what is said when it fails ------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_shared_directory_of_somebody_else(
     ],
 )
 def test_libvirt_refuses(output: str, advice: str) -> None:
-    assert advice in box.explain_refusal(output)
+    assert advice in vagrant_box.explain_refusal(output)
 
 
 def addresses(device: str, address: str) -> str:
@@ -346,15 +346,15 @@ def addresses(device: str, address: str) -> str:
 
 
 def test_network_is_free() -> None:
-    box.check_network(box.NETWORK, addresses("eth0", "192.0.2.1"))
-    box.check_network(box.NETWORK, addresses("virbr1", "192.168.121.1"))
+    vagrant_box.check_network(vagrant_box.NETWORK, addresses("eth0", "192.0.2.1"))
+    vagrant_box.check_network(vagrant_box.NETWORK, addresses("virbr1", "192.168.121.1"))
 
 
 def test_network_is_taken() -> None:
     with pytest.raises(SetupError, match="eth0 has an address.*SPINLOCK_NETWORK"):
-        box.check_network(box.NETWORK, addresses("eth0", "192.168.121.7"))
+        vagrant_box.check_network(vagrant_box.NETWORK, addresses("eth0", "192.168.121.7"))
 
 
 def test_network_is_none() -> None:
     with pytest.raises(SetupError, match="such as 192.168.121.0/24"):
-        box.check_network("here", addresses("eth0", "192.0.2.1"))
+        vagrant_box.check_network("here", addresses("eth0", "192.0.2.1"))
