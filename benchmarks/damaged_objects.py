@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any, Counter, Dict, List, Optional, Sequence
 
-from harness import elf, lockset, refusal
-from harness.btf import Malformed
+from harness.check import elf, lockset, refusal
+from harness.check.btf import Malformed
 from harness.errors import SetupError
 from harness.machines import target
 from harness.scenarios.scenario import kernel_version

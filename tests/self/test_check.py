@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import check
+from harness.check import examine
 from harness.machines import target
 
 HERE = Path(__file__).parent
@@ -44,8 +44,8 @@ def guests(request):
 
 def refused(guests, define):
     file = HERE / "check/refused.bpf.c"
-    source = check.open_source(file, guests.headers(), (), [define])
-    return check.examine(guests, guests.kernel, source, source.object.programs)
+    source = examine.open_source(file, guests.headers(), (), [define])
+    return examine.examine(guests, guests.kernel, source, source.object.programs)
 
 
 def test_each_program_is_refused_for_the_reason_in_its_name(guests):
@@ -69,8 +69,8 @@ def test_what_is_wrong_with_the_map(guests, define, name):
 def test_a_map_of_four_gigabytes_hurts_nobody(guests, tmp_path):
     file = tmp_path / "huge.bpf.c"
     file.write_text(HUGE)
-    source = check.open_source(file, guests.headers())
-    seen = check.examine(guests, guests.kernel, source, ("one",)).programs["one"]
+    source = examine.open_source(file, guests.headers())
+    seen = examine.examine(guests, guests.kernel, source, ("one",)).programs["one"]
     assert seen.refusal.name in ("map-size", "memory")
 
 
@@ -78,8 +78,8 @@ def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path
     """libbpf 1.5 dies of a struct_ops that is declared as a map of the program's own."""
     file = tmp_path / "fatal.bpf.c"
     file.write_text(FATAL)
-    source = check.open_source(file, guests.headers())
-    row = check.examine(guests, guests.kernel, source, source.object.programs)
+    source = examine.open_source(file, guests.headers())
+    row = examine.examine(guests, guests.kernel, source, source.object.programs)
     assert row.problem is None
     assert {name: seen.refusal.name for name, seen in row.programs.items()} == {
         "one": "libbpf",
@@ -89,8 +89,8 @@ def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path
 
 def test_runs_on_all_cpus(guests):
     file = HERE / "check/tutorial_3.bpf.c"
-    source = check.open_source(file, guests.headers())
-    row = check.examine(guests, guests.kernel, source, ("count",), run=True)
+    source = examine.open_source(file, guests.headers())
+    row = examine.examine(guests, guests.kernel, source, ("count",), run=True)
     run = row.programs["count"].run
     assert len(run["all_cpus"]["runs"]) == 4 and all(run["all_cpus"]["runs"])
     assert run["all_cpus"]["together"] > 0
@@ -102,8 +102,8 @@ def spinlock(*arguments):
 
 
 def test_a_text_through_bcc(guests):
-    text = check.open_text(HERE / "check/for_bcc.c", (), {})
-    row = check.examine(guests, guests.kernel, text, check.choose(text, ()))
+    text = examine.open_text(HERE / "check/for_bcc.c", (), {})
+    row = examine.examine(guests, guests.kernel, text, examine.choose(text, ()))
     assert row.problem is None
     reasons = {name: seen.refusal and seen.refusal.name for name, seen in row.programs.items()}
     assert reasons == {"count": None, "forget": "missing-unlock", "trace": "program-type"}
@@ -112,8 +112,8 @@ def test_a_text_through_bcc(guests):
 def test_a_text_that_does_not_compile(guests, tmp_path):
     file = tmp_path / "wrong.c"
     file.write_text("int count(struct xdp_md *ctx) { return no_such; }\n")
-    text = check.open_text(file, (), {})
-    row = check.examine(guests, guests.kernel, text, check.choose(text, ()))
+    text = examine.open_text(file, (), {})
+    row = examine.examine(guests, guests.kernel, text, examine.choose(text, ()))
     assert row.problem.name == "compile"
     assert row.problem.line.startswith("wrong.c:1:") and "no_such" in row.problem.line
 
@@ -134,7 +134,7 @@ def test_the_command_says_no_by_its_exit_code():
 def test_damaged_objects(tmp_path):
     file = HERE / "check/tutorial_3.bpf.c"
     guests = target.open_target(target.Settings("qemu", "6.12", 4), lambda message: None)
-    (tmp_path / "x.o").write_bytes(check.open_source(file, guests.headers()).data)
+    (tmp_path / "x.o").write_bytes(examine.open_source(file, guests.headers()).data)
     guests.close()
     command = [sys.executable, str(ROOT / "benchmarks/damaged_objects.py"), "x.o", "--count", "40"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

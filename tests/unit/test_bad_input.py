@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, check, resume, run_options
+from harness import __main__ as command, resume, run_options
+from harness.check import examine
 from harness.errors import SetupError, UsageError
 from harness.machines import qemu, qemu_command
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
@@ -264,15 +265,15 @@ def test_check_waits_for_no_fifo_and_suggests_a_program(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "prog.o")
     for path in (tmp_path / "prog.o", tmp_path):
         with pytest.raises(UsageError, match="is no file: give a C file or an object"):
-            check.look(path)
+            examine.look(path)
     with pytest.raises(UsageError, match="Cannot read .* .No such file or directory"):
-        check.look(tmp_path / "nowhere.c")
+        examine.look(tmp_path / "nowhere.c")
     data = tmp_path / "some.o"
     data.touch()
-    check.look(data)
-    found = check.elf.Object({}, ("count_packets", "forget"), {}, "")
+    examine.look(data)
+    found = examine.elf.Object({}, ("count_packets", "forget"), {}, "")
     with pytest.raises(UsageError, match="'cuont_packets' .did you mean 'count_packets'.*it has"):
-        check.choose(check.Source("some.o", b"", found), ["cuont_packets"])
+        examine.choose(examine.Source("some.o", b"", found), ["cuont_packets"])
 
 
 @pytest.mark.parametrize(

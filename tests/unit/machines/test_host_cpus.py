@@ -59,7 +59,10 @@ def test_who_is_alone_waits_for_all_and_nobody_overtakes():
 
 
 def test_who_was_killed_is_not_waited_for():
-    script = "from harness.machines import host_cpus\nwith host_cpus.alone(): print('in', flush=True); input()"
+    script = (
+        "from harness.machines.host_cpus import alone\n"
+        "with alone(): print('in', flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=ROOT,

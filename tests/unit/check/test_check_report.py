@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness import check, check_report, elf, lockset, refusal
 from harness.__main__ import main
-from harness.btf import Field
-from harness.check import Outcome
+from harness.check import elf, examine, lockset, refusal, report
+from harness.check.btf import Field
+from harness.check.examine import Outcome
 from harness.errors import UsageError
 from harness.machines.target import GuestLost
 from harness.scenarios.scenario import kernel_version
@@ -25,7 +25,7 @@ function calls are not allowed while holding a lock
 processed 11 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 1
 """
 FACTS = {"release": "6.12.1", "version": ""}
-SOURCE = check.Source("prog.o", b"", elf.Object({}, ("good", "bad"), {}))
+SOURCE = examine.Source("prog.o", b"", elf.Object({}, ("good", "bad"), {}))
 
 
 def seen(log="", stage="load", errno="EINVAL", messages=(), **more):
@@ -67,11 +67,11 @@ class Guests:
             note({"end": program, "seen": {**outcome, "kernel_log": []}})
 
 
-def report(outcomes):
+def reported(outcomes):
     guests = Guests(outcomes)
-    row = check.examine(guests, "6.12", SOURCE, SOURCE.object.programs)
+    row = examine.examine(guests, "6.12", SOURCE, SOURCE.object.programs)
     return (
-        check_report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())),
+        report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())),
         guests,
     )
 
@@ -141,7 +141,7 @@ def test_the_source_that_a_log_quotes_is_not_taken_for_a_message():
     assert why("; /* bpf_spin_unlock is missing */\n1: (95) exit\nno such luck\n").name == "other"
 
 
-RECORDED = json.loads((Path(__file__).parent / "data/refusals.json").read_text())
+RECORDED = json.loads((Path(__file__).parent.parent / "data/refusals.json").read_text())
 OF_THE_MAP = {
     "TWO_LOCKS": "two-locks",
     "NESTED": "lock-place",
@@ -302,22 +302,22 @@ def test_limits():
 
 
 def test_every_class_is_explained():
-    page = (check.build.PROGRAMS.parent / refusal.PAGE).read_text()
+    page = (examine.build.PROGRAMS.parent / refusal.PAGE).read_text()
     for row in refusal.CLASSES:
         assert f"\n## {row.name}\n" in page and row.advice in page
-        rules = (check.build.PROGRAMS.parent / "docs/rules.md").read_text()
+        rules = (examine.build.PROGRAMS.parent / "docs/rules.md").read_text()
         assert not row.rule or f"\n## {row.rule}\n" in rules
 
 
 def test_report_of_one_that_loads_and_one_that_does_not():
-    found, _ = report({"good": GOOD, "bad": seen(LOG)})
-    assert check_report.exit_code(found, ["6.12"]) == 1 and check_report.exit_code(found, []) == 0
-    text = check_report.terminal(found)
+    found, _ = reported({"good": GOOD, "bad": seen(LOG)})
+    assert report.exit_code(found, ["6.12"]) == 1 and report.exit_code(found, []) == 0
+    text = report.terminal(found)
     assert "bad   call-under-lock" in text and "prog.bpf.c:31" in text
     assert "docs/refusals.md#call-under-lock" in text and "No kernel takes everything" in text
     assert "1024 entries assumed: m" in text
-    assert "[call-under-lock](docs/refusals.md#call-under-lock)" in check_report.markdown(found)
-    data = json.loads(json.dumps(check_report.to_json(found)))
+    assert "[call-under-lock](docs/refusals.md#call-under-lock)" in report.markdown(found)
+    data = json.loads(json.dumps(report.to_json(found)))
     assert data["smallest_kernel"] is None
     assert data["kernels"][0]["programs"]["bad"]["refusal"]["class"] == "call-under-lock"
 
@@ -337,15 +337,15 @@ def test_a_program_that_was_not_tried(programs, name, line):
             note({"object": {"programs": programs, "assumed": [], "btf": None, "maps": {}}})
             note({"end": "good", "seen": {**GOOD, "kernel_log": []}})
 
-    row = check.examine(Silent({}), "6.12", SOURCE, SOURCE.object.programs)
+    row = examine.examine(Silent({}), "6.12", SOURCE, SOURCE.object.programs)
     why = row.programs["bad"].refusal
     assert (why.name, why.line) == (name, line)
 
 
 def test_everything_loads():
-    found, _ = report({"good": GOOD, "bad": GOOD})
-    assert check_report.exit_code(found, ["6.12"]) == 0
-    assert "Everything loads on 6.12 (1 kernel checked)." in check_report.terminal(found)
+    found, _ = reported({"good": GOOD, "bad": GOOD})
+    assert report.exit_code(found, ["6.12"]) == 0
+    assert "Everything loads on 6.12 (1 kernel checked)." in report.terminal(found)
 
 
 @pytest.mark.parametrize(
@@ -363,13 +363,13 @@ def test_everything_loads():
 def test_what_libbpf_hides_of_btf_is_said_where_something_loads_for_it(refused, said):
     lock = Field("lock", 0, 4, lock="bpf_spin_lock")
     maps = {"guarded": elf.Map("guarded", 2, True, (lock,)), "plain": elf.Map("plain", 2, True)}
-    source = check.Source("prog.o", b"", elf.Object({}, ("good", "bad"), maps))
+    source = examine.Source("prog.o", b"", elf.Object({}, ("good", "bad"), maps))
     loads, not_at_all = Outcome(), Outcome(refusal.crashed("it is dead"))
 
     def text(good):
-        row = check.OnKernel("6.12", "6.12.1", {"good": good}, btf_refused=refused)
+        row = examine.OnKernel("6.12", "6.12.1", {"good": good}, btf_refused=refused)
         none = lockset.Findings((), ())
-        return check_report.terminal(check_report.Report(source, ("good",), (row,), none))
+        return report.terminal(report.Report(source, ("good",), (row,), none))
 
     assert all(words in text(loads) for words in said)
     assert ("refuses the BTF" in text(loads)) is bool(said)
@@ -377,20 +377,20 @@ def test_what_libbpf_hides_of_btf_is_said_where_something_loads_for_it(refused, 
 
 
 def test_a_lost_guest_is_blamed_on_its_program_and_the_rest_is_asked_again():
-    found, guests = report({"good": "panic", "bad": GOOD})
+    found, guests = reported({"good": "panic", "bad": GOOD})
     assert guests.asked == [["good", "bad"], ["bad"]]
     programs = found.kernels[0].programs
     assert programs["good"].refusal.name == "crash" and programs["bad"].good
 
 
 def test_a_guest_that_the_kernel_did_not_lose_is_no_answer():
-    found, guests = report({"good": GOOD, "bad": "emulator, once"})
+    found, guests = reported({"good": GOOD, "bad": "emulator, once"})
     assert guests.asked == [["good", "bad"], ["bad"]]
     assert found.kernels[0].good
 
 
 def test_a_guest_that_is_lost_again_and_again_accuses_no_kernel():
-    found, guests = report({"good": "emulator", "bad": GOOD})
+    found, guests = reported({"good": "emulator", "bad": GOOD})
     assert guests.asked == [["good", "bad"], ["good", "bad"], ["bad"]]
     programs = found.kernels[0].programs
     assert programs["good"].refusal.name == "other" and programs["bad"].good
@@ -398,13 +398,11 @@ def test_a_guest_that_is_lost_again_and_again_accuses_no_kernel():
 
 
 def test_lock_words():
-    assert check_report._lock_words(
-        "# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0
-    ) == [
+    assert report._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
         1,
         0,
     ]
-    assert check_report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
+    assert report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
 
 
 @pytest.mark.parametrize(
@@ -421,4 +419,4 @@ def test_bad_files_are_usage_errors(tmp_path, capsys, content, text):
 
 def test_a_program_that_is_not_there():
     with pytest.raises(UsageError, match="has no program 'x'; it has: good, bad"):
-        check.choose(SOURCE, ["x"])
+        examine.choose(SOURCE, ["x"])

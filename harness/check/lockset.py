@@ -15,9 +15,9 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from harness import elf
-from harness.btf import Field
-from harness.elf import Function, Insn, Object
+from harness.check import elf
+from harness.check.btf import Field
+from harness.check.elf import Function, Insn, Object
 
 LIMITS = (
     "Found in the instructions, not in a run. Not followed: pointers kept in maps, allocated objects,"

@@ -10,13 +10,13 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness import dialect, elf, refusal
-from harness.btf import Malformed
+from harness.check import bcc_source, elf, refusal
+from harness.check.btf import Malformed
+from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.judging import splat
 from harness.machines.target import AgentError, GuestLost, Session, Target
 from harness.provision import build
-from harness.refusal import Refusal
 from harness.scenarios.scenario import kernel_version, nearest
 
 Json = Dict[str, Any]
@@ -102,7 +102,7 @@ def open_source(
         raise UsageError(f"{path}: {error}") from None
 
 
-def open_text(path: Path, defines: Sequence[str], sections: Mapping[str, str]) -> dialect.Text:
+def open_text(path: Path, defines: Sequence[str], sections: Mapping[str, str]) -> bcc_source.Text:
     """Read a C file for bcc. Raises UsageError with what is wrong with it."""
     if path.suffix == ".o":
         raise UsageError(f"{path} is an object; bcc takes C files only.")
@@ -114,7 +114,7 @@ def open_text(path: Path, defines: Sequence[str], sections: Mapping[str, str]) -
         raise UsageError(f"{path} is no text; bcc takes C files only.") from None
     given = [" ".join(define.split("=", 1)) for define in defines]
     words = "".join(f"#define {define}\n" for define in given)
-    return dialect.read(path.name, f'{words}#line 1 "{path.name}"\n{text}', sections)
+    return bcc_source.read(path.name, f'{words}#line 1 "{path.name}"\n{text}', sections)
 
 
 def look(path: Path) -> None:
@@ -127,7 +127,7 @@ def look(path: Path) -> None:
         raise UsageError(f"Cannot read {path} ({error.strerror}).") from None
 
 
-def choose(source: Union[Source, dialect.Text], wanted: Sequence[str]) -> Tuple[str, ...]:
+def choose(source: Union[Source, bcc_source.Text], wanted: Sequence[str]) -> Tuple[str, ...]:
     """Return the programs to load. Raises UsageError for a name that is none of them."""
     for name in wanted:
         if name not in source.programs:
@@ -136,7 +136,7 @@ def choose(source: Union[Source, dialect.Text], wanted: Sequence[str]) -> Tuple[
             raise UsageError(f"{source.name} has no program {name!r}{near}; it has: {there}.")
     if not source.programs:
         mark = 'a function in a section of its own, as by SEC("tc")'
-        if isinstance(source, dialect.Text):
+        if isinstance(source, bcc_source.Text):
             mark = "a function of a context as its first argument, or named by --section NAME=KIND"
         raise UsageError(f"{source.name} has no program: {mark}.")
     return tuple(wanted) or source.programs
@@ -182,7 +182,7 @@ class _Told:
 def examine(
     guests: Target,
     kernel: str,
-    source: Union[Source, dialect.Text],
+    source: Union[Source, bcc_source.Text],
     wanted: Sequence[str],
     run: bool = False,
 ) -> OnKernel:
@@ -248,7 +248,7 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
 
 
 def _load_text(
-    session: Session, source: dialect.Text, programs: Sequence[str], told: _Told
+    session: Session, source: bcc_source.Text, programs: Sequence[str], told: _Told
 ) -> None:
     """Have bcc compile and load programs; note what became of each."""
     if not told.facts["headers"]:

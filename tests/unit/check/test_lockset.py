@@ -8,8 +8,8 @@ import textwrap
 
 import pytest
 
-from harness import elf, lockset
-from harness.btf import Field, Malformed
+from harness.check import elf, lockset
+from harness.check.btf import Field, Malformed
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness import dialect, elf, lockset, refusal
-from harness.check import Json, OnKernel, Source
-from harness.refusal import Refusal
+from harness.check import bcc_source, elf, lockset, refusal
+from harness.check.examine import Json, OnKernel, Source
+from harness.check.refusal import Refusal
 from harness.rulebook import anchor
 
 
@@ -16,7 +16,7 @@ from harness.rulebook import anchor
 class Report:
     """What is to be said of an object."""
 
-    source: Union[Source, dialect.Text]
+    source: Union[Source, bcc_source.Text]
     programs: Tuple[str, ...]
     kernels: Tuple[OnKernel, ...]
     locks: Optional[lockset.Findings]  # None: there is no object in which to find them
@@ -187,7 +187,7 @@ def _locked(report: Report) -> List[str]:
 def _head(report: Report) -> List[str]:
     count = len(report.programs)
     programs = f"{report.source.name}: {count} program{'s' * (count != 1)}"
-    if isinstance(report.source, dialect.Text):
+    if isinstance(report.source, bcc_source.Text):
         kinds = [f"{name} as {report.source.sections[name]}" for name in report.programs]
         return [f"{programs}, through bcc: {', '.join(kinds)}"]
     maps = report.maps

@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness import check, check_report, dialect
 from harness.__main__ import main
+from harness.check import bcc_source, examine, report
 from harness.errors import UsageError
 from harness.machines.target import GuestLost
 
@@ -49,7 +49,7 @@ LOADS = {**QUIET, "stage": None}
 
 
 def test_programs_are_told_by_what_they_are_given():
-    assert dict(dialect.read("x.c", TEXT, {}).sections) == {
+    assert dict(bcc_source.read("x.c", TEXT, {}).sections) == {
         "count": "xdp",
         "shape": "tc",
         "trace": "kprobe",
@@ -59,10 +59,10 @@ def test_programs_are_told_by_what_they_are_given():
 
 
 def test_a_user_says_what_the_text_does_not():
-    found = dialect.read("x.c", TEXT, {"bare": "raw_tp", "shape": "cgroup_skb/egress"})
+    found = bcc_source.read("x.c", TEXT, {"bare": "raw_tp", "shape": "cgroup_skb/egress"})
     assert found.sections["bare"] == "raw_tp" and found.sections["shape"] == "cgroup_skb/egress"
     with pytest.raises(UsageError, match="no function 'shap'; its programs are: count, shape"):
-        dialect.read("x.c", TEXT, {"shap": "tc"})
+        bcc_source.read("x.c", TEXT, {"shap": "tc"})
 
 
 class Guests:
@@ -95,10 +95,10 @@ class Guests:
 
 
 def rows(outcomes, facts=FACTS):
-    text = dialect.read("x.c", TEXT, {})
-    programs = check.choose(text, list(outcomes))
-    row = check.examine(Guests(outcomes, facts), "6.12", text, programs)
-    return check_report.Report(text, programs, (row,), None)
+    text = bcc_source.read("x.c", TEXT, {})
+    programs = examine.choose(text, list(outcomes))
+    row = examine.examine(Guests(outcomes, facts), "6.12", text, programs)
+    return report.Report(text, programs, (row,), None)
 
 
 def test_each_program_has_its_answer():
@@ -115,11 +115,11 @@ def test_each_program_has_its_answer():
         "call-under-lock",
         "crash",
     ]
-    text = check_report.terminal(found)
+    text = report.terminal(found)
     assert text.startswith(
         "x.c: 3 programs, through bcc: count as xdp, shape as tc, trace as kprobe"
     )
-    assert check_report.to_json(found)["lockset"] is None and "protect" not in text
+    assert report.to_json(found)["lockset"] is None and "protect" not in text
 
 
 @pytest.mark.parametrize(
@@ -144,19 +144,19 @@ def test_what_is_wrong_with_all_of_it(observation, facts, name, line):
     found = rows({"count": observation}, facts)
     assert found.cell(found.kernels[0], "count") == name
     assert [why.line for _, why, _ in found.groups()] == [line]
-    assert check_report.exit_code(found, ["6.12"]) == 1
+    assert report.exit_code(found, ["6.12"]) == 1
 
 
 def test_a_warning_on_the_way_is_told():
     warned = {**LOADS, "kernel_log": ["WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5"]}
     found = rows({"count": warned})
-    assert "the kernel complained: WARNING" in check_report.terminal(found)
+    assert "the kernel complained: WARNING" in report.terminal(found)
 
 
 def test_what_the_kernel_says_after_the_last_program_is_told(monkeypatch):
     monkeypatch.setattr(Guests, "late", ["WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5"])
     refused = {**QUIET, "stage": "prog_load", "errno": "EINVAL"}
-    text = check_report.terminal(rows({"count": refused, "shape": LOADS}))
+    text = report.terminal(rows({"count": refused, "shape": LOADS}))
     assert "shape on 6.12: the kernel complained: WARNING" in text
 
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from packaging.version import Version
 
-from harness import elf
+from harness.check import elf
 
 Json = Mapping[str, Any]
 PAGE = "docs/refusals.md"
