@@ -322,7 +322,7 @@ def _panel(driver: str, rows: Sequence[Row]) -> Panel:
 
 
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("harness"),
+    loader=jinja2.PackageLoader("harness.studies"),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,

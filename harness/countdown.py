@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, Optional, Sequence
 
-from harness import report
+from harness.reports import terminal
 from harness.results.stored import Result
 
 
@@ -39,6 +39,6 @@ class Countdown:
         left, ran = sum(self._left.values()), max(len(results) - kept, 1)
         share = ran / (left + ran)
         return (
-            f"{kernel}: {report.summary(of_kernel)}; {done} of {len(self._left)} kernels"
+            f"{kernel}: {terminal.summary(of_kernel)}; {done} of {len(self._left)} kernels"
             f" in {seconds / 60:.1f} min, about {seconds / share / 60 - seconds / 60:.1f} to go"
         )

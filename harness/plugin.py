@@ -18,7 +18,7 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set
 import pytest
 from _pytest.runner import runtestprotocol
 
-from harness import cases, export, page, parallel, report, resume, run_options
+from harness import cases, parallel, resume, run_options
 from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
@@ -33,6 +33,7 @@ from harness.machines.target import (
 )
 from harness.provision import build
 from harness.provision.catalogue import is_path
+from harness.reports import export, page, terminal
 from harness.results import matrix, stored
 from harness.results.stored import Expected, Result, ResultLog
 from harness.runtime import Case, Guest
@@ -328,14 +329,14 @@ class Run:
             pytest.skip(result.reason)
         if result.verdict is Kind.KNOWN:
             pytest.xfail(result.reason)
-        raise Judged(report.explain(result, whole=self.config.option.verbose > 0))
+        raise Judged(terminal.explain(result, whole=self.config.option.verbose > 0))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
         """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, (Judged, *_NOT_RUN)):  # to render a traceback takes a quarter second
-            plain = pytest.fail.Exception(report.unable(error), pytrace=False)
+            plain = pytest.fail.Exception(terminal.unable(error), pytrace=False)
             call.excinfo = pytest.ExceptionInfo.from_exception(
                 plain.with_traceback(error.__traceback__)
             )
@@ -440,10 +441,10 @@ class Run:
             width = terminalreporter._tw.fullwidth if sys.stdout.isatty() else LOG_WIDTH
             terminalreporter.section("verdicts")
             terminalreporter.write_line(
-                report.table(self.results, width, terminalreporter._tw.hasmarkup)
+                terminal.table(self.results, width, terminalreporter._tw.hasmarkup)
             )
             terminalreporter.write_line("")
-            terminalreporter.write_line(report.summary(self.results))
+            terminalreporter.write_line(terminal.summary(self.results))
             if self._log is not None:
                 terminalreporter.write_line(f"results: {self._log.path}")
                 self._write_page(terminalreporter)

@@ -13,12 +13,12 @@ from typing import Optional, Sequence, Tuple
 
 from rich.console import Console
 
-from harness import export, page, report, rulebook
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.plugin import LOG_WIDTH
 from harness.provision import build
+from harness.reports import export, page, rulebook, terminal
 from harness.results import drift as drifting, expected_failures as known_list, matrix
 from harness.results.stored import Result
 from harness.scenarios import scenario
@@ -166,7 +166,7 @@ def _report(
         data.update({"known": known.to_json()} if known else {})
         return json.dumps(data, indent=1) + "\n", options.output
     if options.markdown:
-        return report.markdown(pivot, drift, known), options.output
+        return terminal.markdown(pivot, drift, known), options.output
     if options.junit:
         return export.junit(pivot), options.output
     if options.ktap:
@@ -180,9 +180,9 @@ def _report(
     console = Console()
     colour = options.output is None and console.is_terminal
     width = console.width if colour else LOG_WIDTH
-    parts = [report.terminal(pivot, width, colour, options.v), "\n".join(report.totals(pivot))]
+    parts = [terminal.terminal(pivot, width, colour, options.v), "\n".join(terminal.totals(pivot))]
     if options.v:
-        parts += [report.explain(result, whole=True) for result, _ in pivot.notable()]
-    parts += [report.changes(drift, width)] if drift is not None else []
+        parts += [terminal.explain(result, whole=True) for result, _ in pivot.notable()]
+    parts += [terminal.changes(drift, width)] if drift is not None else []
     parts += ["\n".join(known.lines())] if known is not None and known.lines() else []
     return "\n\n".join(parts) + "\n", options.output

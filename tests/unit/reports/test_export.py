@@ -8,12 +8,13 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from harness import __main__ as command, export
+from harness import __main__ as command
 from harness.provision import catalogue
+from harness.reports import export
 from harness.results import matrix
 
-DATA = Path(__file__).parent / "data" / "results.jsonl"
-ROOT = Path(__file__).resolve().parent.parent.parent
+DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
+ROOT = Path(__file__).resolve().parents[3]
 LINE = re.compile(
     r"(ok|not ok) (\d+)(?: - )?(?: ?[^#]+)?(?: # (SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b.*)?"
 )

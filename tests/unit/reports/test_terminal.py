@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, page, report, rulebook
+from harness import __main__ as command
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
 from harness.provision import build, catalogue
+from harness.reports import page, rulebook, terminal
 from harness.results import matrix
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs
 
-DATA = Path(__file__).parent / "data" / "results.jsonl"
-ROOT = Path(__file__).resolve().parent.parent.parent
+DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +162,14 @@ def test_the_end_of_a_path_tells_own_kernels_apart(pivot):
     paths = ["/home/me/linux/good/bzImage-a", "/home/me/linux/good/bzImage-b"]
     columns = dict(zip(sorted({result.column for result in pivot.results}), paths))
     own = [replace(r, column=columns[r.column]) for r in pivot.results if r.column in columns]
-    head = report.terminal(matrix.Matrix(own), 120, False).splitlines()[0].split()
+    head = terminal.terminal(matrix.Matrix(own), 120, False).splitlines()[0].split()
     assert head == ["…d/bzImage-a", "…d/bzImage-b"]
 
 
 def test_eleven_kernels_fit_into_120_columns(pivot):
     one = result(pivot, "unlock_of_other_lock_on_second_path", "5.10").__dict__
     many = [matrix.Result(**{**one, "column": name}) for name in catalogue.all_names()]
-    text = report.terminal(matrix.Matrix(many), 120, colour=False)
+    text = terminal.terminal(matrix.Matrix(many), 120, colour=False)
     assert max(map(len, text.splitlines())) <= 120
     assert text.splitlines()[0].split() == catalogue.all_names()
     assert text.splitlines()[2].split() == [one["name"], *["known"] * 11]
@@ -178,7 +179,7 @@ def test_loaders_that_differ_both_show(pivot):
     cells = dict(pivot.cells)
     bad = result(pivot, "lock_first", "6.12", "bcc").__dict__
     cells["lock_first", "6.12", "bcc"] = matrix.Result(**{**bad, "verdict": Kind.FAIL})
-    text = report.terminal(matrix.Matrix(list(cells.values())), 120, colour=False)
+    text = terminal.terminal(matrix.Matrix(list(cells.values())), 120, colour=False)
     assert re.search(r"^  lock_first +ok +FA ok +ok", text, re.MULTILINE)
 
 
@@ -193,7 +194,7 @@ def test_json_holds_every_result(pivot):
 
 
 def test_markdown_counts_lists_and_folds_the_matrix(pivot):
-    text = report.markdown(pivot)
+    text = terminal.markdown(pivot)
     assert "| 6.12 | 6.12.118+deb13-cloud-amd64 |" in text
     assert "* **FAIL** `wrong_text` (libbpf) on 6.12: expected: errno EACCES" in text
     assert text.index("<details>") > text.index("**CRASH**")
@@ -205,7 +206,7 @@ def test_markdown_counts_lists_and_folds_the_matrix(pivot):
 
 
 def test_a_failure_explains_itself(pivot):
-    assert report.explain(result(pivot, "wrong_text", "6.12")).splitlines() == [
+    assert terminal.explain(result(pivot, "wrong_text", "6.12")).splitlines() == [
         "FAIL wrong_text [libbpf] on 6.12.118+deb13-cloud-amd64: expected: errno EACCES,"
         ' "a text of no kernel"; refused at prog_load: EINVAL bpf_spin_unlock is missing',
         "  rule     Wrong expectations",
@@ -225,19 +226,19 @@ def test_a_kernel_that_does_not_boot_shows_where_it_panicked():
         *(f"[ 1.9] frame {n}" for n in range(20)),
     ]
     console = "\n".join(["[ 0.0] Booting", *panic])
-    words = report.unable(SetupError("It panicked.", console)).splitlines()
+    words = terminal.unable(SetupError("It panicked.", console)).splitlines()
     assert words[0] == "It panicked." and words[1:] == [f"  {line}" for line in panic[:12]]
 
 
 def test_a_guest_that_says_nothing_shows_its_last_lines():
     console = "\n".join(f"line {n}" for n in range(20))
-    words = report.unable(SetupError("It is silent.", console)).splitlines()
+    words = terminal.unable(SetupError("It is silent.", console)).splitlines()
     assert words == ["It is silent.", *(f"  line {n}" for n in range(8, 20))]
-    assert report.unable(SetupError("There is no kernel.")) == "There is no kernel."
+    assert terminal.unable(SetupError("There is no kernel.")) == "There is no kernel."
 
 
 def test_the_clause_that_applies_is_marked_among_all(pivot):
-    text = report.explain(result(pivot, "unlock_of_other_lock_on_second_path", "5.10"))
+    text = terminal.explain(result(pivot, "unlock_of_other_lock_on_second_path", "5.10"))
     assert "  here ->  <6.2: refused at prog_load, EACCES" in text
     assert "           >=6.2: refused at prog_load, EINVAL" in text
     assert "  known    <6.2, see commit 7c884339bbff" in text
@@ -245,8 +246,8 @@ def test_the_clause_that_applies_is_marked_among_all(pivot):
 
 def test_the_whole_log_is_there_when_asked_for(pivot):
     failed = result(pivot, "wrong_text", "6.12")
-    assert "verifier log:" not in report.explain(failed)
-    assert failed.observation["log"].splitlines()[0] in report.explain(failed, whole=True)
+    assert "verifier log:" not in terminal.explain(failed)
+    assert failed.observation["log"].splitlines()[0] in terminal.explain(failed, whole=True)
 
 
 # -- the page ----------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import jinja2
 
 from harness.judging import judge
 from harness.judging.judge import Kind
+from harness.reports.rulebook import LINK
 from harness.results import matrix
 from harness.results.drift import Drift, What
 from harness.results.expected_failures import Known
 from harness.results.matrix import Matrix
 from harness.results.stored import Result
-from harness.rulebook import LINK
 
 # A letter in each cell, so that no colour is needed to read it.
 LETTERS: Dict[Kind, str] = {
@@ -36,7 +36,7 @@ _LINE = 400
 _KERNEL_LOG_LINES = 60
 
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("harness"),
+    loader=jinja2.PackageLoader("harness.reports"),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
