@@ -6,7 +6,7 @@
  * same program as the real one.
  *
  * harness/judging/serialization.py and harness/judging/history.py judge what it leaves behind and know the layout
- * of all structures here; harness/experiment.py fills in struct order.
+ * of all structures here; harness/running/experiment.py fills in struct order.
  */
 #ifndef CONTEND_H
 #define CONTEND_H

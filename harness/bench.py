@@ -17,10 +17,10 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import jinja2
 
-from harness import experiment
 from harness.errors import SetupError, UsageError
 from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.provision import build
+from harness.running import experiment
 from harness.scenarios import annotation
 
 FILE = "speed.bpf.c"

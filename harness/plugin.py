@@ -36,7 +36,7 @@ from harness.provision.catalogue import is_path
 from harness.reports import export, page, terminal
 from harness.results import matrix, stored
 from harness.results.stored import Expected, Result, ResultLog
-from harness.runtime import Case, Guest
+from harness.running.driven import Case, Guest
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Scenario

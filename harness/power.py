@@ -30,14 +30,14 @@ from typing import (
 
 from packaging.version import Version
 
-from harness import experiment
-from harness.contests import ALL, Contest
 from harness.errors import SetupError, UsageError
 from harness.judging import judge, serialization
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
 from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.provision import build
+from harness.running import experiment
+from harness.running.contended import ALL, Contest
 from harness.scenarios import annotation, scenario
 
 CONFIDENCE = 0.95

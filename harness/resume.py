@@ -24,18 +24,18 @@ OPTIONS = "options.json"  # in the directory of a run
 JUDGES = (
     "scenarios/annotation.py",
     "judging/list_model.py",
-    "contests.py",
-    "experiment.py",
+    "running/contended.py",
+    "running/experiment.py",
     "judging/history.py",
     "judging/judge.py",
     "scenarios/programs.py",
-    "resilient.py",
-    "runtime.py",
+    "running/res_spin_lock.py",
+    "running/driven.py",
     "scenarios/scenario.py",
     "judging/serialization.py",
     "judging/splat.py",
     "machines/target.py",
-    "verify.py",
+    "running/observe.py",
 )
 
 

@@ -10,8 +10,8 @@ from harness.errors import SetupError, UsageError
 from harness.machines import target
 from harness.machines.target import Progress, Settings, Target
 from harness.provision import build, catalogue
+from harness.running.observe import Verifier
 from harness.scenarios.scenario import Scenario
-from harness.verify import Verifier
 
 _Key = Tuple[Optional[str], str]  # a kernel, and what is also on its command line
 

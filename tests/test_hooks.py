@@ -8,15 +8,15 @@ from functools import partial
 
 import pytest
 
-from harness import contests, experiment
 from harness.judging.serialization import LOCKED, judge
+from harness.running import contended, experiment
 
 RULE = "Locked updates of all CPUs are serialized"
 
 
-@pytest.mark.parametrize("hook", contests.OTHER_HOOKS)
+@pytest.mark.parametrize("hook", contended.OTHER_HOOKS)
 def test_serialization(guest, hook):
-    contest = contests.OTHER_HOOKS[hook]
+    contest = contended.OTHER_HOOKS[hook]
     if contest.needs:
         guest.needs(contest.needs.name, contest.needs.since, contest.needs.option)
     plan = contest.plan(guest.cpus)

@@ -14,11 +14,11 @@ from functools import partial
 import pytest
 from packaging.version import Version
 
-from harness import experiment
-from harness.experiment import Drive, Plan, prove
 from harness.judging import list_model
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
+from harness.running import experiment
+from harness.running.experiment import Drive, Plan, prove
 
 RULE = "Lists and trees stay whole under their lock"
 LOADERS = ("libbpf",)  # they are changed by kernel functions

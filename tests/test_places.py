@@ -6,8 +6,8 @@ cannot express, tests/test_objects.py those that user space cannot read.
 
 import pytest
 
-from harness.experiment import Drive, Plan, prove
 from harness.judging.serialization import SKIPS_64, UNLOCKED
+from harness.running.experiment import Drive, Plan, prove
 
 RULE = "A lock serializes wherever it lives"
 

@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED
-from harness.resilient import (
+from harness.running.res_spin_lock import (
     EDEADLK,
     HOLD,
     INNER,

@@ -13,11 +13,11 @@ from functools import partial
 import pytest
 from packaging.version import Version
 
-from harness import experiment
-from harness.experiment import Drive, Plan, run_twin
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
-from harness.resilient import (
+from harness.running import experiment
+from harness.running.experiment import Drive, Plan, run_twin
+from harness.running.res_spin_lock import (
     COUNT,
     EDEADLK,
     HOLD,

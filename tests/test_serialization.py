@@ -6,9 +6,9 @@ broken twins in the very same way: bpf_progs/contend.h has the operation and the
 
 import pytest
 
-from harness import contests, experiment
 from harness.judging.judge import Kind
 from harness.judging.serialization import UNLOCKED, judge
+from harness.running import contended, experiment
 
 RULE = "Locked updates of all CPUs are serialized"
 
@@ -21,24 +21,24 @@ def conclude(guest, contest):
     guest.conclude(verdict, **numbers)
 
 
-@pytest.mark.parametrize("driver", contests.DRIVERS)
+@pytest.mark.parametrize("driver", contended.DRIVERS)
 def test_serialization(guest, driver):
-    conclude(guest, contests.DRIVERS[driver])
+    conclude(guest, contended.DRIVERS[driver])
 
 
 def test_serialization_of_all_hooks(guest):
     """One lock, asked for from XDP, tc, cgroups, test runs and user space at the same time."""
-    conclude(guest, contests.ALL_HOOKS)
+    conclude(guest, contended.ALL_HOOKS)
 
 
 def test_independent_locks(guest):
     """Many elements: the lock of one says nothing of another."""
-    conclude(guest, contests.INDEPENDENT)
+    conclude(guest, contended.INDEPENDENT)
 
 
 def test_serialization_has_power(guest):
     """The judge convicts the unlocked twin when that is given as the real program."""
-    contest = contests.DRIVERS["test_run"]
+    contest = contended.DRIVERS["test_run"]
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())
     broken = experiment.run(guest, plan, UNLOCKED)

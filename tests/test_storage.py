@@ -12,9 +12,9 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.experiment import Drive, Plan, prove
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
+from harness.running.experiment import Drive, Plan, prove
 
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Sequence, Tuple
 
-from harness import verify
 from harness.errors import UsageError
+from harness.running import observe
 from harness.scenarios import annotation
 from harness.scenarios.scenario import Rule, Scenario, SourceFile, nearest
 
@@ -54,7 +54,7 @@ class Programs:
         """Yield all scenarios file by file, in the order in which they are observed."""
         by_name = {case.name: case for case in self.scenarios()}
         for file in self.files:
-            for case in verify.order(file.scenarios, by_name):
+            for case in observe.order(file.scenarios, by_name):
                 if case.file == file.path:  # the others are twins from elsewhere
                     yield case
 

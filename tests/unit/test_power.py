@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import contests, power
+from harness import power
 from harness.__main__ import main
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.judging.serialization import LOCKED, TWINS, UNLOCKED
 from harness.power import SCENARIO, Problem, Rate, Report, Setting, interval, runs_to_show
+from harness.running import contended
 
 RECORDED = Path(__file__).parent / "data" / "power-6.12.118.jsonl"
 SETTING = Setting("6.12", 4, "libbpf", "6.12.118+deb13-cloud-amd64", "tcg")
@@ -172,8 +173,8 @@ def test_command_reads(capsys):
 
 
 def test_contests_are_complete():
-    assert set(contests.WORDS.values()) == set(TWINS)
-    for contest in contests.ALL.values():
+    assert set(contended.WORDS.values()) == set(TWINS)
+    for contest in contended.ALL.values():
         plan = contest.plan(4)
         assert plan.drives and contest.twins
         assert plan.room >= 0

@@ -5,7 +5,6 @@ import struct
 
 import pytest
 
-from harness.experiment import run_twin
 from harness.judging.history import Kind as Did, Operation
 from harness.judging.judge import Kind
 from harness.judging.serialization import (
@@ -18,6 +17,7 @@ from harness.judging.serialization import (
     Visits,
     judge,
 )
+from harness.running.experiment import run_twin
 
 MASK = (1 << 64) - 1
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
-from harness.experiment import Drive, Plan
 from harness.judging.serialization import (
     EARLY_UNLOCK,
     IMPATIENT,
@@ -20,6 +19,7 @@ from harness.judging.serialization import (
     UNLOCKED,
     Way,
 )
+from harness.running.experiment import Drive, Plan
 from harness.scenarios.scenario import Need
 
 COUNTER, HOOKS = "counter.bpf.c", "counter_hooks.bpf.c"

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from harness.judging.judge import Kind, Verdict
 from harness.machines.target import AgentError
-from harness.runtime import Guest, Unmet
+from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug, covers
 
 # Who queues is next, even if its host does not run it just now: where virtual CPUs share a host's,

@@ -11,11 +11,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
-from harness import experiment
 from harness.judging import judge, splat
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
 from harness.results.stored import Result
+from harness.running import experiment
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Need, Rule, covers, kernel_version
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import UsageError
 from harness.judging.judge import Kind, Verdict
 from harness.machines.target import AgentError, GuestLost, KernelRefusal
-from harness.runtime import Case, Guest, Unmet
+from harness.running.driven import Case, Guest, Unmet
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 
