@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import List
 
-from harness import power
 from harness.commands import INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
 from harness.provision import catalogue
 from harness.running import contended
 from harness.scenarios import scenario
+from harness.studies import power
 
 
 def declare(sub: argparse.ArgumentParser) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import bench
 from harness.__main__ import main
-from harness.bench import ATOMIC, KINDS, LOCKED, NOTHING, PER_CPU, UNLOCKED, Sample
 from harness.errors import UsageError
+from harness.studies import bench
+from harness.studies.bench import ATOMIC, KINDS, LOCKED, NOTHING, PER_CPU, UNLOCKED, Sample
 
-RECORDED = Path(__file__).parent / "data" / "bench-6.12.118.json"
+RECORDED = Path(__file__).parent.parent / "data" / "bench-6.12.118.json"
 SPEED = {PER_CPU: 1.0, ATOMIC: 0.9, UNLOCKED: 1.1, LOCKED: 0.5}  # on one CPU
 
 

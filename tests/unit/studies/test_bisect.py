@@ -5,11 +5,20 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from harness import bisect
-from harness.bisect import BAD, GOOD, UNTESTABLE, Bisection, Bounds, Question, outcome, status
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.results.stored import Result
+from harness.studies import bisect
+from harness.studies.bisect import (
+    BAD,
+    GOOD,
+    UNTESTABLE,
+    Bisection,
+    Bounds,
+    Question,
+    outcome,
+    status,
+)
 
 
 @given(st.data())
@@ -132,7 +141,7 @@ def bisection(monkeypatch, outcomes):
         return outcomes[label]
 
     monkeypatch.setattr(bisect, "run_case", run_case)
-    monkeypatch.setattr(bisect.kernel, "fetched", dict)
+    monkeypatch.setattr(bisect.kernel_store, "fetched", dict)
     said = []
     question = Question("c", "libbpf", "observed", "", (), bisect.Path("/r"))
     return Bisection(question, said.append), said

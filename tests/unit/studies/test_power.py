@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import power
 from harness.__main__ import main
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.judging.serialization import LOCKED, TWINS, UNLOCKED
-from harness.power import SCENARIO, Problem, Rate, Report, Setting, interval, runs_to_show
 from harness.running import contended
+from harness.studies import power
+from harness.studies.power import SCENARIO, Problem, Rate, Report, Setting, interval, runs_to_show
 
-RECORDED = Path(__file__).parent / "data" / "power-6.12.118.jsonl"
+RECORDED = Path(__file__).parent.parent / "data" / "power-6.12.118.jsonl"
 SETTING = Setting("6.12", 4, "libbpf", "6.12.118+deb13-cloud-amd64", "tcg")
 
 
