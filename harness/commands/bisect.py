@@ -8,10 +8,10 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from harness import run_options
 from harness.commands import OK, output
 from harness.errors import SetupError, UsageError
 from harness.provision import debian_kernel
+from harness.pytest_plugin import run_options
 from harness.scenarios import scenario
 from harness.studies import bisect
 

@@ -8,12 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import run_options
 from harness.check import bcc_source, examine, lockset, report
 from harness.commands import output
 from harness.errors import UsageError
 from harness.machines import target
 from harness.provision import catalogue
+from harness.pytest_plugin import run_options
 from harness.scenarios import scenario
 
 

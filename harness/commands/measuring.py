@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import run_options
 from harness.commands import output
 from harness.machines import target
 from harness.provision import catalogue
+from harness.pytest_plugin import run_options
 
 
 def declare(sub: argparse.ArgumentParser, cpus: str) -> None:

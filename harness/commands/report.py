@@ -16,8 +16,8 @@ from rich.console import Console
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.judge import Kind
-from harness.plugin import LOG_WIDTH
 from harness.provision import build
+from harness.pytest_plugin.hooks import LOG_WIDTH
 from harness.reports import export, page, rulebook, terminal
 from harness.results import drift as drifting, expected_failures as known_list, matrix
 from harness.results.stored import Result

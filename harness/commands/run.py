@@ -11,10 +11,11 @@ from typing import List, Optional
 import psutil
 import pytest
 
-from harness import cases, parallel, paths, run_options
+from harness import paths
 from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE
 from harness.errors import SetupError, UsageError
-from harness.plugin import Run
+from harness.pytest_plugin import cases, run_options, sharding
+from harness.pytest_plugin.hooks import Run
 from harness.results import stored
 
 ROOT = paths.root()
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = options.j
     if options.target in (None, "qemu"):
         available = psutil.virtual_memory().available >> 20
-        jobs, less = parallel.bounded(jobs, available, len(os.sched_getaffinity(0)))
+        jobs, less = sharding.bounded(jobs, available, len(os.sched_getaffinity(0)))
         if less:
             print(f"spinlock: {less}", file=sys.stderr)
     if jobs > 1:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import run_options
 from harness.commands import output
 from harness.errors import UsageError
 from harness.machines import target
+from harness.pytest_plugin import run_options
 
 LIMIT_SECONDS = 3600.0  # of one command
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import __main__ as command, resume, run_options
+from harness import __main__ as command
 from harness.check import examine
 from harness.errors import SetupError, UsageError
 from harness.machines import qemu, qemu_command
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
+from harness.pytest_plugin import resume, run_options
 from harness.results import matrix, stored
 from harness.scenarios.programs import Programs
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
-from harness import parallel
+from harness.pytest_plugin import sharding
 from harness.scenarios.scenario import Scenario
 
 RUNTIME_RULE = "Run-time behaviour"  # of a test whose module names none
@@ -112,5 +112,5 @@ def in_shard(items: Sequence[pytest.Item], shard: str) -> List[pytest.Item]:
     sizes: Dict[str, int] = {}
     for item in items:
         sizes[request(item)] = sizes.get(request(item), 0) + 1
-    taken = parallel.portion(sizes, *parallel.shard(shard))
+    taken = sharding.portion(sizes, *sharding.shard(shard))
     return [item for item in items if request(item) in taken]

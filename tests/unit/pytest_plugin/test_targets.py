@@ -6,7 +6,7 @@ from harness.errors import SetupError, UsageError
 from harness.machines import target
 from harness.machines.target import Settings
 from harness.provision import build, catalogue
-from harness.targets import Targets
+from harness.pytest_plugin.targets import Targets
 
 KERNELS = ["5.10", "6.12", "7.3"]
 
@@ -108,7 +108,7 @@ def test_verifying_on_other_kernels_ends_and_targets_are_closed(play, monkeypatc
         def abandon(self):
             events.append(f"abandon {self._kernel}")
 
-    monkeypatch.setattr("harness.targets.Verifier", Verifier)
+    monkeypatch.setattr("harness.pytest_plugin.targets.Verifier", Verifier)
     targets, _, _ = play(KERNELS)
     first = targets.verifier("5.10", ())
     assert targets.verifier("5.10", ()) is first and events == []

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 import harness
-from harness import resume
 from harness.errors import UsageError
 from harness.judging.judge import Kind
+from harness.pytest_plugin import resume
 from harness.results import matrix, stored
 
-DATA = Path(__file__).parent / "data" / "results.jsonl"
+DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 HELD = matrix.read([DATA]).results[-1]
 COLUMN = matrix.column(HELD)
 
@@ -95,7 +95,7 @@ def test_each_judge_counts(tmp_path):
 def test_what_tests_judge_by_is_among_the_judges():
     package = Path(harness.__file__).parent
     used = set()
-    for file in (Path(__file__).parent.parent).glob("test_*.py"):
+    for file in Path(__file__).parents[2].glob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness"):
                 place = package.joinpath(*node.module.split(".")[1:])

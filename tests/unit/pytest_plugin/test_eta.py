@@ -1,7 +1,7 @@
 """What is said when a kernel of several is done."""
 
-from harness.countdown import Countdown
 from harness.judging.judge import Kind
+from harness.pytest_plugin.eta import Countdown
 from harness.results.stored import Result
 
 

@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from harness import parallel
 from harness.errors import SetupError, UsageError
+from harness.pytest_plugin import sharding
 from harness.results import stored
 
-DATA = Path(__file__).parent / "data" / "results.jsonl"
+DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 
 
 @given(st.dictionaries(st.text(), st.integers(1, 60), min_size=1), st.integers(1, 9))
 def test_the_parts_are_disjoint_and_complete(sizes, parts):
-    taken = [parallel.portion(sizes, part, parts) for part in range(1, parts + 1)]
+    taken = [sharding.portion(sizes, part, parts) for part in range(1, parts + 1)]
     assert sorted(name for part in taken for name in part) == sorted(sizes)
 
 
 def test_the_parts_have_about_as_many_cases_and_few_kernels():
     sizes = {f"{kernel} {file}": 10 for kernel in range(11) for file in range(30)}
     for part in (1, 2):
-        taken = parallel.portion(sizes, part, 2)
+        taken = sharding.portion(sizes, part, 2)
         assert len(taken) == 165
         assert len({name.split()[0] for name in taken}) == 6
 
@@ -29,18 +29,18 @@ def test_the_parts_have_about_as_many_cases_and_few_kernels():
 @pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "a/b", "1/2/3"])
 def test_a_wrong_shard_is_refused(text):
     with pytest.raises(UsageError, match="such as 1/3"):
-        parallel.shard(text)
+        sharding.shard(text)
 
 
 def test_guests_are_no_more_than_memory_and_cpus_allow():
-    assert parallel.bounded(2, 8000, 2) == (2, "")
-    assert parallel.bounded(8, 8000, 4)[0] == 4 and "4 CPUs" in parallel.bounded(8, 8000, 4)[1]
-    number, why = parallel.bounded(8, 4000, 16)
+    assert sharding.bounded(2, 8000, 2) == (2, "")
+    assert sharding.bounded(8, 8000, 4)[0] == 4 and "4 CPUs" in sharding.bounded(8, 8000, 4)[1]
+    number, why = sharding.bounded(8, 4000, 16)
     assert (number, why[:17]) == (3, "-j 3 instead of 8")
     with pytest.raises(SetupError, match="900 MiB of memory"):
-        parallel.bounded(1, 900, 2)
+        sharding.bounded(1, 900, 2)
     with pytest.raises(UsageError):
-        parallel.bounded(0, 9000, 2)
+        sharding.bounded(0, 9000, 2)
 
 
 def test_what_a_killed_run_left_of_its_last_line_is_cut_off(tmp_path):

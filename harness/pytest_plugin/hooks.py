@@ -18,8 +18,6 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Set
 import pytest
 from _pytest.runner import runtestprotocol
 
-from harness import cases, parallel, resume, run_options
-from harness.countdown import Countdown
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
 from harness.machines.target import (
@@ -33,6 +31,9 @@ from harness.machines.target import (
 )
 from harness.provision import build
 from harness.provision.catalogue import is_path
+from harness.pytest_plugin import cases, resume, run_options, sharding
+from harness.pytest_plugin.eta import Countdown
+from harness.pytest_plugin.targets import Targets
 from harness.reports import export, page, terminal
 from harness.results import matrix, stored
 from harness.results.stored import Expected, Result, ResultLog
@@ -40,7 +41,6 @@ from harness.running.driven import Case, Guest
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Scenario
-from harness.targets import Targets
 
 LOG_WIDTH = 160
 
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set up the run's state."""
     if config.option.shard is not None:
         try:
-            parallel.shard(config.option.shard)
+            sharding.shard(config.option.shard)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     run = Run(config)

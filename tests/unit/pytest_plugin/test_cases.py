@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from harness import cases
+from harness.pytest_plugin import cases
 
 KERNELS = ["5.10", "6.12"]
 
