@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-from harness import completion
 from harness.commands import (
     EXIT_CODES,
     INTERRUPTED,
@@ -19,6 +18,7 @@ from harness.commands import (
     bench,
     bisect,
     check,
+    completion,
     doctor,
     image,
     kernels,

@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from harness import __main__ as command, completion
+from harness import __main__ as command
+from harness.commands import completion
 from harness.provision import catalogue
 from harness.results import matrix
 
