@@ -66,12 +66,15 @@ def rule(item: pytest.Item) -> str:
 
 
 def where(item: pytest.Item) -> str:
-    """Return where a case is written, as file:line."""
+    """Return where a case is written, as file:line; the file as seen from the top of its checkout."""
     case = scenario(item)
     path, line = (
         (item.path, (item.location[1] or 0) + 1) if case is None else (case.file, case.line)
     )
-    return f"{path.parent.name}/{path.name}:{line}"
+    top = next(
+        (p.parent for p in path.parents if p.name in ("tests", "bpf_progs")), path.parents[1]
+    )
+    return f"{path.relative_to(top)}:{line}"
 
 
 def description(item: pytest.Item) -> str:

@@ -1,6 +1,6 @@
 """Which drivers contend for a lock, how much is asked of each, and which broken twins must be seen.
 
-The scenarios (tests/test_serialization.py, tests/test_hooks.py) and `spinlock power` use the same
+The scenarios (test_serialization.py, test_hooks.py) and `spinlock power` use the same
 table, so that the rates which that one measures are those of the scenarios.
 """
 

@@ -26,7 +26,9 @@ def test_a_wheel_has_what_the_command_reads() -> None:
     }
     programs = {path.name for path in (ROOT / "bpf_progs").iterdir()}
     assert installed["share/spinlock/bpf_progs"] == programs
-    assert installed["share/spinlock/tests"] == {p.name for p in ROOT.glob("tests/*.py")}
+    for place in {path.parent for path in ROOT.glob("tests/lock/**/*.py")}:
+        listed = installed[f"share/spinlock/{place.relative_to(ROOT)}"]
+        assert listed == {path.name for path in place.glob("*.py")}
     assert installed["share/spinlock"] == {"setup.cfg", "Vagrantfile"}
     assert installed["share/spinlock/vagrant"] == {p.name for p in ROOT.glob("vagrant/*")}
     assert setup["metadata"]["name"] == paths.DISTRIBUTION

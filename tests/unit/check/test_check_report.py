@@ -154,7 +154,7 @@ OF_THE_MAP = {
     "case", RECORDED, ids=[f"{c['release']}-{c['define']}-{c['program']}" for c in RECORDED]
 )
 def test_recorded_logs(case):
-    """What 5.10, 6.1, 6.12 and 7.3 said to tests/self/check/refused.bpf.c, where names tell why."""
+    """What 5.10, 6.1, 6.12 and 7.3 said to tests/harness/check/refused.bpf.c, where names tell why."""
     release = kernel_version(case["release"], case["version"])
     lock = elf.Field("inner.lock" if case["define"] == "NESTED" else "lock", 0, 4, "bpf_spin_lock")
     locks = (lock, lock) if case["define"] == "TWO_LOCKS" else (lock,)

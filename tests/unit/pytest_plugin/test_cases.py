@@ -17,7 +17,7 @@ def about_a_program(name="lock_it", file="lock.bpf.c", loader="libbpf", kernel="
         fixturenames=["scenario", "verdict"],
         callspec=SimpleNamespace(params=params),
         path=Path("/src/tests/test_verdicts.py"),
-        location=("tests/test_verdicts.py", 3, "test_verdict"),
+        location=("tests/lock/test_verdicts.py", 3, "test_verdict"),
     )
 
 
@@ -34,8 +34,8 @@ def run_time(loader="libbpf", kernel="6.12", **more):
         originalname="test_hooks",
         name="test_hooks[...]",
         obj=test_hooks,
-        path=Path("/src/tests/test_hooks.py"),
-        location=("tests/test_hooks.py", 11, "test_hooks"),
+        path=Path("/src/tests/lock/serialization/test_hooks.py"),
+        location=("tests/lock/serialization/test_hooks.py", 11, "test_hooks"),
         **more,
     )
 
@@ -55,7 +55,7 @@ def test_a_case_has_a_rule_a_place_and_a_description():
     assert cases.description(about_a_program()) == "It locks."
     assert cases.rule(run_time(module=SimpleNamespace(RULE="Hooks"))) == "Hooks"
     assert cases.rule(run_time()) == cases.RUNTIME_RULE
-    assert cases.where(run_time()) == "tests/test_hooks.py:12"
+    assert cases.where(run_time()) == "tests/lock/serialization/test_hooks.py:12"
     assert cases.description(run_time()) == "Each hook counts."
 
 

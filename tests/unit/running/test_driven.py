@@ -19,9 +19,9 @@ CASE = Case(
     name="hooks_xdp",
     loader="libbpf",
     rule=Rule("Hooks", "Every hook counts.", ("bbbbbbbbbbbb",), "bpf_progs/a.bpf.c:1"),
-    where="tests/test_hooks.py:12",
+    where="tests/lock/serialization/test_hooks.py:12",
     description="Each hook counts.",
-    sources={"source": "tests/test_hooks.py"},
+    sources={"source": "tests/lock/serialization/test_hooks.py"},
     repeat="spinlock run hooks_xdp --loader libbpf",
 )
 
@@ -69,7 +69,10 @@ def test_what_held_is_a_pass_with_its_evidence():
     assert result.evidence == ("MATCHED    200 runs", "of 4 CPUs")
     assert result.observation["measurements"] == {"runs": 200}
     assert (result.column, result.kernel, result.rule) == ("6.12", "6.12.1-amd64", "Hooks")
-    assert result.facts["source"] == "tests/test_hooks.py" and result.facts["qemu"] == "9"
+    assert (
+        result.facts["source"] == "tests/lock/serialization/test_hooks.py"
+        and result.facts["qemu"] == "9"
+    )
     assert result.seconds["boot"] == 0.5
 
 

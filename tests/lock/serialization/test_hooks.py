@@ -1,4 +1,4 @@
-"""The lock at hooks besides those of tests/test_serialization.py: cgroups, tracing, LSM, tcx.
+"""The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
 
 Each hook runs the locked counter of bpf_progs/counter_hooks.bpf.c on every CPU at once, and then the
 unlocked one in the very same way.

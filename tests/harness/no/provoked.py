@@ -1,4 +1,4 @@
-"""Tests that provoke what the harness must report; run by tests/test_says_no.py alone."""
+"""Tests that provoke what the harness must report; run by tests/harness/test_says_no.py alone."""
 
 import pytest
 
@@ -129,7 +129,7 @@ def test_after(guest):
     "where, driver, cpus", [("tc", "tc_ingress_to_cpu_0", [1, 2]), ("timer", "local_timer", [])]
 )
 def test_lock_without_irqsave(guest, where, driver, cpus):
-    """What tests/test_nesting.py sees of a kernel whose lock leaves interrupts on."""
+    """What tests/lock/interrupts/test_nesting.py sees of a kernel whose lock leaves interrupts on."""
     wanting = f"want_naively_at_{where}"
     guest.load("naive_lock.bpf.c", ["hold_naively", wanting])
     names = ("driver", "program", "source", "cpus", "operations")

@@ -12,7 +12,7 @@ from packaging.version import Version
 from harness.machines.target import KernelRefusal
 
 RULE = "BPF_F_LOCK is for maps with a lock"
-LOADERS = ("libbpf",)  # bcc has no local storages; tests/test_map_copy.py asks through both
+LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
 NOEXIST, EXIST, LOCK, UNKNOWN = 1, 2, 4, 8  # flags of element access
 ACCEPTED = "accepted"

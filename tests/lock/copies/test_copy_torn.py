@@ -15,7 +15,7 @@ from packaging.version import Version
 from harness.judging.judge import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
-LOADERS = ("libbpf",)  # bcc has no local storages; tests/test_map_copy.py asks through both
+LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
 FIRST = "00000000"
 SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first

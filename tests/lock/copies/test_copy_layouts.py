@@ -119,7 +119,7 @@ TAKE = tuple(
     (way, flags) for way in ("lookup_and_delete", "lookup_and_delete_batch") for flags in (0, LOCK)
 )
 MEMORY = (("memory", 0),)
-# While the lock is held: what would wait for it is the matter of tests/test_copy_torn.py.
+# While the lock is held: what would wait for it is the matter of test_copy_torn.py.
 HELD = bytes([1, 0, 0, 0])
 HELD_WRITES = (("update", 0, False), ("update_batch", 0, False), ("program", 0, False))
 HELD_READS = (("lookup", 0), ("lookup_batch", 0), ("memory", 0))

@@ -1,4 +1,4 @@
-"""Ways to a lock besides those of tests/test_map_copy.py: local storages, iterators, bpffs.
+"""Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
 
 The programs are those of bpf_progs/exposure.bpf.c, the storages those of
 bpf_progs/map_syscalls.bpf.c.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* As bcc takes it: no SEC(), and its macros for the maps. tests/self/test_check.py checks it. */
+/* As bcc takes it: no SEC(), and its macros for the maps. tests/harness/test_check.py checks it. */
 #include <uapi/linux/bpf.h>
 
 struct flow {

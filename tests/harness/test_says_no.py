@@ -17,7 +17,7 @@ LIMIT = 420
 
 
 def harness(directory, *arguments):
-    """Return the command of a run of its own, on the files of tests/self/no."""
+    """Return the command of a run of its own, on the files of tests/harness/no."""
     return [
         *(sys.executable, "-m", *arguments),
         *("--programs", str(HERE / "no"), "--results", str(directory), "--loader", "libbpf"),
@@ -39,7 +39,7 @@ def run(directory, *arguments):
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory):
-    """The annotated programs of tests/self/no, all in one run."""
+    """The annotated programs of tests/harness/no, all in one run."""
     names = ["healthy", "expected_to_load", "expected_to_be_refused", "wrong_text", "hang"]
     names += ["wrong_return_value", "refused_like_its_twin", "does_not_compile"]
     return run(tmp_path_factory.mktemp("annotated"), "harness", "run", *names)
@@ -47,9 +47,9 @@ def annotated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def provoked(tmp_path_factory):
-    """The tests of tests/self/no/provoked.py but those that others of this file are about."""
+    """The tests of tests/harness/no/provoked.py but those that others of this file are about."""
     which = "not killed and not irqsave"
-    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", which]
+    arguments = ["pytest", "-c", "setup.cfg", "tests/harness/no/provoked.py", "-k", which]
     return run(tmp_path_factory.mktemp("provoked"), *arguments)
 
 
@@ -121,7 +121,7 @@ def test_provoked(provoked, name, kind, reason):
 )
 def test_a_lock_without_irqsave_is_a_crash_of_the_case(tmp_path, where, reason):
     which = f"irqsave and {where}-"
-    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", which]
+    arguments = ["pytest", "-c", "setup.cfg", "tests/harness/no/provoked.py", "-k", which]
     _, seen = run(tmp_path, *arguments)
     (result,) = seen.values()
     assert result["verdict"] == "CRASH", result["reason"]
@@ -155,7 +155,7 @@ def test_a_killed_guest_is_nobody_s_crash(tmp_path):
         "pytest",
         "-c",
         "setup.cfg",
-        "tests/self/no/provoked.py",
+        "tests/harness/no/provoked.py",
         "-k",
         "killed or after",
         "-s",
@@ -173,7 +173,14 @@ def test_a_killed_guest_is_nobody_s_crash(tmp_path):
 
 
 def test_a_killed_run_keeps_what_it_had_and_leaves_no_guest(tmp_path):
-    arguments = ["pytest", "-c", "setup.cfg", "tests/self/no/provoked.py", "-k", "before or killed"]
+    arguments = [
+        "pytest",
+        "-c",
+        "setup.cfg",
+        "tests/harness/no/provoked.py",
+        "-k",
+        "before or killed",
+    ]
     with subprocess.Popen(
         harness(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE
     ) as process:

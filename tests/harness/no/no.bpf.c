@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Programs that must not pass: the harness is run on them and must say no, each in its own way.
- * Not part of the suite; see tests/test_says_no.py.
+ * Not part of the suite; see tests/harness/test_says_no.py.
  */
 #include "spinlock.h"
 
