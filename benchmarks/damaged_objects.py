@@ -22,7 +22,7 @@ from harness.check import elf, lockset, refusal
 from harness.check.btf import Malformed
 from harness.errors import SetupError
 from harness.machines import target
-from harness.scenarios.scenario import kernel_version
+from harness.scenarios.versions import kernel_version
 
 SECONDS = 10.0  # for one object
 WAYS = (0, 0, 0, 1, 2, 2, 2, 3, 4, 4, 5)  # cut ends and left out bytes rarely get past ELF headers

@@ -17,7 +17,8 @@ from harness.errors import UsageError
 from harness.judging import splat
 from harness.machines.target import AgentError, GuestLost, Session, Target
 from harness.provision import build
-from harness.scenarios.scenario import kernel_version, nearest
+from harness.scenarios.scenario import nearest
+from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
 OBJECT_SECONDS = 90.0  # for one object on one kernel, emulated

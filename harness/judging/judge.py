@@ -10,14 +10,8 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from packaging.version import Version
 
 from harness.judging import splat
-from harness.scenarios.scenario import (
-    Expectation,
-    KnownBug,
-    Need,
-    Scenario,
-    compile_message,
-    covers,
-)
+from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
+from harness.scenarios.versions import covers
 
 
 class Kind(str, enum.Enum):

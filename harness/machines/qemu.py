@@ -33,7 +33,7 @@ from harness.judging import splat
 from harness.machines import qemu_command
 from harness.machines.qemu_command import QEMU
 from harness.machines.qmp import Qmp
-from harness.provision.debian_packages import Progress
+from harness.progress import Progress
 from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
-from harness.scenarios.scenario import kernel_version
+from harness.scenarios.versions import kernel_version
 
 QEMU = "qemu-system-x86_64"
 _ALONE = (QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")

@@ -39,10 +39,10 @@ from typing import (
 from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import host_cpus, qemu
+from harness.progress import Progress
 from harness.provision import build, catalogue, kernel_store, userland
 
 Json = Dict[str, Any]
-Progress = Callable[[str], None]
 
 NAMES = ("qemu", "vagrant", "local")
 DEFAULT_KERNEL = catalogue.DEFAULT

@@ -23,7 +23,8 @@ from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import vagrant_box
-from harness.machines.target import GuestLost, Json, Progress, Session, Settings, piped, why_lost
+from harness.machines.target import GuestLost, Json, Session, Settings, piped, why_lost
+from harness.progress import Progress
 from harness.provision import build, kernel_store, userland
 
 ROOT = paths.root()

@@ -28,9 +28,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from harness import paths
 from harness.errors import SetupError, UsageError
 from harness.machines import qemu, qemu_command
+from harness.progress import Progress
 from harness.provision import kernel_store, userland
 from harness.provision.catalogue import DEFAULT, find
-from harness.provision.debian_packages import Progress
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 

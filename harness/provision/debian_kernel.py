@@ -11,9 +11,9 @@ from typing import Any, Iterable, Sequence
 
 from harness import paths
 from harness.errors import SetupError
+from harness.progress import Progress
 from harness.provision import bzimage, debian_packages, host_tools, initramfs
 from harness.provision.catalogue import CLOUD, FLAVOURS, MINORS, Debian, UnknownKernel, sort_key
-from harness.provision.debian_packages import Progress
 
 # What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
 # libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).

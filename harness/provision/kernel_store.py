@@ -20,9 +20,9 @@ from typing import Iterable
 import harness
 from harness import paths
 from harness.errors import SetupError
+from harness.progress import Progress
 from harness.provision import debian_kernel, debian_packages, host_tools, initramfs, own_kernel
 from harness.provision.catalogue import Debian, Own, UnknownKernel, find, sort_key
-from harness.provision.debian_packages import Progress
 
 INIT_SOURCE = Path(harness.__file__).parent / "guest" / "init.c"
 FORMAT = 5  # raise when a kernel's directory changes in a way `recipe` cannot see

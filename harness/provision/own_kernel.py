@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SetupError
+from harness.progress import Progress
 from harness.provision import bzimage, initramfs
 from harness.provision.catalogue import Own
-from harness.provision.debian_packages import Progress
 
 
 def image_file(path: Path) -> Path:

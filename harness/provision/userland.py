@@ -16,8 +16,8 @@ from typing import Sequence
 
 from harness import paths
 from harness.errors import SetupError
+from harness.progress import Progress
 from harness.provision import debian_packages
-from harness.provision.debian_packages import Progress
 
 SUITES = ("trixie", "trixie-security")
 

@@ -8,7 +8,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.errors import SetupError, UsageError
 from harness.machines import target
-from harness.machines.target import Progress, Settings, Target
+from harness.machines.target import Settings, Target
+from harness.progress import Progress
 from harness.provision import build, catalogue
 from harness.running.observe import Verifier
 from harness.scenarios.scenario import Scenario

@@ -14,7 +14,7 @@ from harness.judging.judge import Kind
 from harness.results import matrix
 from harness.results.matrix import Key
 from harness.results.stored import Result
-from harness.scenarios import scenario
+from harness.scenarios import scenario, versions
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)
 _FIELDS = {"case": str, "kernel": str, "loader": str, "reason": str, "expires": datetime.date}
@@ -157,7 +157,7 @@ def _entry(row: Any, where: str) -> Entry:
             raise UsageError(f"{where} has no {name}: {_FORM}.")
     if row.get("loader", "") not in ("", *scenario.LOADERS):
         raise UsageError(f"{where}: loader is {' or '.join(scenario.LOADERS)}.")
-    if not scenario.is_range(row.get("kernel", "")):
+    if not versions.is_range(row.get("kernel", "")):
         raise UsageError(
             f"{where}: kernel {row['kernel']!r} is no range that a kernel can be in, such as"
             " >=6.1,<6.12."

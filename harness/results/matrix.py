@@ -16,7 +16,7 @@ from packaging.version import Version
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.results.stored import Result
-from harness.scenarios import scenario
+from harness.scenarios import scenario, versions
 
 Key = Tuple[str, str, str]  # (case, kernel, loader)
 LATEST = Path("results/latest")
@@ -119,7 +119,7 @@ def worst(results: Iterable[Result]) -> Optional[Result]:
 def version(result: Result) -> Optional[Version]:
     """Return the kernel's version, as comparable as the ranges of expectations need it."""
     try:
-        return scenario.kernel_version(
+        return versions.kernel_version(
             str(result.facts.get("release") or result.kernel), str(result.facts.get("version", ""))
         )
     except UsageError:
@@ -129,7 +129,7 @@ def version(result: Result) -> Optional[Version]:
 @lru_cache(maxsize=None)
 def covers(kernels: str, release: Optional[Version]) -> bool:
     """Tell whether a range holds a kernel, of which even the version may be unknown."""
-    return release is not None and scenario.covers(kernels, release)
+    return release is not None and versions.covers(kernels, release)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from harness.machines.target import AgentError, GuestLost, KernelRefusal, Sessio
 from harness.results.stored import Result
 from harness.running import experiment
 from harness.scenarios.programs import Programs
-from harness.scenarios.scenario import KnownBug, Need, Rule, covers, kernel_version
+from harness.scenarios.scenario import KnownBug, Need, Rule
+from harness.scenarios.versions import covers, kernel_version
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ from harness.machines.target import (
     Target,
 )
 from harness.provision import build
-from harness.scenarios.scenario import Scenario, kernel_version
+from harness.scenarios.scenario import Scenario
+from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
 Key = Tuple[str, str]  # a scenario's name, and a loader's

@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 from harness.judging.judge import Kind, Verdict
 from harness.machines.target import AgentError
 from harness.running.driven import Guest, Unmet
-from harness.scenarios.scenario import KnownBug, covers
+from harness.scenarios.scenario import KnownBug
+from harness.scenarios.versions import covers
 
 # Who queues is next, even if its host does not run it just now: where virtual CPUs share a host's,
 # each operation then takes up to a millisecond, and who tests and sets needs a hundredth of that.

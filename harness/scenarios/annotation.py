@@ -24,11 +24,9 @@ from harness.scenarios.scenario import (
     SourceFile,
     commits,
     compile_message,
-    covers,
-    is_range,
     nearest,
-    releases,
 )
+from harness.scenarios.versions import covers, is_range, releases
 
 CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
 STAGES = ("btf_load", "map_create", "prog_load", "attach")

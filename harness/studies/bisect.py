@@ -20,8 +20,8 @@ from harness import paths
 from harness.errors import UsageError
 from harness.judging import judge
 from harness.judging.judge import Kind
+from harness.progress import Progress
 from harness.provision import catalogue, kernel_store
-from harness.provision.debian_packages import Progress
 from harness.results import matrix
 from harness.results.stored import Result
 

@@ -38,7 +38,7 @@ from harness.machines.target import AgentError, GuestLost, KernelRefusal, Sessio
 from harness.provision import build
 from harness.running import experiment
 from harness.running.contended import ALL, Contest
-from harness.scenarios import annotation, scenario
+from harness.scenarios import annotation, versions
 
 CONFIDENCE = 0.95
 SCENARIO = "the whole scenario"  # PASS, that is: the real one is not accused and every twin is seen
@@ -470,7 +470,7 @@ def _unmet(
     contest: Contest,
 ) -> Optional[Verdict]:
     """Load a contest's programs; return SKIP where the kernel does not have what they need."""
-    release = scenario.kernel_version(facts["release"], facts["version"])
+    release = versions.kernel_version(facts["release"], facts["version"])
     if loader == "bcc" and not facts["headers"]:
         return judge.no_headers()
     if contest.needs is not None:

@@ -7,7 +7,8 @@ their own to whatever they find, and look whether the words of what is there the
 import pytest
 
 from harness.judging.judge import Kind, Verdict
-from harness.scenarios.scenario import KnownBug, covers
+from harness.scenarios.scenario import KnownBug
+from harness.scenarios.versions import covers
 
 RULE = "A new element is written under its lock"
 LOADERS = ("libbpf",)  # bcc's update has no flags

@@ -13,7 +13,7 @@ from harness.check.btf import Field
 from harness.check.examine import Outcome
 from harness.errors import UsageError
 from harness.machines.target import GuestLost
-from harness.scenarios.scenario import kernel_version
+from harness.scenarios.versions import kernel_version
 
 LOG = """\
 ; bpf_spin_lock(&i->lock);

@@ -5,7 +5,7 @@ from packaging.version import Version
 
 from harness.provision import catalogue
 from harness.provision.build import PROGRAMS
-from harness.scenarios import scenario
+from harness.scenarios import versions
 from harness.scenarios.programs import Programs
 
 FILES = Programs.read(PROGRAMS).files
@@ -41,7 +41,7 @@ def test_every_refusal_has_a_twin_that_is_legal_on_the_same_kernels():
         for version in map(Version, catalogue.CHECKED.values()):
             expected = case.expectation(version)
             absent = any(Version(need.since) > version for need in case.needs)
-            on_record = any(scenario.covers(bug.kernels, version) for bug in case.known_bugs)
+            on_record = any(versions.covers(bug.kernels, version) for bug in case.known_bugs)
             if expected is None or expected.accepted or absent or on_record:
                 continue
             assert twin is not None, case.name

@@ -6,7 +6,7 @@ import pytest
 from packaging.version import Version
 
 from harness.provision.build import PROGRAMS
-from harness.scenarios import annotation, scenario
+from harness.scenarios import annotation, scenario, versions
 from harness.scenarios.programs import Programs
 
 FILE = Path("bpf_progs/x.bpf.c")
@@ -170,7 +170,7 @@ def test_names_and_twins_are_checked_across_files():
     [("6.12.117+deb13-cloud-amd64", "6.12.117"), ("7.3-rc2", "7.3"), ("5.10.0-46-amd64", "5.10.0")],
 )
 def test_kernel_versions(release, version):
-    assert scenario.kernel_version(release) == Version(version)
+    assert versions.kernel_version(release) == Version(version)
 
 
 def test_debian_tells_the_version_of_a_stable_kernel_in_its_banner():
@@ -179,7 +179,7 @@ def test_debian_tells_the_version_of_a_stable_kernel_in_its_banner():
         "-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40)"
         " #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)"
     )
-    assert scenario.kernel_version("6.1.0-56-cloud-amd64", banner) == Version("6.1.192")
+    assert versions.kernel_version("6.1.0-56-cloud-amd64", banner) == Version("6.1.192")
 
 
 def test_the_project_s_own_files_are_sound():
