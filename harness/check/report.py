@@ -9,7 +9,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from harness.check import bcc_source, elf, lockset, refusal
 from harness.check.examine import Json, OnKernel, Source
 from harness.check.refusal import Refusal
-from harness.reports.rulebook import anchor
+from harness.scenarios.scenario import anchor
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.judge import Kind
 from harness.provision import build
-from harness.pytest_plugin.hooks import LOG_WIDTH
 from harness.reports import export, page, rulebook, terminal
 from harness.results import drift as drifting, expected_failures as known_list, matrix
 from harness.results.stored import Result
@@ -179,7 +178,7 @@ def _report(
         return json.dumps(export.kcidb(pivot, options.kcidb), indent=1) + "\n", options.output
     console = Console()
     colour = options.output is None and console.is_terminal
-    width = console.width if colour else LOG_WIDTH
+    width = console.width if colour else terminal.LOG_WIDTH
     parts = [terminal.terminal(pivot, width, colour, options.v), "\n".join(terminal.totals(pivot))]
     if options.v:
         parts += [terminal.explain(result, whole=True) for result, _ in pivot.notable()]

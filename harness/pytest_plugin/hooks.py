@@ -42,8 +42,6 @@ from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Scenario
 
-LOG_WIDTH = 160
-
 
 class Judged(Exception):
     """A verdict other than PASS; carries the text pytest shows."""
@@ -438,7 +436,7 @@ class Run:
         """Print the table of verdicts."""
         if self.results:
             # A log file has no edge at which lines must be cut.
-            width = terminalreporter._tw.fullwidth if sys.stdout.isatty() else LOG_WIDTH
+            width = terminalreporter._tw.fullwidth if sys.stdout.isatty() else terminal.LOG_WIDTH
             terminalreporter.section("verdicts")
             terminalreporter.write_line(
                 terminal.table(self.results, width, terminalreporter._tw.hasmarkup)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Dict, List, Sequence
 
 from packaging.version import Version
@@ -88,8 +87,3 @@ def _cited(commit: str) -> str:
     """Return a commit, cited as in the C files, with a link."""
     name, _, rest = commit.partition(" ")
     return f"[{name}]({LINK}{name}) {rest}"
-
-
-def anchor(heading: str) -> str:
-    """Return the anchor that Markdown gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

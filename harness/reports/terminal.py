@@ -35,6 +35,7 @@ _WORDS: Dict[Kind, str] = {
     Kind.ERROR: "ERROR",
     Kind.CRASH: "CRASH",
 }
+LOG_WIDTH = 160  # columns where there is no terminal
 _LEGEND = (
     "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
 )

@@ -15,7 +15,6 @@ from typing import (
     Iterable,
     Iterator,
     List,
-    Mapping,
     Optional,
     Sequence,
     Set,
@@ -76,34 +75,6 @@ class _Blame:
     guilty: Tuple[Key, ...]
     again: Tuple[Key, ...]  # to be asked in another session
     excused: Tuple[Key, ...] = ()  # of those, whoever will be guilty the next time
-
-
-def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:
-    """Return scenarios and their twins as they are best observed: unit by unit, a twin before those
-    that need it, else as they come. Whatever order they are asked for in, none waits long then.
-    """
-    units: Dict[Tuple[Path, str], Dict[str, Scenario]] = {}
-    chosen = list(scenarios)
-    for case in [*chosen, *(by_name[case.twin] for case in chosen if case.twin is not None)]:
-        units.setdefault((case.file, case.unit), {})[case.name] = case
-    ordered: Dict[str, Scenario] = {}
-    visited: Set[Tuple[Path, str]] = set()
-
-    def visit(unit: Tuple[Path, str]) -> None:
-        if unit in visited or unit not in units:
-            return
-        visited.add(unit)
-        twins = {case.name: by_name[case.twin] for case in units[unit].values() if case.twin}
-        for twin in twins.values():
-            visit((twin.file, twin.unit))
-        for case in units[unit].values():
-            if case.name in twins and twins[case.name].name in units[unit]:
-                ordered.setdefault(twins[case.name].name, twins[case.name])
-            ordered.setdefault(case.name, case)
-
-    for unit in units:
-        visit(unit)
-    return list(ordered.values())
 
 
 class Verifier:

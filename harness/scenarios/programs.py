@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from harness.errors import UsageError
-from harness.running import observe
 from harness.scenarios import annotation
 from harness.scenarios.scenario import Rule, Scenario, SourceFile, nearest
 
@@ -54,7 +53,7 @@ class Programs:
         """Yield all scenarios file by file, in the order in which they are observed."""
         by_name = {case.name: case for case in self.scenarios()}
         for file in self.files:
-            for case in observe.order(file.scenarios, by_name):
+            for case in order(file.scenarios, by_name):
                 if case.file == file.path:  # the others are twins from elsewhere
                     yield case
 
@@ -70,6 +69,34 @@ class Programs:
             f"There is no scenario '{name}'{nearest(name, known)};"
             " `spinlock list` shows them all."
         )
+
+
+def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:
+    """Return scenarios and their twins as they are best observed: unit by unit, a twin before those
+    that need it, else as they come. Whatever order they are asked for in, none waits long then.
+    """
+    units: Dict[Tuple[Path, str], Dict[str, Scenario]] = {}
+    chosen = list(scenarios)
+    for case in [*chosen, *(by_name[case.twin] for case in chosen if case.twin is not None)]:
+        units.setdefault((case.file, case.unit), {})[case.name] = case
+    ordered: Dict[str, Scenario] = {}
+    visited: Set[Tuple[Path, str]] = set()
+
+    def visit(unit: Tuple[Path, str]) -> None:
+        if unit in visited or unit not in units:
+            return
+        visited.add(unit)
+        twins = {case.name: by_name[case.twin] for case in units[unit].values() if case.twin}
+        for twin in twins.values():
+            visit((twin.file, twin.unit))
+        for case in units[unit].values():
+            if case.name in twins and twins[case.name].name in units[unit]:
+                ordered.setdefault(twins[case.name].name, twins[case.name])
+            ordered.setdefault(case.name, case)
+
+    for unit in units:
+        visit(unit)
+    return list(ordered.values())
 
 
 def _text_of(path: Path) -> str:

@@ -132,3 +132,8 @@ def compile_message(text: str) -> "re.Pattern[str]":
     """Turn an expected message, literal but for {{regular expressions}}, into a pattern."""
     parts = re.split(r"\{\{(.*?)\}\}", text)
     return re.compile("".join(p if i % 2 else re.escape(p) for i, p in enumerate(parts)))
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that Markdown gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

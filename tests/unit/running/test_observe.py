@@ -9,9 +9,9 @@ import pytest
 from harness.judging.judge import Kind
 from harness.machines.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
 from harness.provision import build
-from harness.running.observe import Verifier, order
+from harness.running.observe import Verifier
 from harness.scenarios import annotation
-from harness.scenarios.programs import Programs
+from harness.scenarios.programs import Programs, order
 
 FACTS = {"release": "6.12.117", "version": ""}
 WARN = "WARNING: CPU: 1 PID: 213 at kernel/bpf/btf.c:3924 btf_parse_fields+0x5b6/0x6d0"
