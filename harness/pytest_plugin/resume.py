@@ -20,23 +20,8 @@ from harness.results.stored import Result
 
 OPTIONS = "options.json"  # in the directory of a run
 
-# What of the harness decides on a verdict, beside the guest's agent, which has a digest of its own.
-JUDGES = (
-    "scenarios/annotation.py",
-    "judging/list_model.py",
-    "running/contended.py",
-    "running/experiment.py",
-    "judging/history.py",
-    "judging/judge.py",
-    "scenarios/programs.py",
-    "running/res_spin_lock.py",
-    "running/driven.py",
-    "scenarios/scenario.py",
-    "judging/serialization.py",
-    "judging/splat.py",
-    "machines/target.py",
-    "running/observe.py",
-)
+# The rooms that decide on a verdict, beside the guest's agent, which has a digest of its own.
+JUDGES = ("judging", "machines", "running", "scenarios")
 
 
 def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
@@ -103,10 +88,10 @@ def source_digest(file: Path, programs: Path) -> str:
 
 @functools.lru_cache(maxsize=None)
 def judges_digest(package: Path = Path(harness.__file__).parent) -> str:
-    """Return the digest of what judges, of the harness that runs."""
+    """Return a digest of the modules that decide verdicts."""
     digest = hashlib.sha256()
-    for name in JUDGES:
-        digest.update(name.encode() + b"\0" + (package / name).read_bytes())
+    for module in sorted(path for room in JUDGES for path in (package / room).rglob("*.py")):
+        digest.update(str(module.relative_to(package)).encode() + b"\0" + module.read_bytes())
     return digest.hexdigest()[:16]
 
 

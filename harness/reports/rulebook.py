@@ -7,7 +7,7 @@ from typing import Dict, List, Sequence
 from packaging.version import Version
 
 from harness.provision.catalogue import CHECKED
-from harness.scenarios.scenario import Rule, Scenario, SourceFile
+from harness.scenarios.scenario import Rule, Scenario, SourceFile, anchor
 from harness.scenarios.versions import covers
 
 # The kernels of the table: what Debian had of each minor when the rules were measured. The exact

@@ -36,6 +36,7 @@ from harness.machines.target import (
     Target,
 )
 from harness.provision import build
+from harness.scenarios.programs import order
 from harness.scenarios.scenario import Scenario
 from harness.scenarios.versions import kernel_version
 

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,30 +80,25 @@ def test_results_that_were_judged_otherwise_do_not_hold(tmp_path):
 
 def test_each_judge_counts(tmp_path):
     package = Path(harness.__file__).parent
-    for name in resume.JUDGES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((package / name).read_bytes())
+    for room in resume.JUDGES:
+        shutil.copytree(package / room, tmp_path / room)
     assert resume.judges_digest(tmp_path) == resume.judges_digest()
-    for name in resume.JUDGES:
+    for module in ("judging/splat.py", "machines/target.py", "scenarios/versions.py"):
         resume.judges_digest.cache_clear()
         before = resume.judges_digest(tmp_path)
-        with (tmp_path / name).open("a") as file:
+        with (tmp_path / module).open("a") as file:
             file.write("# changed")
         resume.judges_digest.cache_clear()
         assert resume.judges_digest(tmp_path) != before
 
 
 def test_what_tests_judge_by_is_among_the_judges():
-    package = Path(harness.__file__).parent
     used = set()
     for file in (Path(__file__).parents[2] / "lock").rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness"):
-                place = package.joinpath(*node.module.split(".")[1:])
-                modules = [place / name.name for name in node.names] if place.is_dir() else [place]
-                used.update(f"{module.relative_to(package)}.py" for module in modules)
-    assert {"judging/judge.py", "judging/serialization.py"} <= used
-    assert used <= {*resume.JUDGES, "errors.py"}
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness."):
+                used.add(node.module.split(".")[1])
+    assert "judging" in used and used <= {*resume.JUDGES, "errors"}
 
 
 def test_other_options_are_said_in_a_sentence():
