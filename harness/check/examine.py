@@ -15,7 +15,9 @@ from harness.check.btf import Malformed
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.judging import splat
-from harness.machines.target import AgentError, GuestLost, Session, Target
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, Session
+from harness.machines.target import Target
 from harness.provision import build
 from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version

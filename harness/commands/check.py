@@ -11,7 +11,7 @@ from typing import Dict, List, Optional, Union
 from harness.check import bcc_source, examine, lockset, report
 from harness.commands import output
 from harness.errors import UsageError
-from harness.machines import target
+from harness.machines import choose, target
 from harness.provision import catalogue
 from harness.pytest_plugin import run_options
 from harness.scenarios import scenario
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     asked: List[Optional[str]] = [*chosen]
     for name in asked or [None]:  # None: whatever a running machine has
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        with closing(target.open_target(settings, output.progress)) as guests:
+        with closing(choose.open_target(settings, output.progress)) as guests:
             if source is None:
                 source = examine.open_source(options.file, guests.headers(), options.I, options.D)
             programs = examine.choose(source, options.program)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.commands import OK, SETUP, kernels
 from harness.errors import SetupError, UsageError
-from harness.machines import qemu, target
+from harness.machines import qemu_guest, target
 from harness.provision import build, kernel_store, userland
 
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
             line(what, "missing", str(error))
 
     need("clang", lambda: build.clang_version(str(build.clang())))
-    need("qemu", qemu.version)
+    need("qemu", qemu_guest.version)
     found_image = userland.cached()
     if found_image is None:
         line("image", "note", "not built yet; `make image` or the first run builds it")
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         line("kernel", "ok", f"{found_kernel.release}, {kernels.headers(found_kernel)}")
         if worst == OK:
-            accelerator = qemu.accelerator(found_kernel)
+            accelerator = qemu_guest.accelerator(found_kernel)
             meaning = (
                 "guests run at native speed"
                 if accelerator == "kvm"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
 from harness.commands import output
-from harness.machines import target
+from harness.machines import choose, target
 from harness.provision import catalogue
 from harness.pytest_plugin import run_options
 
@@ -51,7 +51,7 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
     for name in names or [None]:
         for count in cpus:
             settings = target.Settings(options.target, name, count, append=options.append)
-            guests = target.open_target(settings, output.progress)
+            guests = choose.open_target(settings, output.progress)
             try:
                 yield guests
             finally:

@@ -23,7 +23,9 @@ from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import vagrant_box
-from harness.machines.target import GuestLost, Json, Session, Settings, piped, why_lost
+from harness.machines.loss import GuestLost, why_lost
+from harness.machines.session import Json, Session, piped
+from harness.machines.target import Settings
 from harness.progress import Progress
 from harness.provision import build, kernel_store, userland
 

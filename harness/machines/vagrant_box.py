@@ -27,7 +27,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from harness import paths
 from harness.errors import SetupError, UsageError
-from harness.machines import qemu, qemu_command
+from harness.machines import qemu_command, qemu_guest
 from harness.progress import Progress
 from harness.provision import kernel_store, userland
 from harness.provision.catalogue import DEFAULT, find
@@ -100,7 +100,7 @@ def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progres
     network = os.environ.get("SPINLOCK_NETWORK") or NETWORK
     check_network(network, run(["ip", "-json", "-4", "address"]))
     chosen, userland, catalogue = build(kernel_name, progress)
-    accelerator = qemu.accelerator(chosen, progress)
+    accelerator = qemu_guest.accelerator(chosen, progress)
     if accelerator == "kvm" and not kvm_opens_for(QEMU_USER):
         progress(f"/dev/kvm is closed to {QEMU_USER}, so the machine is emulated, which is slower")
         accelerator = "tcg"

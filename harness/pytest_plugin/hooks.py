@@ -20,15 +20,9 @@ from _pytest.runner import runtestprotocol
 
 from harness.errors import SetupError, UsageError
 from harness.judging.judge import Kind
-from harness.machines.target import (
-    EMULATOR_FAILED,
-    AgentError,
-    GuestLost,
-    KernelRefusal,
-    Session,
-    Settings,
-    Target,
-)
+from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Settings, Target
 from harness.provision import build
 from harness.provision.catalogue import is_path
 from harness.pytest_plugin import cases, resume, run_options, sharding

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.errors import SetupError, UsageError
-from harness.machines import target
+from harness.machines import choose
 from harness.machines.target import Settings, Target
 from harness.progress import Progress
 from harness.provision import build, catalogue
@@ -86,7 +86,7 @@ class Targets:
         name, also = key
         try:
             settings = replace(self._settings, kernel=name, also=also)
-            self._opened[key] = target.open_target(settings, self._progress)
+            self._opened[key] = choose.open_target(settings, self._progress)
         except SetupError as error:
             self._failed[key] = error
         except UsageError as error:  # no such version, which only Debian's index tells

@@ -13,7 +13,9 @@ from packaging.version import Version
 
 from harness.judging import judge, splat
 from harness.judging.judge import Kind, Observation, Verdict
-from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Target
 from harness.results.stored import Result
 from harness.running import experiment
 from harness.scenarios.programs import Programs

@@ -27,14 +27,9 @@ from packaging.version import Version
 from harness.errors import SetupError
 from harness.judging import judge
 from harness.judging.judge import Observation, Verdict
-from harness.machines.target import (
-    EMULATOR_FAILED,
-    AgentError,
-    GuestLost,
-    KernelRefusal,
-    Session,
-    Target,
-)
+from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Target
 from harness.provision import build
 from harness.scenarios.programs import order
 from harness.scenarios.scenario import Scenario

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from harness.judging.judge import Kind, Verdict
-from harness.machines.target import AgentError
+from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers

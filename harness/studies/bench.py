@@ -18,7 +18,9 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 import jinja2
 
 from harness.errors import SetupError, UsageError
-from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Target
 from harness.provision import build
 from harness.running import experiment
 from harness.scenarios import annotation

@@ -34,7 +34,9 @@ from harness.errors import SetupError, UsageError
 from harness.judging import judge, serialization
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
-from harness.machines.target import AgentError, GuestLost, KernelRefusal, Session, Target
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Target
 from harness.provision import build
 from harness.running import experiment
 from harness.running.contended import ALL, Contest

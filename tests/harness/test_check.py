@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.check import examine
-from harness.machines import target
+from harness.machines import choose, target
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -37,7 +37,7 @@ SEC("tc") int two(struct __sk_buff *skb) { __u32 k = 1; return bpf_map_lookup_el
 
 @pytest.fixture(scope="module", params=KERNELS)
 def guests(request):
-    found = target.open_target(target.Settings("qemu", request.param, 4), lambda message: None)
+    found = choose.open_target(target.Settings("qemu", request.param, 4), lambda message: None)
     yield found
     found.close()
 
@@ -133,7 +133,7 @@ def test_the_command_says_no_by_its_exit_code():
 
 def test_damaged_objects(tmp_path):
     file = HERE / "check/tutorial_3.bpf.c"
-    guests = target.open_target(target.Settings("qemu", "6.12", 4), lambda message: None)
+    guests = choose.open_target(target.Settings("qemu", "6.12", 4), lambda message: None)
     (tmp_path / "x.o").write_bytes(examine.open_source(file, guests.headers()).data)
     guests.close()
     command = [sys.executable, str(ROOT / "benchmarks/damaged_objects.py"), "x.o", "--count", "40"]

@@ -14,7 +14,7 @@ import pytest
 from harness import __main__ as command
 from harness.check import examine
 from harness.errors import SetupError, UsageError
-from harness.machines import qemu, qemu_command
+from harness.machines import qemu_command, qemu_guest
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
 from harness.pytest_plugin import resume, run_options
 from harness.results import matrix, stored
@@ -348,4 +348,4 @@ def test_no_room_for_temporary_files_is_not_blamed_on_the_cache(tmp_path: Path) 
 
     Plan.kernel.initrd.write_bytes(b"")  # type: ignore[attr-defined]
     with pytest.raises(SetupError, match=f"^Cannot write {tmp_path}/gone/initrd .*set TMPDIR"):
-        qemu._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]
+        qemu_guest._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]

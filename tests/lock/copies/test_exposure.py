@@ -9,7 +9,7 @@ import re
 import pytest
 
 from harness.judging.judge import Kind, Verdict
-from harness.machines.target import KernelRefusal
+from harness.machines.session import KernelRefusal
 from harness.scenarios.scenario import KnownBug
 
 RULE = "User space neither sees nor writes the lock"

@@ -3,7 +3,7 @@
 from packaging.version import Version
 
 from harness.judging.judge import Kind, Verdict
-from harness.machines.target import KernelRefusal
+from harness.machines.session import KernelRefusal
 
 RULE = "Inner maps"
 LOADERS = ("libbpf",)  # bcc cannot give the template of a map of maps BTF

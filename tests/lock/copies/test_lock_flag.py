@@ -9,7 +9,7 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.machines.target import KernelRefusal
+from harness.machines.session import KernelRefusal
 
 RULE = "BPF_F_LOCK is for maps with a lock"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both

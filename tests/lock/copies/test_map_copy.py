@@ -10,7 +10,7 @@ import pytest
 from packaging.version import Version
 
 from harness.judging.judge import Kind, Verdict
-from harness.machines.target import KernelRefusal
+from harness.machines.session import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"
 

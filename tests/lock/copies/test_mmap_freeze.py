@@ -3,7 +3,7 @@
 import pytest
 from packaging.version import Version
 
-from harness.machines.target import KernelRefusal
+from harness.machines.session import KernelRefusal
 
 RULE = "A map with a lock is neither mapped nor frozen"
 LOADERS = ("libbpf",)  # these calls do not depend on who made the map

@@ -7,7 +7,7 @@ import pytest
 from harness.__main__ import main
 from harness.check import bcc_source, examine, report
 from harness.errors import UsageError
-from harness.machines.target import GuestLost
+from harness.machines.loss import GuestLost
 
 TEXT = """\
 /* int old(struct xdp_md *ctx) { */

@@ -12,7 +12,7 @@ from harness.check import elf, examine, lockset, refusal, report
 from harness.check.btf import Field
 from harness.check.examine import Outcome
 from harness.errors import UsageError
-from harness.machines.target import GuestLost
+from harness.machines.loss import GuestLost
 from harness.scenarios.versions import kernel_version
 
 LOG = """\

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.judging import splat
-from harness.machines.target import named, why_lost
+from harness.machines.loss import why_lost
+from harness.machines.session import named
 
 DATA = Path(__file__).parent.parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import SetupError
 from harness.judging import splat
-from harness.machines import qemu, qemu_command
+from harness.machines import qemu_command, qemu_guest
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
@@ -96,14 +96,14 @@ def test_restored_guest_reads_memory_privately() -> None:
 
 def test_key_depends_on_command_and_facts() -> None:
     keys = {
-        qemu.save_key(command()),
-        qemu.save_key(command(cpus=2)),
-        qemu.save_key(command(append="x")),
-        qemu.save_key(command(), "QEMU 7.2"),
-        qemu.save_key(command(), "QEMU 7.2", "agent"),
+        qemu_guest.save_key(command()),
+        qemu_guest.save_key(command(cpus=2)),
+        qemu_guest.save_key(command(append="x")),
+        qemu_guest.save_key(command(), "QEMU 7.2"),
+        qemu_guest.save_key(command(), "QEMU 7.2", "agent"),
     }
     assert len(keys) == 5
-    assert qemu.save_key(command(), "a") == qemu.save_key(command(), "a")
+    assert qemu_guest.save_key(command(), "a") == qemu_guest.save_key(command(), "a")
 
 
 @pytest.mark.parametrize(
@@ -122,49 +122,49 @@ def test_key_depends_on_command_and_facts() -> None:
     ],
 )
 def test_describe_end(status: int, console: str, messages: str, expected: str) -> None:
-    assert expected in qemu.describe_end(status, console, messages)
+    assert expected in qemu_guest.describe_end(status, console, messages)
 
 
 def test_of_a_long_console_the_splat_that_explains_the_rest_is_kept() -> None:
     """All CPUs' backtraces follow the oops of a boot; without it, it would be the kernel's."""
     booted = "".join(f"[    0.{n:06}] a line of the boot\n" for n in range(2000))
     oops = (DATA / "emulator-int3-at-boot-7.3.4.txt").read_text()
-    assert len(oops) > qemu.CONSOLE_KEPT
-    kept = qemu.telling(booted + oops)
-    assert len(kept) == qemu.CONSOLE_KEPT
+    assert len(oops) > qemu_guest.CONSOLE_KEPT
+    kept = qemu_guest.telling(booted + oops)
+    assert len(kept) == qemu_guest.CONSOLE_KEPT
     assert kept.startswith("[    2.984999] Oops: int3: 0000 [#1] SMP NOPTI\n")
     assert splat.is_emulators(kept)
 
 
 def test_of_a_console_without_a_splat_the_end_is_kept() -> None:
     console = "".join(f"line {n}\n" for n in range(9000))
-    assert qemu.telling(console) == console[-qemu.CONSOLE_KEPT :]
+    assert qemu_guest.telling(console) == console[-qemu_guest.CONSOLE_KEPT :]
 
 
 def test_accelerator_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINLOCK_ACCELERATOR", "tcg")
-    assert qemu.accelerator(KERNEL) == "tcg"
+    assert qemu_guest.accelerator(KERNEL) == "tcg"
     monkeypatch.setenv("SPINLOCK_ACCELERATOR", "xen")
     with pytest.raises(SetupError, match="kvm or tcg"):
-        qemu.accelerator(KERNEL)
+        qemu_guest.accelerator(KERNEL)
 
 
 def test_old_saved_guests_are_forgotten_by_last_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qemu, "KEPT_GUESTS", 2)
+    monkeypatch.setattr(qemu_guest, "KEPT_GUESTS", 2)
     saved = [tmp_path / f"6.12-{digit * 20}" for digit in "abcd"]
     other = tmp_path / f"6.1-{'a' * 20}"
     for at, path in enumerate([*saved, other]):
         path.mkdir()
         os.utime(path, (at, at))
-    qemu._forget_old("6.12", saved[0])
+    qemu_guest._forget_old("6.12", saved[0])
     assert [path for path in saved if path.exists()] == [saved[0], saved[3]]
     assert other.exists()
 
 
 def test_missing_qemu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu, "QEMU", "qemu-system-of-nobody")
-    qemu.version.cache_clear()
+    monkeypatch.setattr(qemu_guest, "QEMU", "qemu-system-of-nobody")
+    qemu_guest.version.cache_clear()
     with pytest.raises(SetupError, match="install the package qemu-system-x86"):
-        qemu.version()
+        qemu_guest.version()

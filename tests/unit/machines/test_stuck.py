@@ -8,8 +8,9 @@ import time
 import pytest
 
 from harness.machines import target
-from harness.machines.qemu import tick_is_pending
-from harness.machines.target import GuestLost, Session, Stream
+from harness.machines.loss import GuestLost
+from harness.machines.qemu_guest import tick_is_pending
+from harness.machines.session import Session, Stream
 
 LAPIC = (  # of QEMU 7.2
     "dumping local APIC state for CPU 2\r\n\r\n"

@@ -13,7 +13,7 @@ from typing import Any, List
 import pytest
 
 from harness.errors import SetupError
-from harness.machines import target, vagrant, vagrant_box
+from harness.machines import choose, target, vagrant, vagrant_box
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
@@ -138,7 +138,7 @@ def test_asking_for_a_machine_that_is_not_there(
 ) -> None:
     monkeypatch.setattr(vagrant_box, "machine_id", lambda dotfiles: None)
     with pytest.raises(SetupError) as error:
-        target.open_target(target.Settings("vagrant"), print)
+        choose.open_target(target.Settings("vagrant"), print)
     assert str(error.value) == (
         "No Vagrant machine of this checkout is running: start it with `vagrant up`."
     )
@@ -151,7 +151,7 @@ def test_nothing_to_test_on_says_what_to_start(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(vagrant_box, "machine_id", lambda dotfiles: None)
     monkeypatch.setattr(target, "Qemu", fail)
     with pytest.raises(SetupError, match="`vagrant up`.*`make setup`"):
-        target.open_target(target.Settings(None), print)
+        choose.open_target(target.Settings(None), print)
 
 
 # -- what is read ----------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_a_failure_explains_itself(pivot):
         "  UNEXPECTED refused at prog_load: EINVAL bpf_spin_unlock is missing",
         '  EXPECTED   "a text of no kernel"',
         '  UNEXPECTED log: "bpf_spin_unlock is missing"',
-        "  repeat   spinlock run wrong_text --loader libbpf --kernel 6.12 --programs tests/harness/no",
+        "  repeat   spinlock run wrong_text --loader libbpf --kernel 6.12 --programs tests/self/no",
     ]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judging.judge import Kind, Verdict
-from harness.machines.target import AgentError, GuestLost, KernelRefusal
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, KernelRefusal
 from harness.running.driven import Case, Guest, Unmet
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.judging.judge import Kind
-from harness.machines.target import EMULATOR_FAILED, AgentError, GuestLost, KernelRefusal
+from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.machines.session import AgentError, KernelRefusal
 from harness.provision import build
 from harness.running.observe import Verifier
 from harness.scenarios import annotation
