@@ -20,7 +20,9 @@ def copy(tmp_path):
 
 
 def lint(place):
-    program = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports('setup.cfg'))"
+    program = (
+        "from importlinter.cli import lint_imports; raise SystemExit(lint_imports('setup.cfg'))"
+    )
     command = [sys.executable, "-c", program]
     return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
 

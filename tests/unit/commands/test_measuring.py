@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.commands import measuring
-from harness.machines import target
+from harness.machines import choose
 from harness.provision.catalogue import UnknownKernel
 
 
@@ -23,7 +23,7 @@ def opened(monkeypatch):
         def close(self):
             events.append(f"close {self._words}")
 
-    monkeypatch.setattr(target, "open_target", Opened)
+    monkeypatch.setattr(choose, "open_target", Opened)
     return events
 
 

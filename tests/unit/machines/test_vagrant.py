@@ -149,7 +149,7 @@ def test_nothing_to_test_on_says_what_to_start(monkeypatch: pytest.MonkeyPatch) 
         raise SetupError("mmdebstrap is missing: run `make setup`.")
 
     monkeypatch.setattr(vagrant_box, "machine_id", lambda dotfiles: None)
-    monkeypatch.setattr(target, "Qemu", fail)
+    monkeypatch.setattr(choose, "Qemu", fail)
     with pytest.raises(SetupError, match="`vagrant up`.*`make setup`"):
         choose.open_target(target.Settings(None), print)
 

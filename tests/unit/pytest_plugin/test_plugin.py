@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 PLAYED = """
 from contextlib import contextmanager
-from harness.machines import target
+from harness.machines import choose, loss
 from harness.provision import build
 
 FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus": 4, "headers": ""}
@@ -28,7 +28,7 @@ class Session:
         if function == "unlucky":
             Session.fails += 1
             if Session.fails <= arguments["times"]:
-                raise target.GuestLost(target.EMULATOR_FAILED, False, "Oops: int3")
+                raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
         return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(function)
 
 
@@ -50,7 +50,7 @@ class Target:
 
 
 build.clang = lambda: "clang"
-target.open_target = Target
+choose.open_target = Target
 """
 
 TESTS = '''

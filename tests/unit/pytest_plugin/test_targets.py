@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import SetupError, UsageError
-from harness.machines import target
+from harness.machines import choose
 from harness.machines.target import Settings
 from harness.provision import build, catalogue
 from harness.pytest_plugin.targets import Targets
@@ -36,7 +36,7 @@ def play(monkeypatch):
                 raise errors[settings.kernel]
             return Opened(settings)
 
-        monkeypatch.setattr(target, "open_target", open_target)
+        monkeypatch.setattr(choose, "open_target", open_target)
         return Targets(Settings("qemu", None, 2), kernels, said.append), tried, said
 
     return make
