@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
 from harness import parallel
+from harness.paths import root
 from harness.scenario import Scenario
 
 RUNTIME_RULE = "Run-time behaviour"  # of a test whose module names none
@@ -71,7 +73,8 @@ def where(item: pytest.Item) -> str:
     path, line = (
         (item.path, (item.location[1] or 0) + 1) if case is None else (case.file, case.line)
     )
-    return f"{path.parent.name}/{path.name}:{line}"
+    below = path.relative_to(root()) if root() in path.parents else Path(path.parent.name, path.name)
+    return f"{below}:{line}"
 
 
 def description(item: pytest.Item) -> str:

@@ -20,25 +20,23 @@ class Programs:
 
     @classmethod
     def read(cls, directory: Path) -> "Programs":
-        """Read every ``*.bpf.c`` of a directory, in order of name.
+        """Read every C file of a directory, as in `c_files`.
 
         Raises UsageError when there is none or one that cannot be read, or for what an annotation
         says that cannot be meant.
         """
-        paths = sorted(directory.glob("*.bpf.c"))
-        files = tuple(annotation.read(_text_of(path), path) for path in paths)
+        files = tuple(annotation.read(_text_of(path), path) for path in c_files(directory))
         if not files:
             raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
         annotation.check_together(files)
         return cls(directory, files)
 
     def file(self, name: str) -> SourceFile:
-        """Return what a file holds. Raises UsageError."""
-        path = self.directory / name
+        """Return what the file of that name holds, in whatever folder. Raises UsageError."""
         for file in self.files:
-            if file.path == path:
+            if file.path.name == name:
                 return file
-        raise UsageError(f"There is no C file {path}.")
+        raise UsageError(f"There is no C file {name} in {self.directory}.")
 
     def rule(self, name: str) -> Rule:
         """Return a rule as it is declared, or one without words or commits."""
@@ -69,6 +67,12 @@ class Programs:
             f"There is no scenario '{name}'{nearest(name, known)};"
             " `spinlock list` shows them all."
         )
+
+
+def c_files(directory: Path) -> List[Path]:
+    """Return every ``*.bpf.c`` of a directory and of the folders in it, in order of name."""
+    found = {path for pattern in ("*.bpf.c", "*/*.bpf.c") for path in directory.glob(pattern)}
+    return sorted(found, key=lambda path: (path.name, path))
 
 
 def _text_of(path: Path) -> str:

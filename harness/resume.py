@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 from harness import build, matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
+from harness.programs import c_files
 from harness.results import Result
 from harness.target import DEFAULT_KERNEL, Target
 
@@ -88,8 +89,10 @@ def source_digest(file: Path, programs: Path) -> str:
 
     That is a C file with the headers, or a test with all C files.
     """
-    headers = {*programs.glob("*.h"), *build.PROGRAMS.glob("*.h")}
-    parts = headers if file.name.endswith(".c") else headers.union(programs.glob("*.c"))
+    directory = file.parent if file.name.endswith(".c") else programs
+    parts = {*build.headers(directory), *programs.glob("*.h")}
+    if not file.name.endswith(".c"):
+        parts.update(c_files(programs))
     digest = hashlib.sha256()
     try:
         for part in sorted({file, *parts}):

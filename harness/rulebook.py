@@ -8,7 +8,8 @@ from typing import Dict, List, Sequence
 from packaging.version import Version
 
 from harness.catalogue import CHECKED
-from harness.scenario import Rule, Scenario, SourceFile, covers
+from harness.programs import Programs
+from harness.scenario import Rule, Scenario, covers
 
 # The kernels of the table: what Debian had of each minor when the rules were measured. The exact
 # version matters where a stable series got the mend of a bug.
@@ -17,17 +18,17 @@ COMMAND = "spinlock report --rules -o docs/rules.md"
 LINK = "https://git.kernel.org/torvalds/c/"
 
 
-def markdown(files: Sequence[SourceFile]) -> str:
+def markdown(programs: Programs) -> str:
     """Return the rule book: per rule its words, its commits, and its cases x the kernels."""
-    declared: Dict[str, Rule] = {rule.name: rule for file in files for rule in file.rules}
+    declared: Dict[str, Rule] = {rule.name: rule for file in programs.files for rule in file.rules}
     cases: Dict[str, List[Scenario]] = {name: [] for name in declared}
-    for scenario in (scenario for file in files for scenario in file.scenarios):
+    for scenario in programs.scenarios():
         cases.setdefault(scenario.rule, []).append(scenario)
     count = sum(map(len, cases.values()))
     lines = [
         "# The rules of bpf_spin_lock",
         "",
-        f"<!-- Generated from bpf_progs/*.bpf.c by `{COMMAND}`. Do not edit. -->",
+        f"<!-- Generated from bpf_progs/*/*.bpf.c by `{COMMAND}`. Do not edit. -->",
         "",
         f"What {count} cases of {len(cases)} rules must do on {len(CHECKED)} kernels"
         f" ({', '.join(CHECKED.values())}). *loads*: the kernel must take the program. An errno: it"
@@ -49,7 +50,7 @@ def markdown(files: Sequence[SourceFile]) -> str:
         lines.append("| case | " + " | ".join(CHECKED) + " |")
         lines.append("|---" * (len(CHECKED) + 1) + "|")
         for case in of_rule:
-            path = f"../{case.file.parent.name}/{case.file.name}"
+            path = f"../{case.file.relative_to(programs.directory.parent)}"
             cells = [_cell(case, Version(version)) for version in CHECKED.values()]
             lines.append(f"| [{case.name}]({path}) | " + " | ".join(_ditto(cells)) + " |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
-The maps are those of bpf_progs/map_syscalls.bpf.c: each kind with a lock, and the same without.
+The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.
 """
 
 from dataclasses import dataclass

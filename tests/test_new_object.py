@@ -1,6 +1,6 @@
 """The lock of a new object: free, whatever was in its memory before.
 
-The programs are those of bpf_progs/object_new.bpf.c. The kernel keeps the memory of dropped objects
+The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects
 for a while, until its CPUs have passed through a grace period of RCU; so a program runs again and
 again, until enough objects with a lock were in memory that another object had marked.
 """

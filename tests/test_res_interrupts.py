@@ -1,6 +1,6 @@
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
-The programs are those of bpf_progs/res_interrupt.bpf.c.
+The programs are those of bpf_progs/driven/res_interrupt.bpf.c.
 """
 
 import struct

@@ -1,6 +1,6 @@
 """bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
 
-The programs are those of bpf_progs/res_contend.bpf.c. CPUs that know that they are virtual test and
+The programs are those of bpf_progs/driven/res_contend.bpf.c. CPUs that know that they are virtual test and
 set the lock word, and wait for a second; others queue, by other code of the kernel's, and wait for a
 quarter of one. Both are asked what depends on how they wait, the others in a guest whose CPUs do not
 know.

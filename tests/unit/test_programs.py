@@ -35,6 +35,7 @@ def test_a_name_that_selects_nothing_is_explained(programs):
 
 
 def test_a_file_is_found_by_its_name(programs):
-    assert programs.file("counter.bpf.c").path == build.PROGRAMS / "counter.bpf.c"
-    with pytest.raises(UsageError, match="There is no C file .*/no.bpf.c"):
+    assert programs.file("counter.bpf.c").path == build.PROGRAMS / "driven/counter.bpf.c"
+    assert programs.file("balance.bpf.c").path == build.PROGRAMS / "rules/balance.bpf.c"
+    with pytest.raises(UsageError, match="There is no C file no.bpf.c in "):
         programs.file("no.bpf.c")

@@ -304,7 +304,7 @@ def test_the_command_writes_each_form(tmp_path, capsys):
 
 
 def test_docs_rules_md_is_what_the_c_files_say():
-    text = rulebook.markdown(Programs.read(build.PROGRAMS).files)
+    text = rulebook.markdown(Programs.read(build.PROGRAMS))
     written = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert text == written, f"docs/rules.md is out of date: run `{rulebook.COMMAND}`"
 
@@ -325,7 +325,9 @@ __kernel("<6.13") __failure __errno(EINVAL) __msg("old | text")
 __kernel(">=6.13") __failure __stage(map_create) __errno(EPERM)
 int refused(struct __sk_buff *skb) { return 0; }
 """
-    text = rulebook.markdown([annotation.read(source, Path("bpf_progs/a.bpf.c"))])
+    file = annotation.read(source, Path("/src/bpf_progs/rules/a.bpf.c"))
+    text = rulebook.markdown(Programs(Path("/src/bpf_progs"), (file,)))
+    assert "(../bpf_progs/rules/a.bpf.c)" in text
     assert "[0123456789ab](https://git.kernel.org/torvalds/c/0123456789ab)" in text
     rows = {
         row[1]: [re.sub(r"\(https.*?\)", "", cell).strip() for cell in row[2:]]
