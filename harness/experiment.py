@@ -40,7 +40,7 @@ PROGRAMS: Dict[str, Tuple[str, int]] = {
     "user_space": ("", 7),
 }
 
-# Of bpf_progs/include/contend.h.
+# Of contended_counter.h.
 _ORDER = struct.Struct("<IIIII8I")  # turns, mode, every, room, elements, begin of each source
 _ROOM = 1 << 19  # operations
 _SOURCES = 8

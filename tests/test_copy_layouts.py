@@ -1,7 +1,7 @@
 """Every byte of values with a lock, written by each way and read by each way, from every layout.
 
 The maps are those of bpf_progs/driven/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,
-copy_resilient.bpf.c and copy_storages.bpf.c. All bytes of a value differ from their neighbours,
+copy_res_spin_lock.bpf.c and copy_storages.bpf.c. All bytes of a value differ from their neighbours,
 from what was there before and from what buffers hold. One layout is the twin: to the kernel it has
 no lock, so its lock bytes must arrive like all others; where they do not, the ways of this test
 could not show a lock that is copied.
@@ -158,7 +158,7 @@ UNITS = {
         TABLES,
         {**RESILIENT, **TWIN},
         ("bpf_res_spin_lock", "6.15"),
-        file="copy_resilient.bpf.c",
+        file="copy_res_spin_lock.bpf.c",
         program="work_on_resilient",
         holder="hold_resilient",
     ),

@@ -1,6 +1,6 @@
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
-The programs are those of bpf_progs/driven/res_interrupt.bpf.c.
+The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.
 """
 
 import struct
@@ -29,7 +29,7 @@ RULE = (
 )
 LOADERS = ("libbpf",)  # they are kernel functions
 
-FILE = "res_interrupt.bpf.c"
+FILE = "res_spin_lock_interrupts.bpf.c"
 FIRST = "00000000"
 TURNS = 2000  # of what is done under the lock, and after it
 OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU, unless that takes longer

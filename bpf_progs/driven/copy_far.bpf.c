@@ -5,7 +5,7 @@
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #define LARGEST 66000 /* bytes */
-#include "copy_layouts.h"
+#include "value_layouts.h"
 
 LAYOUT(far, 65548, 31) /* at 65548; so far in, 16 bits would say 12 */
 

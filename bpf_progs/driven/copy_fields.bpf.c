@@ -4,7 +4,7 @@
  * tests/test_copy_layouts.py, which has the same list of layouts.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
-#include "copy_layouts.h"
+#include "value_layouts.h"
 
 #if UNIT(timer)
 struct lock_then_timer {

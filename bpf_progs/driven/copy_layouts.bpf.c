@@ -2,11 +2,11 @@
 /*
  * Values with a lock in arrays and hash tables, copied in and out as a whole. Driven and judged by
  * tests/test_copy_layouts.py and tests/test_new_element.py, which have the same list of layouts;
- * the layouts are in copy_layouts.h, other kinds of map in copy_storages.bpf.c, values with more
- * than a lock in copy_fields.bpf.c, and those with the other kind of lock in copy_resilient.bpf.c.
+ * the layouts are in value_layouts.h, other kinds of map in copy_storages.bpf.c, values with more
+ * than a lock in copy_fields.bpf.c, and those with the other kind of lock in copy_res_spin_lock.bpf.c.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
-#include "copy_layouts.h"
+#include "value_layouts.h"
 
 /*
  * Rule: All but the lock is copied

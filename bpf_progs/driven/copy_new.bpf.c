@@ -3,7 +3,7 @@
  * New elements, made with bytes that are no lock's in its place, or of memory that held such bytes
  * before. Driven and judged by tests/test_new_element.py.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* whose update has no flags */

@@ -4,7 +4,7 @@
  * tests/test_copy_layouts.py and tests/test_new_element.py, which have the same list of layouts.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
-#include "copy_layouts.h"
+#include "value_layouts.h"
 
 #define STORAGE(kind, name, value) \
 	MAP_FLAGS(kind, name, int, struct value, 0, BPF_F_NO_PREALLOC)

@@ -3,7 +3,7 @@
  * Elements of every kind of map with a lock, used by programs under the lock while they are copied
  * in and out with BPF_F_LOCK. Driven and judged by tests/test_copy_torn.py.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* bcc has no local storages, and its update has no flags */

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Counters in an array that every CPU adds to, from every hook that carries packets. What they add
- * up to must equal what ran; contend.h has the operation and how it is done wrong.
+ * up to must equal what ran; contended_counter.h has the operation and how it is done wrong.
  *
  * These programs are driven by tests/test_serialization.py.
  */
-#include "contend.h"
-#include "marked.h"
+#include "contended_counter.h"
+#include "marked_packets.h"
 
 /*
  * Rule: Locked updates of all CPUs are serialized

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Counters that every CPU adds to, from the hooks that counter.bpf.c does not have: one at a time,
- * so that all share one history. contend.h has the operation and how it is done wrong.
+ * so that all share one history. contended_counter.h has the operation and how it is done wrong.
  *
  * These programs are driven by tests/test_hooks.py; harness/guest/drivers.py has what makes each of
  * them run. Others may pass these hooks as well and must not disturb the sums: each program counts
  * only what the drivers ask for.
  */
-#include "contend.h"
-#include "marked.h"
+#include "contended_counter.h"
+#include "marked_packets.h"
 
 #define SOURCE 0
 

@@ -3,7 +3,7 @@
  * Ways by which the lock word can leave the kernel, or get into it, besides system calls on
  * elements. Driven and judged by tests/test_exposure.py.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 #ifndef LOADER_BCC /* bcc attaches no iterator to a map; how a map is shown depends on no loader */

@@ -4,7 +4,7 @@
  *
  * These programs are driven by tests/test_interrupts.py, which also decodes their maps.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 /*

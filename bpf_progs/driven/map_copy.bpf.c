@@ -4,7 +4,7 @@
  * while that happens, look at the lock word, and copy values in themselves. They are driven and
  * judged by tests/test_map_copy.py, which knows the layout of the values.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 /*

@@ -6,7 +6,7 @@
  *
  * These programs are driven by tests/test_nesting.py, which also decodes their maps.
  */
-#include "spend.h"
+#include "busy_wait.h"
 #include "spinlock.h"
 
 /*

@@ -3,9 +3,9 @@
  * New objects in memory that other objects were in before. Driven and judged by
  * tests/test_new_object.py.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 #define OBJECTS 16 /* of each kind, in one run */
 #define MARK 0x6b72616d /* what nobody but `mark` writes */

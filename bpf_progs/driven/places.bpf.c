@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The contended counter of contend.h in every place a lock can live that user space can read:
+ * The counter of contended_counter.h in every place a lock can live that user space can read:
  * values of maps, global variables, storage that belongs to a kernel object. Those it cannot read
  * are in places_objects.bpf.c.
  *
  * These programs are driven by tests/test_places.py and tests/test_storage.py.
  */
-#include "contend.h"
+#include "contended_counter.h"
 
 /*
  * Rule: A lock serializes wherever it lives

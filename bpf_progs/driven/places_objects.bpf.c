@@ -3,11 +3,11 @@
  * Locks with objects that user space cannot read: a list and a tree, which their lock protects, and
  * an allocated object with a lock of its own. All CPUs are at them at once.
  *
- * libbpf only, as all that calls kernel functions (experimental.h). These programs are driven by
+ * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
  * tests/test_objects.py.
  */
-#include "experimental.h"
-#include "contend.h"
+#include "kfuncs.h"
+#include "contended_counter.h"
 
 /*
  * Rule: Lists and trees stay whole under their lock

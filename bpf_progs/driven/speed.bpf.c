@@ -6,7 +6,7 @@
  *
  * These programs are driven by `spinlock bench`; harness/bench.py knows the layout of all structures.
  */
-#include "marked.h"
+#include "marked_packets.h"
 
 #define PER_CPU 0
 #define ATOMIC 1

@@ -7,7 +7,7 @@
  * libbpf only: bcc knows neither callbacks nor inner maps by name. Inner maps may have a lock since
  * v6.2, as bpf_obj_new() exists, by whose name the kernels are told.
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

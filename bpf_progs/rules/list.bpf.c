@@ -3,9 +3,9 @@
  * Linked lists, which belong to the lock that stands beside them: in a map's value, among globals of
  * one section, in an allocated object.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "lists.h"
+#include "locked_list.h"
 
 MAP(ARRAY, other_lists, __u32, struct list, 1)
 MAP(ARRAY, counters, __u32, struct counter, 1)

@@ -2,9 +2,9 @@
 /*
  * Which list a node is in: objects that have several nodes or several references.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 /* An object with two nodes, for a list each. */
 struct twofold {

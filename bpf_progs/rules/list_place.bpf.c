@@ -2,9 +2,9 @@
 /*
  * List heads: who may touch them, in which programs and beside what they stand.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "lists.h"
+#include "locked_list.h"
 
 /*
  * Rule: A list head or tree root is no memory to read or write

@@ -2,9 +2,9 @@
 /*
  * Pointers that come from a list: they end with the section, or are dropped after it.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "lists.h"
+#include "locked_list.h"
 
 /*
  * Rule: A pointer into a list or tree ends with the section

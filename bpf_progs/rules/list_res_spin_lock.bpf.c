@@ -2,10 +2,10 @@
 /*
  * Lists where two locks are held, one of them resilient: which of the two is the list's?
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "lists.h"
-#include "res_counters.h"
+#include "locked_list.h"
+#include "res_spin_lock_counters.h"
 
 struct resilient_list {
 	struct bpf_res_spin_lock lock;

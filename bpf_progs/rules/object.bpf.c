@@ -4,9 +4,9 @@
  * verifier knows the object by its type and the pointer by an id of its own, so the rules of maps
  * hold here too, with texts of their own where no map is there to be named.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct object {
 	__u64 value;

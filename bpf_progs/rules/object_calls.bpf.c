@@ -3,9 +3,9 @@
  * Allocated objects and calls: they are made and dropped outside the section; a pointer in a map's
  * value may be exchanged in it.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct object {
 	__u64 value;

@@ -2,9 +2,9 @@
 /*
  * Kinds of program that may take a resilient lock.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "res_counters.h"
+#include "res_spin_lock_counters.h"
 
 /*
  * Rule: No resilient lock in a socket filter, nor, before v7.3, in a tracing program

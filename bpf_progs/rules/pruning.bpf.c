@@ -7,7 +7,7 @@
  * walked first, another on the second, which a verifier that forgets takes for walked already.
  */
 #include "spinlock.h"
-#include "pruning.h"
+#include "joining_paths.h"
 
 MAP(ARRAY, counters, __u32, struct counter, 2)
 MAP(ARRAY, others, __u32, struct counter, 1)

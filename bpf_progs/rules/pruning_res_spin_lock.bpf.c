@@ -3,10 +3,10 @@
  * State pruning must not forget which resilient locks are held, of which there may be several, nor
  * whose interrupt flags are where. As in pruning.bpf.c, the second path is the one that is wrong.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "res_counters.h"
-#include "pruning.h"
+#include "res_spin_lock_counters.h"
+#include "joining_paths.h"
 
 MAP(ARRAY, others, __u32, struct resilient, 1)
 

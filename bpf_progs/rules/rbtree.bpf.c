@@ -3,9 +3,9 @@
  * Red-black trees, which belong to the lock that stands beside them, and the callback that orders
  * them: it runs with that lock held.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct leaf {
 	struct bpf_rb_node node;

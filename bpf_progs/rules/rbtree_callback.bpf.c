@@ -2,9 +2,9 @@
 /*
  * The callback that orders a tree: what it may do while the lock of the tree is held.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct leaf {
 	struct bpf_rb_node node;

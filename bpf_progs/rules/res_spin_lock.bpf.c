@@ -3,9 +3,9 @@
  * The resilient lock: bpf_res_spin_lock() may fail, with -EDEADLK or -ETIMEDOUT, and therefore may
  * do what bpf_spin_lock() must not: be taken while another is held.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "res_counters.h"
+#include "res_spin_lock_counters.h"
 
 MAP(ARRAY, others, __u32, struct resilient, 1)
 MAP(HASH, table, __u32, struct resilient, 2)

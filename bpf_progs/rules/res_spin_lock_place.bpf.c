@@ -2,9 +2,9 @@
 /*
  * Where a resilient lock may stand, and beside what.
  *
- * libbpf only, as all that calls kernel functions (experimental.h).
+ * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
-#include "res_counters.h"
+#include "res_spin_lock_counters.h"
 
 /*
  * Rule: A resilient lock stands in a map's value or an allocated object

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A resilient lock in use: whom it was given to, and who was refused it, and how soon. */
-#ifndef RESILIENT_H
-#define RESILIENT_H
+#ifndef RES_SPIN_LOCK_ANSWERS_H
+#define RES_SPIN_LOCK_ANSWERS_H
 
-#include "experimental.h"
-#include "contend.h"
+#include "kfuncs.h"
+#include "contended_counter.h"
 
 #define ELEMENTS 64
 #define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */

@@ -6,7 +6,7 @@
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #define RESILIENT
-#include "copy_layouts.h"
+#include "value_layouts.h"
 
 LAYOUTS(TABLES)
 

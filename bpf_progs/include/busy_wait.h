@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Time that a program spends where others must not come in meanwhile. */
-#ifndef SPEND_H
-#define SPEND_H
+#ifndef BUSY_WAIT_H
+#define BUSY_WAIT_H
 
 #include "spinlock.h"
 

@@ -6,8 +6,8 @@
  * assembly keeps clang from turning that order. It remembers a state to compare with only after some
  * jumps and instructions: the empty ones are these.
  */
-#ifndef PRUNING_H
-#define PRUNING_H
+#ifndef JOINING_PATHS_H
+#define JOINING_PATHS_H
 
 #define EMPTY_JUMPS     \
 	".rept 8\n"     \

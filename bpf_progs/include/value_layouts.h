@@ -3,11 +3,11 @@
  * Values with a lock of many sizes, the lock at many offsets, and what a program does with the first
  * element of a map of them: store a whole value, and show the element as it lies in memory.
  */
-#ifndef COPY_LAYOUTS_H
-#define COPY_LAYOUTS_H
+#ifndef VALUE_LAYOUTS_H
+#define VALUE_LAYOUTS_H
 
-#include "experimental.h"
-#include "spend.h"
+#include "kfuncs.h"
+#include "busy_wait.h"
 
 #ifndef LARGEST
 #define LARGEST 4096 /* bytes of a value */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* By what programs know the packets of harness/guest/drivers.py: other traffic must not be counted. */
-#ifndef MARKED_H
-#define MARKED_H
+#ifndef MARKED_PACKETS_H
+#define MARKED_PACKETS_H
 
 #include "spinlock.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A linked list of allocated objects in a map's value, beside its lock; for the list_*.bpf.c files. */
-#ifndef LISTS_H
-#define LISTS_H
+#ifndef LOCKED_LIST_H
+#define LOCKED_LIST_H
 
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct item {
 	struct bpf_list_node node;

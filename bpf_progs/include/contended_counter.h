@@ -8,10 +8,10 @@
  * harness/serialization.py and harness/history.py judge what it leaves behind and know the layout
  * of all structures here; harness/experiment.py fills in struct order.
  */
-#ifndef CONTEND_H
-#define CONTEND_H
+#ifndef CONTENDED_COUNTER_H
+#define CONTENDED_COUNTER_H
 
-#include "spend.h"
+#include "busy_wait.h"
 
 /* Hooks and places that take part in one run. Each has visits and a history of its own. */
 #define SOURCES 8

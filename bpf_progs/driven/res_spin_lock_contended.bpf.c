@@ -3,10 +3,10 @@
  * bpf_res_spin_lock() in use: that it serializes as bpf_spin_lock() does, and that it says no where
  * the other would wait for ever.
  *
- * libbpf only, as all that calls kernel functions (experimental.h). These programs are driven by
+ * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
  * tests/test_res_spin_lock.py.
  */
-#include "resilient.h"
+#include "res_spin_lock_answers.h"
 
 /*
  * Rule: A resilient lock serializes, and ends a deadlock
@@ -27,7 +27,10 @@
 MAP(HASH, table, __u32, struct resilient, ELEMENTS)
 MAP_FLAGS(HASH, lazy, __u32, struct resilient, ELEMENTS, BPF_F_NO_PREALLOC)
 
-/* The operation of contend.h, with this lock. What is refused leaves no trace but in the answers. */
+/*
+ * The operation of contended_counter.h, with this lock. What is refused leaves no trace but in the
+ * answers.
+ */
 INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
 {
 	struct passage p = { .element = element };

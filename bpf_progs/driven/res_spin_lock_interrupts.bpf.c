@@ -3,10 +3,10 @@
  * Resilient locks, interrupts and preemption: who is interrupted while he holds one, and how the CPU
  * is left.
  *
- * libbpf only, as all that calls kernel functions (experimental.h). These programs are driven by
+ * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
  * tests/test_res_interrupts.py.
  */
-#include "resilient.h"
+#include "res_spin_lock_answers.h"
 
 /*
  * Rule: A resilient lock forbids preemption, its irqsave flavour interrupts too, and both end with it

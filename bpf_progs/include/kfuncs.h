@@ -4,8 +4,8 @@
  * the kernel's BTF. libbpf only, for that reason: bcc calls helpers by number and knows no other.
  * All are weak, so that a program loads on kernels that lack one which it does not call.
  */
-#ifndef EXPERIMENTAL_H
-#define EXPERIMENTAL_H
+#ifndef KFUNCS_H
+#define KFUNCS_H
 
 #include "spinlock.h"
 

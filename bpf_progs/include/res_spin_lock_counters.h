@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Counters, each beside its resilient lock; for the *res_spin_lock*.bpf.c files. */
-#ifndef RES_COUNTERS_H
-#define RES_COUNTERS_H
+#ifndef RES_SPIN_LOCK_COUNTERS_H
+#define RES_SPIN_LOCK_COUNTERS_H
 
-#include "experimental.h"
+#include "kfuncs.h"
 
 struct resilient {
 	struct bpf_res_spin_lock lock;
