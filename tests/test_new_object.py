@@ -37,6 +37,6 @@ def test_lock_of_object_in_used_memory(guest):
     run_in_used_memory(guest, "lock_new_objects")
 
 
-def test_resilient_lock_of_object_in_used_memory(guest):
+def test_res_spin_lock_of_object_in_used_memory(guest):
     guest.needs("bpf_res_spin_lock", "6.15")
-    run_in_used_memory(guest, "lock_new_resilient_objects")
+    run_in_used_memory(guest, "lock_new_res_spin_lock_objects")

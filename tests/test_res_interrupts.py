@@ -25,7 +25,7 @@ from harness.resilient import (
 from harness.serialization import LOCKED
 
 RULE = (
-    "A resilient lock forbids preemption, its irqsave flavour interrupts too, and both end with it"
+    "A res_spin_lock forbids preemption, its irqsave flavour interrupts too, and both end with it"
 )
 LOADERS = ("libbpf",)  # they are kernel functions
 
@@ -140,7 +140,7 @@ def test_interrupts_are_on_after_refusal(guest):
 
 
 @pytest.mark.parametrize("way", ("plain", "irqsave"))
-def test_resilient_preempt_count(guest, way):
+def test_res_spin_lock_preempt_count(guest, way):
     """The lock forbids preemption, and unlock and refusal put back what was."""
     boot(guest, "")
     guest.needs("__preempt_count", "6.15")

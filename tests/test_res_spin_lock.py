@@ -34,7 +34,7 @@ from harness.resilient import (
 )
 from harness.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
 
-RULE = "A resilient lock serializes, and ends a deadlock"
+RULE = "A res_spin_lock serializes, and ends a deadlock"
 LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_spin_lock_contended.bpf.c"
@@ -130,7 +130,7 @@ AS_NEW = ("count_held", "take_twice", "count_res")
         ("count_res", "queued_by_two"),
     ],
 )
-def test_resilient_lock(guest, program, path):
+def test_res_spin_lock(guest, program, path):
     """Each operation is counted once, or refused."""
     boot(guest, path)
     guest.load(FILE, [program])

@@ -5,19 +5,19 @@
  * has the same list of layouts.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
-#define RESILIENT
+#define RES_SPIN_LOCK
 #include "value_layouts.h"
 
 LAYOUTS(TABLES)
 
 SEC("tc")
-int work_on_resilient(struct __sk_buff *skb)
+int work_on_res_spin_lock(struct __sk_buff *skb)
 {
 	WORK(LAYOUTS, SERVE_TABLES)
 }
 
 SEC("tc")
-int hold_resilient(struct __sk_buff *skb)
+int hold_res_spin_lock(struct __sk_buff *skb)
 {
 	HOLD(GUARDED_LAYOUTS, HOLD_TABLES)
 }

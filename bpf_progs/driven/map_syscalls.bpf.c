@@ -150,18 +150,18 @@ int use_plain_storage(struct __sk_buff *skb)
 PAIR(RHASH, rhash, __u32, BPF_F_NO_PREALLOC)
 #endif
 
-#if UNIT(resilient)
+#if UNIT(res_spin_lock)
 struct bpf_res_spin_lock { /* newer than the headers */
 	__u32 val;
 };
 
-struct resilient {
+struct res_spin_lock_counter {
 	struct bpf_res_spin_lock lock;
 	__u64 value;
 };
 
-MAP(ARRAY, res_array, __u32, struct resilient, 4)
-MAP(HASH, res_hash, __u32, struct resilient, 4)
+MAP(ARRAY, res_array, __u32, struct res_spin_lock_counter, 4)
+MAP(HASH, res_hash, __u32, struct res_spin_lock_counter, 4)
 #endif
 
 #if UNIT(inner)

@@ -24,7 +24,7 @@ struct object {
 };
 
 /* The kernel finds such a lock in an object only where another field of its own is beside it. */
-struct resilient_object {
+struct res_spin_lock_object {
 	struct bpf_res_spin_lock lock;
 	__u32 mark;
 	struct bpf_refcount references;
@@ -76,15 +76,15 @@ int lock_new_objects(struct __sk_buff *skb)
 
 /* The same with the other kind of lock. -2 when one was not free. */
 SEC("tc")
-int lock_new_resilient_objects(struct __sk_buff *skb)
+int lock_new_res_spin_lock_objects(struct __sk_buff *skb)
 {
-	struct resilient_object *o;
+	struct res_spin_lock_object *o;
 	__u32 number, used = 0;
 
 	if (leave_marked_memory())
 		return -1;
 	for (number = 0; number < OBJECTS; number++) {
-		o = object_new(struct resilient_object);
+		o = object_new(struct res_spin_lock_object);
 		if (!o)
 			return -1;
 		if (*(volatile __u32 *)&o->mark == MARK)

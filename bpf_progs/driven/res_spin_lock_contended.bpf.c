@@ -9,7 +9,7 @@
 #include "res_spin_lock_answers.h"
 
 /*
- * Rule: A resilient lock serializes, and ends a deadlock
+ * Rule: A res_spin_lock serializes, and ends a deadlock
  * Where bpf_res_spin_lock() returns 0, no other CPU is inside until the unlock; where it does not,
  * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
  * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock
@@ -24,14 +24,14 @@
 
 #define NS_PER_S 1000000000ULL
 
-MAP(HASH, table, __u32, struct resilient, ELEMENTS)
-MAP_FLAGS(HASH, lazy, __u32, struct resilient, ELEMENTS, BPF_F_NO_PREALLOC)
+MAP(HASH, table, __u32, struct res_spin_lock_shared, ELEMENTS)
+MAP_FLAGS(HASH, lazy, __u32, struct res_spin_lock_shared, ELEMENTS, BPF_F_NO_PREALLOC)
 
 /*
  * The operation of contended_counter.h, with this lock. What is refused leaves no trace but in the
  * answers.
  */
-INLINE int count_in(struct resilient *r, __u32 element, int irqsave)
+INLINE int count_in(struct res_spin_lock_shared *r, __u32 element, int irqsave)
 {
 	struct passage p = { .element = element };
 	struct answers *a = answers_of(COUNT);
@@ -110,7 +110,7 @@ int count_held(struct __sk_buff *skb)
 
 	for (element = 0; element < ELEMENTS; element++) {
 		__u32 key = element;
-		struct resilient *r = map_lookup(state, &key);
+		struct res_spin_lock_shared *r = map_lookup(state, &key);
 
 		if (r)
 			held += lock_word((void *)r) != 0;
@@ -126,7 +126,7 @@ INLINE int ask_twice(int irqsave, int around)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	unsigned long flags, flags_between, flags_again;
-	struct resilient *r, *between, *again;
+	struct res_spin_lock_shared *r, *between, *again;
 	__u32 key = 0, second = 1;
 	__u64 asked;
 	int result;
@@ -223,7 +223,7 @@ INLINE int follow(int is_long, int irqsave)
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct answers *told_here = answers_of(ROUTE);
 	unsigned long flags, flags_a, flags_b;
-	struct resilient *outer, *a, *b;
+	struct res_spin_lock_shared *outer, *a, *b;
 	struct found found_a, found_b;
 	struct route *route;
 	__u64 asked;
@@ -325,7 +325,7 @@ int close_circle(struct __sk_buff *skb)
 	__u32 key = 0, own = bpf_get_smp_processor_id(), next;
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	struct circle *c = map_lookup(circle, &key);
-	struct resilient *a, *b;
+	struct res_spin_lock_shared *a, *b;
 	int result, i;
 	__u64 asked;
 
@@ -377,7 +377,7 @@ SEC("tc")
 int hold_long(struct __sk_buff *skb)
 {
 	struct answers *a = answers_of(HOLD);
-	struct resilient *r;
+	struct res_spin_lock_shared *r;
 	struct hold *h;
 	__u32 key = 0, rounds;
 	int result, i, j;
@@ -414,7 +414,7 @@ INLINE int wait(int irqsave)
 {
 	struct answers *a = answers_of(WAIT);
 	unsigned long flags;
-	struct resilient *r;
+	struct res_spin_lock_shared *r;
 	struct hold *h;
 	__u32 key = 0;
 	int result, i;
@@ -470,7 +470,7 @@ int wait_long_irqsave(struct __sk_buff *skb)
 
 #define FIND(n)                                     \
 	key = n;                                    \
-	struct resilient *r##n = map_lookup(state, &key); \
+	struct res_spin_lock_shared *r##n = map_lookup(state, &key); \
 	if (!r##n)                                  \
 		return 0;
 #define TAKE(n)                                     \
@@ -485,7 +485,7 @@ SEC("tc")
 int nest(struct __sk_buff *skb)
 {
 	struct answers *a = answers_of(NEST), *inner = answers_of(INNER);
-	struct resilient *first, *last;
+	struct res_spin_lock_shared *first, *last;
 	int result, result_first = 0, result_last = 0;
 	__u64 asked = bpf_ktime_get_ns();
 	__u32 key;

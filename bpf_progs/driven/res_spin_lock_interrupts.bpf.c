@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Resilient locks, interrupts and preemption: who is interrupted while he holds one, and how the CPU
+ * A res_spin_lock, interrupts and preemption: who is interrupted while he holds one, and how the CPU
  * is left.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
@@ -9,7 +9,7 @@
 #include "res_spin_lock_answers.h"
 
 /*
- * Rule: A resilient lock forbids preemption, its irqsave flavour interrupts too, and both end with it
+ * Rule: A res_spin_lock forbids preemption, its irqsave flavour interrupts too, and both end with it
  * An interrupt that asks for a lock that its CPU holds or waits for is told -EDEADLK at once; where
  * the lock is taken by bpf_res_spin_lock_irqsave() none comes before the unlock, or, if interrupts
  * were off before, after it either. Whoever is refused has interrupts and preemption as they were.
@@ -34,7 +34,7 @@ int ask_from_interrupt(__u64 *arguments)
 	__u32 key = 0, *element = map_lookup(asked_for, &key);
 	struct stage *stage = map_lookup(stages, &key);
 	struct order *order = map_lookup(orders, &key);
-	struct resilient *r;
+	struct res_spin_lock_shared *r;
 	unsigned long flags;
 	__u64 asked;
 	int result;
@@ -65,7 +65,7 @@ INLINE int hold(int irqsave, int around)
 	__u32 key = 0, own = 1 + bpf_get_smp_processor_id();
 	struct answers *told_here = answers_of(HOLD);
 	struct order *order = map_lookup(orders, &key);
-	struct resilient *r, *other;
+	struct res_spin_lock_shared *r, *other;
 	unsigned long flags, inner;
 	__u64 asked;
 	int result;
@@ -115,7 +115,7 @@ INLINE int go_on(int refused)
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	struct order *order;
 	struct stage *stage;
-	struct resilient *r, *again;
+	struct res_spin_lock_shared *r, *again;
 	unsigned long flags;
 	__u32 key = 0;
 	__u64 asked;
@@ -179,7 +179,7 @@ INLINE int read_preempt_count(int irqsave)
 	struct preemption *p = map_lookup(preemption, &key);
 	unsigned long flags, flags_again;
 	const volatile int *count;
-	struct resilient *r, *again;
+	struct res_spin_lock_shared *r, *again;
 	int result;
 
 	r = map_lookup(state, &key);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What allocated objects, lists, trees and resilient locks need: kernel functions, found by name in
+ * What allocated objects, lists, trees and res_spin_locks need: kernel functions, found by name in
  * the kernel's BTF. libbpf only, for that reason: bcc calls helpers by number and knows no other.
  * All are weak, so that a program loads on kernels that lack one which it does not call.
  */
@@ -75,7 +75,7 @@ KFUNC struct bpf_rb_node *bpf_rbtree_left(struct bpf_rb_root *root, struct bpf_r
 KFUNC struct bpf_rb_node *bpf_rbtree_right(struct bpf_rb_root *root, struct bpf_rb_node *node);
 #define rbtree_add(root, node, less) bpf_rbtree_add_impl(root, node, less, 0, 0)
 
-/* What a resilient lock says who is not given it. */
+/* What a res_spin_lock says who is not given it. */
 #define EDEADLK 35
 #define ETIMEDOUT 110
 

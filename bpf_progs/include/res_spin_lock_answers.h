@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A resilient lock in use: whom it was given to, and who was refused it, and how soon. */
+/* A res_spin_lock in use: whom it was given to, and who was refused it, and how soon. */
 #ifndef RES_SPIN_LOCK_ANSWERS_H
 #define RES_SPIN_LOCK_ANSWERS_H
 
@@ -10,7 +10,7 @@
 #define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */
 
 /* struct shared with the other lock, in the same place. */
-struct resilient {
+struct res_spin_lock_shared {
 	struct bpf_res_spin_lock lock;
 	__u32 last_cpu;
 	__u64 count;
@@ -42,7 +42,7 @@ struct answers {
 #define INTERRUPT 7
 #define KINDS 8
 
-MAP(ARRAY, state, __u32, struct resilient, ELEMENTS)
+MAP(ARRAY, state, __u32, struct res_spin_lock_shared, ELEMENTS)
 MAP(PERCPU_ARRAY, told, __u32, struct answers, KINDS)
 
 INLINE struct answers *answers_of(__u32 kind)
@@ -76,12 +76,12 @@ INLINE int is_worth_it(struct answers *a)
 	return 0;
 }
 
-INLINE int take(struct resilient *r, int irqsave, unsigned long *flags)
+INLINE int take(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
 {
 	return irqsave ? bpf_res_spin_lock_irqsave(&r->lock, flags) : bpf_res_spin_lock(&r->lock);
 }
 
-INLINE void release(struct resilient *r, int irqsave, unsigned long *flags)
+INLINE void release(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
 {
 	if (irqsave)
 		bpf_res_spin_unlock_irqrestore(&r->lock, flags);

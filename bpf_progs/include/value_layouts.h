@@ -34,7 +34,7 @@ MAP(ARRAY, holds, __u32, struct order, 1) /* whose lock to hold */
 MAP(ARRAY, image, __u32, struct bytes, 1)  /* what is stored */
 MAP(ARRAY, memory, __u32, struct bytes, 1) /* what is shown */
 
-#ifdef RESILIENT
+#ifdef RES_SPIN_LOCK
 #define LOCK struct bpf_res_spin_lock
 #else
 #define LOCK struct bpf_spin_lock
@@ -100,7 +100,7 @@ static inline __attribute__((always_inline)) void hold_value(void *value, const 
 {
 	LOCK *lock = value + offset;
 
-#ifdef RESILIENT
+#ifdef RES_SPIN_LOCK
 	if (bpf_res_spin_lock(lock))
 		return;
 	spend(TURNS);

@@ -2,7 +2,7 @@
 /*
  * Kernel functions under the lock: the verifier has a list of those that may be called there, and
  * since commit ed3b3093b624 ("bpf: Add KF_SPINLOCK_SAFE flag for kfuncs under bpf_spin_lock") (in
- * v7.3) a flag of theirs instead. Those of lists, trees, iterators and resilient locks have files of
+ * v7.3) a flag of theirs instead. Those of lists, trees, iterators and res_spin_locks have files of
  * their own.
  *
  * libbpf only: bcc calls no kernel functions.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lists where two locks are held, one of them resilient: which of the two is the list's?
+ * Lists where two locks are held, one of them a res_spin_lock: which of the two is the list's?
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
 #include "locked_list.h"
 #include "res_spin_lock_counters.h"
 
-struct resilient_list {
+struct res_spin_lock_list {
 	struct bpf_res_spin_lock lock;
 	struct bpf_list_head head __contains(item, node);
 };
@@ -15,7 +15,7 @@ struct resilient_list {
 static __always_inline int pop_under_two_locks(struct list *l, struct list *held)
 {
 	__u32 key = 0;
-	struct resilient *inner = map_lookup(counters, &key);
+	struct res_spin_lock_counter *inner = map_lookup(counters, &key);
 	struct bpf_list_node *node = 0;
 
 	if (!l || !held || !inner)
@@ -54,13 +54,13 @@ int pop_under_lock_of_other_element_and_another(struct __sk_buff *skb)
 static __always_inline int push_under_inner_lock(int before_unlock)
 {
 	__u32 key = 0;
-	struct resilient *outer = map_lookup(counters, &key);
-	struct resilient_list *l;
+	struct res_spin_lock_counter *outer = map_lookup(counters, &key);
+	struct res_spin_lock_list *l;
 	struct item *i;
 
 	if (!outer)
 		return 0;
-	l = object_new(struct resilient_list);
+	l = object_new(struct res_spin_lock_list);
 	if (!l)
 		return 0;
 	i = new_item(8);

@@ -20,14 +20,14 @@ struct stash {
 	object_t __kptr *object;
 };
 
-struct resilient_stash {
+struct res_spin_lock_stash {
 	struct bpf_res_spin_lock lock;
 	object_t __kptr *object;
 };
 
 MAP(ARRAY, counters, __u32, struct counter, 1)
 MAP(ARRAY, stashes, __u32, struct stash, 1)
-MAP(ARRAY, resilient_stashes, __u32, struct resilient_stash, 1)
+MAP(ARRAY, res_spin_lock_stashes, __u32, struct res_spin_lock_stash, 1)
 
 /*
  * Rule: Allocation and release are calls, hence not under the lock
@@ -171,7 +171,7 @@ __kernel(">=7.1") __success __retval(7)
 int stash_object_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;
-	struct resilient_stash *s = map_lookup(resilient_stashes, &key);
+	struct res_spin_lock_stash *s = map_lookup(res_spin_lock_stashes, &key);
 	struct object *o;
 
 	if (!s)
@@ -280,10 +280,10 @@ int syscall_program_writes_stashed_object_after_unlock(void *ctx)
 	return write_stashed_object(UNDER, AFTER);
 }
 
-static __always_inline int write_object_of_resilient_stash(int write)
+static __always_inline int write_object_of_res_spin_lock_stash(int write)
 {
 	__u32 key = 0;
-	struct resilient_stash *s = map_lookup(resilient_stashes, &key);
+	struct res_spin_lock_stash *s = map_lookup(res_spin_lock_stashes, &key);
 	struct object *o;
 
 	if (!s)
@@ -309,7 +309,7 @@ SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int syscall_program_writes_stashed_object_under_res_lock(void *ctx)
 {
-	return write_object_of_resilient_stash(UNDER);
+	return write_object_of_res_spin_lock_stash(UNDER);
 }
 
 SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
@@ -318,7 +318,7 @@ __twin(syscall_program_writes_stashed_object_under_res_lock)
 __failure __errno(EACCES) __msg("only read is supported")
 int syscall_program_writes_stashed_object_after_res_unlock(void *ctx)
 {
-	return write_object_of_resilient_stash(AFTER);
+	return write_object_of_res_spin_lock_stash(AFTER);
 }
 
 static __noinline int add_one(struct counter *c)

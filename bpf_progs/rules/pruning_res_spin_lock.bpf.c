@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * State pruning must not forget which resilient locks are held, of which there may be several, nor
+ * State pruning must not forget which res_spin_locks are held, of which there may be several, nor
  * whose interrupt flags are where. As in pruning.bpf.c, the second path is the one that is wrong.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
@@ -8,15 +8,15 @@
 #include "res_spin_lock_counters.h"
 #include "joining_paths.h"
 
-MAP(ARRAY, others, __u32, struct resilient, 1)
+MAP(ARRAY, others, __u32, struct res_spin_lock_counter, 1)
 
 static __always_inline int outer_of_two(struct __sk_buff *skb, int right)
 {
 	__u32 first = 0, second = 1, mark = skb->mark;
-	struct resilient *a = map_lookup(counters, &first);
-	struct resilient *b = map_lookup(counters, &second);
-	struct resilient *inner = map_lookup(others, &first);
-	struct resilient *outer = a;
+	struct res_spin_lock_counter *a = map_lookup(counters, &first);
+	struct res_spin_lock_counter *b = map_lookup(counters, &second);
+	struct res_spin_lock_counter *inner = map_lookup(others, &first);
+	struct res_spin_lock_counter *outer = a;
 
 	if (!a || !b || !inner)
 		return 0;
@@ -52,8 +52,8 @@ int other_outer_lock_on_second_path(struct __sk_buff *skb)
 static __always_inline int flags_of_two(struct __sk_buff *skb, int right)
 {
 	__u32 first = 0, second = 1, mark = skb->mark;
-	struct resilient *a = map_lookup(counters, &first);
-	struct resilient *b = map_lookup(counters, &second);
+	struct res_spin_lock_counter *a = map_lookup(counters, &first);
+	struct res_spin_lock_counter *b = map_lookup(counters, &second);
 	unsigned long one, two, *outer = &one, *inner = &two;
 
 	if (!a || !b)

@@ -100,7 +100,7 @@ static _Bool less_that_takes_res_lock(struct bpf_rb_node *a, const struct bpf_rb
 }
 
 /*
- * A resilient lock may be taken where another is held, but not here; which nobody checked until
+ * A res_spin_lock may be taken where another is held, but not here; which nobody checked until
  * commit 7b7b8b595010 (in v7.3; Debian's v7.2.12 has it as well).
  */
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The resilient lock: bpf_res_spin_lock() may fail, with -EDEADLK or -ETIMEDOUT, and therefore may
+ * bpf_res_spin_lock() may fail, with -EDEADLK or -ETIMEDOUT, and therefore may
  * do what bpf_spin_lock() must not: be taken while another is held.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
 #include "res_spin_lock_counters.h"
 
-MAP(ARRAY, others, __u32, struct resilient, 1)
-MAP(HASH, table, __u32, struct resilient, 2)
+MAP(ARRAY, others, __u32, struct res_spin_lock_counter, 1)
+MAP(HASH, table, __u32, struct res_spin_lock_counter, 2)
 MAP(ARRAY, plain, __u32, struct counter, 1)
 
 PRIVATE(A) struct bpf_res_spin_lock lock_a;
 PRIVATE(B) struct bpf_res_spin_lock lock_b;
 
 /*
- * Rule: A resilient lock that was not taken is not held
+ * Rule: A res_spin_lock that was not taken is not held
  * bpf_res_spin_lock() returns 0 when it has the lock. The verifier follows both outcomes: only where
  * the result is known to be 0 is the lock held, and there it must be released.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int res_lock_and_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -36,13 +36,13 @@ int res_lock_and_unlock(struct __sk_buff *skb)
 	return c->value;
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int res_lock_and_unlock_hash(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient zero = {};
-	struct resilient *c;
+	struct res_spin_lock_counter zero = {};
+	struct res_spin_lock_counter *c;
 
 	map_update(table, &key, &zero);
 	c = map_lookup(table, &key);
@@ -53,13 +53,13 @@ int res_lock_and_unlock_hash(struct __sk_buff *skb)
 	return c->value;
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock without taking a lock")
 int res_unlock_whatever_lock_returned(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c)
 		return 0;
@@ -69,13 +69,13 @@ int res_unlock_whatever_lock_returned(struct __sk_buff *skb)
 	return c->value;
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock without taking a lock")
 int res_unlock_where_lock_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c)
 		return 0;
@@ -87,13 +87,13 @@ int res_unlock_where_lock_failed(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock without taking a lock")
 int irqrestore_where_irqsave_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	unsigned long flags;
 
 	if (!c)
@@ -109,7 +109,7 @@ int irqrestore_where_irqsave_failed(struct __sk_buff *skb)
 static __always_inline int unlock_where_lock_returned(int error)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	int result;
 
 	if (!c)
@@ -120,14 +120,14 @@ static __always_inline int unlock_where_lock_returned(int error)
 	return !result;
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int res_unlock_where_lock_returned_no_error(struct __sk_buff *skb)
 {
 	return unlock_where_lock_returned(0);
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
 __errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
 int res_unlock_where_lock_found_deadlock(struct __sk_buff *skb)
@@ -135,7 +135,7 @@ int res_unlock_where_lock_found_deadlock(struct __sk_buff *skb)
 	return unlock_where_lock_returned(-EDEADLK);
 }
 
-SEC("tc") __rule("A resilient lock that was not taken is not held") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
 __errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
 int res_unlock_where_lock_timed_out(struct __sk_buff *skb)
@@ -149,7 +149,7 @@ __msg("bpf_res_spin_unlock without taking a lock")
 int res_unlock_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c)
 		return 0;
@@ -164,7 +164,7 @@ __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed 
 int res_missing_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -179,8 +179,8 @@ __description("the outer lock is still held when the inner one could not be take
 int res_return_where_second_lock_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(others, &key);
 
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
@@ -192,14 +192,15 @@ int res_return_where_second_lock_failed(struct __sk_buff *skb)
 }
 
 /*
- * Rule: Resilient locks may nest, and are released innermost first
+ * Rule: res_spin_locks nest, and are released innermost first
  * Where plain locks stop at one, these stack. The kernel keeps a short table of what each CPU holds,
  * to find deadlocks by; that table is a stack, so that the order of unlocking is prescribed.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  * commit ea21771c077c ("bpf: Maintain FIFO property for rqspinlock unlock") (in v6.15)
  */
 
-static __always_inline int count_under_both(struct resilient *a, struct resilient *b)
+static __always_inline int count_under_both(struct res_spin_lock_counter *a,
+					    struct res_spin_lock_counter *b)
 {
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
@@ -214,7 +215,7 @@ static __always_inline int count_under_both(struct resilient *a, struct resilien
 	return a->value + b->value;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(2)
 int two_res_locks(struct __sk_buff *skb)
 {
@@ -223,7 +224,7 @@ int two_res_locks(struct __sk_buff *skb)
 	return count_under_both(map_lookup(counters, &key), map_lookup(others, &key));
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(2)
 int two_res_locks_of_one_map(struct __sk_buff *skb)
 {
@@ -232,14 +233,14 @@ int two_res_locks_of_one_map(struct __sk_buff *skb)
 	return count_under_both(map_lookup(counters, &first), map_lookup(counters, &second));
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(2)
 int three_res_locks(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
-	struct resilient *outermost = map_lookup(others, &first);
-	struct resilient *a = map_lookup(counters, &first);
-	struct resilient *b = map_lookup(counters, &second);
+	struct res_spin_lock_counter *outermost = map_lookup(others, &first);
+	struct res_spin_lock_counter *a = map_lookup(counters, &first);
+	struct res_spin_lock_counter *b = map_lookup(counters, &second);
 	int sum;
 
 	if (!outermost || bpf_res_spin_lock(&outermost->lock))
@@ -249,7 +250,7 @@ int three_res_locks(struct __sk_buff *skb)
 	return sum;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int two_global_res_locks(struct __sk_buff *skb)
 {
@@ -264,7 +265,8 @@ int two_global_res_locks(struct __sk_buff *skb)
 	return 1;
 }
 
-static __always_inline int unlock_outer_first(struct resilient *a, struct resilient *b)
+static __always_inline int unlock_outer_first(struct res_spin_lock_counter *a,
+					      struct res_spin_lock_counter *b)
 {
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
@@ -277,7 +279,7 @@ static __always_inline int unlock_outer_first(struct resilient *a, struct resili
 	return 1;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock cannot be out of order")
 int res_unlock_outer_first(struct __sk_buff *skb)
@@ -287,7 +289,7 @@ int res_unlock_outer_first(struct __sk_buff *skb)
 	return unlock_outer_first(map_lookup(counters, &key), map_lookup(others, &key));
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks_of_one_map) __failure __errno(EINVAL)
 __msg("bpf_res_spin_unlock cannot be out of order")
 int res_unlock_outer_first_of_one_map(struct __sk_buff *skb)
@@ -303,8 +305,8 @@ __msg("bpf_res_spin_unlock of different lock")
 int res_unlock_of_other_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(others, &key);
 
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
 		return 0;
@@ -325,7 +327,7 @@ __msg("Acquiring the same lock again, AA deadlock detected")
 int res_lock_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
 
 	if (!a || bpf_res_spin_lock(&a->lock))
 		return 0;
@@ -354,7 +356,8 @@ int res_lock_global_twice(struct __sk_buff *skb)
 	return 1;
 }
 
-static __always_inline int lock_inside_irqsave(struct resilient *a, struct resilient *b)
+static __always_inline int lock_inside_irqsave(struct res_spin_lock_counter *a,
+					       struct res_spin_lock_counter *b)
 {
 	unsigned long flags;
 	int taken = 0;
@@ -369,7 +372,7 @@ static __always_inline int lock_inside_irqsave(struct resilient *a, struct resil
 	return taken;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock_irqsave, "6.15") __success __retval(1)
 int res_lock_inside_irqsave(struct __sk_buff *skb)
 {
@@ -385,7 +388,7 @@ __msg("Acquiring the same lock again, AA deadlock detected")
 int res_lock_of_same_inside_irqsave(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
 
 	return lock_inside_irqsave(a, a);
 }
@@ -396,8 +399,8 @@ __needs(bpf_res_spin_lock, "6.15") __success __retval(35)
 int res_lock_twice_by_two_lookups(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(counters, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(counters, &key);
 	int error;
 
 	if (!a || !b || bpf_res_spin_lock(&a->lock))
@@ -418,8 +421,8 @@ __description("the same with interrupts off")
 int res_lock_twice_by_two_lookups_irqsave(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(counters, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(counters, &key);
 	unsigned long outer, inner;
 	int error;
 
@@ -445,7 +448,7 @@ __msg("function calls are not allowed while holding a lock")
 int plain_lock_inside_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *r = map_lookup(counters, &key);
+	struct res_spin_lock_counter *r = map_lookup(counters, &key);
 	struct counter *c = map_lookup(plain, &key);
 
 	if (!r || !c || bpf_res_spin_lock(&r->lock))
@@ -463,7 +466,7 @@ __needs(bpf_res_spin_lock, "6.15") __success __retval(2)
 int res_lock_inside_plain_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *r = map_lookup(counters, &key);
+	struct res_spin_lock_counter *r = map_lookup(counters, &key);
 	struct counter *c = map_lookup(plain, &key);
 
 	if (!r || !c)
@@ -480,13 +483,13 @@ int res_lock_inside_plain_lock(struct __sk_buff *skb)
 	return c->value + r->value;
 }
 
-SEC("tc") __rule("Resilient locks may nest, and are released innermost first") __loader(libbpf)
+SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_inside_plain_lock) __failure __errno(EINVAL)
 __msg("bpf_spin_unlock cannot be out of order")
 int plain_unlock_before_inner_res_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *r = map_lookup(counters, &key);
+	struct res_spin_lock_counter *r = map_lookup(counters, &key);
 	struct counter *c = map_lookup(plain, &key);
 
 	if (!r || !c)
@@ -507,7 +510,7 @@ __msg("has no valid bpf_spin_lock")
 int plain_lock_of_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c)
 		return 0;
@@ -543,7 +546,7 @@ __needs(bpf_res_spin_lock_irqsave, "6.15") __success __retval(1)
 int irqsave_and_restore(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	unsigned long flags;
 
 	if (!c || bpf_res_spin_lock_irqsave(&c->lock, &flags))
@@ -558,8 +561,8 @@ __needs(bpf_res_spin_lock_irqsave, "6.15") __success __retval(1)
 int two_irqsave_locks(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(others, &key);
 	unsigned long outer, inner;
 
 	if (!a || !b || bpf_res_spin_lock_irqsave(&a->lock, &outer))
@@ -579,8 +582,8 @@ __msg("cannot restore irq state out of order")
 int flags_of_two_locks_swapped(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *a = map_lookup(counters, &key);
-	struct resilient *b = map_lookup(others, &key);
+	struct res_spin_lock_counter *a = map_lookup(counters, &key);
+	struct res_spin_lock_counter *b = map_lookup(others, &key);
 	unsigned long outer, inner;
 
 	if (!a || !b || bpf_res_spin_lock_irqsave(&a->lock, &outer))
@@ -600,7 +603,7 @@ __msg("irq flag")
 int flags_never_saved(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	unsigned long flags, other = 0;
 
 	if (!c || bpf_res_spin_lock_irqsave(&c->lock, &flags))
@@ -615,7 +618,7 @@ __msg("irq flag")
 int flags_not_on_stack(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock_irqsave(&c->lock, (unsigned long *)&c->value))
 		return 0;
@@ -630,7 +633,7 @@ __description("taken without, released with interrupts saved")
 int res_lock_then_irqrestore(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	unsigned long flags = 0;
 
 	if (!c || bpf_res_spin_lock(&c->lock))
@@ -646,7 +649,7 @@ __description("taken with interrupts saved, released without")
 int irqsave_then_res_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	unsigned long flags;
 
 	if (!c || bpf_res_spin_lock_irqsave(&c->lock, &flags))
@@ -662,7 +665,7 @@ __msg("function calls are not allowed while holding a lock")
 int helper_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -677,7 +680,7 @@ __msg("function calls are not allowed while holding a lock")
 int kernel_function_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -687,7 +690,7 @@ int kernel_function_under_res_lock(struct __sk_buff *skb)
 	return 1;
 }
 
-static __noinline int add_one(struct resilient *c)
+static __noinline int add_one(struct res_spin_lock_counter *c)
 {
 	return ++c->value;
 }
@@ -697,7 +700,7 @@ __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int subprogram_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -718,7 +721,7 @@ __msg("use static function instead")
 int global_function_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock(&c->lock))
 		return 0;
@@ -733,7 +736,7 @@ __needs(bpf_res_spin_lock, "6.15") __success __retval(1)
 int ld_abs_before_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	__u64 byte;
 
 	if (!c)
@@ -752,7 +755,7 @@ __msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
 int ld_abs_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	__u64 byte;
 
 	if (!c || bpf_res_spin_lock(&c->lock))

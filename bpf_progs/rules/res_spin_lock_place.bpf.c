@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where a resilient lock may stand, and beside what.
+ * Where a res_spin_lock may stand, and beside what.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
 #include "res_spin_lock_counters.h"
 
 /*
- * Rule: A resilient lock stands in a map's value or an allocated object
+ * Rule: A res_spin_lock stands in a map's value or an allocated object
  * Where a plain one may, at its own constant offset, and nowhere else.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
-struct resilient_object {
+struct res_spin_lock_object {
 	__u64 value;
 	struct bpf_res_spin_lock lock;
 };
 
 /*
  * The text below promises allocated objects too, and so do the sources; but the search for types with
- * fields of the kernel's goes by names, and that of the resilient lock is not among them.
+ * fields of the kernel's goes by names, and that of the res_spin_lock is not among them.
  */
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("local 'kptr' has no valid bpf_res_spin_lock")
 int res_lock_in_object(struct __sk_buff *skb)
 {
-	struct resilient_object *o = object_new(struct resilient_object);
+	struct res_spin_lock_object *o = object_new(struct res_spin_lock_object);
 
 	if (!o)
 		return 0;
@@ -44,17 +44,17 @@ struct item {
 	__u64 value;
 };
 
-struct resilient_list {
+struct res_spin_lock_list {
 	struct bpf_res_spin_lock lock;
 	struct bpf_list_head head __contains(item, node);
 };
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __success
 __description("what such a type needs besides is a field whose name is")
 int res_lock_in_object_with_list(struct __sk_buff *skb)
 {
-	struct resilient_list *o = object_new(struct resilient_list);
+	struct res_spin_lock_list *o = object_new(struct res_spin_lock_list);
 	struct item *i;
 
 	if (!o)
@@ -72,7 +72,7 @@ int res_lock_in_object_with_list(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("doesn't point to map value or allocated object")
 int res_lock_on_stack(struct __sk_buff *skb)
@@ -85,13 +85,13 @@ int res_lock_on_stack(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("off 4 doesn't point to 'struct bpf_res_spin_lock' that is at 0")
 int res_lock_at_wrong_offset(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c || bpf_res_spin_lock((void *)&c->value))
 		return 0;
@@ -99,13 +99,13 @@ int res_lock_at_wrong_offset(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
 __msg("doesn't have constant offset. bpf_res_spin_lock has to be at the constant offset")
 int res_lock_at_variable_offset(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 	__u64 offset = skb->mark & 4;
 	void *lock;
 
@@ -119,13 +119,13 @@ int res_lock_at_variable_offset(struct __sk_buff *skb)
 	return 1;
 }
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EACCES)
 __msg("bpf_res_spin_lock cannot be accessed directly by load/store")
 int write_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	if (!c)
 		return 0;
@@ -140,7 +140,7 @@ __needs(bpf_res_spin_lock, "6.15") __success __retval(0)
 int update_value_beside_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	return c ? map_update(by_word, &key, &c->value) : -1;
 }
@@ -151,7 +151,7 @@ __msg("bpf_res_spin_lock cannot be accessed directly by load/store")
 int res_lock_as_update_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	return c ? map_update(by_word, &key, &c->lock) : -1;
 }
@@ -162,19 +162,19 @@ __msg("bpf_res_spin_lock cannot be accessed directly by load/store")
 int load_bytes_into_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient *c = map_lookup(counters, &key);
+	struct res_spin_lock_counter *c = map_lookup(counters, &key);
 
 	return c ? bpf_skb_load_bytes(skb, 0, &c->lock, 4) : -1;
 }
 
-/* With a plain lock its BTF is refused; with a resilient one the map is made, and has none. */
+/* With a bpf_spin_lock its BTF is refused; with a res_spin_lock the map is made, and has none. */
 #if UNIT(res_lock_at_offset_2)
-struct resilient_at_offset_2 {
+struct res_spin_lock_at_offset_2 {
 	__u16 before;
 	struct bpf_res_spin_lock lock;
 	__u16 after;
 } __attribute__((packed));
-MAP(ARRAY, offset_2_map, __u32, struct resilient_at_offset_2, 1)
+MAP(ARRAY, offset_2_map, __u32, struct res_spin_lock_at_offset_2, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
@@ -182,7 +182,7 @@ __msg("has no valid bpf_res_spin_lock")
 int res_lock_at_offset_2(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct resilient_at_offset_2 *v = map_lookup(offset_2_map, &key);
+	struct res_spin_lock_at_offset_2 *v = map_lookup(offset_2_map, &key);
 
 	if (!v || bpf_res_spin_lock((void *)&v->lock))
 		return 0;
@@ -194,7 +194,7 @@ int res_lock_at_offset_2(struct __sk_buff *skb)
 #if UNIT(both_kinds_of_lock)
 struct both {
 	struct bpf_spin_lock plain;
-	struct bpf_res_spin_lock resilient;
+	struct bpf_res_spin_lock res_spin_lock;
 };
 MAP(ARRAY, both_map, __u32, struct both, 1)
 
@@ -213,31 +213,31 @@ int both_kinds_of_lock(void *ctx)
 }
 #endif
 
-#if UNIT(both_kinds_of_lock_resilient_first)
-struct both_resilient_first {
-	struct bpf_res_spin_lock resilient;
+#if UNIT(both_kinds_of_lock_res_spin_lock_first)
+struct both_res_spin_lock_first {
+	struct bpf_res_spin_lock res_spin_lock;
 	struct bpf_spin_lock plain;
 };
-MAP(ARRAY, both_resilient_first_map, __u32, struct both_resilient_first, 1)
+MAP(ARRAY, both_res_spin_lock_first_map, __u32, struct both_res_spin_lock_first, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15")
 __twin(look_up_res_lock) __failure __stage(btf_load) __errno(EINVAL)
-int both_kinds_of_lock_resilient_first(void *ctx)
+int both_kinds_of_lock_res_spin_lock_first(void *ctx)
 {
 	__u32 key = 0;
 
-	return !!map_lookup(both_resilient_first_map, &key);
+	return !!map_lookup(both_res_spin_lock_first_map, &key);
 }
 #endif
 
-/* Two plain locks in a struct have its BTF refused; of two resilient ones the map is made, with none. */
+/* Two bpf_spin_locks in a struct have its BTF refused; with two res_spin_locks the map has none. */
 #if UNIT(two_res_locks_in_value)
-struct two_resilient {
+struct two_res_spin_locks {
 	struct bpf_res_spin_lock first;
 	struct bpf_res_spin_lock second;
 };
-MAP(ARRAY, two_res_map, __u32, struct two_resilient, 1)
+MAP(ARRAY, two_res_map, __u32, struct two_res_spin_locks, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
@@ -245,7 +245,7 @@ __msg("has no valid bpf_res_spin_lock")
 int two_res_locks_in_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
-	struct two_resilient *c = map_lookup(two_res_map, &key);
+	struct two_res_spin_locks *c = map_lookup(two_res_map, &key);
 
 	if (!c || bpf_res_spin_lock(&c->first))
 		return 0;
@@ -255,9 +255,9 @@ int two_res_locks_in_value(struct __sk_buff *skb)
 #endif
 
 #if UNIT(res_lock_in_lru_hash)
-MAP(LRU_HASH, lru, __u32, struct resilient, 2)
+MAP(LRU_HASH, lru, __u32, struct res_spin_lock_counter, 2)
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
 __stage(map_create) __errno(EOPNOTSUPP)
 int res_lock_in_lru_hash(void *ctx)
@@ -273,9 +273,9 @@ struct prefix {
 	__u32 bits;
 	__u32 data;
 };
-MAP_FLAGS(LPM_TRIE, trie, struct prefix, struct resilient, 2, BPF_F_NO_PREALLOC)
+MAP_FLAGS(LPM_TRIE, trie, struct prefix, struct res_spin_lock_counter, 2, BPF_F_NO_PREALLOC)
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
 __stage(map_create) __errno(EOPNOTSUPP)
 int res_lock_in_lpm_trie(void *ctx)
@@ -287,9 +287,9 @@ int res_lock_in_lpm_trie(void *ctx)
 #endif
 
 #if UNIT(res_lock_in_percpu_array)
-MAP(PERCPU_ARRAY, percpu, __u32, struct resilient, 1)
+MAP(PERCPU_ARRAY, percpu, __u32, struct res_spin_lock_counter, 1)
 
-SEC("tc") __rule("A resilient lock stands in a map's value or an allocated object") __loader(libbpf)
+SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
 __stage(map_create) __errno(EOPNOTSUPP)
 int res_lock_in_percpu_array(void *ctx)
@@ -301,10 +301,10 @@ int res_lock_in_percpu_array(void *ctx)
 #endif
 
 #if UNIT(list_under_res_lock)
-MAP(ARRAY, lists, __u32, struct resilient_list, 1)
+MAP(ARRAY, lists, __u32, struct res_spin_lock_list, 1)
 
 /*
- * A list may have a resilient lock, but what frees its map looks for a plain one and WARNs, once per
+ * A list may have a res_spin_lock, but what frees its map looks for a plain one and WARNs, once per
  * boot; by the source the list's items leak as well. Nothing mends it yet: the commit is the one
  * that let such a value pass.
  */
@@ -313,7 +313,7 @@ __needs(bpf_res_spin_lock, "6.15") __known_bug("0de2046137f9", ">=6.15") __succe
 int list_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;
-	struct resilient_list *l = map_lookup(lists, &key);
+	struct res_spin_lock_list *l = map_lookup(lists, &key);
 	struct bpf_list_node *node;
 	struct item *i;
 
