@@ -124,6 +124,10 @@ unsigned long long load_byte(void *skb, unsigned long long offset) asm("llvm.bpf
 
 #endif
 
+/* A load and a store that clang makes once: it drops none and merges none with others. */
+#define READ_ONCE(variable) (*(volatile typeof(variable) *)&(variable))
+#define WRITE_ONCE(variable, value) (*(volatile typeof(variable) *)&(variable) = (value))
+
 /* What most programs protect: a counter beside its lock. */
 struct counter {
 	struct bpf_spin_lock lock;

@@ -41,7 +41,7 @@ struct image {
 
 MAP(ARRAY, image, __u32, struct image, 1) /* what programs store */
 
-static inline __attribute__((always_inline)) void *stored(void)
+static __always_inline void *stored(void)
 {
 	__u32 key = 0;
 
@@ -49,7 +49,7 @@ static inline __attribute__((always_inline)) void *stored(void)
 }
 
 /* Return how many elements have a lock word other than 0, and in the upper half how many there are. */
-static inline __attribute__((always_inline)) int count_held(void *map)
+static __always_inline int count_held(void *map)
 {
 	int found = 0, held = 0;
 	__u32 key, word;
@@ -70,7 +70,7 @@ static inline __attribute__((always_inline)) int count_held(void *map)
 }
 
 /* Make all elements that are not there yet. */
-static inline __attribute__((always_inline)) int make_all(void *map, __u64 flags)
+static __always_inline int make_all(void *map, __u64 flags)
 {
 	void *value = stored();
 	__u32 key;
@@ -196,13 +196,13 @@ int make_rhash_locked(struct __sk_buff *skb)
 #endif
 
 #if UNIT(listener)
+#include "loopback_socket.h"
+
 /*
  * What a listening socket has is copied to the sockets that it accepts: but for the lock, which may
  * be held at the time.
  * commit 8f51dfc73bf1 ("bpf: support cloning sk storage on accept()") (in v5.4)
  */
-#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
-#define PORT 0x115b	    /* 23313, both as they are in a packet */
 #define LISTENS 10	    /* a state, as of bpf_sock */
 #define TURNS 1000	    /* of waiting with the lock held */
 
@@ -211,7 +211,7 @@ MAP_FLAGS(SK_STORAGE, twin_listener, int, struct twin, 0, BPF_F_NO_PREALLOC | BP
 MAP(ARRAY, peers, __u32, __u32, 1) /* the port at the other end of the accepted one */
 
 /* Find the accepted socket by the port at its other end; the listening one by 0. */
-static inline __attribute__((always_inline)) struct bpf_sock *find(struct __sk_buff *skb, __u32 peer)
+static __always_inline struct bpf_sock *find(struct __sk_buff *skb, __u32 peer)
 {
 	struct bpf_sock_tuple tuple = {};
 
@@ -225,7 +225,7 @@ static inline __attribute__((always_inline)) struct bpf_sock *find(struct __sk_b
 }
 
 /* Return the word in the lock's place in a socket's storage; -1 when there is none. */
-static inline __attribute__((always_inline)) int word_in(struct bpf_sock *sk, void *map)
+static __always_inline int word_in(struct bpf_sock *sk, void *map)
 {
 	void *value = bpf_sk_storage_get(map, sk, 0, 0);
 	int word = -1;
@@ -235,7 +235,7 @@ static inline __attribute__((always_inline)) int word_in(struct bpf_sock *sk, vo
 	return word;
 }
 
-static inline __attribute__((always_inline)) int word_in_accepted(struct __sk_buff *skb, void *map)
+static __always_inline int word_in_accepted(struct __sk_buff *skb, void *map)
 {
 	__u32 key = 0, *peer = bpf_map_lookup_elem(&peers, &key);
 	struct bpf_sock *sk;

@@ -36,8 +36,8 @@ int hold_in_rhash(struct __sk_buff *skb)
 #endif
 
 #if UNIT(socket)
-#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
-#define PORT 0x115b	    /* 23313, both as they are in a packet */
+#include "loopback_socket.h"
+
 #define SOCKET(number, name) STORAGE(SK_STORAGE, name##_socket, name)
 #define SERVE_SOCKET(number, name)      \
 	if (order->map == number + 100) \
@@ -49,7 +49,7 @@ int hold_in_rhash(struct __sk_buff *skb)
 LAYOUTS(SOCKET)
 
 /* A program stores but once: when the element is made. */
-static inline __attribute__((always_inline)) int
+static __always_inline int
 serve_socket(void *map, struct bpf_sock *sk, const __u32 size, __u32 what)
 {
 	__u32 key = 0;
@@ -64,12 +64,12 @@ serve_socket(void *map, struct bpf_sock *sk, const __u32 size, __u32 what)
 	return show(bpf_sk_storage_get(map, sk, 0, 0), size);
 }
 
-static inline __attribute__((always_inline)) int serve_sockets(struct bpf_sock *sk)
+static __always_inline int serve_sockets(struct bpf_sock *sk)
 {
 	WORK(LAYOUTS, SERVE_SOCKET)
 }
 
-static inline __attribute__((always_inline)) int
+static __always_inline int
 hold_socket(void *map, struct bpf_sock *sk, const __u32 offset)
 {
 	void *value = bpf_sk_storage_get(map, sk, 0, 0);
@@ -79,18 +79,9 @@ hold_socket(void *map, struct bpf_sock *sk, const __u32 offset)
 	return 0;
 }
 
-static inline __attribute__((always_inline)) int hold_sockets(struct bpf_sock *sk)
+static __always_inline int hold_sockets(struct bpf_sock *sk)
 {
 	HOLD(GUARDED_LAYOUTS, HOLD_SOCKET)
-}
-
-static inline __attribute__((always_inline)) struct bpf_sock *find_socket(struct __sk_buff *skb)
-{
-	struct bpf_sock_tuple tuple = {};
-
-	tuple.ipv4.daddr = LOOPBACK;
-	tuple.ipv4.dport = PORT;
-	return bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
 SEC("tc")

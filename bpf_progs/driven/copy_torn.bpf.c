@@ -72,7 +72,7 @@ MAP(ARRAY, page_images, __u32, struct image_page, 2)
 MAP(ARRAY, inside, __u32, __u32, 1)	   /* CPU + 1 of who is between lock and unlock */
 MAP(PERCPU_ARRAY, seen, __u32, struct visits, 1)
 
-static inline __attribute__((always_inline)) void write_fields(volatile __u64 *field)
+static __always_inline void write_fields(volatile __u64 *field)
 {
 	__u64 next = field[0] + 1;
 	int i;
@@ -87,7 +87,7 @@ static inline __attribute__((always_inline)) void write_fields(volatile __u64 *f
 }
 
 /* Returns whether they differ. */
-static inline __attribute__((always_inline)) int inspect_fields(volatile __u64 *field)
+static __always_inline int inspect_fields(volatile __u64 *field)
 {
 	__u64 first = field[0], differ = 0;
 	int i;
@@ -103,7 +103,7 @@ static inline __attribute__((always_inline)) int inspect_fields(volatile __u64 *
 }
 
 /* Take the lock, and write or inspect the fields at an offset; nothing when there is no element. */
-static inline __attribute__((always_inline)) int stir_at(struct guarded *g, const __u32 offset)
+static __always_inline int stir_at(struct guarded *g, const __u32 offset)
 {
 	volatile __u64 *fields = (void *)g + offset;
 	__u32 key = 0, me = bpf_get_smp_processor_id() + 1, how, *wanted;
@@ -131,7 +131,7 @@ static inline __attribute__((always_inline)) int stir_at(struct guarded *g, cons
 	return 0;
 }
 
-static inline __attribute__((always_inline)) int stir(struct guarded *g)
+static __always_inline int stir(struct guarded *g)
 {
 	return stir_at(g, offsetof(struct guarded, fields));
 }
@@ -151,13 +151,13 @@ static inline __attribute__((always_inline)) int stir(struct guarded *g)
 		chosen;                                               \
 	})
 
-static inline __attribute__((always_inline)) struct image *other_image(struct guarded *g)
+static __always_inline struct image *other_image(struct guarded *g)
 {
 	return OTHER_IMAGE(images, image, g);
 }
 
 /* What a copy with BPF_F_LOCK would be that does not take the lock. */
-static inline __attribute__((always_inline)) int smear(struct guarded *g)
+static __always_inline int smear(struct guarded *g)
 {
 	struct image *image = g ? other_image(g) : 0;
 
@@ -168,7 +168,7 @@ static inline __attribute__((always_inline)) int smear(struct guarded *g)
 
 #define CONTENDED 1 /* the key: of the elements of an array, the second */
 
-static inline __attribute__((always_inline)) void *contended_of(void *map)
+static __always_inline void *contended_of(void *map)
 {
 	__u32 key = CONTENDED;
 
@@ -176,7 +176,7 @@ static inline __attribute__((always_inline)) void *contended_of(void *map)
 }
 
 /* Copy a value in, as user space does. */
-static inline __attribute__((always_inline)) int put(void *map)
+static __always_inline int put(void *map)
 {
 	struct guarded *g = contended_of(map);
 	struct image *image = g ? other_image(g) : 0;
@@ -313,7 +313,7 @@ struct {
 
 MAP(HASH, guarded_inner, __u32, struct guarded, 4)
 
-static inline __attribute__((always_inline)) void *inner(void)
+static __always_inline void *inner(void)
 {
 	__u32 key = 0;
 
@@ -345,20 +345,10 @@ int put_inner(struct __sk_buff *skb)
 }
 #endif
 
-#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
-#define PORT 0x115b	    /* 23313, both as they are in a packet */
-
 #if UNIT(socket)
+#include "loopback_socket.h"
+
 MAP_FLAGS(SK_STORAGE, guarded_socket, int, struct guarded, 0, BPF_F_NO_PREALLOC)
-
-static inline __attribute__((always_inline)) struct bpf_sock *find_socket(struct __sk_buff *skb)
-{
-	struct bpf_sock_tuple tuple = {};
-
-	tuple.ipv4.daddr = LOOPBACK;
-	tuple.ipv4.dport = PORT;
-	return bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-}
 
 SEC("tc")
 int stir_socket(struct __sk_buff *skb)
@@ -386,13 +376,15 @@ int smear_socket(struct __sk_buff *skb)
 #endif
 
 #if UNIT(listener)
+#include "loopback_socket.h"
+
 /*
  * What a listening socket has is copied to the sockets that it accepts.
  * commit 8f51dfc73bf1 ("bpf: support cloning sk storage on accept()") (in v5.4)
  */
 MAP_FLAGS(SK_STORAGE, guarded_listener, int, struct guarded, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE)
 
-static inline __attribute__((always_inline)) struct bpf_sock *find_listener(struct __sk_buff *skb)
+static __always_inline struct bpf_sock *find_listener(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple tuple = {};
 

@@ -25,12 +25,9 @@
 #define CGROUP_INGRESS 4
 #define CGROUP_EGRESS 5
 
-#define TC_ACT_OK 0
-#define TC_ACT_STOLEN 4 /* consumed; unlike a drop this is no error for the sender */
-
 MAP(ARRAY, state, __u32, struct shared, ELEMENTS)
 
-INLINE void count(__u32 source)
+static __always_inline void count(__u32 source)
 {
 	__u32 element = choose(source);
 	struct shared *s = map_lookup(state, &element);

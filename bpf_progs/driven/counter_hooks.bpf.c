@@ -26,7 +26,7 @@
 
 MAP(ARRAY, state, __u32, struct shared, 1)
 
-INLINE void count(void)
+static __always_inline void count(void)
 {
 	__u32 key = 0;
 	struct shared *s = map_lookup(state, &key);
@@ -35,12 +35,12 @@ INLINE void count(void)
 		contend(s, 0, SOURCE);
 }
 
-INLINE __u32 big_endian(__u32 port)
+static __always_inline __u32 big_endian(__u32 port)
 {
 	return (port & 0xff) << 8 | port >> 8;
 }
 
-INLINE int is_sender(void)
+static __always_inline int is_sender(void)
 {
 	__u64 name[2] = {};
 

@@ -40,7 +40,7 @@ int peek_at_lock(struct __sk_buff *skb)
 }
 
 /* The context is struct bpf_iter__bpf_map_elem: meta data, map, key, value. */
-static inline __attribute__((always_inline)) void *value_of(unsigned long long *ctx)
+static __always_inline void *value_of(unsigned long long *ctx)
 {
 	return (void *)ctx[3];
 }

@@ -24,10 +24,6 @@
 #define NEIGHBOURS 2
 #define SOURCES 3
 
-#define READ(field) (*(volatile __u64 *)&(field))
-#define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
-#define INLINE static inline __attribute__((always_inline))
-
 struct order {
 	__u32 turns;  /* length of the critical section */
 	__u32 locked; /* if not: to show that nothing else stands in the way */
@@ -67,7 +63,7 @@ struct memory {
 
 MAP(ARRAY, memories, __u32, struct memory, 2)
 
-INLINE void add_one(struct counter *c, const struct order *order)
+static __always_inline void add_one(struct counter *c, const struct order *order)
 {
 	__u32 turns = order->turns;
 
@@ -82,7 +78,7 @@ INLINE void add_one(struct counter *c, const struct order *order)
 	}
 }
 
-INLINE void count_run(__u32 source)
+static __always_inline void count_run(__u32 source)
 {
 	__u64 *count = map_lookup(runs, &source);
 
@@ -98,7 +94,7 @@ int count_tick(__u64 *arguments)
 	__u64 *count = map_lookup(ticks, &key);
 
 	if (count)
-		WRITE(*count, READ(*count) + 1);
+		WRITE_ONCE(*count, READ_ONCE(*count) + 1);
 	return 0;
 }
 
@@ -116,7 +112,7 @@ int hold_for_long(struct __sk_buff *skb)
 		return 0;
 	add_one(c, order);
 	span->last_ns = bpf_ktime_get_ns();
-	span->last_ticks = READ(*count);
+	span->last_ticks = READ_ONCE(*count);
 	if (!span->runs) {
 		span->first_ns = span->last_ns;
 		span->first_ticks = span->last_ticks;
@@ -141,7 +137,7 @@ int hold_beside(struct __sk_buff *skb)
 }
 
 /* Burn time after the lock was taken and let go of, visibly for what interrupts that. */
-INLINE void burn(struct order *order, struct counter *c, struct stage *stage)
+static __always_inline void burn(struct order *order, struct counter *c, struct stage *stage)
 {
 	__u64 start = bpf_ktime_get_ns(), now = start;
 	__u32 first = 0, second = 1, copy;
@@ -150,7 +146,7 @@ INLINE void burn(struct order *order, struct counter *c, struct stage *stage)
 
 	if (!from || !to)
 		return;
-	WRITE(stage->burning, 1);
+	WRITE_ONCE(stage->burning, 1);
 	add_one(c, order);
 	for (copy = 0; copy < MOST_COPIES; copy++) {
 		bpf_probe_read_kernel(to, COPIED, from);
@@ -158,7 +154,7 @@ INLINE void burn(struct order *order, struct counter *c, struct stage *stage)
 		if (now - start >= order->burn_ns)
 			break;
 	}
-	WRITE(stage->burning, 0);
+	WRITE_ONCE(stage->burning, 0);
 	stage->burnt_ns += now - start;
 	stage->runs++;
 }
@@ -189,8 +185,8 @@ int burn_in_interrupt(__u64 *arguments)
 
 	if (!order || !c || !stage || !count || bpf_get_smp_processor_id() != 0)
 		return 0;
-	WRITE(*count, READ(*count) + 1);
-	if (order->every && READ(*count) % order->every == 0)
+	WRITE_ONCE(*count, READ_ONCE(*count) + 1);
+	if (order->every && READ_ONCE(*count) % order->every == 0)
 		burn(order, c, stage);
 	return 0;
 }
@@ -204,7 +200,7 @@ int look_from_interrupt(__u64 *arguments)
 
 	if (stage) {
 		stage->looks++;
-		stage->inside += READ(stage->burning);
+		stage->inside += READ_ONCE(stage->burning);
 	}
 	count_run(LOOKS);
 	return 0;
@@ -268,7 +264,7 @@ struct preemption {
 
 MAP(ARRAY, preemption, __u32, struct preemption, 1)
 
-INLINE void note(struct preemption *p, __u32 before, __u32 inside, __u32 after)
+static __always_inline void note(struct preemption *p, __u32 before, __u32 inside, __u32 after)
 {
 	p->before = before & PREEMPT_MASK;
 	p->inside = inside & PREEMPT_MASK;

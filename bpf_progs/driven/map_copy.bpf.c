@@ -39,7 +39,7 @@ MAP(HASH, plain_table, __u32, __u64, 4)
 MAP(PERCPU_ARRAY, runs, __u32, struct visits, 1)
 MAP(ARRAY, inside, __u32, __u32, 1) /* CPU + 1 of who is between lock and unlock */
 
-static inline __attribute__((always_inline)) __u32 lock_word(struct guarded *g)
+static __always_inline __u32 lock_word(struct guarded *g)
 {
 	__u32 word = 0;
 
@@ -47,14 +47,14 @@ static inline __attribute__((always_inline)) __u32 lock_word(struct guarded *g)
 	return word;
 }
 
-static inline __attribute__((always_inline)) struct guarded *in_array(void)
+static __always_inline struct guarded *in_array(void)
 {
 	__u32 key = 0;
 
 	return map_lookup(guarded_array, &key);
 }
 
-static inline __attribute__((always_inline)) struct guarded *in_table(void)
+static __always_inline struct guarded *in_table(void)
 {
 	__u32 key = 0;
 
@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) struct guarded *in_table(void)
 }
 
 /* Returns whether another CPU came in meanwhile. */
-static inline __attribute__((always_inline)) int write_fields(struct guarded *g,
+static __always_inline int write_fields(struct guarded *g,
 							      volatile __u32 *inside, __u32 me)
 {
 	volatile __u64 *field = g->fields;
@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) int write_fields(struct guarded *g,
 	return *inside != me;
 }
 
-static inline __attribute__((always_inline)) int visit(struct guarded *g, int locked)
+static __always_inline int visit(struct guarded *g, int locked)
 {
 	__u32 key = 0, me = bpf_get_smp_processor_id() + 1, *within;
 	struct visits *v;

@@ -33,7 +33,7 @@ PAIR(HASH, lazy, __u32, BPF_F_NO_PREALLOC)
  * commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
-static inline __attribute__((always_inline)) int update_with_flag(void *map)
+static __always_inline int update_with_flag(void *map)
 {
 	__u32 key = 0;
 	__u64 value = 0;
@@ -90,7 +90,7 @@ PAIR(ARRAY, mappable, __u32, BPF_F_MMAPABLE)
 STORAGE(SK_STORAGE, socket)
 
 /* The helper has flags of its own; BPF_F_LOCK is none of them, and with it nothing is found. */
-static inline __attribute__((always_inline)) int finds_storage(struct __sk_buff *skb, __u64 flags)
+static __always_inline int finds_storage(struct __sk_buff *skb, __u64 flags)
 {
 	struct bpf_sock *sk = skb->sk;
 

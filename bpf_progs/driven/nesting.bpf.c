@@ -7,7 +7,7 @@
  * These programs are driven by tests/test_nesting.py, which also decodes their maps.
  */
 #include "busy_wait.h"
-#include "spinlock.h"
+#include "marked_packets.h"
 
 /*
  * Rule: Interrupts wait while the lock is held
@@ -23,19 +23,8 @@
 #define CALLS 2
 #define SOURCES 3
 
-#define MARKER_ETHERTYPE 0x88b5
-#define MARKER_UDP_PORT 23312
-#define UDP 17
-
-#define TC_ACT_OK 0
-#define TC_ACT_STOLEN 4
-
 #define LOCKS 256 /* of a run that does nothing else */
 #define LARGE (128 * 1024)
-
-#define READ(field) (*(volatile __u64 *)&(field))
-#define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
-#define INLINE static inline __attribute__((always_inline))
 
 struct order {
 	__u32 turns; /* length of the critical section */
@@ -82,15 +71,15 @@ MAP(ARRAY, state, __u32, struct shared, 1)
 MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
 MAP(PERCPU_ARRAY, runs, __u32, struct visits, SOURCES)
 
-INLINE void add_one(struct shared *s, __u32 turns)
+static __always_inline void add_one(struct shared *s, __u32 turns)
 {
-	__u64 count = READ(s->count);
+	__u64 count = READ_ONCE(s->count);
 
 	spend(turns);
-	WRITE(s->count, count + 1);
+	WRITE_ONCE(s->count, count + 1);
 }
 
-INLINE void outer(void)
+static __always_inline void outer(void)
 {
 	__u32 key = 0, source = OUTER;
 	struct order *order = map_lookup(orders, &key);
@@ -102,23 +91,23 @@ INLINE void outer(void)
 	if (!order || !s || !stage || !v)
 		return;
 	turns = order->turns;
-	WRITE(stage->active, 1);
+	WRITE_ONCE(stage->active, 1);
 	if (order->bare) {
-		WRITE(stage->region, 1);
+		WRITE_ONCE(stage->region, 1);
 		add_one(s, turns);
-		WRITE(stage->region, 0);
+		WRITE_ONCE(stage->region, 0);
 	} else {
 		bpf_spin_lock(&s->lock);
-		WRITE(stage->region, 1);
+		WRITE_ONCE(stage->region, 1);
 		add_one(s, turns);
-		WRITE(stage->region, 0);
+		WRITE_ONCE(stage->region, 0);
 		bpf_spin_unlock(&s->lock);
 	}
-	WRITE(stage->active, 0);
+	WRITE_ONCE(stage->active, 0);
 	v->runs++;
 }
 
-INLINE void inner(void)
+static __always_inline void inner(void)
 {
 	__u32 key = 0, source = INNER;
 	struct order *order = map_lookup(orders, &key);
@@ -128,8 +117,8 @@ INLINE void inner(void)
 
 	if (!order || !s || !stage || !v)
 		return;
-	v->active += READ(stage->active);
-	v->region += READ(stage->region);
+	v->active += READ_ONCE(stage->active);
+	v->region += READ_ONCE(stage->region);
 	if (order->bare) {
 		add_one(s, 0);
 	} else {
@@ -138,22 +127,6 @@ INLINE void inner(void)
 		bpf_spin_unlock(&s->lock);
 	}
 	v->runs++;
-}
-
-INLINE int is_marked_frame(void *data, void *end)
-{
-	unsigned char *frame = data;
-
-	return data + 14 <= end && frame[12] == MARKER_ETHERTYPE >> 8 &&
-	       frame[13] == (MARKER_ETHERTYPE & 0xff);
-}
-
-INLINE int is_marked_datagram(void *data, void *end)
-{
-	unsigned char *packet = data;
-
-	return data + 28 <= end && packet[0] == 0x45 && packet[9] == UDP &&
-	       packet[22] == MARKER_UDP_PORT >> 8 && packet[23] == (MARKER_UDP_PORT & 0xff);
 }
 
 SEC("cgroup_skb/egress")
@@ -192,13 +165,13 @@ int want_at_timer(__u64 *arguments)
 }
 
 /* An emulator lets interrupts in where a program branches, be it to the next instruction. */
-INLINE void add_branching(struct shared *s, __u32 anything)
+static __always_inline void add_branching(struct shared *s, __u32 anything)
 {
-	__u64 count = READ(s->count);
+	__u64 count = READ_ONCE(s->count);
 
 	asm volatile("if %0 == 0x7fffffff goto +0" : : "r"(anything));
 	asm volatile("if %0 == 0x7ffffffe goto +0" : : "r"(anything));
-	WRITE(s->count, count + 1);
+	WRITE_ONCE(s->count, count + 1);
 }
 
 /*
@@ -216,21 +189,21 @@ int lock_over_and_over(struct __sk_buff *skb)
 
 	if (!order || !s || !stage || !v)
 		return 0;
-	WRITE(stage->active, 1);
+	WRITE_ONCE(stage->active, 1);
 	for (i = 0; i < LOCKS; i++) {
 		if (order->bare) {
-			WRITE(stage->region, 1);
+			WRITE_ONCE(stage->region, 1);
 			add_branching(s, order->turns);
-			WRITE(stage->region, 0);
+			WRITE_ONCE(stage->region, 0);
 		} else {
 			bpf_spin_lock(&s->lock);
-			WRITE(stage->region, 1);
+			WRITE_ONCE(stage->region, 1);
 			add_branching(s, order->turns);
-			WRITE(stage->region, 0);
+			WRITE_ONCE(stage->region, 0);
 			bpf_spin_unlock(&s->lock);
 		}
 	}
-	WRITE(stage->active, 0);
+	WRITE_ONCE(stage->active, 0);
 	v->runs++;
 	return 0;
 }
@@ -245,7 +218,7 @@ int want_at_call(__u64 *arguments)
 	__u32 key = 0;
 	struct stage *stage = map_lookup(stages, &key);
 
-	if (stage && READ(stage->active))
+	if (stage && READ_ONCE(stage->active))
 		inner();
 	return 0;
 }
@@ -274,12 +247,12 @@ int look_at_timer(__u64 *arguments)
 	if (!order || !l || !seen || bpf_get_smp_processor_id() != 0)
 		return 0;
 	if (order->bare) {
-		first = *(volatile __u32 *)&l->first;
-		last = *(volatile __u32 *)&l->last;
+		first = READ_ONCE(l->first);
+		last = READ_ONCE(l->last);
 	} else {
 		bpf_spin_lock(&l->lock);
-		first = *(volatile __u32 *)&l->first;
-		last = *(volatile __u32 *)&l->last;
+		first = READ_ONCE(l->first);
+		last = READ_ONCE(l->last);
 		bpf_spin_unlock(&l->lock);
 	}
 	seen->torn += first != last;
@@ -303,14 +276,14 @@ MAP(PERCPU_ARRAY, timers_crossed, __u32, struct crossed, 1)
 MAP(PERCPU_ARRAY, runs_crossed, __u32, struct crossed, 1)
 
 /* Stay inside for so many turns; tell whether another CPU went in meanwhile. */
-INLINE int stay(volatile __u32 *inside, __u32 me, __u32 turns)
+static __always_inline int stay(volatile __u32 *inside, __u32 me, __u32 turns)
 {
 	*inside = me;
 	spend(turns);
 	return *inside != me;
 }
 
-INLINE void cross(struct crossed *crossed)
+static __always_inline void cross(struct crossed *crossed)
 {
 	__u32 key = 0, me = bpf_get_smp_processor_id() + 1, turns;
 	struct order *order = map_lookup(orders, &key);

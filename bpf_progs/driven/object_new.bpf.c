@@ -41,8 +41,8 @@ static __always_inline int leave_marked_memory(void)
 		m = object_new(struct marked);
 		if (!m)
 			return -1;
-		*(volatile __u32 *)&m->held = 1;
-		*(volatile __u32 *)&m->mark = MARK;
+		WRITE_ONCE(m->held, 1);
+		WRITE_ONCE(m->mark, MARK);
 		object_drop(m);
 	}
 	return 0;
@@ -64,7 +64,7 @@ int lock_new_objects(struct __sk_buff *skb)
 		o = object_new(struct object);
 		if (!o)
 			return -1;
-		if (*(volatile __u32 *)&o->mark == MARK)
+		if (READ_ONCE(o->mark) == MARK)
 			used++;
 		bpf_spin_lock(&o->lock);
 		o->mark = 0;
@@ -87,7 +87,7 @@ int lock_new_res_spin_lock_objects(struct __sk_buff *skb)
 		o = object_new(struct res_spin_lock_object);
 		if (!o)
 			return -1;
-		if (*(volatile __u32 *)&o->mark == MARK)
+		if (READ_ONCE(o->mark) == MARK)
 			used++;
 		if (bpf_res_spin_lock(&o->lock)) {
 			object_drop(o);

@@ -184,13 +184,13 @@ int count_attached(struct __sk_buff *skb)
 #endif
 
 #if UNIT(made)
+#include "loopback_socket.h"
+
 /*
  * CPUs that make one socket's element at the same time make one: else each had a lock of its own.
  * Two CPUs do so round by round. The first judges and deletes what was made, and begins the next
  * round when both are done with one; the second waits for that.
  */
-#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
-#define PORT 0x115b	    /* 23313, both as they are in a packet */
 #define PATIENCE 500	    /* looks for the next round */
 #define DELAYS 64	    /* of the first, one after the other: which of the two is late varies */
 
@@ -210,16 +210,7 @@ MAP_FLAGS(SK_STORAGE, stays, int, __u64, 0, BPF_F_NO_PREALLOC) /* so that only e
 MAP(ARRAY, meetings, __u32, struct meeting, 1)
 MAP(PERCPU_ARRAY, judgements, __u32, struct judged, 1)
 
-INLINE struct bpf_sock *find_socket(struct __sk_buff *skb)
-{
-	struct bpf_sock_tuple tuple = {};
-
-	tuple.ipv4.daddr = LOOPBACK;
-	tuple.ipv4.dport = PORT;
-	return bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-}
-
-INLINE void make(struct bpf_sock *sk, volatile __u32 *round, volatile __u32 *done, __u64 *late)
+static __always_inline void make(struct bpf_sock *sk, volatile __u32 *round, volatile __u32 *done, __u64 *late)
 {
 	__u32 now = *round;
 	struct counter *c;
@@ -237,7 +228,7 @@ INLINE void make(struct bpf_sock *sk, volatile __u32 *round, volatile __u32 *don
 	*done = now;
 }
 
-INLINE void judge(struct bpf_sock *sk, struct judged *judged)
+static __always_inline void judge(struct bpf_sock *sk, struct judged *judged)
 {
 	struct counter *c = bpf_sk_storage_get(&made, sk, 0, 0);
 	__u32 counted = 0;
@@ -315,7 +306,7 @@ int make_second(struct __sk_buff *skb)
  */
 MAP(CGROUP_STORAGE, passages, struct bpf_cgroup_storage_key, struct counter, 0)
 
-INLINE int pass(__u32 weight)
+static __always_inline int pass(__u32 weight)
 {
 	struct counter *c = bpf_get_local_storage(&passages, 0);
 

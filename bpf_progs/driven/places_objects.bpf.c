@@ -64,24 +64,24 @@ MAP(ARRAY, list, __u32, struct list, 1)
 MAP(ARRAY, tree, __u32, struct tree, 1)
 MAP_FLAGS(ARRAY, transfers, __u32, struct transfer, OPERATIONS, BPF_F_MMAPABLE)
 
-INLINE int puts_in(const struct passage *p)
+static __always_inline int puts_in(const struct passage *p)
 {
 	return !((p->number / BURST + p->cpu) & 1);
 }
 
 /* Of its CPU and the number of the operation, and never 0. */
-INLINE __u32 new_id(const struct passage *p)
+static __always_inline __u32 new_id(const struct passage *p)
 {
 	return (p->cpu << 24 | (p->number & 0xffffff)) + 1;
 }
 
 /* Spread over all numbers, no two alike: the factor is odd. */
-INLINE __u32 key_of(__u32 id)
+static __always_inline __u32 key_of(__u32 id)
 {
 	return id * 0x9e3779b1;
 }
 
-INLINE void note_transfer(__u32 slot, __u32 in, __u32 out)
+static __always_inline void note_transfer(__u32 slot, __u32 in, __u32 out)
 {
 	struct transfer *t = map_lookup(transfers, &slot);
 
@@ -92,7 +92,7 @@ INLINE void note_transfer(__u32 slot, __u32 in, __u32 out)
 }
 
 /* Drop what came out, and return its id; 0 if nothing did. */
-INLINE __u32 drop_item(struct bpf_list_node *node)
+static __always_inline __u32 drop_item(struct bpf_list_node *node)
 {
 	struct item *i;
 	__u32 id;
@@ -105,7 +105,7 @@ INLINE __u32 drop_item(struct bpf_list_node *node)
 	return id;
 }
 
-INLINE __u32 drop_leaf(struct bpf_rb_node *node)
+static __always_inline __u32 drop_leaf(struct bpf_rb_node *node)
 {
 	struct leaf *l;
 	__u32 id;
@@ -289,18 +289,18 @@ int make_object(struct __sk_buff *skb)
 	if (!o)
 		return 0;
 	/* One by one, as the verifier wants it: not all at once, in whatever pieces. */
-	*(volatile __u32 *)&o->last_cpu = 0;
-	WRITE(o->count, 0);
-	WRITE(o->inverse, 0);
-	WRITE(o->handovers, 0);
-	WRITE(o->doubled, 0);
+	WRITE_ONCE(o->last_cpu, 0);
+	WRITE_ONCE(o->count, 0);
+	WRITE_ONCE(o->inverse, 0);
+	WRITE_ONCE(o->handovers, 0);
+	WRITE_ONCE(o->doubled, 0);
 	o = bpf_kptr_xchg(&h->object, o);
 	if (o)
 		object_drop(o);
 	return 1;
 }
 
-INLINE struct object *get_object(void)
+static __always_inline struct object *get_object(void)
 {
 	struct object *o;
 	struct holder *h;
@@ -339,10 +339,10 @@ int show_object(struct __sk_buff *skb)
 	if (!o)
 		return 0;
 	s->last_cpu = o->last_cpu;
-	s->count = READ(o->count);
-	s->inverse = READ(o->inverse);
-	s->handovers = READ(o->handovers);
-	s->doubled = READ(o->doubled);
+	s->count = READ_ONCE(o->count);
+	s->inverse = READ_ONCE(o->inverse);
+	s->handovers = READ_ONCE(o->handovers);
+	s->doubled = READ_ONCE(o->doubled);
 	object_drop(o);
 	return 1;
 }

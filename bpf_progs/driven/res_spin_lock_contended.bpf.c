@@ -31,7 +31,7 @@ MAP_FLAGS(HASH, lazy, __u32, struct res_spin_lock_shared, ELEMENTS, BPF_F_NO_PRE
  * The operation of contended_counter.h, with this lock. What is refused leaves no trace but in the
  * answers.
  */
-INLINE int count_in(struct res_spin_lock_shared *r, __u32 element, int irqsave)
+static __always_inline int count_in(struct res_spin_lock_shared *r, __u32 element, int irqsave)
 {
 	struct passage p = { .element = element };
 	struct answers *a = answers_of(COUNT);
@@ -122,7 +122,7 @@ int count_held(struct __sk_buff *skb)
  * AA: one lock, by two lookups, of which the verifier does not know that they find the same; perhaps
  * once another lock was taken and let go of in between.
  */
-INLINE int ask_twice(int irqsave, int around)
+static __always_inline int ask_twice(int irqsave, int around)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	unsigned long flags, flags_between, flags_again;
@@ -174,13 +174,12 @@ int take_twice_around(struct __sk_buff *skb)
 	return ask_twice(0, 1);
 }
 
-#define NOW(field) (*(volatile __u32 *)&(field))
 #define MOST_LOOKS 8000000
 #define ROUND 20000 /* turns of a loop: no clock may be read under the lock */
 #define MEASUREMENTS 5
 
 /* How long a round takes at best; the host may have stopped the CPU meanwhile. `zero` stays 0. */
-INLINE __u64 round_ns(const __u32 *zero)
+static __always_inline __u64 round_ns(const __u32 *zero)
 {
 	__u64 began, took, best = ~0ULL;
 	int i, j;
@@ -188,7 +187,7 @@ INLINE __u64 round_ns(const __u32 *zero)
 	bpf_for(j, 0, MEASUREMENTS) {
 		began = bpf_ktime_get_ns();
 		bpf_for(i, 0, ROUND)
-			if (NOW(*zero))
+			if (READ_ONCE(*zero))
 				break;
 		took = bpf_ktime_get_ns() - began;
 		if (took < best)
@@ -218,7 +217,7 @@ MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
 #define ROUTE_NS 3000000ULL
 #define LOOKED_NS 1500000ULL
 
-INLINE int follow(int is_long, int irqsave)
+static __always_inline int follow(int is_long, int irqsave)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct answers *told_here = answers_of(ROUTE);
@@ -245,7 +244,7 @@ INLINE int follow(int is_long, int irqsave)
 		route->turns = ROUTE_NS * ROUND / round_ns(&route->zero) + 1;
 	/* Else the CPUs could go on in step, in which always the same one waits. */
 	bpf_for(i, 0, bpf_get_prandom_u32() % route->turns)
-		if (NOW(route->zero))
+		if (READ_ONCE(route->zero))
 			break;
 	busy = lock_word((void *)a) || lock_word((void *)b);
 	asked = bpf_ktime_get_ns();
@@ -258,7 +257,7 @@ INLINE int follow(int is_long, int irqsave)
 	if (result)
 		goto without_a;
 	bpf_for(i, 0, route->turns / 4)
-		if (NOW(route->zero))
+		if (READ_ONCE(route->zero))
 			break;
 	result = take(b, irqsave, &flags_b);
 	if (result)
@@ -266,7 +265,7 @@ INLINE int follow(int is_long, int irqsave)
 	read_all((void *)a, &found_a);
 	read_all((void *)b, &found_b);
 	bpf_for(i, 0, route->turns)
-		if (NOW(route->zero))
+		if (READ_ONCE(route->zero))
 			break;
 	write_all((void *)a, &found_a, cpu);
 	write_all((void *)b, &found_b, cpu);
@@ -345,7 +344,7 @@ int close_circle(struct __sk_buff *skb)
 	}
 	__sync_fetch_and_add(&c->ready, 1);
 	bpf_for(i, 0, MOST_LOOKS)
-		if (NOW(c->ready) >= NOW(c->cpus))
+		if (READ_ONCE(c->ready) >= READ_ONCE(c->cpus))
 			break;
 	result = bpf_res_spin_lock(&b->lock);
 	if (!result)
@@ -394,15 +393,15 @@ int hold_long(struct __sk_buff *skb)
 	asked = bpf_ktime_get_ns();
 	result = bpf_res_spin_lock(&r->lock);
 	if (!result) {
-		NOW(h->held) = 1;
+		WRITE_ONCE(h->held, 1);
 		bpf_for(j, 0, rounds) {
-			if (NOW(h->answered) >= NOW(h->waiters))
+			if (READ_ONCE(h->answered) >= READ_ONCE(h->waiters))
 				break;
 			bpf_for(i, 0, ROUND)
-				if (NOW(h->answered) >= NOW(h->waiters))
+				if (READ_ONCE(h->answered) >= READ_ONCE(h->waiters))
 					break;
 		}
-		NOW(h->held) = 0;
+		WRITE_ONCE(h->held, 0);
 		bpf_res_spin_unlock(&r->lock);
 		h->held_ns = bpf_ktime_get_ns() - asked;
 	}
@@ -410,7 +409,7 @@ int hold_long(struct __sk_buff *skb)
 	return 0;
 }
 
-INLINE int wait(int irqsave)
+static __always_inline int wait(int irqsave)
 {
 	struct answers *a = answers_of(WAIT);
 	unsigned long flags;
@@ -426,14 +425,14 @@ INLINE int wait(int irqsave)
 		return 0;
 	a->runs++;
 	bpf_for(i, 0, MOST_LOOKS)
-		if (NOW(h->held))
+		if (READ_ONCE(h->held))
 			break;
-	if (!NOW(h->held))
+	if (!READ_ONCE(h->held))
 		return 0;
 	asked = bpf_ktime_get_ns();
 	result = take(r, irqsave, &flags);
 	if (!result) {
-		if (NOW(h->held))
+		if (READ_ONCE(h->held))
 			__sync_fetch_and_add(&h->intruders, 1);
 		release(r, irqsave, &flags);
 	}

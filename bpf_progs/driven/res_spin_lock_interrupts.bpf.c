@@ -45,7 +45,7 @@ int ask_from_interrupt(__u64 *arguments)
 	if (!r)
 		return 0;
 	stage->interrupts++;
-	stage->inside += READ(stage->open);
+	stage->inside += READ_ONCE(stage->open);
 	told_here->runs++;
 	if (!is_worth_it(told_here))
 		return 0;
@@ -60,7 +60,7 @@ int ask_from_interrupt(__u64 *arguments)
 }
 
 /* Hold the first lock for a while; perhaps after another one was taken and let go of inside. */
-INLINE int hold(int irqsave, int around)
+static __always_inline int hold(int irqsave, int around)
 {
 	__u32 key = 0, own = 1 + bpf_get_smp_processor_id();
 	struct answers *told_here = answers_of(HOLD);
@@ -110,7 +110,7 @@ int hold_irqsave_around(struct __sk_buff *skb)
 #define SPENT 500 /* times as long as a lock is held: to be refused takes some milliseconds, too */
 
 /* Go on when nothing is held any more; perhaps after one was refused with interrupts off. */
-INLINE int go_on(int refused)
+static __always_inline int go_on(int refused)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
 	struct order *order;
@@ -140,10 +140,10 @@ INLINE int go_on(int refused)
 	} else {
 		bpf_res_spin_unlock(&r->lock);
 	}
-	WRITE(stage->open, 1);
+	WRITE_ONCE(stage->open, 1);
 	bpf_for(i, 0, SPENT)
 		spend(order->turns);
-	WRITE(stage->open, 0);
+	WRITE_ONCE(stage->open, 0);
 	return 0;
 }
 
@@ -173,7 +173,7 @@ struct preemption {
 
 MAP(ARRAY, preemption, __u32, struct preemption, 1)
 
-INLINE int read_preempt_count(int irqsave)
+static __always_inline int read_preempt_count(int irqsave)
 {
 	__u32 key = 0, before, inside, refused, after;
 	struct preemption *p = map_lookup(preemption, &key);

@@ -38,7 +38,7 @@ MAP(ARRAY, images, __u32, struct image, 64) /* what the CPU of that number write
 MAP(PERCPU_ARRAY, torn, __u32, __u64, 1)
 MAP(PERCPU_ARRAY, added, __u32, __u64, 1)
 
-static inline __attribute__((always_inline)) void count(void *map)
+static __always_inline void count(void *map)
 {
 	__u32 zero = 0;
 	__u64 *counter = bpf_map_lookup_elem(map, &zero);
@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) void count(void *map)
 }
 
 /* Put this CPU's value into the element, which is made when there is none. */
-static inline __attribute__((always_inline)) long put(void *map)
+static __always_inline long put(void *map)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id();
 	struct image *image = bpf_map_lookup_elem(&images, &cpu);
@@ -57,7 +57,7 @@ static inline __attribute__((always_inline)) long put(void *map)
 }
 
 /* Count when the words of the element differ. */
-static inline __attribute__((always_inline)) void inspect(void *map)
+static __always_inline void inspect(void *map)
 {
 	__u64 differ = 0;
 	struct big *big;
@@ -77,7 +77,7 @@ static inline __attribute__((always_inline)) void inspect(void *map)
 		count(&torn);
 }
 
-static inline __attribute__((always_inline)) void add_again(void *map)
+static __always_inline void add_again(void *map)
 {
 	__u32 key = 0;
 

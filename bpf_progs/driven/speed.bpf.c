@@ -16,9 +16,6 @@
 /* How often an arrival looks whether the lock is held: looking costs more than the lock does. */
 #define LOOK_EVERY 64
 
-#define TC_ACT_OK 0
-#define TC_ACT_STOLEN 4
-
 struct visits {
 	__u64 runs;
 	__u64 looks;
@@ -36,7 +33,7 @@ MAP(PERCPU_ARRAY, runs, __u32, struct visits, 1)
 MAP(PERCPU_ARRAY, own, __u32, __u64, 1)
 MAP(ARRAY, totals, __u32, struct total, 1)
 
-static inline __attribute__((always_inline)) void count(void)
+static __always_inline void count(void)
 {
 	__u32 key = 0, word = 0, *kind = map_lookup(orders, &key);
 	struct visits *v = map_lookup(runs, &key);

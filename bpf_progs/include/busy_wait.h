@@ -12,7 +12,7 @@
  * might be and compares every round of a loop with those before it: hence few rounds, of
  * instructions that take long.
  */
-static inline __attribute__((always_inline)) void spend(__u32 turns)
+static __always_inline void spend(__u32 turns)
 {
 	__u32 turn, quotient, divisor = 3;
 	int i;

@@ -74,37 +74,33 @@ MAP(ARRAY, spares, __u32, struct counter, SPARES)
 MAP(PERCPU_ARRAY, runs, __u32, struct visits, SOURCES)
 MAP_FLAGS(ARRAY, operations, __u32, struct operation, OPERATIONS, BPF_F_MMAPABLE)
 
-#define READ(field) (*(volatile __u64 *)&(field))
-#define WRITE(field, value) (*(volatile __u64 *)&(field) = (value))
-#define INLINE static inline __attribute__((always_inline))
-
 /* What add_one() found, between reading and writing. */
 struct found {
 	__u64 count, inverse, doubled, handovers;
 	__u32 last;
 };
 
-INLINE void read_all(struct shared *s, struct found *f)
+static __always_inline void read_all(struct shared *s, struct found *f)
 {
-	f->count = READ(s->count);
-	f->inverse = READ(s->inverse);
-	f->doubled = READ(s->doubled);
-	f->handovers = READ(s->handovers);
-	f->last = *(volatile __u32 *)&s->last_cpu;
+	f->count = READ_ONCE(s->count);
+	f->inverse = READ_ONCE(s->inverse);
+	f->doubled = READ_ONCE(s->doubled);
+	f->handovers = READ_ONCE(s->handovers);
+	f->last = READ_ONCE(s->last_cpu);
 }
 
-INLINE void write_all(struct shared *s, const struct found *f, __u32 cpu)
+static __always_inline void write_all(struct shared *s, const struct found *f, __u32 cpu)
 {
-	*(volatile __u32 *)&s->last_cpu = cpu + 1;
-	WRITE(s->count, f->count + 1);
-	WRITE(s->inverse, ~(f->count + 1));
+	WRITE_ONCE(s->last_cpu, cpu + 1);
+	WRITE_ONCE(s->count, f->count + 1);
+	WRITE_ONCE(s->inverse, ~(f->count + 1));
 	if (f->last && f->last != cpu + 1)
-		WRITE(s->handovers, f->handovers + 1);
-	WRITE(s->doubled, 2 * (f->count + 1));
+		WRITE_ONCE(s->handovers, f->handovers + 1);
+	WRITE_ONCE(s->doubled, 2 * (f->count + 1));
 }
 
 /* A program may not load the word, but it may read kernel memory. */
-INLINE __u32 lock_word(struct shared *s)
+static __always_inline __u32 lock_word(struct shared *s)
 {
 	__u32 word = 0;
 
@@ -113,7 +109,7 @@ INLINE __u32 lock_word(struct shared *s)
 }
 
 /* Tell whether to go in without the lock. */
-INLINE int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
+static __always_inline int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
 {
 	__u32 every = order->every;
 
@@ -138,7 +134,7 @@ struct passage {
 	struct found found;
 };
 
-INLINE void begin(struct passage *p, struct shared *s, const struct order *order,
+static __always_inline void begin(struct passage *p, struct shared *s, const struct order *order,
 		  const struct visits *v)
 {
 	p->cpu = bpf_get_smp_processor_id();
@@ -149,7 +145,7 @@ INLINE void begin(struct passage *p, struct shared *s, const struct order *order
 }
 
 /* Write it down; return where in `operations`, or past its end if there was no room left. */
-INLINE __u32 end(const struct passage *p, const struct order *order, struct visits *v)
+static __always_inline __u32 end(const struct passage *p, const struct order *order, struct visits *v)
 {
 	const struct found *f = &p->found;
 	struct operation *o;
@@ -178,7 +174,7 @@ INLINE __u32 end(const struct passage *p, const struct order *order, struct visi
 }
 
 /* The operation, on an element that this source has found. */
-INLINE int contend(struct shared *s, __u32 element, __u32 source)
+static __always_inline int contend(struct shared *s, __u32 element, __u32 source)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id(), spare = cpu % SPARES;
 	struct passage p = { .source = source, .element = element };
@@ -223,7 +219,7 @@ INLINE int contend(struct shared *s, __u32 element, __u32 source)
 }
 
 /* Choose one of so many elements; neighbours in time and CPUs next to each other meet in all. */
-INLINE __u32 choose(__u32 source)
+static __always_inline __u32 choose(__u32 source)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id();
 	struct order *order = map_lookup(orders, &key);

@@ -9,7 +9,10 @@
 #define MARKER_UDP_PORT 23312	/* at cgroup_skb, where packets begin with the IP header */
 #define UDP 17
 
-static inline __attribute__((always_inline)) int is_marked_frame(void *data, void *end)
+#define TC_ACT_OK 0
+#define TC_ACT_STOLEN 4 /* consumed; unlike a drop this is no error for the sender */
+
+static __always_inline int is_marked_frame(void *data, void *end)
 {
 	unsigned char *frame = data;
 
@@ -17,7 +20,7 @@ static inline __attribute__((always_inline)) int is_marked_frame(void *data, voi
 	       frame[13] == (MARKER_ETHERTYPE & 0xff);
 }
 
-static inline __attribute__((always_inline)) int is_marked_datagram(void *data, void *end)
+static __always_inline int is_marked_datagram(void *data, void *end)
 {
 	unsigned char *packet = data;
 

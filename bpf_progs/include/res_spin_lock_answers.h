@@ -45,12 +45,12 @@ struct answers {
 MAP(ARRAY, state, __u32, struct res_spin_lock_shared, ELEMENTS)
 MAP(PERCPU_ARRAY, told, __u32, struct answers, KINDS)
 
-INLINE struct answers *answers_of(__u32 kind)
+static __always_inline struct answers *answers_of(__u32 kind)
 {
 	return map_lookup(told, &kind);
 }
 
-INLINE void note(struct answers *a, int result, __u64 asked_ns)
+static __always_inline void note(struct answers *a, int result, __u64 asked_ns)
 {
 	__u64 waited = bpf_ktime_get_ns() - asked_ns;
 
@@ -68,7 +68,7 @@ INLINE void note(struct answers *a, int result, __u64 asked_ns)
 }
 
 /* Whether to ask at all; if not, that is noted. */
-INLINE int is_worth_it(struct answers *a)
+static __always_inline int is_worth_it(struct answers *a)
 {
 	if (a->timeouts < MOST_TIMEOUTS)
 		return 1;
@@ -76,12 +76,12 @@ INLINE int is_worth_it(struct answers *a)
 	return 0;
 }
 
-INLINE int take(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
+static __always_inline int take(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
 {
 	return irqsave ? bpf_res_spin_lock_irqsave(&r->lock, flags) : bpf_res_spin_lock(&r->lock);
 }
 
-INLINE void release(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
+static __always_inline void release(struct res_spin_lock_shared *r, int irqsave, unsigned long *flags)
 {
 	if (irqsave)
 		bpf_res_spin_unlock_irqrestore(&r->lock, flags);

@@ -96,7 +96,7 @@ struct no_lock {
 	if (order->map == number + 300)                                            \
 		return hold_lock(&name##_lazy, offsetof(struct name, lock));
 
-static inline __attribute__((always_inline)) void hold_value(void *value, const __u32 offset)
+static __always_inline void hold_value(void *value, const __u32 offset)
 {
 	LOCK *lock = value + offset;
 
@@ -112,7 +112,7 @@ static inline __attribute__((always_inline)) void hold_value(void *value, const 
 #endif
 }
 
-static inline __attribute__((always_inline)) int hold_lock(void *map, const __u32 offset)
+static __always_inline int hold_lock(void *map, const __u32 offset)
 {
 	__u32 key = 0;
 	void *value = bpf_map_lookup_elem(map, &key);
@@ -122,7 +122,7 @@ static inline __attribute__((always_inline)) int hold_lock(void *map, const __u3
 	return 0;
 }
 
-static inline __attribute__((always_inline)) int show(void *value, const __u32 size)
+static __always_inline int show(void *value, const __u32 size)
 {
 	__u32 key = 0;
 	void *shown = bpf_map_lookup_elem(&memory, &key);
@@ -130,7 +130,7 @@ static inline __attribute__((always_inline)) int show(void *value, const __u32 s
 	return shown && value ? bpf_probe_read_kernel(shown, size, value) : -1;
 }
 
-static inline __attribute__((always_inline)) int serve(void *map, const __u32 size, __u32 what)
+static __always_inline int serve(void *map, const __u32 size, __u32 what)
 {
 	__u32 key = 0;
 	void *stored = bpf_map_lookup_elem(&image, &key);

@@ -32,7 +32,7 @@ int read_beside_lock(struct __sk_buff *skb)
 
 	if (!r)
 		return -1;
-	return *(volatile __u32 *)&r->after;
+	return READ_ONCE(r->after);
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
@@ -70,7 +70,7 @@ int write_beside_lock(struct __sk_buff *skb)
 
 	if (!r)
 		return 0;
-	*(volatile __u32 *)&r->after = 7;
+	WRITE_ONCE(r->after, 7);
 	return r->after;
 }
 
@@ -98,7 +98,7 @@ int write_beside_held_lock(struct __sk_buff *skb)
 	if (!r)
 		return 0;
 	bpf_spin_lock(&r->lock);
-	*(volatile __u32 *)&r->after = 7;
+	WRITE_ONCE(r->after, 7);
 	bpf_spin_unlock(&r->lock);
 	return r->after;
 }
@@ -177,7 +177,7 @@ int write_eight_bytes_before_lock(struct __sk_buff *skb)
 
 	if (!r)
 		return 0;
-	*(volatile __u64 *)&r->before = 7;
+	WRITE_ONCE(r->before, 7);
 	return r->before;
 }
 

@@ -446,7 +446,7 @@ int read_beside_held_lock(struct __sk_buff *skb)
 	if (!r)
 		return -1;
 	bpf_spin_lock(&r->lock);
-	result = *(volatile __u32 *)&r->after;
+	result = READ_ONCE(r->after);
 	bpf_spin_unlock(&r->lock);
 	return result;
 }

@@ -340,7 +340,7 @@ int use_memory_beside_objects_lock(struct __sk_buff *skb)
 
 	if (!o)
 		return 0;
-	*(volatile __u64 *)&o->value = 1;
+	WRITE_ONCE(o->value, 1);
 	__sync_fetch_and_add(&o->value, 2);
 	value = *(volatile __u32 *)&o->value;
 	object_drop(o);
@@ -420,7 +420,7 @@ int use_memory_beside_objects_lock_and_node(struct __sk_buff *skb)
 
 	if (!o)
 		return 0;
-	*(volatile __u64 *)&o->value = 1;
+	WRITE_ONCE(o->value, 1);
 	__sync_fetch_and_add(&o->value, 2);
 	value = *(volatile __u32 *)&o->value;
 	object_drop(o);

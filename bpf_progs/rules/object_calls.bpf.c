@@ -239,10 +239,10 @@ static __always_inline int write_stashed_object(int read, int write)
 	if (o)
 		object_drop(o);
 	if (read == BEFORE)
-		o = *(struct object *volatile *)&s->object;
+		o = READ_ONCE(s->object);
 	bpf_spin_lock(&s->lock);
 	if (read == UNDER)
-		o = *(struct object *volatile *)&s->object;
+		o = READ_ONCE(s->object);
 	if (write == UNDER && o)
 		o->value = 7;
 	bpf_spin_unlock(&s->lock);
@@ -296,7 +296,7 @@ static __always_inline int write_object_of_res_spin_lock_stash(int write)
 		object_drop(o);
 	if (bpf_res_spin_lock(&s->lock))
 		return 0;
-	o = *(struct object *volatile *)&s->object;
+	o = READ_ONCE(s->object);
 	if (write == UNDER && o)
 		o->value = 7;
 	bpf_res_spin_unlock(&s->lock);
