@@ -73,7 +73,9 @@ def where(item: pytest.Item) -> str:
     path, line = (
         (item.path, (item.location[1] or 0) + 1) if case is None else (case.file, case.line)
     )
-    below = path.relative_to(root()) if root() in path.parents else Path(path.parent.name, path.name)
+    below = (
+        path.relative_to(root()) if root() in path.parents else Path(path.parent.name, path.name)
+    )
     return f"{below}:{line}"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from harness import annotation, verify
+from harness import annotation, declarations, verify
 from harness.errors import UsageError
-from harness.scenario import Rule, Scenario, SourceFile, nearest
+from harness.scenario import Declared, Rule, Scenario, SourceFile, nearest
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,27 @@ class Programs:
 
     directory: Path
     files: Tuple[SourceFile, ...] = ()
+    headers: Tuple[Declared, ...] = ()  # what they declare
 
     @classmethod
-    def read(cls, directory: Path) -> "Programs":
-        """Read every C file of a directory, as in `c_files`.
+    def read(cls, directory: Path, shared: Optional[Path] = None) -> "Programs":
+        """Read every C file of a directory, as in `c_files`, and what its headers declare.
+
+        `shared` is another directory whose headers declare refusals that its cases may name.
 
         Raises UsageError when there is none or one that cannot be read, or for what an annotation
         says that cannot be meant.
         """
-        files = tuple(annotation.read(_text_of(path), path) for path in c_files(directory))
+        headers = [_declared(path) for path in _headers(directory)]
+        refusals = declarations.refusals(headers)
+        if shared is not None and shared != directory:
+            refusals = {**declarations.refusals(_declared(h) for h in _headers(shared)), **refusals}
+        files = tuple(annotation.read(_text_of(f), f, refusals) for f in c_files(directory))
         if not files:
             raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
-        annotation.check_together(files)
-        return cls(directory, files)
+        _check_file_names(files)
+        annotation.check_together(files, headers)
+        return cls(directory, files, tuple(headers))
 
     def file(self, name: str) -> SourceFile:
         """Return what the file of that name holds, in whatever folder. Raises UsageError."""
@@ -73,6 +81,26 @@ def c_files(directory: Path) -> List[Path]:
     """Return every ``*.bpf.c`` of a directory and of the folders in it, in order of name."""
     found = {path for pattern in ("*.bpf.c", "*/*.bpf.c") for path in directory.glob(pattern)}
     return sorted(found, key=lambda path: (path.name, path))
+
+
+def _headers(directory: Path) -> List[Path]:
+    return sorted([*directory.glob("*.h"), *directory.glob("include/*.h")])
+
+
+def _declared(path: Path) -> Declared:
+    return declarations.read(_text_of(path), path)
+
+
+def _check_file_names(files: Sequence[SourceFile]) -> None:
+    """Raise UsageError for two files of one name, by which tests load them."""
+    seen: Dict[str, Path] = {}
+    for file in files:
+        if file.path.name in seen:
+            raise UsageError(
+                f"{file.path} has the name of {seen[file.path.name]}: a C file is found by its"
+                " name, so give it another."
+            )
+        seen[file.path.name] = file.path
 
 
 def _text_of(path: Path) -> str:

@@ -24,6 +24,7 @@ JUDGES = (
     "annotation.py",
     "containers.py",
     "contests.py",
+    "declarations.py",
     "experiment.py",
     "history.py",
     "judge.py",
