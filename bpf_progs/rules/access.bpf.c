@@ -36,8 +36,7 @@ int read_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(read_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_beside_lock) __refused(lock_accessed)
 int read_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -49,9 +48,8 @@ int read_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(read_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
-__description("a load of the member that struct bpf_spin_lock declares")
+__twin(read_beside_lock)
+__description("a load of the member that struct bpf_spin_lock declares") __refused(lock_accessed)
 int read_member_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -75,8 +73,7 @@ int write_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(write_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(write_beside_lock) __refused(lock_accessed)
 int write_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -104,8 +101,7 @@ int write_beside_held_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(write_beside_held_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(write_beside_held_lock) __refused(lock_accessed)
 int write_held_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -131,8 +127,7 @@ int read_first_byte_after_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(read_first_byte_after_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_first_byte_after_lock) __refused(lock_accessed)
 int read_last_byte_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -156,8 +151,7 @@ int write_last_byte_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(write_last_byte_before_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(write_last_byte_before_lock) __refused(lock_accessed)
 int write_first_byte_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -183,8 +177,7 @@ int write_eight_bytes_before_lock(struct __sk_buff *skb)
 
 /* Four of the eight bytes are the lock. */
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(write_eight_bytes_before_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(write_eight_bytes_before_lock) __refused(lock_accessed)
 int write_eight_bytes_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -209,8 +202,7 @@ int atomic_add_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(atomic_add_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(atomic_add_beside_lock) __refused(lock_accessed)
 int atomic_add_to_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -235,8 +227,7 @@ int atomic_add_eight_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(atomic_add_eight_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(atomic_add_eight_bytes_beside_lock) __refused(lock_accessed)
 int atomic_add_eight_bytes_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -262,8 +253,7 @@ int clear_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(clear_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(clear_beside_lock) __refused(lock_accessed)
 int clear_whole_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -290,8 +280,7 @@ int copy_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(copy_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(copy_beside_lock) __refused(lock_accessed)
 int copy_whole_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -318,8 +307,7 @@ int variable_offset_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores")
-__twin(variable_offset_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(variable_offset_beside_lock) __refused(lock_accessed)
 int variable_offset_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, offset = skb->mark & 15;
@@ -361,8 +349,7 @@ int read_signed_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__needs(BPF_TCX_INGRESS, "6.6") __twin(read_signed_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__needs(BPF_TCX_INGRESS, "6.6") __twin(read_signed_beside_lock) __refused(lock_accessed)
 int read_lock_signed(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -34,8 +34,7 @@ int update_value_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(update_value_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(update_value_beside_lock) __refused(lock_accessed)
 int lock_as_update_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -60,8 +59,7 @@ int update_value_from_stack(struct __sk_buff *skb)
 
 /* What a helper would leave out when it copies is not the verifier's concern. */
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(update_value_from_stack) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(update_value_from_stack) __refused(lock_accessed)
 int whole_value_as_update_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -85,8 +83,7 @@ int lookup_key_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(lookup_key_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(lookup_key_beside_lock) __refused(lock_accessed)
 int lock_as_lookup_key(struct __sk_buff *skb)
 {
 	__u32 key = 0, *word;
@@ -110,8 +107,7 @@ int load_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(load_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_bytes_beside_lock) __refused(lock_accessed)
 int load_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -134,8 +130,7 @@ int store_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(store_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_bytes_beside_lock) __refused(lock_accessed)
 int store_bytes_from_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -158,8 +153,7 @@ int checksum_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(checksum_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(checksum_beside_lock) __refused(lock_accessed)
 int checksum_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -171,8 +165,7 @@ int checksum_of_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(checksum_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(checksum_beside_lock) __refused(lock_accessed)
 int checksum_of_whole_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -197,8 +190,7 @@ int checksum_of_unknown_length_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(checksum_of_unknown_length_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(checksum_of_unknown_length_beside_lock) __refused(lock_accessed)
 int checksum_of_unknown_length_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -222,8 +214,7 @@ int delete_key_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(delete_key_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(delete_key_beside_lock) __refused(lock_accessed)
 int delete_key_is_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -246,8 +237,7 @@ int update_key_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers")
-__twin(update_key_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(update_key_beside_lock) __refused(lock_accessed)
 int update_key_is_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -295,8 +285,7 @@ int print_text_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(print_text_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(print_text_beside_lock) __refused(lock_accessed)
 int print_text_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -322,8 +311,7 @@ int ring_buffer_output_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(ring_buffer_output_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(ring_buffer_output_beside_lock) __refused(lock_accessed)
 int ring_buffer_output_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -335,8 +323,7 @@ int ring_buffer_output_of_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(ring_buffer_output_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(ring_buffer_output_beside_lock) __refused(lock_accessed)
 int ring_buffer_output_of_whole_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -361,8 +348,7 @@ int perf_event_output_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(perf_event_output_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(perf_event_output_beside_lock) __refused(lock_accessed)
 int perf_event_output_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -387,8 +373,7 @@ int push_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(push_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(push_beside_lock) __refused(lock_accessed)
 int push_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -412,8 +397,7 @@ int pop_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(pop_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(pop_beside_lock) __refused(lock_accessed)
 int pop_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -441,8 +425,7 @@ int read_kernel_memory_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(read_kernel_memory_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_kernel_memory_beside_lock) __refused(lock_accessed)
 int read_kernel_memory_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -466,8 +449,7 @@ int read_kernel_string_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(read_kernel_string_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_kernel_string_beside_lock) __refused(lock_accessed)
 int read_kernel_string_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -491,8 +473,7 @@ int tunnel_key_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(tunnel_key_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(tunnel_key_beside_lock) __refused(lock_accessed)
 int tunnel_key_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -520,8 +501,7 @@ int mtu_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
 __needs(BPF_FUNC_check_mtu, "5.12")
-__twin(mtu_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(mtu_beside_lock) __refused(lock_accessed)
 int mtu_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -553,9 +533,7 @@ int sleepable_copy_beside_lock(void *ctx)
 }
 
 SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_copy_beside_lock)
-__failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_copy_beside_lock) __refused(lock_accessed)
 int sleepable_copy_into_lock(void *ctx)
 {
 	__u32 key = 0;
@@ -582,8 +560,7 @@ int sleepable_read_of_kernel_beside_lock(void *ctx)
 
 SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
 __needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_kernel_beside_lock)
-__failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__refused(lock_accessed)
 int sleepable_read_of_kernel_into_lock(void *ctx)
 {
 	__u32 key = 0;
@@ -609,9 +586,7 @@ int sleepable_read_of_user_beside_lock(void *ctx)
 }
 
 SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_user_beside_lock)
-__failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_user_beside_lock) __refused(lock_accessed)
 int sleepable_read_of_user_into_lock(void *ctx)
 {
 	__u32 key = 0;
@@ -638,8 +613,7 @@ int sleepable_read_of_string_beside_lock(void *ctx)
 
 SEC("syscall") __rule("The lock field is opaque to helpers") __loader(libbpf)
 __needs(BPF_TCX_INGRESS, "6.6") __twin(sleepable_read_of_string_beside_lock)
-__failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__refused(lock_accessed)
 int sleepable_read_of_string_into_lock(void *ctx)
 {
 	__u32 key = 0;

@@ -29,8 +29,7 @@ int text_to_number_beside_lock(struct bpf_sysctl *ctx)
 }
 
 SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(text_to_number_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(text_to_number_beside_lock) __refused(lock_accessed)
 int lock_to_number(struct bpf_sysctl *ctx)
 {
 	__u32 key = 0;
@@ -43,8 +42,7 @@ int lock_to_number(struct bpf_sysctl *ctx)
 }
 
 SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(text_to_number_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(text_to_number_beside_lock) __refused(lock_accessed)
 int number_into_lock(struct bpf_sysctl *ctx)
 {
 	__u32 key = 0;
@@ -69,8 +67,7 @@ int sysctl_name_beside_lock(struct bpf_sysctl *ctx)
 }
 
 SEC("cgroup/sysctl") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(sysctl_name_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(sysctl_name_beside_lock) __refused(lock_accessed)
 int sysctl_name_into_lock(struct bpf_sysctl *ctx)
 {
 	__u32 key = 0;
@@ -99,8 +96,7 @@ int command_name_beside_lock(unsigned long long *ctx)
 }
 
 SEC("fentry/bpf_fentry_test1") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(command_name_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(command_name_beside_lock) __refused(lock_accessed)
 int command_name_into_lock(unsigned long long *ctx)
 {
 	__u32 key = 0;
@@ -129,8 +125,7 @@ int dynptr_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(BPF_FUNC_dynptr_from_mem, "5.19") __twin(dynptr_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__needs(BPF_FUNC_dynptr_from_mem, "5.19") __twin(dynptr_beside_lock) __refused(lock_accessed)
 int dynptr_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -164,8 +159,7 @@ int function_s_buffer_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(bpf_dynptr_slice, "6.4") __twin(function_s_buffer_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__needs(bpf_dynptr_slice, "6.4") __twin(function_s_buffer_beside_lock) __refused(lock_accessed)
 int function_s_buffer_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -41,8 +41,7 @@ int load_two_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_two_bytes_beside_lock) __refused(lock_accessed)
 int load_two_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -56,8 +55,7 @@ int load_two_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_two_bytes_beside_lock) __refused(lock_accessed)
 int load_two_bytes_in_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -71,8 +69,7 @@ int load_two_bytes_in_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_two_bytes_beside_lock) __refused(lock_accessed)
 int load_two_bytes_out_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -99,8 +96,7 @@ int store_two_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_two_bytes_beside_lock) __refused(lock_accessed)
 int store_two_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -113,8 +109,7 @@ int store_two_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_two_bytes_beside_lock) __refused(lock_accessed)
 int store_two_bytes_in_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -127,8 +122,7 @@ int store_two_bytes_in_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_two_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_two_bytes_beside_lock) __refused(lock_accessed)
 int store_two_bytes_out_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -155,8 +149,7 @@ int load_four_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_four_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_four_bytes_beside_lock) __refused(lock_accessed)
 int load_four_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -170,8 +163,7 @@ int load_four_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_four_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_four_bytes_beside_lock) __refused(lock_accessed)
 int load_four_bytes_out_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -198,8 +190,7 @@ int store_four_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_four_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_four_bytes_beside_lock) __refused(lock_accessed)
 int store_four_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -212,8 +203,7 @@ int store_four_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_four_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_four_bytes_beside_lock) __refused(lock_accessed)
 int store_four_bytes_out_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -240,8 +230,7 @@ int load_eight_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_eight_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_eight_bytes_beside_lock) __refused(lock_accessed)
 int load_eight_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -255,8 +244,7 @@ int load_eight_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(load_eight_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(load_eight_bytes_beside_lock) __refused(lock_accessed)
 int load_eight_bytes_around_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -283,8 +271,7 @@ int store_eight_bytes_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_eight_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_eight_bytes_beside_lock) __refused(lock_accessed)
 int store_eight_bytes_into_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -297,8 +284,7 @@ int store_eight_bytes_into_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_eight_bytes_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_eight_bytes_beside_lock) __refused(lock_accessed)
 int store_eight_bytes_around_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -311,12 +297,18 @@ int store_eight_bytes_around_lock(struct __sk_buff *skb)
 }
 
 /*
+ * Refusal: atomic_fields_reserved
+ * EINVAL "BPF_STX uses reserved fields"
+ * An atomic instruction that kernels before v5.12 do not know.
+ */
+
+/*
  * commit 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg") (in v5.12); what a v5.10
  * kernel refuses is the instruction.
  */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel("<5.12") __refused(atomic_fields_reserved)
 __kernel(">=5.12") __success __retval(0)
 int exchange_beside_lock(struct __sk_buff *skb)
 {
@@ -330,9 +322,8 @@ int exchange_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12") __refused(lock_accessed)
 int exchange_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -345,7 +336,7 @@ int exchange_of_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel("<5.12") __refused(atomic_fields_reserved)
 __kernel(">=5.12") __success __retval(0)
 int compare_and_exchange_beside_lock(struct __sk_buff *skb)
 {
@@ -359,9 +350,8 @@ int compare_and_exchange_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12") __refused(lock_accessed)
 int compare_and_exchange_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -378,7 +368,7 @@ int compare_and_exchange_of_lock(struct __sk_buff *skb)
  */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel("<5.12") __refused(atomic_fields_reserved)
 __kernel(">=5.12") __success __retval(0)
 int fetch_and_add_beside_lock(struct __sk_buff *skb)
 {
@@ -392,9 +382,8 @@ int fetch_and_add_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12") __refused(lock_accessed)
 int fetch_and_add_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -408,7 +397,7 @@ int fetch_and_add_of_lock(struct __sk_buff *skb)
 /* commit 981f94c3e921 ("bpf: Add bitwise atomic instructions") (in v5.12). */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
+__kernel("<5.12") __refused(atomic_fields_reserved)
 __kernel(">=5.12") __success __retval(0)
 int fetch_and_or_beside_lock(struct __sk_buff *skb)
 {
@@ -422,9 +411,8 @@ int fetch_and_or_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_four_bytes_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12") __refused(lock_accessed)
 int fetch_and_or_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -452,8 +440,7 @@ int read_beside_held_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(read_beside_held_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_beside_held_lock) __refused(lock_accessed)
 int read_held_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -484,8 +471,7 @@ int atomic_add_beside_held_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(atomic_add_beside_held_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(atomic_add_beside_held_lock) __refused(lock_accessed)
 int atomic_add_to_held_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -512,8 +498,7 @@ int read_at_variable_offset_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(read_at_variable_offset_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(read_at_variable_offset_beside_lock) __refused(lock_accessed)
 int read_at_variable_offset_over_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -539,8 +524,7 @@ int store_constant_beside_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
-__twin(store_constant_beside_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(store_constant_beside_lock) __refused(lock_accessed)
 int store_constant_to_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -554,13 +538,19 @@ int store_constant_to_lock(struct __sk_buff *skb)
 }
 
 /*
+ * Refusal: atomic_opcode_unknown
+ * EINVAL "BPF_ATOMIC uses invalid atomic opcode"
+ * A load-acquire or store-release, which kernels before v6.15 do not know.
+ */
+
+/*
  * commit 880442305a39 ("bpf: Introduce load-acquire and store-release instructions") (in v6.15);
  * what older kernels refuse is the instruction.
  */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_constant_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12,<6.15") __refused(atomic_opcode_unknown)
 __kernel(">=6.15") __success __retval(0)
 int load_acquire_beside_lock(struct __sk_buff *skb)
 {
@@ -576,10 +566,9 @@ int load_acquire_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_constant_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
-__kernel(">=6.15") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12,<6.15") __refused(atomic_opcode_unknown)
+__kernel(">=6.15") __refused(lock_accessed)
 int load_acquire_of_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -594,8 +583,8 @@ int load_acquire_of_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_constant_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12,<6.15") __refused(atomic_opcode_unknown)
 __kernel(">=6.15") __success __retval(0)
 int store_release_beside_lock(struct __sk_buff *skb)
 {
@@ -611,10 +600,9 @@ int store_release_beside_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(store_constant_beside_lock)
-__kernel("<5.12") __failure __errno(EINVAL) __msg("BPF_STX uses reserved fields")
-__kernel(">=5.12,<6.15") __failure __errno(EINVAL) __msg("BPF_ATOMIC uses invalid atomic opcode")
-__kernel(">=6.15") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<5.12") __refused(atomic_fields_reserved)
+__kernel(">=5.12,<6.15") __refused(atomic_opcode_unknown)
+__kernel(">=6.15") __refused(lock_accessed)
 int store_release_to_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -81,15 +81,8 @@ int two_sections(struct __sk_buff *skb)
  * commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)
  */
 
-/*
- * The text is of commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13); v6.14 put
- * "in main prog" into its middle.
- */
 SEC("tc") __rule("Unlock before return, on every path")
-__twin(lock_increment_unlock) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(lock_increment_unlock) __refused(missing_unlock)
 int missing_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -120,10 +113,7 @@ int unlock_on_both_branches(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock before return, on every path")
-__twin(unlock_on_both_branches) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(unlock_on_both_branches) __refused(missing_unlock)
 int missing_unlock_on_one_branch(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -157,10 +147,7 @@ int break_in_loop(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock before return, on every path")
-__twin(break_in_loop) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(break_in_loop) __refused(missing_unlock)
 int return_in_loop(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -186,9 +173,7 @@ int return_in_loop(struct __sk_buff *skb)
  */
 
 SEC("tc") __rule("No unlock without a lock")
-__twin(lock_increment_unlock) __failure __msg("bpf_spin_unlock without taking a lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(lock_increment_unlock) __refused(unlock_without_lock)
 int unlock_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -202,9 +187,7 @@ int unlock_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No unlock without a lock")
-__twin(two_sections) __failure __msg("bpf_spin_unlock without taking a lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(two_sections) __refused(unlock_without_lock)
 int unlock_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -240,9 +223,7 @@ int lock_on_both_branches(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No unlock without a lock")
-__twin(lock_on_both_branches) __failure __msg("bpf_spin_unlock without taking a lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(lock_on_both_branches) __refused(unlock_without_lock)
 int lock_on_one_branch(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -290,9 +271,7 @@ int two_maps_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken")
-__twin(two_maps_in_turn) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(two_maps_in_turn) __refused(different_lock)
 int unlock_of_other_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -326,9 +305,7 @@ int two_elements_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken")
-__twin(two_elements_in_turn) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(two_elements_in_turn) __refused(different_lock)
 int unlock_of_other_element(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -363,9 +340,7 @@ int same_key_twice_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken")
-__twin(same_key_twice_in_turn) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_key_twice_in_turn) __refused(different_lock)
 int unlock_of_same_key_looked_up_again(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -417,9 +392,7 @@ int same_lock_on_two_paths(struct __sk_buff *skb)
  * path was held to be the same as the first and not looked at.
  */
 SEC("tc") __rule("Unlock the lock that was taken") __known_bug("7c884339bbff", "<6.2")
-__twin(same_lock_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_lock_on_two_paths) __refused(different_lock)
 int unlock_of_other_lock_on_second_path(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1, mark = skb->mark;
@@ -448,8 +421,7 @@ int unlock_of_other_lock_on_second_path(struct __sk_buff *skb)
  * which refuses a second lock; the text on two locks that the verifier also has is never reached.
  */
 SEC("tc") __rule("One lock at a time")
-__twin(two_sections) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(two_sections) __refused(call_under_lock)
 int lock_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -467,8 +439,7 @@ int lock_twice(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("One lock at a time")
-__twin(two_maps_in_turn) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(two_maps_in_turn) __refused(call_under_lock)
 int lock_two_maps(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -487,8 +458,7 @@ int lock_two_maps(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("One lock at a time")
-__twin(two_elements_in_turn) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(two_elements_in_turn) __refused(call_under_lock)
 int lock_two_elements(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -524,8 +494,7 @@ int lock_and_unlock_in_loop(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("One lock at a time")
-__twin(lock_and_unlock_in_loop) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(lock_and_unlock_in_loop) __refused(call_under_lock)
 int lock_in_loop_unlock_after(struct __sk_buff *skb)
 {
 	__u32 key = 0;

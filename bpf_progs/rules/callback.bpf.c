@@ -67,8 +67,7 @@ int bpf_loop_before_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(bpf_loop_before_lock)
-__needs(BPF_FUNC_loop, "5.17") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(BPF_FUNC_loop, "5.17") __refused(call_under_lock)
 int bpf_loop_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -84,10 +83,10 @@ int bpf_loop_under_lock(struct __sk_buff *skb)
 
 /* The next turn would begin with the lock held: since v6.9 it is that call which is refused. */
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__twin(bpf_loop_callback_locks_and_unlocks) __failure __errno(EINVAL)
+__twin(bpf_loop_callback_locks_and_unlocks)
 __needs(BPF_FUNC_loop, "5.17")
-__kernel("<6.9") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.9") __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(missing_unlock)
+__kernel(">=6.9") __refused(call_under_lock)
 int bpf_loop_callback_returns_locked(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -230,10 +229,10 @@ static long lock_element(void *map, __u32 *key, struct counter *c, void *unused)
 }
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__twin(for_each_callback_locks_and_unlocks) __failure __errno(EINVAL)
+__twin(for_each_callback_locks_and_unlocks)
 __needs(BPF_FUNC_for_each_map_elem, "5.13") __known_bug("d0d78c1df9b1", "<6.2")
-__kernel("<6.9") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.9") __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(missing_unlock)
+__kernel(">=6.9") __refused(call_under_lock)
 int for_each_callback_returns_locked(struct __sk_buff *skb)
 {
 	bpf_for_each_map_elem(&counters, lock_element, 0, 0);
@@ -273,8 +272,7 @@ static long clock_under_lock(void *map, __u32 *key, struct counter *c, __u32 *su
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __needs(BPF_FUNC_for_each_map_elem, "5.13")
 __twin(for_each_callback_calls_before_lock)
-__kernel(">=6.2") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
+__kernel(">=6.2") __refused(call_under_lock)
 int for_each_callback_calls_under_lock(struct __sk_buff *skb)
 {
 	__u32 sum = 0;
@@ -345,7 +343,7 @@ int unlock_of_same_callback_value(struct __sk_buff *skb)
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __known_bug("71919742c83c", "<7.3") __twin(unlock_of_same_callback_value)
 __needs(BPF_FUNC_for_each_map_elem, "5.13")
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__kernel(">=6.2") __refused(different_lock)
 int unlock_of_other_callback_value(struct __sk_buff *skb)
 {
 	bpf_for_each_map_elem(&counters, unlock_in_nested_callback, 0, 0);

@@ -86,18 +86,15 @@ int timer_callback_locks_and_unlocks(struct __sk_buff *skb)
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
 __needs(BPF_FUNC_timer_init, "5.15") __known_bug("d0d78c1df9b1", "<6.2")
-__twin(timer_callback_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(timer_callback_locks_and_unlocks) __refused(missing_unlock)
 int timer_callback_returns_locked(struct __sk_buff *skb)
 {
 	SET_TIMER(timer_keeps_lock)
 }
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(timer_callback_locks_and_unlocks) __failure
-__errno(EINVAL) __msg("bpf_spin_unlock without taking a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(timer_callback_locks_and_unlocks)
+__refused(unlock_without_lock)
 int timer_callback_unlocks(struct __sk_buff *skb)
 {
 	SET_TIMER(timer_unlocks)
@@ -111,8 +108,7 @@ int timer_callback_calls_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(timer_callback_calls_before_lock) __failure
-__errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(timer_callback_calls_before_lock) __refused(call_under_lock)
 int timer_callback_calls_under_lock(struct __sk_buff *skb)
 {
 	SET_TIMER(timer_calls_under_lock)
@@ -141,8 +137,7 @@ int set_timer_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
-__needs(BPF_FUNC_timer_init, "5.15") __twin(set_timer_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(BPF_FUNC_timer_init, "5.15") __twin(set_timer_before_lock) __refused(call_under_lock)
 int set_timer_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -223,18 +218,14 @@ int work_callback_locks_and_unlocks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
-__needs(bpf_wq_init, "6.10") __twin(work_callback_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_wq_init, "6.10") __twin(work_callback_locks_and_unlocks) __refused(missing_unlock)
 int work_callback_returns_locked(struct __sk_buff *skb)
 {
 	SET_WORK(work_keeps_lock)
 }
 
 SEC("tc") __rule("A callback that runs later begins and ends without a lock") __loader(libbpf)
-__needs(bpf_wq_init, "6.10") __twin(work_callback_locks_and_unlocks) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_wq_init, "6.10") __twin(work_callback_locks_and_unlocks) __refused(call_under_lock)
 int work_callback_calls_under_lock(struct __sk_buff *skb)
 {
 	SET_WORK(work_calls_under_lock)

@@ -79,8 +79,8 @@ int looked_up_and_callback_value_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(looked_up_and_callback_value_in_turn) __failure
-__errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(looked_up_and_callback_value_in_turn)
+__refused(different_lock)
 int lock_looked_up_unlock_callback_value(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1, key = 0;
@@ -135,8 +135,7 @@ int two_callback_values_in_turn(struct __sk_buff *skb)
  */
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __needs(bpf_obj_new_impl, "6.2") __known_bug("71919742c83c", ">=6.2,<7.3")
-__twin(two_callback_values_in_turn) __failure
-__errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__twin(two_callback_values_in_turn) __refused(different_lock)
 int lock_one_unlock_other_callback_value(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;

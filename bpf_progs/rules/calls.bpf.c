@@ -41,8 +41,7 @@ int helpers_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(helpers_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(helpers_before_lock) __refused(call_under_lock)
 int ktime_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -59,8 +58,7 @@ int ktime_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(helpers_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(helpers_before_lock) __refused(call_under_lock)
 int processor_id_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -95,8 +93,7 @@ int map_calls_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(map_calls_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(map_calls_before_lock) __refused(call_under_lock)
 int lookup_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -113,8 +110,7 @@ int lookup_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(map_calls_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(map_calls_before_lock) __refused(call_under_lock)
 int update_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -131,8 +127,7 @@ int update_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(map_calls_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(map_calls_before_lock) __refused(call_under_lock)
 int delete_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -164,8 +159,7 @@ int tail_call_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock")
-__twin(tail_call_after_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(tail_call_after_unlock) __refused(call_under_lock)
 int tail_call_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -247,8 +241,7 @@ int ld_abs_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock")
-__twin(ld_abs_before_lock) __failure __errno(EINVAL)
-__msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+__twin(ld_abs_before_lock) __refused(ld_abs_under_lock)
 int ld_abs_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -281,8 +274,7 @@ int ld_ind_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock")
-__twin(ld_ind_before_lock) __failure __errno(EINVAL)
-__msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+__twin(ld_ind_before_lock) __refused(ld_abs_under_lock)
 int ld_ind_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, mark = skb->mark;

@@ -49,8 +49,7 @@ int assert_before_and_after_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No exception while holding the lock") __loader(libbpf)
-__needs(bpf_throw, "6.7") __twin(assert_before_and_after_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_throw, "6.7") __twin(assert_before_and_after_lock) __refused(call_under_lock)
 int assert_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -83,9 +82,8 @@ int always_throws_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No exception while holding the lock") __loader(libbpf)
-__needs(bpf_throw, "6.7") __twin(always_throws_after_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
-__description("there is nothing that could unlock after it")
+__needs(bpf_throw, "6.7") __twin(always_throws_after_unlock)
+__description("there is nothing that could unlock after it") __refused(call_under_lock)
 int always_throws_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -116,8 +114,7 @@ int static_subprog_asserts_after_unlock(struct __sk_buff *skb)
 
 /* Before v6.9 it is the call of the subprogram that is refused, with the same text. */
 SEC("tc") __rule("No exception while holding the lock") __loader(libbpf)
-__needs(bpf_throw, "6.7") __twin(static_subprog_asserts_after_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_throw, "6.7") __twin(static_subprog_asserts_after_unlock) __refused(call_under_lock)
 int static_subprog_asserts_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -195,8 +192,7 @@ int callback_asserts_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No exception while holding the lock") __loader(libbpf)
-__needs(bpf_throw, "6.7") __twin(callback_without_assertion) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_throw, "6.7") __twin(callback_without_assertion) __refused(call_under_lock)
 int callback_asserts_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -46,8 +46,7 @@ int global_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel("<5.15") __refused(lock_mangled)
 __kernel(">=5.15") __success __retval(1)
 int global_lock_loaded_once(struct __sk_buff *skb)
 {
@@ -56,9 +55,8 @@ int global_lock_loaded_once(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __failure __errno(EACCES) __msg("bpf_spin_unlock of different lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15,<6.2") __refused(different_lock)
 __kernel(">=6.2") __success __retval(1)
 int global_lock_loaded_twice(struct __sk_buff *skb)
 {
@@ -68,9 +66,8 @@ int global_lock_loaded_twice(struct __sk_buff *skb)
 
 /* As C has it: here the compiler loads the address twice. */
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __failure __errno(EACCES) __msg("bpf_spin_unlock of different lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15,<6.2") __refused(different_lock)
 __kernel(">=6.2") __success __retval(1)
 int global_lock_increment_unlock(struct __sk_buff *skb)
 {
@@ -83,8 +80,7 @@ int global_lock_increment_unlock(struct __sk_buff *skb)
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(global_without_lock)
 __kernel("<5.15") __success __retval(0)
-__kernel(">=5.15") __failure __errno(EACCES)
-		   __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel(">=5.15") __refused(lock_accessed)
 int read_global_lock(struct __sk_buff *skb)
 {
 	return *(volatile __u32 *)&global_lock;
@@ -104,8 +100,7 @@ int initialised_global_without_lock(struct __sk_buff *skb)
 
 /* In .data, beside a variable with a value, as in .bss. */
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(initialised_global_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel("<5.15") __refused(lock_mangled)
 __kernel(">=5.15") __success __retval(1)
 int lock_in_initialised_section(struct __sk_buff *skb)
 {
@@ -126,10 +121,8 @@ int global_struct_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_struct_without_lock)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15,<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_global_struct(struct __sk_buff *skb)
 {
@@ -143,10 +136,8 @@ int lock_in_global_struct(struct __sk_buff *skb)
 static const struct bpf_spin_lock constant_lock SEC(".rodata.lock") = {};
 
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(global_without_lock)
-__failure
-__kernel("<5.15") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15") __refused(no_lock_in_value)
 int lock_in_constant(struct __sk_buff *skb)
 {
 	LOCK_WITH_ONE_LOAD(constant_lock);
@@ -169,8 +160,7 @@ int two_global_words(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Global variables") __loader(libbpf) __twin(two_global_words)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
+__kernel("<5.15") __refused(lock_mangled)
 __kernel(">=5.15") __success __retval(1)
 int two_global_locks_in_turn(struct __sk_buff *skb)
 {
@@ -181,10 +171,8 @@ int two_global_locks_in_turn(struct __sk_buff *skb)
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __twin(two_global_words)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __failure __errno(EACCES) __msg("bpf_spin_unlock of different lock")
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15") __refused(different_lock)
 int unlock_of_other_global_lock(struct __sk_buff *skb)
 {
 	LOCK_WITH_TWO_LOADS(lock_a, lock_b);
@@ -198,11 +186,9 @@ static struct bpf_spin_lock section_lock_a SEC(".bss.both");
 static struct bpf_spin_lock section_lock_b SEC(".bss.both");
 
 SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(two_global_words)
-__kernel("<5.15") __failure __errno(EACCES)
-		  __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=5.15,<6.2") __failure __errno(EACCES)
-			__msg("has more than one 'struct bpf_spin_lock'")
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<5.15") __refused(lock_mangled)
+__kernel(">=5.15,<6.2") __refused(two_locks_in_value)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int two_global_locks_in_section(struct __sk_buff *skb)
 {
 	LOCK_WITH_ONE_LOAD(section_lock_a);

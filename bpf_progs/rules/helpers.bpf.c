@@ -62,8 +62,7 @@ int boot_time_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(boot_time_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(boot_time_before_lock) __refused(call_under_lock)
 int boot_time_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_ktime_get_boot_ns())
@@ -77,8 +76,8 @@ int coarse_time_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(coarse_time_before_lock) __needs(BPF_FUNC_ktime_get_coarse_ns, "5.11") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(coarse_time_before_lock) __needs(BPF_FUNC_ktime_get_coarse_ns, "5.11")
+__refused(call_under_lock)
 int coarse_time_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_ktime_get_coarse_ns())
@@ -92,8 +91,7 @@ int jiffies_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(jiffies_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(jiffies_before_lock) __refused(call_under_lock)
 int jiffies_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_jiffies64())
@@ -107,8 +105,7 @@ int random_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(random_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(random_before_lock) __refused(call_under_lock)
 int random_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_get_prandom_u32())
@@ -122,8 +119,7 @@ int numa_node_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(numa_node_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(numa_node_before_lock) __refused(call_under_lock)
 int numa_node_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_get_numa_node_id())
@@ -137,8 +133,7 @@ int trace_printk_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(trace_printk_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(trace_printk_before_lock) __refused(call_under_lock)
 int trace_printk_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_trace_printk("spinlock", 9))
@@ -152,8 +147,7 @@ int snprintf_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(snprintf_before_lock) __needs(BPF_FUNC_snprintf, "5.13") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(snprintf_before_lock) __needs(BPF_FUNC_snprintf, "5.13") __refused(call_under_lock)
 int snprintf_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_snprintf((char *)&word, sizeof(word), "x", 0, 0))
@@ -167,8 +161,7 @@ int read_kernel_memory_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(read_kernel_memory_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(read_kernel_memory_before_lock) __refused(call_under_lock)
 int read_kernel_memory_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_probe_read_kernel(&word, sizeof(word), skb))
@@ -182,8 +175,7 @@ int load_packet_bytes_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(load_packet_bytes_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(load_packet_bytes_before_lock) __refused(call_under_lock)
 int load_packet_bytes_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_skb_load_bytes(skb, 0, &word, sizeof(word)))
@@ -197,8 +189,7 @@ int store_packet_bytes_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(store_packet_bytes_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(store_packet_bytes_before_lock) __refused(call_under_lock)
 int store_packet_bytes_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_skb_store_bytes(skb, 0, &word, sizeof(word), 0))
@@ -212,8 +203,7 @@ int pull_packet_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(pull_packet_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(pull_packet_before_lock) __refused(call_under_lock)
 int pull_packet_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_skb_pull_data(skb, 0))
@@ -227,8 +217,7 @@ int packet_hash_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(packet_hash_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(packet_hash_before_lock) __refused(call_under_lock)
 int packet_hash_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_get_hash_recalc(skb))
@@ -242,8 +231,7 @@ int checksum_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(checksum_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(checksum_before_lock) __refused(call_under_lock)
 int checksum_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_csum_diff(&word, sizeof(word), &word, sizeof(word), 0))
@@ -257,8 +245,7 @@ int redirect_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(redirect_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(redirect_before_lock) __refused(call_under_lock)
 int redirect_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_redirect(1, 0))
@@ -272,8 +259,7 @@ int socket_cookie_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(socket_cookie_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(socket_cookie_before_lock) __refused(call_under_lock)
 int socket_cookie_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_get_socket_cookie(skb))
@@ -287,8 +273,7 @@ int push_to_queue_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(push_to_queue_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(push_to_queue_before_lock) __refused(call_under_lock)
 int push_to_queue_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_map_push_elem(&queue, &word, 0))
@@ -302,8 +287,7 @@ int pop_from_queue_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(pop_from_queue_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(pop_from_queue_before_lock) __refused(call_under_lock)
 int pop_from_queue_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_map_pop_elem(&queue, &word))
@@ -317,8 +301,7 @@ int peek_at_queue_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(peek_at_queue_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(peek_at_queue_before_lock) __refused(call_under_lock)
 int peek_at_queue_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_map_peek_elem(&queue, &word))
@@ -332,8 +315,7 @@ int output_to_ring_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(output_to_ring_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(output_to_ring_before_lock) __refused(call_under_lock)
 int output_to_ring_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_ringbuf_output(&ring, &word, sizeof(word), 0))
@@ -347,8 +329,7 @@ int query_ring_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(query_ring_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(query_ring_before_lock) __refused(call_under_lock)
 int query_ring_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_ringbuf_query(&ring, 0))
@@ -362,8 +343,7 @@ int output_perf_event_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(output_perf_event_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(output_perf_event_before_lock) __refused(call_under_lock)
 int output_perf_event_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_perf_event_output(skb, &events, 0, &word, sizeof(word)))
@@ -377,8 +357,8 @@ int lookup_other_cpu_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(lookup_other_cpu_before_lock) __needs(BPF_FUNC_map_lookup_percpu_elem, "5.19") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(lookup_other_cpu_before_lock) __needs(BPF_FUNC_map_lookup_percpu_elem, "5.19")
+__refused(call_under_lock)
 int lookup_other_cpu_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_map_lookup_percpu_elem(&each_cpus, &word, 0))
@@ -401,8 +381,7 @@ int this_cpus_variable_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __twin(this_cpus_variable_before_lock)
-__failure __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+__needs(bpf_prog_active, "5.11") __twin(this_cpus_variable_before_lock) __refused(call_under_lock)
 int this_cpus_variable_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_this_cpu_ptr(&bpf_prog_active))
@@ -416,8 +395,7 @@ int other_cpus_variable_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __twin(other_cpus_variable_before_lock)
-__failure __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+__needs(bpf_prog_active, "5.11") __twin(other_cpus_variable_before_lock) __refused(call_under_lock)
 int other_cpus_variable_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_per_cpu_ptr(&bpf_prog_active, 0))

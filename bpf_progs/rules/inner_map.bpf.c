@@ -71,7 +71,7 @@ int inner_map_without_lock(struct __sk_buff *skb)
 INNER_MAPS(ARRAY_OF_MAPS, array_of_maps, struct counter)
 
 SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
+__kernel("<6.2") __refused(map_type_without_lock)
 __kernel(">=6.2") __success __retval(1)
 int lock_in_array_of_maps(struct __sk_buff *skb)
 {
@@ -79,7 +79,7 @@ int lock_in_array_of_maps(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
+__kernel("<6.2") __refused(map_type_without_lock)
 __kernel(">=6.2") __success __retval(2)
 int two_inner_maps_in_turn(struct __sk_buff *skb)
 {
@@ -105,8 +105,8 @@ int two_inner_maps_in_turn(struct __sk_buff *skb)
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__kernel("<6.2") __refused(map_type_without_lock)
+__kernel(">=6.2") __refused(different_lock)
 int unlock_of_other_inner_map(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -129,8 +129,8 @@ int unlock_of_other_inner_map(struct __sk_buff *skb)
 /* Also when the two are one map: the lookups in the outer map differ. */
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
-__kernel(">=6.2") __failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__kernel("<6.2") __refused(map_type_without_lock)
+__kernel(">=6.2") __refused(different_lock)
 int unlock_of_same_inner_map_looked_up_again(struct __sk_buff *skb)
 {
 	__u32 first = 0;
@@ -152,9 +152,8 @@ int unlock_of_same_inner_map_looked_up_again(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock field is opaque to loads and stores") __loader(libbpf)
 __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
-__kernel(">=6.2") __failure __errno(EACCES)
-		  __msg("bpf_spin_lock cannot be accessed directly by load/store")
+__kernel("<6.2") __refused(map_type_without_lock)
+__kernel(">=6.2") __refused(lock_accessed)
 int read_lock_in_inner_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -174,7 +173,7 @@ int read_lock_in_inner_map(struct __sk_buff *skb)
 INNER_MAPS(HASH_OF_MAPS, hash_of_maps, struct counter)
 
 SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
+__kernel("<6.2") __refused(map_type_without_lock)
 __kernel(">=6.2") __success __retval(1)
 int lock_in_hash_of_maps(struct __sk_buff *skb)
 {
@@ -197,7 +196,7 @@ struct {
 } outer_of_hash SEC(".maps") = { .values = { &inner_hash } };
 
 SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__kernel("<6.2") __failure __stage(map_create) __errno(ENOTSUPP)
+__kernel("<6.2") __refused(map_type_without_lock)
 __kernel(">=6.2") __success __retval(1)
 int lock_in_inner_hash(struct __sk_buff *skb)
 {
@@ -235,9 +234,7 @@ struct {
 } outer_of_lru_hash SEC(".maps") = { .values = { &inner_lru_hash } };
 
 SEC("tc") __rule("Inner maps") __loader(libbpf) __twin(inner_map_without_lock)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__refused(map_type_without_lock)
 int lock_in_inner_lru_hash(struct __sk_buff *skb)
 {
 	LOCK_IN_INNER_MAP(outer_of_lru_hash)

@@ -69,9 +69,8 @@ int cast_context_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
-__needs(bpf_cast_to_kern_ctx, "6.2") __twin(cast_context_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
-__description("the call is no call in the end, but an assignment")
+__needs(bpf_cast_to_kern_ctx, "6.2") __twin(cast_context_before_lock)
+__description("the call is no call in the end, but an assignment") __refused(call_under_lock)
 int cast_context_under_lock(struct __sk_buff *skb)
 {
 	UNDER_LOCK(bpf_cast_to_kern_ctx(skb))
@@ -94,9 +93,8 @@ int cast_to_type_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
-__needs(bpf_rdonly_cast, "6.2") __twin(cast_to_type_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
-__description("nor is this call one in the end")
+__needs(bpf_rdonly_cast, "6.2") __twin(cast_to_type_before_lock)
+__description("nor is this call one in the end") __refused(call_under_lock)
 int cast_to_type_under_lock(struct __sk_buff *skb)
 {
 	UNDER_LOCK(CAST_TO_PACKET(skb))
@@ -121,8 +119,7 @@ int lock_with_interrupts_off(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
-__needs(bpf_local_irq_save, "6.14") __twin(lock_with_interrupts_off) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_local_irq_save, "6.14") __twin(lock_with_interrupts_off) __refused(call_under_lock)
 int interrupts_off_under_lock(struct __sk_buff *skb)
 {
 	unsigned long flags;
@@ -140,8 +137,7 @@ int dynptr_of_packet_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
-__needs(bpf_dynptr_from_skb, "6.4") __twin(dynptr_of_packet_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_dynptr_from_skb, "6.4") __twin(dynptr_of_packet_before_lock) __refused(call_under_lock)
 int dynptr_of_packet_under_lock(struct __sk_buff *skb)
 {
 	struct bpf_dynptr dynptr;
@@ -168,8 +164,7 @@ int bits_iterator_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
-__needs(bpf_iter_bits_new, "6.11") __twin(bits_iterator_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_iter_bits_new, "6.11") __twin(bits_iterator_before_lock) __refused(call_under_lock)
 int bits_iterator_under_lock(struct __sk_buff *skb)
 {
 	struct bpf_iter_bits it;
@@ -205,8 +200,7 @@ int arena_pages_before_lock(void *context)
 
 SEC("syscall") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(arena_pages_before_lock)
-__kernel("<7.0") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.0") __refused(call_under_lock)
 __kernel(">=7.0") __success
 int arena_alloc_under_lock(void *context)
 {
@@ -215,8 +209,7 @@ int arena_alloc_under_lock(void *context)
 
 SEC("syscall") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(arena_pages_before_lock)
-__kernel("<7.0") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.0") __refused(call_under_lock)
 __kernel(">=7.0") __success
 int arena_free_under_lock(void *context)
 {
@@ -237,8 +230,7 @@ int arena_reserve_before_lock(void *context)
 
 SEC("syscall") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
 __needs(bpf_arena_reserve_pages, "6.17") __twin(arena_reserve_before_lock)
-__kernel("<7.0") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.0") __refused(call_under_lock)
 __kernel(">=7.0") __success
 int arena_reserve_under_lock(void *context)
 {
@@ -292,8 +284,7 @@ int print_text_before_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("Only some kernel functions are called under the lock") __loader(libbpf)
 __needs(bpf_stream_vprintk_impl, "6.18") __twin(print_text_before_lock)
-__kernel("<7.0") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.0") __refused(call_under_lock)
 __kernel(">=7.0") __success __retval(1)
 int print_text_under_lock(struct __sk_buff *skb)
 {
@@ -331,8 +322,7 @@ int lock_inside_rcu_section(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(lock_inside_rcu_section)
-__needs(bpf_rcu_read_lock, "6.2") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_rcu_read_lock, "6.2") __refused(call_under_lock)
 int rcu_section_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -351,8 +341,7 @@ int rcu_section_under_lock(struct __sk_buff *skb)
 /* Only a program that may sleep has an RCU section to begin; in all others there always is one. */
 SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
 __needs(bpf_rcu_read_lock, "6.2") __twin(syscall_program_without_lock)
-__kernel("<6.6") __failure __errno(EINVAL)
-		 __msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success __retval(1)
 int syscall_program_locks_in_rcu_section(void *ctx)
 {
@@ -389,8 +378,7 @@ int lock_with_preemption_disabled(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(lock_with_preemption_disabled)
-__needs(bpf_preempt_disable, "6.10") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_preempt_disable, "6.10") __refused(call_under_lock)
 int preempt_disable_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -426,8 +414,7 @@ int throw_after_unlock(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(throw_after_unlock)
-__needs(bpf_throw, "6.7") __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_throw, "6.7") __refused(call_under_lock)
 int throw_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -106,8 +106,7 @@ struct depth_1 {
 MAP(ARRAY, depth_1_map, __u32, struct depth_1, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_inner_struct(struct __sk_buff *skb)
 {
@@ -121,8 +120,7 @@ struct depth_2 {
 MAP(ARRAY, depth_2_map, __u32, struct depth_2, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_two_structs_deep(struct __sk_buff *skb)
 {
@@ -136,8 +134,7 @@ struct depth_3 {
 MAP(ARRAY, depth_3_map, __u32, struct depth_3, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_three_structs_deep(struct __sk_buff *skb)
 {
@@ -152,8 +149,7 @@ MAP(ARRAY, depth_4_map, __u32, struct depth_4, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_four_structs_deep(struct __sk_buff *skb)
 {
@@ -168,8 +164,7 @@ MAP(ARRAY, depth_5_map, __u32, struct depth_5, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_five_structs_deep(struct __sk_buff *skb)
 {
@@ -186,8 +181,7 @@ struct with_anonymous_struct {
 MAP(ARRAY, anonymous_map, __u32, struct with_anonymous_struct, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_anonymous_struct(struct __sk_buff *skb)
 {
@@ -201,8 +195,7 @@ struct array_of_one {
 MAP(ARRAY, array_of_one_map, __u32, struct array_of_one, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_array_of_one(struct __sk_buff *skb)
 {
@@ -217,8 +210,7 @@ MAP(ARRAY, one_inner_map, __u32, struct one_inner_struct, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_array_of_one_struct(struct __sk_buff *skb)
 {
@@ -233,8 +225,7 @@ MAP(ARRAY, one_by_one_map, __u32, struct one_by_one, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_array_of_one_by_one(struct __sk_buff *skb)
 {
@@ -249,8 +240,7 @@ MAP(ARRAY, inner_array_map, __u32, struct inner_array, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_in_array_in_inner_struct(struct __sk_buff *skb)
 {
@@ -266,9 +256,7 @@ MAP(ARRAY, inner_typedef_map, __u32, struct inner_typedef, 1)
 
 /* It is the member's type that must be a struct itself. */
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_last) __refused(no_lock_in_value)
 int lock_in_typedef_of_inner_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(inner_typedef_map, struct inner_typedef, &v->inner.lock)
@@ -286,9 +274,7 @@ struct struct_in_union {
 MAP(ARRAY, struct_in_union_map, __u32, struct struct_in_union, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_last) __refused(no_lock_in_value)
 int lock_in_anonymous_struct_in_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(struct_in_union_map, struct struct_in_union, &v->lock)
@@ -307,9 +293,8 @@ struct union_member {
 };
 MAP(ARRAY, union_member_map, __u32, struct union_member, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__refused(no_lock_in_value)
 int lock_in_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(union_member_map, struct union_member, &v->lock)
@@ -321,9 +306,9 @@ union union_value {
 };
 MAP(ARRAY, union_map, __u32, union union_value, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_first) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_first)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_union(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(union_map, union union_value, &v->lock)
@@ -336,9 +321,8 @@ struct typedef_member {
 };
 MAP(ARRAY, typedef_lock_map, __u32, struct typedef_member, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__refused(no_lock_in_value)
 int lock_by_typedef(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(typedef_lock_map, struct typedef_member, &v->lock)
@@ -350,9 +334,8 @@ struct const_member {
 };
 MAP(ARRAY, const_map, __u32, struct const_member, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__refused(no_lock_in_value)
 int const_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(const_map, struct const_member, &v->lock)
@@ -364,9 +347,8 @@ struct volatile_member {
 };
 MAP(ARRAY, volatile_map, __u32, struct volatile_member, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__refused(no_lock_in_value)
 int volatile_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(volatile_map, struct volatile_member, &v->lock)
@@ -382,9 +364,8 @@ struct renamed {
 };
 MAP(ARRAY, renamed_map, __u32, struct renamed, 1)
 
-SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("The value is a struct with the lock at top level") __twin(lock_last)
+__refused(no_lock_in_value)
 int lock_of_other_name(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(renamed_map, struct renamed, &v->lock)
@@ -393,9 +374,7 @@ int lock_of_other_name(struct __sk_buff *skb)
 MAP(ARRAY, lock_map, __u32, struct bpf_spin_lock, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member) __refused(no_lock_in_value)
 int value_is_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lock_map, struct bpf_spin_lock, v)
@@ -404,9 +383,9 @@ int value_is_lock(struct __sk_buff *skb)
 MAP(ARRAY, int_map, __u32, int, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_int(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(int_map, int, v)
@@ -416,9 +395,9 @@ enum color { RED };
 MAP(ARRAY, enum_map, __u32, enum color, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_enum(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(enum_map, enum color, v)
@@ -428,9 +407,9 @@ typedef char four_bytes[4];
 MAP(ARRAY, bytes_map, __u32, four_bytes, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_array_of_bytes(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(bytes_map, four_bytes, v)
@@ -440,9 +419,9 @@ typedef struct bpf_spin_lock one_lock[1];
 MAP(ARRAY, one_lock_map, __u32, one_lock, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_array_of_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(one_lock_map, one_lock, v)
@@ -452,9 +431,9 @@ typedef struct only one_struct[1];
 MAP(ARRAY, one_struct_map, __u32, one_struct, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_array_of_structs(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(one_struct_map, one_struct, v)
@@ -464,9 +443,9 @@ typedef struct only *pointer;
 MAP(ARRAY, pointer_map, __u32, pointer, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_only_member) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_only_member)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int value_is_pointer(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(pointer_map, pointer, v)
@@ -489,9 +468,7 @@ struct pointer_member {
 MAP(ARRAY, pointer_member_map, __u32, struct pointer_member, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_last) __refused(no_lock_in_value)
 int pointer_to_lock_as_member(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(pointer_member_map, struct pointer_member, &v->lock)
@@ -551,9 +528,9 @@ struct offset_1 {
 MAP(ARRAY, offset_1_map, __u32, struct offset_1, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
-__twin(packed_lock_at_offset_4) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(packed_lock_at_offset_4)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_at_offset_1(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(offset_1_map, struct offset_1, &v->lock)
@@ -569,9 +546,9 @@ struct offset_2 {
 MAP(ARRAY, offset_2_map, __u32, struct offset_2, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
-__twin(packed_lock_at_offset_4) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(packed_lock_at_offset_4)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_at_offset_2(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(offset_2_map, struct offset_2, &v->lock)
@@ -587,9 +564,9 @@ struct offset_3 {
 MAP(ARRAY, offset_3_map, __u32, struct offset_3, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
-__twin(packed_lock_at_offset_4) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(packed_lock_at_offset_4)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_at_offset_3(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(offset_3_map, struct offset_3, &v->lock)
@@ -609,10 +586,9 @@ struct inner_at_offset_2 {
 MAP(ARRAY, inner_at_offset_2_map, __u32, struct inner_at_offset_2, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
-__twin(lock_last) __failure __known_bug("64e8ee814819", ">=6.11")
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
-__kernel(">=6.11") __stage(btf_load) __errno(EFAULT)
+__twin(lock_last) __known_bug("64e8ee814819", ">=6.11")
+__kernel("<6.11") __refused(no_lock_in_value)
+__kernel(">=6.11") __failure __stage(btf_load) __errno(EFAULT)
 int lock_in_inner_struct_at_offset_2(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(inner_at_offset_2_map, struct inner_at_offset_2, &v->inner.lock)

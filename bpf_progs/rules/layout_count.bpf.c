@@ -59,8 +59,7 @@ struct one_inner_lock {
 MAP(ARRAY, one_inner_lock_map, __u32, struct one_inner_lock, 1)
 
 SEC("tc") __rule("One lock per value") __twin(one_lock)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int one_inner_lock(struct __sk_buff *skb)
 {
@@ -73,9 +72,8 @@ struct array_of_two {
 };
 MAP(ARRAY, array_of_two_map, __u32, struct array_of_two, 1)
 
-SEC("tc") __rule("One lock per value") __twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("One lock per value") __twin(one_lock)
+__refused(no_lock_in_value)
 int lock_in_array_of_two(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(array_of_two_map, struct array_of_two, &v->lock[0])
@@ -87,9 +85,8 @@ struct two_inner_structs {
 };
 MAP(ARRAY, two_inner_map, __u32, struct two_inner_structs, 1)
 
-SEC("tc") __rule("One lock per value") __twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+SEC("tc") __rule("One lock per value") __twin(one_lock)
+__refused(no_lock_in_value)
 int lock_in_array_of_two_structs(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_inner_map, struct two_inner_structs, &v->inner[0].lock)
@@ -104,9 +101,7 @@ MAP(ARRAY, array_of_none_map, __u32, struct array_of_none, 1)
 
 /* The bytes behind an array without elements are not its. */
 SEC("tc") __rule("One lock per value")
-__twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(one_lock) __refused(no_lock_in_value)
 int lock_in_array_of_none(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(array_of_none_map, struct array_of_none, &v->data)
@@ -178,9 +173,9 @@ struct two_locks {
 };
 MAP(ARRAY, two_locks_map, __u32, struct two_locks, 1)
 
-SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has more than one 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(E2BIG)
+SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(one_lock)
+__kernel("<6.2") __refused(two_locks_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(E2BIG)
 int two_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_locks_map, struct two_locks, &v->first)
@@ -196,9 +191,9 @@ struct three_locks {
 MAP(ARRAY, three_locks_map, __u32, struct three_locks, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
-__twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has more than one 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(E2BIG)
+__twin(one_lock)
+__kernel("<6.2") __refused(two_locks_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(E2BIG)
 int three_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(three_locks_map, struct three_locks, &v->first)
@@ -214,9 +209,9 @@ struct two_locks_apart {
 MAP(ARRAY, two_locks_apart_map, __u32, struct two_locks_apart, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
-__twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has more than one 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(E2BIG)
+__twin(one_lock)
+__kernel("<6.2") __refused(two_locks_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(E2BIG)
 int two_locks_apart(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_locks_apart_map, struct two_locks_apart, &v->first)
@@ -253,9 +248,9 @@ struct two_locks_in_inner {
 MAP(ARRAY, two_locks_in_inner_map, __u32, struct two_locks_in_inner, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
-__twin(one_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(E2BIG)
+__twin(one_lock)
+__kernel("<6.2") __refused(no_lock_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(E2BIG)
 int two_locks_in_inner_struct(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_locks_in_inner_map, struct two_locks_in_inner, &v->inner.first)
@@ -292,10 +287,9 @@ struct two_inner_locks {
 };
 MAP(ARRAY, two_inner_locks_map, __u32, struct two_inner_locks, 1)
 
-SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(one_lock) __failure
+SEC("tc") __rule("One lock per value") __loader(libbpf) __twin(one_lock)
 __known_bug("f08619f06046", ">=6.11,<=6.12.107") __known_bug("f08619f06046", ">=6.13,<7.2")
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__refused(no_lock_in_value)
 int two_inner_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_inner_locks_map, struct two_inner_locks, &v->second.lock)

@@ -210,9 +210,9 @@ int lock_in_key_is_data(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_in_key_is_data) __failure
-__kernel("<6.2") __errno(EACCES) __msg("is not a struct type or bpf_spin_lock is mangled")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_in_key_is_data)
+__kernel("<6.2") __refused(lock_mangled)
+__kernel(">=6.2") __refused(no_lock_in_value)
 int lock_in_key_is_no_lock(struct __sk_buff *skb)
 {
 	struct key_with_lock key = { .lock = { .val = 7 }, .number = 1 };
@@ -350,7 +350,7 @@ MAP_FLAGS(SK_STORAGE, storage_of_work_queue, int, struct stored_wq, 0, BPF_F_NO_
 SEC("tc") __rule("What else a value with a lock holds") __loader(libbpf)
 __twin(lock_beside_data_in_storage)
 __kernel("<6.10") __success __retval(1)
-__kernel(">=6.10") __failure __stage(map_create) __errno(EOPNOTSUPP)
+__kernel(">=6.10") __refused(map_type_without_lock)
 int lock_beside_work_queue_in_storage(struct __sk_buff *skb)
 {
 	CREATE_AND_LOCK(storage_of_work_queue)
@@ -381,8 +381,7 @@ MAP(ARRAY, nest_20_map, __u32, struct nest_20, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_20_structs_deep(struct __sk_buff *skb)
 {
@@ -395,8 +394,7 @@ MAP(ARRAY, nest_31_map, __u32, struct nest_31, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
 __twin(lock_last)
-__kernel("<6.2") __failure __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2,<6.11") __failure __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__kernel("<6.11") __refused(no_lock_in_value)
 __kernel(">=6.11") __success __retval(1)
 int lock_31_structs_deep(struct __sk_buff *skb)
 {

@@ -30,9 +30,9 @@ struct with_eight_bytes {
 MAP(ARRAY, eight_bytes_map, __u32, struct with_eight_bytes, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(lock_last)
+__kernel("<6.2") __refused(no_lock_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_of_wrong_size(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(eight_bytes_map, struct with_eight_bytes, &v->lock)
@@ -50,9 +50,9 @@ struct with_two_bytes {
 MAP(ARRAY, two_bytes_map, __u32, struct with_two_bytes, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(lock_last)
+__kernel("<6.2") __refused(no_lock_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_of_two_bytes(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(two_bytes_map, struct with_two_bytes, &v->lock)
@@ -69,9 +69,9 @@ struct with_no_bytes {
 MAP(ARRAY, no_bytes_map, __u32, struct with_no_bytes, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __stage(btf_load) __errno(EFAULT)
+__twin(lock_last)
+__kernel("<6.2") __refused(no_lock_in_value)
+__kernel(">=6.2") __failure __stage(btf_load) __errno(EFAULT)
 int lock_of_no_bytes(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(no_bytes_map, struct with_no_bytes, &v->lock)
@@ -110,9 +110,7 @@ MAP(ARRAY, union_of_that_name_map, __u32, struct with_union_of_that_name, 1)
 
 /* It must be a struct. */
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_last) __refused(no_lock_in_value)
 int lock_is_union_of_that_name(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(union_of_that_name_map, struct with_union_of_that_name, &v->lock)
@@ -128,9 +126,7 @@ struct with_typedef_of_that_name {
 MAP(ARRAY, typedef_of_that_name_map, __u32, struct with_typedef_of_that_name, 1)
 
 SEC("tc") __rule("The value is a struct with the lock at top level") __loader(libbpf)
-__twin(lock_last) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_last) __refused(no_lock_in_value)
 int lock_is_typedef_of_that_name(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(typedef_of_that_name_map, struct with_typedef_of_that_name, &v->lock)

@@ -276,9 +276,14 @@ static __noinline struct bpf_list_node *pop_locked(struct list *l)
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
  */
 
+/*
+ * Refusal: list_lock_not_held
+ * EINVAL "bpf_spin_lock at off=0 must be held for bpf_list_head"
+ * A list is changed without its lock.
+ */
+
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __refused(list_lock_not_held)
 int push_back_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -295,8 +300,7 @@ int push_back_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_front_impl, "6.4") __twin(push_front_pop_back) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_push_front_impl, "6.4") __twin(push_front_pop_back) __refused(list_lock_not_held)
 int push_front_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -313,8 +317,7 @@ int push_front_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(list_lock_not_held)
 int pop_front_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -324,8 +327,7 @@ int pop_front_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_back, "6.2") __twin(push_front_pop_back) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_pop_back, "6.2") __twin(push_front_pop_back) __refused(list_lock_not_held)
 int pop_back_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -335,8 +337,7 @@ int pop_back_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __refused(list_lock_not_held)
 int peek_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -383,32 +384,28 @@ int ask_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_empty, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_empty, "7.2") __twin(ask_under_lock) __refused(list_lock_not_held)
 int ask_whether_empty_without_lock(struct __sk_buff *skb)
 {
 	return ask(EMPTY, 0);
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_is_first, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_is_first, "7.2") __twin(ask_under_lock) __refused(list_lock_not_held)
 int ask_whether_first_without_lock(struct __sk_buff *skb)
 {
 	return ask(FIRST, 0);
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_is_last, "7.2") __twin(ask_under_lock) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_is_last, "7.2") __twin(ask_under_lock) __refused(list_lock_not_held)
 int ask_whether_last_without_lock(struct __sk_buff *skb)
 {
 	return ask(LAST, 0);
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(list_lock_not_held)
 int pop_after_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -422,8 +419,7 @@ int pop_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(other_allocation)
 int pop_under_lock_of_other_element(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -440,8 +436,7 @@ int pop_under_lock_of_other_element(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(other_allocation)
 int pop_under_lock_of_same_key_looked_up_again(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -458,8 +453,7 @@ int pop_under_lock_of_same_key_looked_up_again(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(other_allocation)
 int pop_under_lock_of_other_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -476,8 +470,7 @@ int pop_under_lock_of_other_map(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_back_pop_front) __refused(other_allocation)
 int push_under_lock_of_plain_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -501,10 +494,9 @@ int push_under_lock_of_plain_map(struct __sk_buff *skb)
  */
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
 __needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.9") __success __retval(5)
 __description("a static subprogram pops, its caller holds the lock")
+__kernel("<6.9") __refused(call_under_lock)
+__kernel(">=6.9") __success __retval(5)
 int pop_in_subprogram(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -545,17 +537,23 @@ int global_list_under_its_lock(struct __sk_buff *skb)
 	return drop(node);
 }
 
+/*
+ * Refusal: lock_of_list_not_held
+ * EINVAL "must be held for bpf_list_head"
+ * The same, where the lock's offset varies with the compiler's layout.
+ */
+
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(global_list_under_its_lock) __failure __errno(EINVAL)
-__msg("must be held for bpf_list_head")
+__needs(bpf_list_pop_front, "6.2") __twin(global_list_under_its_lock)
+__refused(lock_of_list_not_held)
 int global_list_without_lock(struct __sk_buff *skb)
 {
 	return drop(bpf_list_pop_front(&head_a));
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(global_list_under_its_lock) __failure
-__errno(EINVAL) __msg("held lock and object are not in the same allocation")
+__needs(bpf_list_push_back_impl, "6.4") __twin(global_list_under_its_lock)
+__refused(other_allocation)
 int global_list_under_lock_of_other_section(struct __sk_buff *skb)
 {
 	struct item *i = new_item(4);
@@ -603,8 +601,7 @@ out:
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __failure __errno(EINVAL)
-__msg("must be held for bpf_list_head")
+__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __refused(lock_of_list_not_held)
 int list_in_object_without_lock(struct __sk_buff *skb)
 {
 	struct bpf_list_node *node;
@@ -618,8 +615,7 @@ int list_in_object_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_object) __refused(other_allocation)
 int list_in_object_under_lock_of_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -662,8 +658,7 @@ int lists_in_two_objects_in_turn(struct __sk_buff *skb)
 
 /* Two objects of one type: no more than the lock's identity tells them apart. */
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(lists_in_two_objects_in_turn) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_list_pop_front, "6.2") __twin(lists_in_two_objects_in_turn) __refused(other_allocation)
 int list_in_object_under_lock_of_other_object(struct __sk_buff *skb)
 {
 	struct bpf_list_node *node;

@@ -46,8 +46,7 @@ int look_up_list(void *ctx)
 }
 
 SEC("kprobe") __rule("No list or tree in tracing programs") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __refused(list_in_tracing_program)
 int look_up_list_in_kprobe(void *ctx)
 {
 	__u32 key = 0;
@@ -56,8 +55,7 @@ int look_up_list_in_kprobe(void *ctx)
 }
 
 SEC("perf_event") __rule("No list or tree in tracing programs") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __refused(list_in_tracing_program)
 int look_up_list_in_perf_event(void *ctx)
 {
 	__u32 key = 0;
@@ -66,8 +64,7 @@ int look_up_list_in_perf_event(void *ctx)
 }
 
 SEC("raw_tp/sys_enter") __rule("No list or tree in tracing programs") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__needs(bpf_list_pop_front, "6.2") __twin(look_up_list) __refused(list_in_tracing_program)
 int look_up_list_in_raw_tracepoint(void *ctx)
 {
 	__u32 key = 0;

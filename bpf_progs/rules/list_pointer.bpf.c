@@ -35,8 +35,8 @@ int write_pushed_item_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock)
+__refused(pointer_ended)
 int write_pushed_item_after_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -56,8 +56,8 @@ int write_pushed_item_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock) __failure
-__errno(EINVAL) __msg("expected pointer to allocated object")
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock)
+__refused(not_an_object)
 int push_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -100,8 +100,7 @@ int drop_pushed_item(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_list_front, "6.16") __twin(peek_at_both_ends) __refused(pointer_ended)
 int use_peeked_item_after_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -149,8 +148,8 @@ int write_item_of_objects_list_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(write_item_of_objects_list_under_lock) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_list_push_back_impl, "6.4") __twin(write_item_of_objects_list_under_lock)
+__refused(pointer_ended)
 int write_item_of_objects_list_after_unlock(struct __sk_buff *skb)
 {
 	return push_to_objects_list(0);
@@ -188,8 +187,7 @@ static __always_inline int push_and_unlock_in_subprogram(int before_unlock)
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __twin(write_pushed_item_under_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(9)
 int write_pushed_item_before_subprogram_unlocks(struct __sk_buff *skb)
 {
@@ -197,8 +195,8 @@ int write_pushed_item_before_subprogram_unlocks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_arena_alloc_pages, "6.9") __twin(write_pushed_item_before_subprogram_unlocks) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_arena_alloc_pages, "6.9") __twin(write_pushed_item_before_subprogram_unlocks)
+__refused(pointer_ended)
 int write_pushed_item_after_subprogram_unlocks(struct __sk_buff *skb)
 {
 	return push_and_unlock_in_subprogram(0);
@@ -229,8 +227,7 @@ int drop_popped_item_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __refused(call_under_lock)
 int drop_popped_item_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;

@@ -41,8 +41,8 @@ int pop_under_its_lock_and_another(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(pop_under_its_lock_and_another) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_res_spin_lock, "6.15") __twin(pop_under_its_lock_and_another)
+__refused(other_allocation)
 int pop_under_lock_of_other_element_and_another(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -96,9 +96,8 @@ int write_pushed_item_under_inner_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(write_pushed_item_under_inner_lock) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
-__description("the outer lock is held on, but the list's is not")
+__needs(bpf_res_spin_lock, "6.15") __twin(write_pushed_item_under_inner_lock)
+__description("the outer lock is held on, but the list's is not") __refused(pointer_ended)
 int write_pushed_item_after_inner_unlock(struct __sk_buff *skb)
 {
 	return push_under_inner_lock(0);

@@ -56,8 +56,8 @@ int iterator_turns_lock_and_unlock(struct __sk_buff *skb)
 
 /* The path without a turn is walked first, and has no lock to release. */
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
-__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock without taking a lock")
+__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock)
+__refused(unlock_without_lock)
 int iterator_turns_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -78,10 +78,9 @@ int iterator_turns_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
 __needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock)
-__kernel("<6.14") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.14") __success __retval(1)
 __description("left by a break with the lock held, unlocked after the loop")
+__kernel("<6.14") __refused(call_under_lock)
+__kernel(">=6.14") __success __retval(1)
 int iterator_break_locked_unlock_after(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -107,10 +106,9 @@ int iterator_break_locked_unlock_after(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
-__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock) __failure __errno(EINVAL)
-__kernel("<6.14") __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.14") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock)
+__kernel("<6.14") __refused(call_under_lock)
+__kernel(">=6.14") __refused(missing_unlock)
 int iterator_break_locked(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -131,10 +129,9 @@ int iterator_break_locked(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
-__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock) __failure __errno(EINVAL)
-__kernel("<6.14") __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.14") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock)
+__kernel("<6.14") __refused(call_under_lock)
+__kernel(">=6.14") __refused(missing_unlock)
 int lock_before_iterator_turns_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -155,10 +152,9 @@ int lock_before_iterator_turns_unlock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
 __needs(bpf_iter_num_new, "6.4") __twin(iterator_turns_lock_and_unlock)
-__kernel("<6.14") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.14") __success __retval(4)
 __description("each turn releases the lock that it began with, and takes it again")
+__kernel("<6.14") __refused(call_under_lock)
+__kernel(">=6.14") __success __retval(4)
 int iterator_turns_unlock_and_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -205,8 +201,7 @@ int open_coded_loop_before_lock(struct __sk_buff *skb)
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(open_coded_loop_before_lock)
 __needs(bpf_iter_num_new, "6.4")
-__kernel("<6.14") __failure __errno(EINVAL)
-		  __msg("function calls are not allowed while holding a lock")
+__kernel("<6.14") __refused(call_under_lock)
 __kernel(">=6.14") __success __retval(8)
 int open_coded_loop_under_lock(struct __sk_buff *skb)
 {
@@ -283,10 +278,7 @@ int may_goto_under_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(may_goto_turns_lock_and_unlock)
-__failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__refused(missing_unlock)
 int may_goto_leaves_locked(struct __sk_buff *skb)
 {
 	__u32 key = 0, turns = UNKNOWN(4), i;
@@ -305,7 +297,7 @@ int may_goto_leaves_locked(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock is balanced over each turn of a loop, or held over all") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(may_goto_turns_lock_and_unlock)
-__failure __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
+__refused(call_under_lock)
 int may_goto_turns_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, turns = UNKNOWN(4), i;

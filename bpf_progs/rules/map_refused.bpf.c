@@ -41,18 +41,16 @@ struct prefix {
 MAP(LRU_HASH, lru_hash, __u32, struct counter, 4)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(hash_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(hash_holds_lock) __refused(map_type_without_lock)
 int lru_hash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lru_hash, __u32, struct counter)
 }
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
-__twin(hash_holds_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+__twin(hash_holds_lock)
+__kernel("<6.2") __refused(map_without_btf)
+__kernel(">=6.2") __refused(map_type_without_lock)
 int lru_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lru_hash, __u32, struct counter)
@@ -63,18 +61,16 @@ int lru_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 MAP(PERCPU_HASH, percpu_hash, __u32, struct counter, 4)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(hash_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(hash_holds_lock) __refused(map_type_without_lock)
 int percpu_hash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(percpu_hash, __u32, struct counter)
 }
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
-__twin(hash_holds_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+__twin(hash_holds_lock)
+__kernel("<6.2") __refused(map_without_btf)
+__kernel(">=6.2") __refused(map_type_without_lock)
 int percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(percpu_hash, __u32, struct counter)
@@ -85,18 +81,16 @@ int percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 MAP(LRU_PERCPU_HASH, lru_percpu_hash, __u32, struct counter, 4)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(hash_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(hash_holds_lock) __refused(map_type_without_lock)
 int lru_percpu_hash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lru_percpu_hash, __u32, struct counter)
 }
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
-__twin(hash_holds_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+__twin(hash_holds_lock)
+__kernel("<6.2") __refused(map_without_btf)
+__kernel(">=6.2") __refused(map_type_without_lock)
 int lru_percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lru_percpu_hash, __u32, struct counter)
@@ -107,18 +101,16 @@ int lru_percpu_hash_of_bcc_holds_lock(struct __sk_buff *skb)
 MAP(PERCPU_ARRAY, percpu_array, __u32, struct counter, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_lock) __refused(map_type_without_lock)
 int percpu_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(percpu_array, __u32, struct counter)
 }
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
-__twin(array_holds_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+__twin(array_holds_lock)
+__kernel("<6.2") __refused(map_without_btf)
+__kernel(">=6.2") __refused(map_type_without_lock)
 int percpu_array_of_bcc_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(percpu_array, __u32, struct counter)
@@ -129,18 +121,16 @@ int percpu_array_of_bcc_holds_lock(struct __sk_buff *skb)
 MAP_FLAGS(LPM_TRIE, lpm_trie, struct prefix, struct counter, 4, BPF_F_NO_PREALLOC)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(hash_of_prefixes_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(hash_of_prefixes_holds_lock) __refused(map_type_without_lock)
 int lpm_trie_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lpm_trie, struct prefix, struct counter)
 }
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(bcc)
-__twin(hash_of_prefixes_holds_lock) __failure
-__kernel("<6.2") __errno(EACCES) __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel(">=6.2") __stage(map_create) __errno(EOPNOTSUPP)
+__twin(hash_of_prefixes_holds_lock)
+__kernel("<6.2") __refused(map_without_btf)
+__kernel(">=6.2") __refused(map_type_without_lock)
 int lpm_trie_of_bcc_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(lpm_trie, struct prefix, struct counter)
@@ -155,10 +145,7 @@ int lpm_trie_of_bcc_holds_lock(struct __sk_buff *skb)
 MAP(PROG_ARRAY, prog_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int prog_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(prog_array, __u32, struct only_lock)
@@ -169,10 +156,7 @@ int prog_array_holds_lock(struct __sk_buff *skb)
 MAP(PERF_EVENT_ARRAY, perf_event_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int perf_event_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(perf_event_array, __u32, struct only_lock)
@@ -183,10 +167,7 @@ int perf_event_array_holds_lock(struct __sk_buff *skb)
 MAP(STACK_TRACE, stack_trace, __u32, struct counter, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_lock)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_lock) __refused(map_type_without_lock)
 int stack_trace_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(stack_trace, __u32, struct counter)
@@ -197,10 +178,7 @@ int stack_trace_holds_lock(struct __sk_buff *skb)
 MAP(CGROUP_ARRAY, cgroup_array, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int cgroup_array_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(cgroup_array, __u32, struct only_lock)
@@ -211,10 +189,7 @@ int cgroup_array_holds_lock(struct __sk_buff *skb)
 MAP(SOCKMAP, sockmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int sockmap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(sockmap, __u32, struct only_lock)
@@ -225,10 +200,7 @@ int sockmap_holds_lock(struct __sk_buff *skb)
 MAP(SOCKHASH, sockhash, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int sockhash_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(sockhash, __u32, struct only_lock)
@@ -239,10 +211,7 @@ int sockhash_holds_lock(struct __sk_buff *skb)
 MAP(CPUMAP, cpumap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int cpumap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(cpumap, __u32, struct only_lock)
@@ -254,9 +223,7 @@ MAP(XSKMAP, xskmap, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __needs(xsk_map_alloc, "4.18", CONFIG_XDP_SOCKETS) __twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__refused(map_type_without_lock)
 int xskmap_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(xskmap, __u32, struct only_lock)
@@ -267,10 +234,7 @@ int xskmap_holds_lock(struct __sk_buff *skb)
 MAP(REUSEPORT_SOCKARRAY, reuseport_sockarray, __u32, struct only_lock, 1)
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int reuseport_sockarray_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(reuseport_sockarray, __u32, struct only_lock)
@@ -293,10 +257,7 @@ struct {
 } outer_array_of_maps SEC(".maps");
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int outer_array_of_maps_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(outer_array_of_maps, __u32, struct only_lock)
@@ -318,10 +279,7 @@ struct {
 } outer_hash_of_maps SEC(".maps");
 
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(array_holds_four_bytes)
-__failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(array_holds_four_bytes) __refused(map_type_without_lock)
 int outer_hash_of_maps_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(outer_hash_of_maps, __u32, struct only_lock)
@@ -370,10 +328,8 @@ KEYLESS_MAP(BLOOM_FILTER, bloom_filter, struct counter)
 /* commit 9330986c0300 ("bpf: Add bloom filter map implementation") (in v5.16). */
 SEC("tc") __rule("Only some map types hold a lock") __loader(libbpf)
 __twin(array_holds_lock)
-__failure __stage(map_create)
-__kernel("<5.16") __errno(EINVAL)
-__kernel(">=5.16,<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__kernel("<5.16") __failure __stage(map_create) __errno(EINVAL)
+__kernel(">=5.16") __refused(map_type_without_lock)
 int bloom_filter_holds_lock(struct __sk_buff *skb)
 {
 	LOCK_AND_UNLOCK(bloom_filter, __u32, struct counter)

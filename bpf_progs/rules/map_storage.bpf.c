@@ -67,8 +67,7 @@ int sk_storage_holds_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__loader(libbpf) __twin(sk_storage_holds_lock) __failure __errno(EACCES)
-__msg("type=map_value_or_null expected=map_value")
+__loader(libbpf) __twin(sk_storage_holds_lock) __refused(unchecked_value)
 int sk_storage_not_checked(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -87,8 +86,7 @@ int sk_storage_not_checked(struct __sk_buff *skb)
 
 /* The value that a new storage begins with is memory for a helper like any other. */
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__twin(sk_storage_holds_lock) __failure __errno(EACCES)
-__msg("bpf_spin_lock cannot be accessed directly by load/store")
+__twin(sk_storage_holds_lock) __refused(lock_accessed)
 int value_with_lock_as_first_value(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -168,7 +166,7 @@ MAP_FLAGS(INODE_STORAGE, inodes, int, struct counter, 0, BPF_F_NO_PREALLOC)
  */
 SEC("lsm/inode_unlink") __rule("Only some map types hold a lock") __loader(libbpf)
 __needs(bpf_lsm_inode_unlink, "5.7", CONFIG_BPF_LSM) __twin(plain_hash_holds_lock)
-__kernel("<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.11") __refused(unknown_func)
 __kernel(">=5.11") __success
 int inode_storage_holds_lock(unsigned long long *ctx)
 {
@@ -241,9 +239,7 @@ int cgrp_storage_holds_lock(unsigned long long *ctx)
 MAP(PERCPU_CGROUP_STORAGE, percpu_storage, struct bpf_cgroup_storage_key, struct counter, 0)
 
 SEC("cgroup_skb/egress") __rule("Only some map types hold a lock") __loader(libbpf)
-__twin(cgroup_storage_holds_lock) __failure __stage(map_create)
-__kernel("<6.2") __errno(ENOTSUPP)
-__kernel(">=6.2") __errno(EOPNOTSUPP)
+__twin(cgroup_storage_holds_lock) __refused(map_type_without_lock)
 int percpu_cgroup_storage_holds_lock(struct __sk_buff *skb)
 {
 	struct counter *c = bpf_get_local_storage(&percpu_storage, 0);

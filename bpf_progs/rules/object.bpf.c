@@ -133,8 +133,7 @@ int lock_dropped_object(struct __sk_buff *skb)
 
 /* The object holds what its map's value holds. */
 SEC("tc") __rule("No unlock without a lock") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock without taking a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __refused(unlock_without_lock)
 int unlock_object_without_lock(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -147,9 +146,8 @@ int unlock_object_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
-__description("an object is dropped with its lock held: that is a call")
+__needs(bpf_obj_new_impl, "6.2") __twin(lock_object)
+__description("an object is dropped with its lock held: that is a call") __refused(call_under_lock)
 int drop_locked_object(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -166,10 +164,7 @@ int drop_locked_object(struct __sk_buff *skb)
  * before v6.13 references were checked first.
  */
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __refused(missing_unlock)
 int return_with_object_locked(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -209,8 +204,7 @@ int two_objects_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(two_objects_in_turn) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock of different lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(two_objects_in_turn) __refused(different_lock)
 int unlock_of_other_object(struct __sk_buff *skb)
 {
 	struct object *a, *b;
@@ -234,8 +228,7 @@ int unlock_of_other_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("One lock at a time") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(two_objects_in_turn) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(two_objects_in_turn) __refused(call_under_lock)
 int lock_two_objects(struct __sk_buff *skb)
 {
 	struct object *a, *b;
@@ -283,8 +276,7 @@ int object_and_map_value_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(object_and_map_value_in_turn) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock of different lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(object_and_map_value_in_turn) __refused(different_lock)
 int lock_object_unlock_map_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -304,8 +296,7 @@ int lock_object_unlock_map_value(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(object_and_map_value_in_turn) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock of different lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(object_and_map_value_in_turn) __refused(different_lock)
 int lock_map_value_unlock_object(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -347,9 +338,15 @@ int use_memory_beside_objects_lock(struct __sk_buff *skb)
 	return value;
 }
 
+/*
+ * Refusal: object_lock_accessed
+ * EACCES "direct access to bpf_spin_lock is disallowed"
+ * A load or store that touches the lock of an allocated object.
+ */
+
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock) __failure __errno(EACCES)
-__msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock)
+__refused(object_lock_accessed)
 int read_objects_lock(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -363,8 +360,8 @@ int read_objects_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock) __failure __errno(EACCES)
-__msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock)
+__refused(object_lock_accessed)
 int write_objects_lock(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -377,8 +374,8 @@ int write_objects_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock) __failure __errno(EACCES)
-__msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock)
+__refused(object_lock_accessed)
 int write_last_byte_of_objects_lock(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -391,8 +388,8 @@ int write_last_byte_of_objects_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock) __failure __errno(EACCES)
-__msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock)
+__refused(object_lock_accessed)
 int add_to_objects_lock(struct __sk_buff *skb)
 {
 	struct object *o = object_new(struct object);
@@ -428,8 +425,8 @@ int use_memory_beside_objects_lock_and_node(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node) __failure
-__errno(EACCES) __msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node)
+__refused(object_lock_accessed)
 int read_objects_lock_behind_node(struct __sk_buff *skb)
 {
 	struct linked *o = object_new(struct linked);
@@ -443,8 +440,8 @@ int read_objects_lock_behind_node(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is no memory to read or write") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node) __failure
-__errno(EACCES) __msg("direct access to bpf_spin_lock is disallowed")
+__needs(bpf_obj_new_impl, "6.2") __twin(use_memory_beside_objects_lock_and_node)
+__refused(object_lock_accessed)
 int write_objects_lock_behind_node(struct __sk_buff *skb)
 {
 	struct linked *o = object_new(struct linked);
@@ -490,8 +487,7 @@ int two_references_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_refcount_acquire_impl, "6.4") __twin(two_references_in_turn) __failure __errno(EINVAL)
-__msg("bpf_spin_unlock of different lock")
+__needs(bpf_refcount_acquire_impl, "6.4") __twin(two_references_in_turn) __refused(different_lock)
 int unlock_through_other_reference(struct __sk_buff *skb)
 {
 	struct shared *a, *b;
@@ -545,7 +541,7 @@ int lock_one_of_two_acquired_objects(struct __sk_buff *skb)
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
 __needs(bpf_refcount_acquire_impl, "6.4") __twin(lock_one_of_two_acquired_objects)
-__failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__refused(different_lock)
 int unlock_of_other_acquired_object(struct __sk_buff *skb)
 {
 	return two_acquired(0);

@@ -58,8 +58,7 @@ int allocate_before_and_drop_after(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Allocation and release are calls, hence not under the lock") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(allocate_before_and_drop_after) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(allocate_before_and_drop_after) __refused(call_under_lock)
 int allocate_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -79,8 +78,7 @@ int allocate_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Allocation and release are calls, hence not under the lock") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(allocate_before_and_drop_after) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(allocate_before_and_drop_after) __refused(call_under_lock)
 int drop_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -135,8 +133,7 @@ int stash_object_and_lock_it(struct __sk_buff *skb)
 
 SEC("tc") __rule("bpf_kptr_xchg() may be called under the lock") __loader(libbpf)
 __needs(bpf_obj_new_impl, "6.2") __twin(stash_object_and_lock_it)
-__kernel("<7.1") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.1") __refused(call_under_lock)
 __kernel(">=7.1") __success __retval(7)
 int stash_object_under_lock(struct __sk_buff *skb)
 {
@@ -165,8 +162,7 @@ int stash_object_under_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("bpf_kptr_xchg() may be called under the lock") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(stash_object_and_lock_it)
-__kernel("<7.1") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<7.1") __refused(call_under_lock)
 __kernel(">=7.1") __success __retval(7)
 int stash_object_under_res_lock(struct __sk_buff *skb)
 {
@@ -258,9 +254,15 @@ int syscall_program_writes_stashed_object_under_lock(void *ctx)
 	return write_stashed_object(UNDER, UNDER);
 }
 
+/*
+ * Refusal: object_read_only
+ * EACCES "only read is supported"
+ * A write to an object that the program does not own.
+ */
+
 SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(syscall_program_writes_stashed_object_under_lock)
-__failure __errno(EACCES) __msg("only read is supported")
+__refused(object_read_only)
 int syscall_program_writes_object_read_before_lock(void *ctx)
 {
 	return write_stashed_object(BEFORE, UNDER);
@@ -273,8 +275,8 @@ int syscall_program_writes_object_read_before_lock(void *ctx)
 SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __known_bug("180c7000712d", ">=6.9,<7.2")
 __twin(syscall_program_writes_stashed_object_under_lock)
-__failure __errno(EACCES) __msg("only read is supported")
 __description("the pointer was read under the lock and is used after it")
+__refused(object_read_only)
 int syscall_program_writes_stashed_object_after_unlock(void *ctx)
 {
 	return write_stashed_object(UNDER, AFTER);
@@ -314,8 +316,7 @@ int syscall_program_writes_stashed_object_under_res_lock(void *ctx)
 
 SEC("syscall") __rule("Sleepable programs may lock") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __known_bug("180c7000712d", ">=6.15,<7.2")
-__twin(syscall_program_writes_stashed_object_under_res_lock)
-__failure __errno(EACCES) __msg("only read is supported")
+__twin(syscall_program_writes_stashed_object_under_res_lock) __refused(object_read_only)
 int syscall_program_writes_stashed_object_after_res_unlock(void *ctx)
 {
 	return write_object_of_res_spin_lock_stash(AFTER);
@@ -331,8 +332,7 @@ static __noinline int add_one(struct counter *c)
  */
 SEC("tc") __rule("An allocated object's lock is locked like a map value's") __loader(libbpf)
 __needs(bpf_obj_new_impl, "6.2") __twin(lock_object)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int call_subprogram_with_object_locked(struct __sk_buff *skb)
 {

@@ -32,9 +32,9 @@ int static_subprog_loads_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
-__twin(static_subprog_loads_before_lock) __failure __errno(EINVAL)
-__kernel("<6.9") __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.9") __msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+__twin(static_subprog_loads_before_lock)
+__kernel("<6.9") __refused(call_under_lock)
+__kernel(">=6.9") __refused(ld_abs_under_lock)
 int static_subprog_loads_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -63,7 +63,7 @@ static __noinline int load_and_lock(struct __sk_buff *skb, struct counter *c)
 /* The result says whether the lock is held: it is not where the load has failed. */
 SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
 __twin(static_subprog_loads_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL) __msg("bpf_spin_unlock is missing")
+__kernel("<6.9") __refused(missing_unlock)
 __kernel(">=6.9") __success
 int unlock_if_static_subprog_got_to_lock(struct __sk_buff *skb)
 {
@@ -86,7 +86,7 @@ SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
 __known_bug("ee861486e377", "<6.12.101") __known_bug("ee861486e377", ">=6.13,<6.18.42")
 __known_bug("ee861486e377", ">=6.19,<7.0.10")
 __needs(bpf_arena_alloc_pages, "6.9") __twin(unlock_if_static_subprog_got_to_lock)
-__failure __errno(EINVAL) __msg("bpf_spin_unlock without taking a lock")
+__refused(unlock_without_lock)
 int unlock_whether_static_subprog_got_to_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -155,6 +155,12 @@ int callback_locks_without_load(struct __sk_buff *skb)
 }
 
 /*
+ * Refusal: ld_abs_in_callback
+ * EINVAL "cannot use BPF_LD_[ABS|IND] within callback"
+ * Of v7.3 and of stable kernels from v6.12.118 and v7.2.7 on.
+ */
+
+/*
  * commit e7d28823c662 ("bpf: Reject legacy packet loads from callbacks") (in v7.3; v7.2.7, and by
  * v6.12.118): with the hidden return walked, as above, one from a callback upset the verifier.
  */
@@ -162,11 +168,9 @@ SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
 __needs(BPF_FUNC_loop, "5.17") __twin(callback_locks_without_load)
 __known_bug("e7d28823c662", ">=7.0.10,<7.2.7")
 __kernel("<6.12") __success
-__kernel(">=6.12.118,<6.13") __failure __errno(EINVAL)
-			     __msg("cannot use BPF_LD_[ABS|IND] within callback")
+__kernel(">=6.12.118,<6.13") __refused(ld_abs_in_callback)
 __kernel(">=6.13,<7.2.7") __success
-__kernel(">=7.2.7") __failure __errno(EINVAL)
-		    __msg("cannot use BPF_LD_[ABS|IND] within callback")
+__kernel(">=7.2.7") __refused(ld_abs_in_callback)
 int callback_loads_before_lock(struct __sk_buff *skb)
 {
 	LOOP(load_and_lock_in_turn)

@@ -49,8 +49,14 @@ int lock_in_value(struct __sk_buff *skb)
 	return c->value;
 }
 
+/*
+ * Refusal: stack_for_lock
+ * EACCES "type=fp expected=map_value"
+ * A lock on the program's stack.
+ */
+
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type=fp expected=map_value")
+__twin(lock_in_value) __refused(stack_for_lock)
 int lock_on_stack(struct __sk_buff *skb)
 {
 	struct counter on_stack = {};
@@ -73,10 +79,15 @@ int lock_in_ctx(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Refusal: packet_for_lock
+ * EACCES "helper access to the packet is not allowed"
+ * A lock in a packet.
+ */
+
 /* That a helper may not have the packet at all is found before what it would do with it. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES)
-__msg("helper access to the packet is not allowed")
+__twin(lock_in_value) __refused(packet_for_lock)
 int lock_in_packet(struct __sk_buff *skb)
 {
 	struct counter *c = (void *)(long)skb->data;
@@ -105,8 +116,7 @@ int lock_in_value_xdp(struct xdp_md *ctx)
 }
 
 SEC("xdp") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value_xdp) __failure __errno(EACCES)
-__msg("helper access to the packet is not allowed")
+__twin(lock_in_value_xdp) __refused(packet_for_lock)
 int lock_in_packet_xdp(struct xdp_md *ctx)
 {
 	struct counter *c = (void *)(long)ctx->data;
@@ -119,9 +129,15 @@ int lock_in_packet_xdp(struct xdp_md *ctx)
 	return c->value;
 }
 
+/*
+ * Refusal: number_for_lock
+ * EACCES "type={{inv|scalar}} expected=map_value"
+ * A number where bpf_spin_lock() needs a pointer.
+ */
+
 /* A number is called "inv" in v5.10, "scalar" in v6.1 and later. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+__twin(lock_in_value) __refused(number_for_lock)
 int number_as_lock(struct __sk_buff *skb)
 {
 	struct counter *c = (void *)(long)skb->len;
@@ -132,7 +148,7 @@ int number_as_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+__twin(lock_in_value) __refused(number_for_lock)
 int null_as_lock(struct __sk_buff *skb)
 {
 	struct counter *c = 0;
@@ -144,8 +160,7 @@ int null_as_lock(struct __sk_buff *skb)
 
 /* The value holds an address; that makes it no pointer. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(late_lock_in_hash_value) __failure __errno(EACCES)
-__msg("type={{inv|scalar}} expected=map_value")
+__twin(late_lock_in_hash_value) __refused(number_for_lock)
 int pointer_loaded_from_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -178,8 +193,7 @@ int socket_as_lock(struct __sk_buff *skb)
 
 /* The metadata in front of a packet is packet, too. */
 SEC("xdp") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value_xdp) __failure __errno(EACCES)
-__msg("helper access to the packet is not allowed")
+__twin(lock_in_value_xdp) __refused(packet_for_lock)
 int lock_in_packet_metadata(struct xdp_md *ctx)
 {
 	struct counter *c = (void *)(long)ctx->data_meta;
@@ -287,8 +301,7 @@ int pointer_kept_before_null_check(struct __sk_buff *skb)
 
 /* One byte of it overwritten, and it is a number. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(pointer_kept_on_stack) __failure __errno(EACCES)
-__msg("type={{inv|scalar}} expected=map_value")
+__twin(pointer_kept_on_stack) __refused(number_for_lock)
 int pointer_on_stack_overwritten(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -306,7 +319,7 @@ int pointer_on_stack_overwritten(struct __sk_buff *skb)
 
 /* A number on one path, a value's address on the other. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+__twin(lock_in_value) __refused(number_for_lock)
 int number_on_one_path(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -324,7 +337,7 @@ int number_on_one_path(struct __sk_buff *skb)
 
 /* Twice negated it is the same address, but no pointer any more. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{inv|scalar}} expected=map_value")
+__twin(lock_in_value) __refused(number_for_lock)
 int negated_pointer_as_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -359,8 +372,7 @@ int lock_in_hash_value(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_hash_value) __failure __errno(EACCES)
-__msg("type=map_value_or_null expected=map_value")
+__twin(lock_in_hash_value) __refused(unchecked_value)
 int lookup_not_checked(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -382,7 +394,7 @@ int lookup_not_checked(struct __sk_buff *skb)
  */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __twin(lock_in_value)
-__kernel("<6.14") __failure __errno(EACCES) __msg("type=map_value_or_null expected=map_value")
+__kernel("<6.14") __refused(unchecked_value)
 __kernel(">=6.14") __success __retval(1)
 int array_lookup_not_checked(struct __sk_buff *skb)
 {
@@ -396,7 +408,7 @@ int array_lookup_not_checked(struct __sk_buff *skb)
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __twin(lock_in_value)
-__kernel("<6.14") __failure __errno(EACCES) __msg("type=map_value_or_null expected=map_value")
+__kernel("<6.14") __refused(unchecked_value)
 __kernel(">=6.14") __success __retval(1)
 int array_lookup_of_last_not_checked(struct __sk_buff *skb)
 {
@@ -409,9 +421,8 @@ int array_lookup_of_last_not_checked(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES)
-__msg("type=map_value_or_null expected=map_value")
-__description("the key is behind the end of the array")
+__twin(lock_in_value)
+__description("the key is behind the end of the array") __refused(unchecked_value)
 int array_lookup_out_of_range_not_checked(struct __sk_buff *skb)
 {
 	__u32 key __attribute__((aligned(8))) = 2;
@@ -423,8 +434,7 @@ int array_lookup_out_of_range_not_checked(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_value) __failure __errno(EACCES)
-__msg("type=map_value_or_null expected=map_value")
+__twin(lock_in_value) __refused(unchecked_value)
 int array_lookup_by_unknown_key_not_checked(struct __sk_buff *skb)
 {
 	__u32 key = skb->mark & 1;
@@ -437,8 +447,7 @@ int array_lookup_by_unknown_key_not_checked(struct __sk_buff *skb)
 
 /* Each pointer needs a check of its own, though both are one element's. */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__twin(lock_in_hash_value) __failure __errno(EACCES)
-__msg("type=map_value_or_null expected=map_value")
+__twin(lock_in_hash_value) __refused(unchecked_value)
 int only_first_lookup_checked(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -491,9 +500,7 @@ int late_lock_lookup_not_checked(struct __sk_buff *skb)
 
 /* The map's BTF is asked, not the C type the program uses. */
 SEC("tc") __rule("The value is a struct with the lock at top level")
-__twin(lock_in_value) __failure
-__kernel("<6.2") __errno(EACCES) __msg("doesn't have 'struct bpf_spin_lock'")
-__kernel(">=6.2") __errno(EINVAL) __msg("has no valid bpf_spin_lock")
+__twin(lock_in_value) __refused(no_lock_in_value)
 int value_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -535,9 +542,7 @@ struct {
 } undescribed SEC(".maps");
 
 SEC("tc") __rule("The map has BTF") __loader(libbpf) __twin(lock_in_value)
-__failure __msg("has to have BTF in order to use bpf_spin_lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__refused(map_without_btf)
 int map_without_btf(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -573,8 +578,7 @@ int pointer_as_argument(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__loader(libbpf) __twin(pointer_as_argument) __failure __errno(EACCES)
-__msg("type=fp expected=map_value")
+__loader(libbpf) __twin(pointer_as_argument) __refused(stack_for_lock)
 int stack_pointer_as_argument(struct __sk_buff *skb)
 {
 	struct counter c = {};

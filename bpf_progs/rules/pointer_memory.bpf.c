@@ -15,9 +15,14 @@ struct {
 	__uint(max_entries, 4096);
 } ring SEC(".maps");
 
+/*
+ * Refusal: memory_for_lock
+ * EACCES "type={{[a-z_]*mem}} expected=map_value"
+ * A lock in memory that is no map's value.
+ */
+
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__loader(libbpf) __twin(lock_in_value)
-__failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+__loader(libbpf) __twin(lock_in_value) __refused(memory_for_lock)
 int lock_in_ring_buffer_record(struct __sk_buff *skb)
 {
 	struct counter *c = bpf_ringbuf_reserve(&ring, sizeof(*c), 0);
@@ -41,8 +46,7 @@ extern const int bpf_prog_active __ksym;
 
 /* commit 63d9b80dcf2c ("bpf: Introducte bpf_this_cpu_ptr()") (in v5.10). */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__loader(libbpf) __needs(bpf_prog_active, "5.11") __twin(lock_in_value) __failure __errno(EACCES)
-__msg("type={{[a-z_]*mem}} expected=map_value")
+__loader(libbpf) __needs(bpf_prog_active, "5.11") __twin(lock_in_value) __refused(memory_for_lock)
 int per_cpu_variable_as_lock(struct __sk_buff *skb)
 {
 	void *lock = bpf_this_cpu_ptr(&bpf_prog_active);
@@ -59,7 +63,7 @@ MAP(ARRAY, bytes, __u32, __u64, 1)
 /* commit 34d4ef5775f7 ("bpf: Add dynptr data slices") (in v5.19). */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __loader(libbpf) __needs(BPF_FUNC_dynptr_data, "5.19")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+__twin(lock_in_value) __refused(memory_for_lock)
 int lock_in_slice_of_dynptr(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -87,7 +91,7 @@ extern void *bpf_dynptr_slice_rdwr(const struct bpf_dynptr *ptr, __u32 offset, v
 /* commit 66e3a13e7c2c ("bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr") (in v6.4). */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
 __loader(libbpf) __needs(bpf_dynptr_slice_rdwr, "6.4")
-__twin(lock_in_value) __failure __errno(EACCES) __msg("type={{[a-z_]*mem}} expected=map_value")
+__twin(lock_in_value) __refused(memory_for_lock)
 int lock_in_slice_of_packet(struct __sk_buff *skb)
 {
 	struct bpf_dynptr packet;

@@ -26,10 +26,16 @@ MAP(ARRAY, early_locks, __u32, struct early_lock, 1)
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
  */
+/*
+ * Refusal: lock_at_other_offset
+ * EACCES "off 4 doesn't point to 'struct bpf_spin_lock'"
+ * since v6.2: EINVAL "off 4 doesn't point to 'struct bpf_spin_lock'"
+ * A pointer that is four bytes off the lock.
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
+
 SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(known_offset) __refused(lock_at_other_offset)
 int offset_behind_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -87,11 +93,18 @@ int known_offset(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Refusal: variable_offset
+ * EACCES
+ *	"doesn't have constant offset. bpf_spin_lock has to be at the constant offset"
+ * since v6.2: EINVAL
+ *	"doesn't have constant offset. bpf_spin_lock has to be at the constant offset"
+ * The verifier must know which of the value's fields the pointer is to.
+ * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
+ */
+
 SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure
-__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(known_offset) __refused(variable_offset)
 int variable_offset(struct __sk_buff *skb)
 {
 	__u32 key = 0, offset = skb->mark & 4;
@@ -123,10 +136,7 @@ int known_multiple_of_eight(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_multiple_of_eight) __failure
-__msg("doesn't have constant offset. bpf_spin_lock has to be at the constant offset")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(known_multiple_of_eight) __refused(variable_offset)
 int variable_multiple_of_eight(struct __sk_buff *skb)
 {
 	__u32 key = 0, offset = skb->mark & 8;
@@ -213,9 +223,7 @@ int offset_into_lock(struct __sk_buff *skb)
 
 /* Two paths, two offsets, each known where it is used. */
 SEC("tc") __rule("The pointer to the lock has a known, constant offset")
-__twin(known_offset) __failure __msg("off 4 doesn't point to 'struct bpf_spin_lock'")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(known_offset) __refused(lock_at_other_offset)
 int wrong_offset_on_one_path(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -54,10 +54,14 @@ int nobody_counts(struct __sk_buff *skb)
 	COUNT
 }
 
-/* The text changed between v6.8 and v6.11. */
+/*
+ * Refusal: helper_not_for_user
+ * EINVAL "{{unknown func|program of this type cannot use helper}} bpf_spin_lock#93"
+ * The helper is not offered to users without CAP_BPF. The text changed between v6.8 and v6.11.
+ */
+
 SEC("cgroup_skb/egress") __rule("Only privileged users may lock") __user(nobody)
-__twin(nobody_counts) __failure __errno(EINVAL)
-__msg("{{unknown func|program of this type cannot use helper}} bpf_spin_lock#93")
+__twin(nobody_counts) __refused(helper_not_for_user)
 int nobody_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_COUNT
@@ -87,8 +91,7 @@ int cap_perfmon_and_cap_bpf_lock(struct __sk_buff *skb)
 
 /* Looking into the kernel is no licence to lock it, ... */
 SEC("cgroup_skb/egress") __rule("Only privileged users may lock") __user(cap_perfmon)
-__twin(cap_perfmon_and_cap_bpf_lock) __failure __errno(EINVAL)
-__msg("{{unknown func|program of this type cannot use helper}} bpf_spin_lock#93")
+__twin(cap_perfmon_and_cap_bpf_lock) __refused(helper_not_for_user)
 int cap_perfmon_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_COUNT
@@ -103,8 +106,7 @@ int cap_net_admin_and_cap_bpf_lock(struct __sk_buff *skb)
 
 /* ... nor is its network. */
 SEC("cgroup_skb/egress") __rule("Only privileged users may lock") __user(cap_net_admin)
-__twin(cap_net_admin_and_cap_bpf_lock) __failure __errno(EINVAL)
-__msg("{{unknown func|program of this type cannot use helper}} bpf_spin_lock#93")
+__twin(cap_net_admin_and_cap_bpf_lock) __refused(helper_not_for_user)
 int cap_net_admin_locks(struct __sk_buff *skb)
 {
 	LOCK_AND_COUNT

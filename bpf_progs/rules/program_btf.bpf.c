@@ -50,7 +50,7 @@ int fentry_without_lock(void *ctx)
 
 SEC("fentry/bpf_fentry_test1") __rule("Programs that know the kernel's types may lock")
 __twin(fentry_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int fentry_locks(void *ctx)
 {
@@ -67,7 +67,7 @@ int fexit_without_lock(void *ctx)
 
 SEC("fexit/bpf_fentry_test1") __rule("Programs that know the kernel's types may lock")
 __twin(fexit_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int fexit_locks(void *ctx)
 {
@@ -85,7 +85,7 @@ int fmod_ret_without_lock(void *ctx)
 
 SEC("fmod_ret/security_file_open") __rule("Programs that know the kernel's types may lock")
 __needs(security_file_open, "5.1", CONFIG_SECURITY) __twin(fmod_ret_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int fmod_ret_locks(void *ctx)
 {
@@ -102,7 +102,7 @@ int btf_tracepoint_without_lock(void *ctx)
 
 SEC("tp_btf/sched_switch") __rule("Programs that know the kernel's types may lock")
 __twin(btf_tracepoint_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int btf_tracepoint_locks(void *ctx)
 {
@@ -119,7 +119,7 @@ int task_iterator_without_lock(void *ctx)
 
 SEC("iter/task") __rule("Programs that know the kernel's types may lock")
 __twin(task_iterator_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int task_iterator_locks(void *ctx)
 {
@@ -136,7 +136,7 @@ int map_iterator_without_lock(void *ctx)
 
 SEC("iter/bpf_map") __rule("Programs that know the kernel's types may lock")
 __twin(map_iterator_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int map_iterator_locks(void *ctx)
 {
@@ -153,7 +153,7 @@ int element_iterator_without_lock(void *ctx)
 
 SEC("iter/bpf_map_elem") __rule("Programs that know the kernel's types may lock")
 __twin(element_iterator_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int element_iterator_locks(void *ctx)
 {
@@ -170,7 +170,7 @@ int tcp_iterator_without_lock(void *ctx)
 
 SEC("iter/tcp") __rule("Programs that know the kernel's types may lock")
 __twin(tcp_iterator_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int tcp_iterator_locks(void *ctx)
 {
@@ -187,7 +187,7 @@ int netlink_iterator_without_lock(void *ctx)
 
 SEC("iter/netlink") __rule("Programs that know the kernel's types may lock")
 __twin(netlink_iterator_without_lock)
-__kernel("<5.15") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.15") __refused(unknown_func)
 __kernel(">=5.15") __success
 int netlink_iterator_locks(void *ctx)
 {
@@ -220,7 +220,7 @@ int lsm_without_lock(void *ctx)
 
 SEC("lsm/file_open") __rule("Programs that know the kernel's types may lock")
 __twin(lsm_without_lock)
-__kernel("<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
+__kernel("<5.11") __refused(unknown_func)
 __kernel(">=5.11") __success
 int lsm_locks(void *ctx)
 {

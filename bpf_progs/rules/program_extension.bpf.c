@@ -82,9 +82,9 @@ int extension_of_socket_filter_without_lock(struct __sk_buff *skb)
  */
 SEC("freplace/replaced_socket_filter") __rule("Tracing programs and socket filters may not lock")
 __loader(libbpf) __known_bug("81f6d0530ba0", ">=6.12.25,<7.3")
-__twin(extension_of_socket_filter_without_lock) __failure __errno(EINVAL)
-__kernel("<5.11") __msg("tracing progs cannot use bpf_spin_lock yet")
-__kernel(">=5.11") __msg("socket filter progs cannot use bpf_spin_lock yet")
+__twin(extension_of_socket_filter_without_lock)
+__kernel("<5.11") __refused(tracing_program)
+__kernel(">=5.11") __refused(socket_filter)
 int extension_of_socket_filter_locks(struct __sk_buff *skb)
 {
 	COUNT_UNDER_LOCK
@@ -101,8 +101,7 @@ int extension_of_kprobe_without_lock(struct pt_regs *context)
 
 SEC("freplace/replaced_kprobe") __rule("Tracing programs and socket filters may not lock")
 __loader(libbpf) __known_bug("81f6d0530ba0", ">=6.12.25,<7.3")
-__twin(extension_of_kprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(extension_of_kprobe_without_lock) __refused(tracing_program)
 int extension_of_kprobe_locks(struct pt_regs *context)
 {
 	COUNT_UNDER_LOCK

@@ -15,7 +15,7 @@
 
 SEC("kprobe") __rule("No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program")
 __loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock)
-__kernel("<7.3") __failure __errno(EINVAL) __msg("tracing progs cannot use bpf_spin_lock yet")
+__kernel("<7.3") __refused(tracing_program)
 __kernel(">=7.3") __success
 int res_lock_in_kprobe(void *ctx)
 {
@@ -31,7 +31,7 @@ int res_lock_in_kprobe(void *ctx)
 SEC("tracepoint/raw_syscalls/sys_enter")
 __rule("No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program")
 __loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock)
-__kernel("<7.3") __failure __errno(EINVAL) __msg("tracing progs cannot use bpf_spin_lock yet")
+__kernel("<7.3") __refused(tracing_program)
 __kernel(">=7.3") __success
 int res_lock_in_tracepoint(void *ctx)
 {
@@ -47,7 +47,7 @@ int res_lock_in_tracepoint(void *ctx)
 SEC("raw_tp/sys_enter")
 __rule("No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program")
 __loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock)
-__kernel("<7.3") __failure __errno(EINVAL) __msg("tracing progs cannot use bpf_spin_lock yet")
+__kernel("<7.3") __refused(tracing_program)
 __kernel(">=7.3") __success
 int res_lock_in_raw_tracepoint(void *ctx)
 {
@@ -63,7 +63,7 @@ int res_lock_in_raw_tracepoint(void *ctx)
 SEC("perf_event")
 __rule("No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program")
 __loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock)
-__kernel("<7.3") __failure __errno(EINVAL) __msg("tracing progs cannot use bpf_spin_lock yet")
+__kernel("<7.3") __refused(tracing_program)
 __kernel(">=7.3") __success
 int res_lock_in_perf_event(void *ctx)
 {
@@ -91,8 +91,8 @@ int res_lock_in_xdp(void *ctx)
 
 /* Looking the value up is enough, as with a plain lock. */
 SEC("socket") __rule("No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program")
-__loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
-__errno(EINVAL) __msg("socket filter progs cannot use bpf_spin_lock yet")
+__loader(libbpf) __needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock)
+__refused(socket_filter)
 int look_up_res_lock_in_socket_filter(void *ctx)
 {
 	__u32 key = 0;

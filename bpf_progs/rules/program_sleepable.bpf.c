@@ -41,12 +41,18 @@ MAP(ARRAY, plain, __u32, struct plain, 1)
  */
 
 /*
+ * Refusal: hook_not_sleepable
+ * EINVAL "is not sleepable"
+ * A hook that may not sleep on this kernel.
+ */
+
+/*
  * commit 423f16108c9d ("bpf: Augment the set of sleepable LSM hooks") (in v5.11): v5.10 had
  * other hooks that may sleep.
  */
 SEC("lsm.s/bpf") __rule("Sleepable programs may lock")
 __twin(lsm_without_lock)
-__kernel("<5.11") __failure __errno(EINVAL) __msg("is not sleepable")
+__kernel("<5.11") __refused(hook_not_sleepable)
 __kernel(">=5.11") __success
 int sleepable_lsm_without_lock(void *ctx)
 {
@@ -56,9 +62,8 @@ int sleepable_lsm_without_lock(void *ctx)
 
 SEC("lsm.s/bpf") __rule("Sleepable programs may lock")
 __twin(lsm_without_lock)
-__kernel("<5.11") __failure __errno(EINVAL) __msg("is not sleepable")
-__kernel(">=5.11,<6.6") __failure __errno(EINVAL)
-			__msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<5.11") __refused(hook_not_sleepable)
+__kernel(">=5.11,<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success
 int sleepable_lsm_locks(void *ctx)
 {
@@ -72,7 +77,7 @@ int sleepable_lsm_locks(void *ctx)
  */
 SEC("fentry.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
+__kernel("<6.3") __refused(hook_not_sleepable)
 __kernel(">=6.3") __success
 int sleepable_fentry_without_lock(void *ctx)
 {
@@ -82,9 +87,8 @@ int sleepable_fentry_without_lock(void *ctx)
 
 SEC("fentry.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
-__kernel(">=6.3,<6.6") __failure __errno(EINVAL)
-		       __msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<6.3") __refused(hook_not_sleepable)
+__kernel(">=6.3,<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success
 int sleepable_fentry_locks(void *ctx)
 {
@@ -94,7 +98,7 @@ int sleepable_fentry_locks(void *ctx)
 
 SEC("fexit.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
+__kernel("<6.3") __refused(hook_not_sleepable)
 __kernel(">=6.3") __success
 int sleepable_fexit_without_lock(void *ctx)
 {
@@ -104,9 +108,8 @@ int sleepable_fexit_without_lock(void *ctx)
 
 SEC("fexit.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
-__kernel(">=6.3,<6.6") __failure __errno(EINVAL)
-		       __msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<6.3") __refused(hook_not_sleepable)
+__kernel(">=6.3,<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success
 int sleepable_fexit_locks(void *ctx)
 {
@@ -116,7 +119,7 @@ int sleepable_fexit_locks(void *ctx)
 
 SEC("fmod_ret.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
+__kernel("<6.3") __refused(hook_not_sleepable)
 __kernel(">=6.3") __success
 int sleepable_fmod_ret_without_lock(void *ctx)
 {
@@ -126,9 +129,8 @@ int sleepable_fmod_ret_without_lock(void *ctx)
 
 SEC("fmod_ret.s/bpf_fentry_test1") __rule("Sleepable programs may lock")
 __twin(fentry_without_lock)
-__kernel("<6.3") __failure __errno(EINVAL) __msg("is not sleepable")
-__kernel(">=6.3,<6.6") __failure __errno(EINVAL)
-		       __msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<6.3") __refused(hook_not_sleepable)
+__kernel(">=6.3,<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success
 int sleepable_fmod_ret_locks(void *ctx)
 {
@@ -145,9 +147,8 @@ int sleepable_iterator_without_lock(void *ctx)
 
 SEC("iter.s/task") __rule("Sleepable programs may lock")
 __twin(sleepable_iterator_without_lock)
-__kernel("<5.11") __failure __errno(EINVAL) __msg("unknown func bpf_spin_lock#93")
-__kernel(">=5.11,<6.6") __failure __errno(EINVAL)
-			__msg("sleepable progs cannot use bpf_spin_lock yet")
+__kernel("<5.11") __refused(unknown_func)
+__kernel(">=5.11,<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success
 int sleepable_iterator_locks(void *ctx)
 {
@@ -165,9 +166,8 @@ int syscall_program_without_lock(void *ctx)
 }
 
 SEC("syscall") __rule("Sleepable programs may lock")
-__twin(syscall_program_without_lock) __needs(BPF_PROG_TYPE_SYSCALL, "5.14") 
-__kernel("<6.6") __failure __errno(EINVAL)
-		 __msg("sleepable progs cannot use bpf_spin_lock yet")
+__twin(syscall_program_without_lock) __needs(BPF_PROG_TYPE_SYSCALL, "5.14")
+__kernel("<6.6") __refused(sleepable_program)
 __kernel(">=6.6") __success __retval(1)
 int syscall_program_locks(void *ctx)
 {
@@ -175,9 +175,15 @@ int syscall_program_locks(void *ctx)
 	return c && c->value == 1;
 }
 
+/*
+ * Refusal: type_not_sleepable
+ * EINVAL "programs can be sleepable"
+ * A kind of program that may not sleep on this kernel.
+ */
+
 SEC("uprobe.s") __rule("Sleepable programs may lock")
 __twin(uprobe_without_lock)
-__kernel("<6.0") __failure __errno(EINVAL) __msg("programs can be sleepable")
+__kernel("<6.0") __refused(type_not_sleepable)
 __kernel(">=6.0") __success
 int sleepable_uprobe_without_lock(void *ctx)
 {
@@ -188,9 +194,8 @@ int sleepable_uprobe_without_lock(void *ctx)
 /* It may sleep since v6.0, but it is a kprobe to the verifier. */
 SEC("uprobe.s") __rule("Sleepable programs may lock")
 __twin(uprobe_without_lock)
-__kernel("<6.0") __failure __errno(EINVAL) __msg("programs can be sleepable")
-__kernel(">=6.0") __failure __errno(EINVAL)
-		 __msg("tracing progs cannot use bpf_spin_lock yet")
+__kernel("<6.0") __refused(type_not_sleepable)
+__kernel(">=6.0") __refused(tracing_program)
 int sleepable_uprobe_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK

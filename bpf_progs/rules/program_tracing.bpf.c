@@ -60,9 +60,9 @@ int socket_filter_without_lock(void *ctx)
 
 /* The texts are two since v5.11. */
 SEC("socket") __rule("Tracing programs and socket filters may not lock")
-__twin(socket_filter_without_lock) __failure __errno(EINVAL)
-__kernel("<5.11") __msg("tracing progs cannot use bpf_spin_lock yet")
-__kernel(">=5.11") __msg("socket filter progs cannot use bpf_spin_lock yet")
+__twin(socket_filter_without_lock)
+__kernel("<5.11") __refused(tracing_program)
+__kernel(">=5.11") __refused(socket_filter)
 int socket_filter_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -70,9 +70,9 @@ int socket_filter_locks(void *ctx)
 }
 
 SEC("socket") __rule("Tracing programs and socket filters may not lock")
-__twin(socket_filter_without_lock) __failure __errno(EINVAL)
-__kernel("<5.11") __msg("tracing progs cannot use bpf_spin_lock yet")
-__kernel(">=5.11") __msg("socket filter progs cannot use bpf_spin_lock yet")
+__twin(socket_filter_without_lock)
+__kernel("<5.11") __refused(tracing_program)
+__kernel(">=5.11") __refused(socket_filter)
 int socket_filter_uses_map(void *ctx)
 {
 	COUNT_IN_MAP_WITH_LOCK
@@ -87,8 +87,7 @@ int kprobe_without_lock(void *ctx)
 }
 
 SEC("kprobe/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(kprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(kprobe_without_lock) __refused(tracing_program)
 int kprobe_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -96,8 +95,7 @@ int kprobe_locks(void *ctx)
 }
 
 SEC("kprobe/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(kprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(kprobe_without_lock) __refused(tracing_program)
 int kprobe_uses_map(void *ctx)
 {
 	COUNT_IN_MAP_WITH_LOCK
@@ -112,8 +110,7 @@ int kretprobe_without_lock(void *ctx)
 }
 
 SEC("kretprobe/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(kretprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(kretprobe_without_lock) __refused(tracing_program)
 int kretprobe_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -128,8 +125,7 @@ int ksyscall_without_lock(void *ctx)
 }
 
 SEC("ksyscall/nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(ksyscall_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(ksyscall_without_lock) __refused(tracing_program)
 int ksyscall_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -145,8 +141,7 @@ int kprobe_multi_without_lock(void *ctx)
 }
 
 SEC("kprobe.multi/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
-__twin(kprobe_multi_without_lock) __needs(BPF_TRACE_KPROBE_MULTI, "5.18") __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(kprobe_multi_without_lock) __needs(BPF_TRACE_KPROBE_MULTI, "5.18") __refused(tracing_program)
 int kprobe_multi_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -163,8 +158,7 @@ int kprobe_session_without_lock(void *ctx)
 
 SEC("kprobe.session/do_nanosleep") __rule("Tracing programs and socket filters may not lock")
 __twin(kprobe_session_without_lock) __needs(BPF_TRACE_KPROBE_SESSION, "6.10")
-__failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__refused(tracing_program)
 int kprobe_session_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -179,8 +173,7 @@ int uprobe_without_lock(void *ctx)
 }
 
 SEC("uprobe") __rule("Tracing programs and socket filters may not lock")
-__twin(uprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(uprobe_without_lock) __refused(tracing_program)
 int uprobe_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -195,8 +188,7 @@ int uretprobe_without_lock(void *ctx)
 }
 
 SEC("uretprobe") __rule("Tracing programs and socket filters may not lock")
-__twin(uretprobe_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(uretprobe_without_lock) __refused(tracing_program)
 int uretprobe_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -212,8 +204,7 @@ int uprobe_multi_without_lock(void *ctx)
 }
 
 SEC("uprobe.multi") __rule("Tracing programs and socket filters may not lock")
-__twin(uprobe_multi_without_lock) __needs(BPF_TRACE_UPROBE_MULTI, "6.6") __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(uprobe_multi_without_lock) __needs(BPF_TRACE_UPROBE_MULTI, "6.6") __refused(tracing_program)
 int uprobe_multi_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -228,8 +219,7 @@ int usdt_without_lock(void *ctx)
 }
 
 SEC("usdt") __rule("Tracing programs and socket filters may not lock")
-__twin(usdt_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(usdt_without_lock) __refused(tracing_program)
 int usdt_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -247,8 +237,7 @@ int tracepoint_without_lock(void *ctx)
 
 SEC("tracepoint/syscalls/sys_enter_getpid")
 __rule("Tracing programs and socket filters may not lock")
-__twin(tracepoint_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(tracepoint_without_lock) __refused(tracing_program)
 int tracepoint_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -257,8 +246,7 @@ int tracepoint_locks(void *ctx)
 
 SEC("tracepoint/syscalls/sys_enter_getpid")
 __rule("Tracing programs and socket filters may not lock")
-__twin(tracepoint_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(tracepoint_without_lock) __refused(tracing_program)
 int tracepoint_uses_map(void *ctx)
 {
 	COUNT_IN_MAP_WITH_LOCK
@@ -273,8 +261,7 @@ int raw_tracepoint_without_lock(void *ctx)
 }
 
 SEC("raw_tp/sys_enter") __rule("Tracing programs and socket filters may not lock")
-__twin(raw_tracepoint_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(raw_tracepoint_without_lock) __refused(tracing_program)
 int raw_tracepoint_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -282,8 +269,7 @@ int raw_tracepoint_locks(void *ctx)
 }
 
 SEC("raw_tp/sys_enter") __rule("Tracing programs and socket filters may not lock")
-__twin(raw_tracepoint_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(raw_tracepoint_without_lock) __refused(tracing_program)
 int raw_tracepoint_uses_map(void *ctx)
 {
 	COUNT_IN_MAP_WITH_LOCK
@@ -298,8 +284,7 @@ int perf_event_without_lock(void *ctx)
 }
 
 SEC("perf_event") __rule("Tracing programs and socket filters may not lock")
-__twin(perf_event_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(perf_event_without_lock) __refused(tracing_program)
 int perf_event_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK
@@ -307,8 +292,7 @@ int perf_event_locks(void *ctx)
 }
 
 SEC("perf_event") __rule("Tracing programs and socket filters may not lock")
-__twin(perf_event_without_lock) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(perf_event_without_lock) __refused(tracing_program)
 int perf_event_uses_map(void *ctx)
 {
 	COUNT_IN_MAP_WITH_LOCK
@@ -324,9 +308,9 @@ int writable_raw_tracepoint_without_lock(void *ctx)
 
 /* The type counts as tracing since v6.0; in v5.10 it had no such helper. */
 SEC("raw_tp.w/sys_enter") __rule("Tracing programs and socket filters may not lock")
-__twin(writable_raw_tracepoint_without_lock) __failure __errno(EINVAL)
-__kernel(">=5.10,<5.11") __msg("unknown func bpf_spin_lock#93")
-__kernel(">=6.0") __msg("tracing progs cannot use bpf_spin_lock yet")
+__twin(writable_raw_tracepoint_without_lock)
+__kernel(">=5.10,<5.11") __refused(unknown_func)
+__kernel(">=6.0") __refused(tracing_program)
 int writable_raw_tracepoint_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK

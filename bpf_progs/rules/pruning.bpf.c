@@ -47,9 +47,7 @@ int same_lock_spilled_on_two_paths(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held")
 __known_bug("7c884339bbff", "<6.2")
-__twin(same_lock_spilled_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_lock_spilled_on_two_paths) __refused(different_lock)
 int other_lock_spilled_on_second_path(struct __sk_buff *skb)
 {
 	return spilled(skb, 0);
@@ -80,9 +78,7 @@ int lock_same_on_two_paths(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held")
 __known_bug("7c884339bbff", "<6.2")
-__twin(lock_same_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(lock_same_on_two_paths) __refused(different_lock)
 int lock_of_other_on_second_path(struct __sk_buff *skb)
 {
 	return locked_after_join(skb, 0);
@@ -120,9 +116,7 @@ int pointers_change_places_before_lock(struct __sk_buff *skb)
  */
 SEC("tc") __rule("State pruning does not forget which lock is held")
 __known_bug("7c884339bbff", "<6.2")
-__twin(pointers_change_places_before_lock) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(pointers_change_places_before_lock) __refused(different_lock)
 int pointers_change_places_under_lock(struct __sk_buff *skb)
 {
 	return exchanged(skb, 0);
@@ -153,9 +147,7 @@ int same_map_on_two_paths(struct __sk_buff *skb)
 
 /* The states differ in their map, which was always compared. */
 SEC("tc") __rule("State pruning does not forget which lock is held")
-__twin(same_map_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_map_on_two_paths) __refused(different_lock)
 int other_map_on_second_path(struct __sk_buff *skb)
 {
 	return two_maps(skb, 0);
@@ -186,9 +178,7 @@ int same_lookup_of_key_on_two_paths(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held")
 __known_bug("7c884339bbff", "<6.2")
-__twin(same_lookup_of_key_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_lookup_of_key_on_two_paths) __refused(different_lock)
 int other_lookup_of_key_on_second_path(struct __sk_buff *skb)
 {
 	return two_lookups(skb, 0);
@@ -225,9 +215,7 @@ int same_lock_taken_on_two_paths(struct __sk_buff *skb)
 
 /* Here it is the held lock that differs, which was always compared. */
 SEC("tc") __rule("State pruning does not forget which lock is held")
-__twin(same_lock_taken_on_two_paths) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_lock_taken_on_two_paths) __refused(different_lock)
 int other_lock_taken_on_second_path(struct __sk_buff *skb)
 {
 	return taken_on_branches(skb, 0);
@@ -267,9 +255,7 @@ int lookup_lock_unlock_in_each_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("State pruning does not forget which lock is held")
-__twin(lookup_lock_unlock_in_each_turn) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(lookup_lock_unlock_in_each_turn) __refused(different_lock)
 int unlock_lookup_of_turn_before(struct __sk_buff *skb)
 {
 	return turns(skb, 0);
@@ -302,9 +288,7 @@ int same_lock_over_bounded_loop(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held")
 __known_bug("7c884339bbff", "<6.2")
-__twin(same_lock_over_bounded_loop) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(same_lock_over_bounded_loop) __refused(different_lock)
 int other_lock_after_some_turn(struct __sk_buff *skb)
 {
 	return bounded_loop(skb, 0);
@@ -345,9 +329,7 @@ int static_subprog_chooses_same_before_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __known_bug("7c884339bbff", "<6.2")
-__twin(static_subprog_chooses_same_before_lock) __failure __msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(static_subprog_chooses_same_before_lock) __refused(different_lock)
 int static_subprog_chooses_other_before_lock(struct __sk_buff *skb)
 {
 	return chosen_before_lock(skb, 0);
@@ -371,8 +353,7 @@ static __always_inline int chosen_under_lock(struct __sk_buff *skb, int right)
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __twin(static_subprog_chooses_same_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int static_subprog_chooses_same_under_lock(struct __sk_buff *skb)
 {
@@ -385,7 +366,7 @@ int static_subprog_chooses_same_under_lock(struct __sk_buff *skb)
  */
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(static_subprog_chooses_same_under_lock)
-__failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__refused(different_lock)
 int static_subprog_chooses_other_under_lock(struct __sk_buff *skb)
 {
 	return chosen_under_lock(skb, 0);
@@ -415,7 +396,7 @@ static __always_inline int taken_by_subprog(struct __sk_buff *skb, int right)
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __twin(static_subprog_chooses_same_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL) __msg("bpf_spin_unlock is missing")
+__kernel("<6.9") __refused(missing_unlock)
 __kernel(">=6.9") __success __retval(1)
 int static_subprog_takes_same_lock(struct __sk_buff *skb)
 {
@@ -425,7 +406,7 @@ int static_subprog_takes_same_lock(struct __sk_buff *skb)
 /* Which of two it took is known to the subprogram only. */
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(static_subprog_takes_same_lock)
-__failure __errno(EINVAL) __msg("bpf_spin_unlock of different lock")
+__refused(different_lock)
 int static_subprog_takes_one_of_two_locks(struct __sk_buff *skb)
 {
 	return taken_by_subprog(skb, 0);
@@ -472,10 +453,7 @@ int callback_chooses_same(struct __sk_buff *skb)
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
 __known_bug("7c884339bbff", "<6.2")
-__needs(BPF_FUNC_loop, "5.17") __twin(callback_chooses_same) __failure
-__msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__needs(BPF_FUNC_loop, "5.17") __twin(callback_chooses_same) __refused(different_lock)
 int callback_chooses_other(struct __sk_buff *skb)
 {
 	return chosen_in_callback(skb, 0);
@@ -516,10 +494,7 @@ int callback_unlocks_what_it_locked(struct __sk_buff *skb)
 
 /* A lock that was right in the first turn may be wrong in the next. */
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__needs(BPF_FUNC_loop, "5.17") __twin(callback_unlocks_what_it_locked) __failure
-__msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__needs(BPF_FUNC_loop, "5.17") __twin(callback_unlocks_what_it_locked) __refused(different_lock)
 int callback_unlocks_other(struct __sk_buff *skb)
 {
 	return locked_in_callback(skb, 0);
@@ -558,11 +533,8 @@ int lock_and_unlock_on_second_path(struct __sk_buff *skb)
 	return a->value;
 }
 
-/* commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13) changed the text. */
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__twin(lock_and_unlock_on_second_path) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(lock_and_unlock_on_second_path) __refused(missing_unlock)
 int lock_on_second_path(struct __sk_buff *skb)
 {
 	__u32 first = 0, mark = skb->mark;
@@ -592,10 +564,7 @@ int unlock_and_lock_on_second_path(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__twin(unlock_and_lock_on_second_path) __failure
-__msg("bpf_spin_unlock without taking a lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__twin(unlock_and_lock_on_second_path) __refused(unlock_without_lock)
 int unlock_on_second_path(struct __sk_buff *skb)
 {
 	__u32 first = 0, mark = skb->mark;
@@ -650,10 +619,8 @@ int same_global_lock_taken_on_two_paths(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__needs(BPF_FUNC_timer_init, "5.15") __twin(same_global_lock_taken_on_two_paths) __failure
-__msg("bpf_spin_unlock of different lock")
-__kernel("<6.2") __errno(EACCES)
-__kernel(">=6.2") __errno(EINVAL)
+__needs(BPF_FUNC_timer_init, "5.15") __twin(same_global_lock_taken_on_two_paths)
+__refused(different_lock)
 int other_global_lock_taken_on_second_path(struct __sk_buff *skb)
 {
 	__u32 mark = skb->mark;

@@ -42,8 +42,8 @@ int same_outer_lock_on_two_paths(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("State pruning does not forget which lock is held") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(same_outer_lock_on_two_paths) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock of different lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(same_outer_lock_on_two_paths)
+__refused(different_res_spin_lock)
 int other_outer_lock_on_second_path(struct __sk_buff *skb)
 {
 	return outer_of_two(skb, 0);
@@ -80,8 +80,8 @@ int flags_change_places_before_locks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(flags_change_places_before_locks) __failure
-__errno(EACCES) __msg("cannot restore irq state out of order")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(flags_change_places_before_locks)
+__refused(irq_state_out_of_order)
 int flags_in_other_places_on_second_path(struct __sk_buff *skb)
 {
 	return flags_of_two(skb, 0);

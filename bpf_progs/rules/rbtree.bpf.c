@@ -147,9 +147,14 @@ int walk_tree(struct __sk_buff *skb)
  * commit 9e3e66c553f7 ("bpf: Add bpf_rbtree_{root,left,right} kfunc") (in v6.16)
  */
 
+/*
+ * Refusal: tree_lock_not_held
+ * EINVAL "bpf_spin_lock at off=0 must be held for bpf_rb_root"
+ * A tree is changed without its lock.
+ */
+
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __refused(tree_lock_not_held)
 int add_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -166,8 +171,7 @@ int add_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __refused(tree_lock_not_held)
 int first_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -177,8 +181,7 @@ int first_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_root, "6.16") __twin(walk_tree) __failure __errno(EINVAL)
-__msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+__needs(bpf_rbtree_root, "6.16") __twin(walk_tree) __refused(tree_lock_not_held)
 int root_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -188,8 +191,7 @@ int root_without_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __refused(other_allocation)
 int add_under_lock_of_other_element(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -209,8 +211,7 @@ int add_under_lock_of_other_element(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_rbtree_first, "6.3") __twin(add_and_take_first) __refused(other_allocation)
 int first_under_lock_of_other_map(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -245,8 +246,7 @@ int global_tree_under_its_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __refused(other_allocation)
 int global_tree_under_lock_of_other_section(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -279,8 +279,7 @@ int read_first_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock) __failure __errno(EACCES)
-__msg("invalid mem access 'scalar'")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock) __refused(pointer_ended)
 int read_first_after_unlock(struct __sk_buff *skb)
 {
 	__u32 index = 0;
@@ -325,8 +324,8 @@ int read_first_of_objects_tree_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_of_objects_tree_under_lock) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_of_objects_tree_under_lock)
+__refused(pointer_ended)
 int read_first_of_objects_tree_after_unlock(struct __sk_buff *skb)
 {
 	return read_first_of_objects_tree(0);
@@ -362,8 +361,7 @@ static __always_inline int read_first_and_unlock_in_subprogram(int before_unlock
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
 __needs(bpf_rbtree_add_impl, "6.4") __twin(read_first_under_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(5)
 int read_first_before_subprogram_unlocks(struct __sk_buff *skb)
 {
@@ -371,8 +369,8 @@ int read_first_before_subprogram_unlocks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_arena_alloc_pages, "6.9") __twin(read_first_before_subprogram_unlocks) __failure
-__errno(EACCES) __msg("invalid mem access 'scalar'")
+__needs(bpf_arena_alloc_pages, "6.9") __twin(read_first_before_subprogram_unlocks)
+__refused(pointer_ended)
 int read_first_after_subprogram_unlocks(struct __sk_buff *skb)
 {
 	return read_first_and_unlock_in_subprogram(0);
@@ -408,8 +406,7 @@ int remove_in_later_section(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A pointer into a list or tree ends with the section") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("expected pointer to allocated object")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __refused(not_an_object)
 int add_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -429,8 +426,7 @@ int add_twice(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_and_take_first) __refused(call_under_lock)
 int drop_removed_leaf_under_lock(struct __sk_buff *skb)
 {
 	__u32 index = 0, key = 0;
@@ -470,8 +466,7 @@ int trees_in_two_objects_in_turn(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_first, "6.3") __twin(trees_in_two_objects_in_turn) __failure __errno(EINVAL)
-__msg("held lock and object are not in the same allocation")
+__needs(bpf_rbtree_first, "6.3") __twin(trees_in_two_objects_in_turn) __refused(other_allocation)
 int tree_in_object_under_lock_of_other_object(struct __sk_buff *skb)
 {
 	struct bpf_rb_node *node;

@@ -52,9 +52,14 @@ static _Bool less_that_unlocks(struct bpf_rb_node *a, const struct bpf_rb_node *
 	return less(a, b);
 }
 
+/*
+ * Refusal: lock_in_callback
+ * EACCES "can't spin_{lock,unlock} in rbtree cb"
+ * The callback that orders a tree takes or releases a lock.
+ */
+
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EACCES)
-__msg("can't spin_{lock,unlock} in rbtree cb")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __refused(lock_in_callback)
 int unlock_in_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -76,8 +81,7 @@ static _Bool less_that_locks(struct bpf_rb_node *a, const struct bpf_rb_node *b)
 
 /* It is the rule on calls that refuses this one: bpf_spin_lock() is a helper. */
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __refused(call_under_lock)
 int lock_in_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -100,13 +104,18 @@ static _Bool less_that_takes_res_lock(struct bpf_rb_node *a, const struct bpf_rb
 }
 
 /*
+ * Refusal: res_spin_lock_in_callback
+ * EACCES "can't res_spin_{lock,unlock} in rbtree cb"
+ * The callback that orders a tree takes or releases a res_spin_lock.
+ */
+
+/*
  * A res_spin_lock may be taken where another is held, but not here; which nobody checked until
  * commit 7b7b8b595010 (in v7.3; Debian's v7.2.12 has it as well).
  */
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __known_bug("7b7b8b595010", ">=6.15,<7.2")
-__twin(global_tree_under_its_lock) __failure __errno(EACCES)
-__msg("can't res_spin_{lock,unlock} in rbtree cb")
+__twin(global_tree_under_its_lock) __refused(res_spin_lock_in_callback)
 int res_lock_in_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -125,8 +134,7 @@ static _Bool less_that_asks_the_time(struct bpf_rb_node *a, const struct bpf_rb_
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock) __refused(call_under_lock)
 int helper_in_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -172,8 +180,7 @@ static _Bool less_that_calls(struct bpf_rb_node *a, const struct bpf_rb_node *b)
 
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
 __needs(bpf_rbtree_add_impl, "6.4") __twin(global_tree_under_its_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(4)
 int call_in_callback(struct __sk_buff *skb)
 {
@@ -205,10 +212,10 @@ static _Bool less_that_calls_unlock(struct bpf_rb_node *a, const struct bpf_rb_n
  * is the callback. The program must not run where it loads: the tree would be walked unlocked.
  */
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(call_in_callback) __failure
+__needs(bpf_rbtree_add_impl, "6.4") __twin(call_in_callback)
 __known_bug("369f4ce73457", ">=6.9,<=6.12.107") __known_bug("369f4ce73457", ">=6.13,<7.2")
-__kernel("<6.9") __errno(EINVAL) __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.9") __errno(EACCES) __msg("can't spin_{lock,unlock} in rbtree cb")
+__kernel("<6.9") __refused(call_under_lock)
+__kernel(">=6.9") __refused(lock_in_callback)
 int unlock_in_subprogram_of_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -235,8 +242,7 @@ static _Bool less_that_calls_res_lock(struct bpf_rb_node *a, const struct bpf_rb
 
 SEC("tc") __rule("The callback that orders a tree leaves locks and trees alone") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __known_bug("7b7b8b595010", ">=6.15,<7.2")
-__twin(call_in_callback) __failure __errno(EACCES)
-__msg("can't res_spin_{lock,unlock} in rbtree cb")
+__twin(call_in_callback) __refused(res_spin_lock_in_callback)
 int res_lock_in_subprogram_of_callback(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(4);
@@ -276,8 +282,8 @@ int look_up_tree(void *ctx)
 }
 
 SEC("tracepoint/raw_syscalls/sys_enter") __rule("No list or tree in tracing programs")
-__loader(libbpf) __needs(bpf_rbtree_first, "6.3") __twin(look_up_tree) __failure __errno(EINVAL)
-__msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__loader(libbpf) __needs(bpf_rbtree_first, "6.3") __twin(look_up_tree)
+__refused(list_in_tracing_program)
 int look_up_tree_in_tracepoint(void *ctx)
 {
 	__u32 key = 0;

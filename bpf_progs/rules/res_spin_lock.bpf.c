@@ -53,9 +53,14 @@ int res_lock_and_unlock_hash(struct __sk_buff *skb)
 	return c->value;
 }
 
+/*
+ * Refusal: res_unlock_without_lock
+ * EINVAL "bpf_res_spin_unlock without taking a lock"
+ * bpf_res_spin_unlock() where no lock is held.
+ */
+
 SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(res_unlock_without_lock)
 int res_unlock_whatever_lock_returned(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -70,8 +75,7 @@ int res_unlock_whatever_lock_returned(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(res_unlock_without_lock)
 int res_unlock_where_lock_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -88,8 +92,8 @@ int res_unlock_where_lock_failed(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore)
+__refused(res_unlock_without_lock)
 int irqrestore_where_irqsave_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -128,24 +132,23 @@ int res_unlock_where_lock_returned_no_error(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
-__errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error)
+__refused(res_unlock_without_lock)
 int res_unlock_where_lock_found_deadlock(struct __sk_buff *skb)
 {
 	return unlock_where_lock_returned(-EDEADLK);
 }
 
 SEC("tc") __rule("A res_spin_lock that was not taken is not held") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error) __failure
-__errno(EINVAL) __msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_unlock_where_lock_returned_no_error)
+__refused(res_unlock_without_lock)
 int res_unlock_where_lock_timed_out(struct __sk_buff *skb)
 {
 	return unlock_where_lock_returned(-ETIMEDOUT);
 }
 
 SEC("tc") __rule("No unlock without a lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock without taking a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(res_unlock_without_lock)
 int res_unlock_without_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -157,10 +160,15 @@ int res_unlock_without_lock(struct __sk_buff *skb)
 	return 1;
 }
 
-/* The text names neither the function nor the kind of lock. */
+/*
+ * Refusal: res_missing_unlock
+ * EINVAL
+ *	"BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region"
+ * The text names neither the function nor the kind of lock.
+ */
+
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(res_missing_unlock)
 int res_missing_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -173,9 +181,9 @@ int res_missing_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
-__msg("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks)
 __description("the outer lock is still held when the inner one could not be taken")
+__refused(res_missing_unlock)
 int res_return_where_second_lock_failed(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -279,9 +287,14 @@ static __always_inline int unlock_outer_first(struct res_spin_lock_counter *a,
 	return 1;
 }
 
+/*
+ * Refusal: res_unlock_out_of_order
+ * EINVAL "bpf_res_spin_unlock cannot be out of order"
+ * The lock that was taken last is released first.
+ */
+
 SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock cannot be out of order")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __refused(res_unlock_out_of_order)
 int res_unlock_outer_first(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -290,8 +303,8 @@ int res_unlock_outer_first(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks_of_one_map) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock cannot be out of order")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks_of_one_map)
+__refused(res_unlock_out_of_order)
 int res_unlock_outer_first_of_one_map(struct __sk_buff *skb)
 {
 	__u32 first = 0, second = 1;
@@ -300,8 +313,7 @@ int res_unlock_outer_first_of_one_map(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock the lock that was taken") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock of different lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __refused(different_res_spin_lock)
 int res_unlock_of_other_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -321,9 +333,14 @@ int res_unlock_of_other_lock(struct __sk_buff *skb)
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
 
+/*
+ * Refusal: same_res_spin_lock_again
+ * EINVAL "Acquiring the same lock again, AA deadlock detected"
+ * The verifier knows that the program holds the lock already.
+ */
+
 SEC("tc") __rule("A deadlock with oneself is refused, or found when it runs") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __failure __errno(EINVAL)
-__msg("Acquiring the same lock again, AA deadlock detected")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __refused(same_res_spin_lock_again)
 int res_lock_twice(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -341,8 +358,7 @@ int res_lock_twice(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A deadlock with oneself is refused, or found when it runs") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(two_global_res_locks) __failure __errno(EINVAL)
-__msg("Acquiring the same lock again, AA deadlock detected")
+__needs(bpf_res_spin_lock, "6.15") __twin(two_global_res_locks) __refused(same_res_spin_lock_again)
 int res_lock_global_twice(struct __sk_buff *skb)
 {
 	if (bpf_res_spin_lock(&lock_a))
@@ -383,8 +399,8 @@ int res_lock_inside_irqsave(struct __sk_buff *skb)
 
 /* Taken in either way, it is one lock. */
 SEC("tc") __rule("A deadlock with oneself is refused, or found when it runs") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(res_lock_inside_irqsave) __failure __errno(EINVAL)
-__msg("Acquiring the same lock again, AA deadlock detected")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(res_lock_inside_irqsave)
+__refused(same_res_spin_lock_again)
 int res_lock_of_same_inside_irqsave(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -443,8 +459,7 @@ int res_lock_twice_by_two_lookups_irqsave(struct __sk_buff *skb)
  */
 
 SEC("tc") __rule("The two kinds of lock do not mix on one lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_inside_plain_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_inside_plain_lock) __refused(call_under_lock)
 int plain_lock_inside_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -505,8 +520,7 @@ int plain_unlock_before_inner_res_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The two kinds of lock do not mix on one lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("has no valid bpf_spin_lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(no_lock_in_value)
 int plain_lock_of_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -520,8 +534,7 @@ int plain_lock_of_res_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The two kinds of lock do not mix on one lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("has no valid bpf_res_spin_lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(no_res_spin_lock_in_value)
 int res_lock_of_plain_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -577,8 +590,8 @@ int two_irqsave_locks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(two_irqsave_locks) __failure __errno(EACCES)
-__msg("cannot restore irq state out of order")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(two_irqsave_locks)
+__refused(irq_state_out_of_order)
 int flags_of_two_locks_swapped(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -597,9 +610,15 @@ int flags_of_two_locks_swapped(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Refusal: irq_flag_of_other_kind
+ * EINVAL "irq flag"
+ * Flags that were saved by something else, or not at all.
+ */
+
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
-__msg("irq flag")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore)
+__refused(irq_flag_of_other_kind)
 int flags_never_saved(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -613,8 +632,8 @@ int flags_never_saved(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
-__msg("irq flag")
+__needs(bpf_res_spin_lock_irqsave, "6.15") __twin(irqsave_and_restore)
+__refused(irq_flag_of_other_kind)
 int flags_not_on_stack(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -627,9 +646,8 @@ int flags_not_on_stack(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock of different lock")
-__description("taken without, released with interrupts saved")
+__needs(bpf_res_spin_lock, "6.15") __twin(irqsave_and_restore)
+__description("taken without, released with interrupts saved") __refused(different_res_spin_lock)
 int res_lock_then_irqrestore(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -643,9 +661,8 @@ int res_lock_then_irqrestore(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Interrupt flags go back to the lock that saved them") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(irqsave_and_restore) __failure __errno(EINVAL)
-__msg("bpf_res_spin_unlock of different lock")
-__description("taken with interrupts saved, released without")
+__needs(bpf_res_spin_lock, "6.15") __twin(irqsave_and_restore)
+__description("taken with interrupts saved, released without") __refused(different_res_spin_lock)
 int irqsave_then_res_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -660,8 +677,7 @@ int irqsave_then_res_unlock(struct __sk_buff *skb)
 
 /* Any other call is refused, as under a plain lock, and with the same words. */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(call_under_lock)
 int helper_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -675,8 +691,7 @@ int helper_under_res_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(call_under_lock)
 int kernel_function_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -715,9 +730,8 @@ __noinline int global_sum(int a, int b)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(subprogram_under_res_lock) __failure __errno(EINVAL)
-__msg("global function calls are not allowed while holding a lock")
-__msg("use static function instead")
+__needs(bpf_res_spin_lock, "6.15") __twin(subprogram_under_res_lock)
+__refused(global_call_under_lock)
 int global_function_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0, value;
@@ -750,8 +764,7 @@ int ld_abs_before_res_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No LD_ABS or LD_IND while holding the lock") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(ld_abs_before_res_lock) __failure __errno(EINVAL)
-__msg("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+__needs(bpf_res_spin_lock, "6.15") __twin(ld_abs_before_res_lock) __refused(ld_abs_under_lock)
 int ld_abs_under_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

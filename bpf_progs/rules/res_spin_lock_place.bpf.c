@@ -119,9 +119,14 @@ int res_lock_at_variable_offset(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Refusal: res_spin_lock_accessed
+ * EACCES "bpf_res_spin_lock cannot be accessed directly by load/store"
+ * A load, store or helper that touches a byte of the lock.
+ */
+
 SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EACCES)
-__msg("bpf_res_spin_lock cannot be accessed directly by load/store")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(res_spin_lock_accessed)
 int write_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -146,8 +151,8 @@ int update_value_beside_res_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock) __failure __errno(EACCES)
-__msg("bpf_res_spin_lock cannot be accessed directly by load/store")
+__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock)
+__refused(res_spin_lock_accessed)
 int res_lock_as_update_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -157,8 +162,8 @@ int res_lock_as_update_value(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("The lock field is opaque to helpers") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock) __failure __errno(EACCES)
-__msg("bpf_res_spin_lock cannot be accessed directly by load/store")
+__needs(bpf_res_spin_lock, "6.15") __twin(update_value_beside_res_lock)
+__refused(res_spin_lock_accessed)
 int load_bytes_into_res_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -177,8 +182,7 @@ struct res_spin_lock_at_offset_2 {
 MAP(ARRAY, offset_2_map, __u32, struct res_spin_lock_at_offset_2, 1)
 
 SEC("tc") __rule("The lock is 4-byte aligned") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("has no valid bpf_res_spin_lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(no_res_spin_lock_in_value)
 int res_lock_at_offset_2(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -240,8 +244,7 @@ struct two_res_spin_locks {
 MAP(ARRAY, two_res_map, __u32, struct two_res_spin_locks, 1)
 
 SEC("tc") __rule("One lock per value") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __failure __errno(EINVAL)
-__msg("has no valid bpf_res_spin_lock")
+__needs(bpf_res_spin_lock, "6.15") __twin(res_lock_and_unlock) __refused(no_res_spin_lock_in_value)
 int two_res_locks_in_value(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -258,8 +261,7 @@ int two_res_locks_in_value(struct __sk_buff *skb)
 MAP(LRU_HASH, lru, __u32, struct res_spin_lock_counter, 2)
 
 SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
-__stage(map_create) __errno(EOPNOTSUPP)
+__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __refused(map_type_without_lock)
 int res_lock_in_lru_hash(void *ctx)
 {
 	__u32 key = 0;
@@ -276,8 +278,7 @@ struct prefix {
 MAP_FLAGS(LPM_TRIE, trie, struct prefix, struct res_spin_lock_counter, 2, BPF_F_NO_PREALLOC)
 
 SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
-__stage(map_create) __errno(EOPNOTSUPP)
+__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __refused(map_type_without_lock)
 int res_lock_in_lpm_trie(void *ctx)
 {
 	struct prefix key = {32, 0};
@@ -290,8 +291,7 @@ int res_lock_in_lpm_trie(void *ctx)
 MAP(PERCPU_ARRAY, percpu, __u32, struct res_spin_lock_counter, 1)
 
 SEC("tc") __rule("A res_spin_lock stands in a map's value or an allocated object") __loader(libbpf)
-__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __failure
-__stage(map_create) __errno(EOPNOTSUPP)
+__needs(bpf_res_spin_lock, "6.15") __twin(look_up_res_lock) __refused(map_type_without_lock)
 int res_lock_in_percpu_array(void *ctx)
 {
 	__u32 key = 0;

@@ -34,8 +34,7 @@ int static_subprog_before_lock(struct __sk_buff *skb)
  */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(static_subprog_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int static_subprog_under_lock(struct __sk_buff *skb)
 {
@@ -71,8 +70,7 @@ int static_subprog_with_helper_before_lock(struct __sk_buff *skb)
 
 /* Before v6.9 it is the call of the subprogram that is refused, since then the helper's in it. */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(static_subprog_with_helper_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(static_subprog_with_helper_before_lock) __refused(call_under_lock)
 int static_subprog_with_helper_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -110,10 +108,9 @@ int global_function_before_lock(struct __sk_buff *skb)
 
 /* Since v6.9 the text begins with "global"; before, it was that of all calls. */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(global_function_before_lock) __failure __errno(EINVAL)
-__kernel("<6.9") __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.9") __msg("global function calls are not allowed while holding a lock")
-		  __msg("use static function instead")
+__twin(global_function_before_lock)
+__kernel("<6.9") __refused(call_under_lock)
+__kernel(">=6.9") __refused(global_call_under_lock)
 int global_function_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -155,10 +152,9 @@ int static_subprog_calls_global_before_lock(struct __sk_buff *skb)
 
 /* It is not the program that calls the global function, but who holds the lock is the same. */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(static_subprog_calls_global_before_lock) __failure __errno(EINVAL)
-__kernel("<6.9") __msg("function calls are not allowed while holding a lock")
-__kernel(">=6.9") __msg("global function calls are not allowed while holding a lock")
-		  __msg("use static function instead")
+__twin(static_subprog_calls_global_before_lock)
+__kernel("<6.9") __refused(call_under_lock)
+__kernel(">=6.9") __refused(global_call_under_lock)
 int static_subprog_calls_global_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -206,7 +202,7 @@ static __noinline void release_lock(struct counter *c)
 /* Since v6.9 the lock may go up and down the call stack; only the program must not keep it. */
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(static_subprog_locks_and_unlocks)
-__kernel("<6.9") __failure __errno(EINVAL) __msg("bpf_spin_unlock is missing")
+__kernel("<6.9") __refused(missing_unlock)
 __kernel(">=6.9") __success __retval(1)
 int static_subprog_locks_caller_unlocks(struct __sk_buff *skb)
 {
@@ -223,8 +219,7 @@ int static_subprog_locks_caller_unlocks(struct __sk_buff *skb)
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(static_subprog_locks_and_unlocks)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int caller_locks_static_subprog_unlocks(struct __sk_buff *skb)
 {
@@ -240,10 +235,7 @@ int caller_locks_static_subprog_unlocks(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__twin(static_subprog_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(static_subprog_locks_and_unlocks) __refused(missing_unlock)
 int static_subprog_locks_nobody_unlocks(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -286,10 +278,7 @@ __noinline int global_locks(__u32 key)
 }
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
-__twin(global_function_locks_and_unlocks) __failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__twin(global_function_locks_and_unlocks) __refused(missing_unlock)
 int global_function_returns_locked(struct __sk_buff *skb)
 {
 	return global_locks(0);
@@ -331,8 +320,7 @@ int three_static_subprogs_before_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(three_static_subprogs_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int three_static_subprogs_under_lock(struct __sk_buff *skb)
 {
@@ -375,8 +363,7 @@ int helper_in_second_subprog_before_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__twin(helper_in_second_subprog_before_lock) __failure __errno(EINVAL)
-__msg("function calls are not allowed while holding a lock")
+__twin(helper_in_second_subprog_before_lock) __refused(call_under_lock)
 int helper_in_second_subprog_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -413,8 +400,7 @@ static __noinline int unlock_on_one_path(struct counter *c, __u32 mark)
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(three_static_subprogs_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int static_subprog_unlocks_on_both_paths(struct __sk_buff *skb)
 {
@@ -429,10 +415,7 @@ int static_subprog_unlocks_on_both_paths(struct __sk_buff *skb)
 
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __needs(bpf_arena_alloc_pages, "6.9") __twin(static_subprog_unlocks_on_both_paths)
-__failure __errno(EINVAL)
-__kernel("<6.13") __msg("bpf_spin_unlock is missing")
-__kernel(">=6.13") __msg("BPF_EXIT instruction")
-		   __msg("cannot be used inside bpf_spin_lock-ed region")
+__refused(missing_unlock)
 int static_subprog_unlocks_on_one_path(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -447,8 +430,7 @@ int static_subprog_unlocks_on_one_path(struct __sk_buff *skb)
 /* The caller learns from the result which path it was, and so does the verifier. */
 SEC("tc") __rule("Unlock before return, on every path") __loader(libbpf)
 __twin(three_static_subprogs_before_lock)
-__kernel("<6.9") __failure __errno(EINVAL)
-		 __msg("function calls are not allowed while holding a lock")
+__kernel("<6.9") __refused(call_under_lock)
 __kernel(">=6.9") __success __retval(1)
 int caller_unlocks_what_static_subprog_left(struct __sk_buff *skb)
 {
