@@ -47,7 +47,10 @@
  * A comment that begins with one of these words declares what cases name. Each name is declared once.
  *
  *   Rule: its name         what it is and why, and the commits that made or changed it; the first
- *                          of these is the one that made it
+ *                          of these is the one that made it. Its second line may name its topic:
+ *                          "Topic: name".
+ *   Topic: its name        a chapter of docs/rules.md: what its rules have in common. Chapters stand
+ *                          in the order in which include/topics.h declares them.
  *   Refusal: its_name      how kernels refuse something that several cases do: below, a line for each
  *                          text, then why, and the commits that changed the text
  *

@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness import annotation, declarations, verify
 from harness.errors import UsageError
-from harness.scenario import Declared, Rule, Scenario, SourceFile, nearest
+from harness.scenario import Declared, Refusal, Rule, Scenario, SourceFile, Topic, nearest
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,24 @@ class Programs:
                 return file
         raise UsageError(f"There is no C file {name} in {self.directory}.")
 
+    def rules(self) -> List[Rule]:
+        """Return all rules as they are declared."""
+        return [rule for file in self.files for rule in file.rules]
+
+    def topics(self) -> List[Topic]:
+        """Return all topics as they are declared, those of headers first."""
+        return [topic for each in self._declared() for topic in each.topics]
+
+    def refusals(self) -> List[Refusal]:
+        """Return all refusals that cases share as they are declared, those of headers first."""
+        return [refusal for each in self._declared() for refusal in each.refusals]
+
+    def _declared(self) -> List[Declared]:
+        return [*self.headers, *(file.declared for file in self.files)]
+
     def rule(self, name: str) -> Rule:
         """Return a rule as it is declared, or one without words or commits."""
-        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
+        declared = (rule for rule in self.rules() if rule.name == name)
         return next(declared, Rule(name, "", (), ""))
 
     def scenarios(self) -> List[Scenario]:

@@ -10,6 +10,7 @@
 
 /*
  * Rule: All but the lock is copied
+ * Topic: System calls
  * Around the lock, every byte of a value arrives where it belongs, whatever the offset of the lock
  * and the size of the value; and what else belongs to the kernel in it, as a timer, is left alone.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -10,6 +10,7 @@
 
 /*
  * Rule: A new element's lock is free
+ * Topic: System calls
  * Whatever user space or a program puts in its place, and whatever was in its memory before, the
  * lock of a new element is not held: else the first to take it would wait for ever.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

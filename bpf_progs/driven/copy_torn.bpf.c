@@ -10,6 +10,7 @@
 
 /*
  * Rule: A copy with BPF_F_LOCK is whole
+ * Topic: System calls
  * The kernel copies an element under the element's lock when asked to, so what programs write
  * together under the lock is read together, and what is copied in together they find together. This
  * holds for every call that copies and for every kind of map that may hold a lock.

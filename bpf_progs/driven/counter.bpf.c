@@ -10,6 +10,7 @@
 
 /*
  * Rule: Locked updates of all CPUs are serialized
+ * Topic: Running programs
  * Between lock and unlock no other CPU is inside, nor an interrupt of the same CPU: interrupts are
  * off meanwhile. So no update under the lock is lost, whatever hooks the programs run from.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -9,6 +9,7 @@
 
 /*
  * Rule: Unlock puts interrupts and preemption back
+ * Topic: Running programs
  * The lock turns interrupts off and, since v6.6, preemption as well; unlock puts both back to what
  * they were: on where they were on, and off where they were off already.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

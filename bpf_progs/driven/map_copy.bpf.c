@@ -9,6 +9,7 @@
 
 /*
  * Rule: User space neither sees nor writes the lock
+ * Topic: System calls
  * What user space reads has zeros in place of the lock, and what it writes leaves the lock as it
  * is: a lock that shows is of no use to it, and one that it could write would hang a program.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

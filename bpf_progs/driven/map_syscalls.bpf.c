@@ -25,6 +25,7 @@ PAIR(HASH, lazy, __u32, BPF_F_NO_PREALLOC)
 
 /*
  * Rule: BPF_F_LOCK is for maps with a lock
+ * Topic: System calls
  * With this flag the kernel copies an element while it holds its lock. So every way of copying one
  * takes the flag where there is a lock, and refuses it where there is none, also where the lock is
  * a bpf_res_spin_lock, which the kernel does not take for this. Deleting copies nothing and refuses it.
@@ -79,6 +80,7 @@ int update_plain_lazy(struct __sk_buff *skb)
 
 /*
  * Rule: A map with a lock is neither mapped nor frozen
+ * Topic: Later programs, calls and places
  * Memory that user space maps it reads and writes as it is, lock and all. A frozen map is one whose
  * content the verifier may take for constant, and a lock is not; until v6.2 it could be frozen.
  * commit fc9702273e2e ("bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY") (in v5.5)

@@ -11,6 +11,7 @@
 
 /*
  * Rule: Interrupts wait while the lock is held
+ * Topic: Running programs
  * The lock turns interrupts off on its CPU, so that nothing that could want it runs there until
  * unlock: no packet that is received, no timer. So it does when user space copies with BPF_F_LOCK.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

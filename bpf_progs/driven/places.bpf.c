@@ -10,6 +10,7 @@
 
 /*
  * Rule: A lock serializes wherever it lives
+ * Topic: Running programs
  * What the lock protects is in an element that a program reached by way of its map. Each kind of map
  * lays its elements out in its own way, and finds, makes and replaces them in its own way. Whatever
  * that way is, all CPUs that reach one element must find one lock, at the offset that the map's BTF

@@ -11,6 +11,7 @@
 
 /*
  * Rule: Lists and trees stay whole under their lock
+ * Topic: Lists and trees
  * The kernel's functions for lists and trees take no lock themselves: the verifier sees to it that
  * the program holds the one beside the root. So what all CPUs put in and take out must come out as
  * if they had done so one after the other: from a list first in, first out; from a tree the least

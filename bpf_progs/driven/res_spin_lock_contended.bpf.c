@@ -10,6 +10,7 @@
 
 /*
  * Rule: A res_spin_lock serializes, and ends a deadlock
+ * Topic: res_spin_lock
  * Where bpf_res_spin_lock() returns 0, no other CPU is inside until the unlock; where it does not,
  * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
  * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock

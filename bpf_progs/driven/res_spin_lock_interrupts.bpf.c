@@ -10,6 +10,7 @@
 
 /*
  * Rule: A res_spin_lock forbids preemption, its irqsave flavour interrupts too, and both end with it
+ * Topic: res_spin_lock
  * An interrupt that asks for a lock that its CPU holds or waits for is told -EDEADLK at once; where
  * the lock is taken by bpf_res_spin_lock_irqsave() none comes before the unlock, or, if interrupts
  * were off before, after it either. Whoever is refused has interrupts and preemption as they were.

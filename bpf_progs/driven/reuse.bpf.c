@@ -9,6 +9,7 @@
 
 /*
  * Rule: A new element is written under its lock
+ * Topic: System calls
  * The memory of a deleted element is used again at once, while another CPU may still be about to
  * write to it with BPF_F_LOCK. So whoever fills it anew with that flag has to take its lock too,
  * and nobody may initialise the lock meanwhile: else values tear, or the lock is given twice.

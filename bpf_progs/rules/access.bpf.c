@@ -19,6 +19,7 @@ MAP(HASH, by_word, __u32, __u32, 4)
 
 /*
  * Rule: The lock field is opaque to loads and stores
+ * Topic: The lock's bytes
  * What a program reads of the lock may be false the next moment, and what it writes would break it
  * for others. The verifier refuses each access that could touch one of the four bytes, by whatever
  * instruction, of whatever size, and whoever holds the lock.

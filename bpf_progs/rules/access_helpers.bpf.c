@@ -17,6 +17,7 @@ MAP(HASH, by_word, __u32, __u32, 4)
 
 /*
  * Rule: The lock field is opaque to helpers
+ * Topic: The lock's bytes
  * A pointer into a value is memory for a helper, to read or to write, but for the four bytes of the
  * lock. That holds for a whole value as well: that the kernel would leave out the lock when it
  * copies is not the verifier's concern.

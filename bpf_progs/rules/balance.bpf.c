@@ -14,6 +14,7 @@ MAP(HASH, table, __u32, struct counter, 4)
 
 /*
  * Rule: A locked update loads and runs
+ * Topic: Lock and unlock
  * Take the lock, change the value, release the lock: what the lock is for must be accepted on
  * every kernel, and what it protects must have changed when the program has run.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
@@ -72,6 +73,7 @@ int two_sections(struct __sk_buff *skb)
 
 /*
  * Rule: Unlock before return, on every path
+ * Topic: Lock and unlock
  * A program that ended with the lock held would leave every other CPU waiting for ever, with
  * interrupts off. The verifier walks every path to its end, through subprograms and callbacks,
  * and refuses the program if the lock is held there.
@@ -166,6 +168,7 @@ int return_in_loop(struct __sk_buff *skb)
 
 /*
  * Rule: No unlock without a lock
+ * Topic: Lock and unlock
  * An unlock needs a lock that is held on every path which leads to it; else it would release
  * what another CPU holds.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
@@ -243,6 +246,7 @@ int lock_on_one_branch(struct __sk_buff *skb)
 
 /*
  * Rule: Unlock the lock that was taken
+ * Topic: Lock and unlock
  * The lock that is released must be the one that was taken: of the same map, and of the same
  * lookup of it. The verifier knows locks by the identity of the pointer, not by keys, so two
  * lookups of one key are two locks to it.
@@ -411,6 +415,7 @@ int unlock_of_other_lock_on_second_path(struct __sk_buff *skb)
 
 /*
  * Rule: One lock at a time
+ * Topic: Lock and unlock
  * Whoever holds one lock may not take another, nor the same again: two locks taken in two orders
  * are a deadlock, and so is one taken twice.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -17,6 +17,7 @@ MAP(ARRAY, timed, __u32, struct timed, 1)
 
 /*
  * Rule: A callback that runs later begins and ends without a lock
+ * Topic: Later programs, calls and places
  * Timers and work queues call back from outside any program. The verifier walks such a callback as
  * it walks a program, on its own; to set it is a call like any other, hence not under the lock.
  * commit b00628b1c7d5 ("bpf: Introduce bpf timers.") (in v5.15)

@@ -11,6 +11,7 @@ MAP(PROG_ARRAY, programs, __u32, __u32, 1)
 
 /*
  * Rule: No calls while holding the lock
+ * Topic: Under the lock
  * A region runs with interrupts off and must be short, and what is called could take a lock or
  * sleep. So helpers, tail calls and functions that are verified on their own are refused in it;
  * later kernels let in what the verifier can see through or has checked by hand: static
@@ -215,6 +216,7 @@ int loop_under_lock(struct __sk_buff *skb)
 
 /*
  * Rule: No LD_ABS or LD_IND while holding the lock
+ * Topic: Under the lock
  * The classic packet loads end the program where the packet is too short, which is a return that
  * nothing in the program shows; with the lock held it would never be released.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

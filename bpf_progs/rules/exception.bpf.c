@@ -19,6 +19,7 @@ extern void bpf_throw(__u64 cookie) __weak __ksym;
 
 /*
  * Rule: No exception while holding the lock
+ * Topic: Later programs, calls and places
  * bpf_throw() unwinds the stack of the program, but releases nothing. So it is refused where the lock
  * is held, at the call, in whatever frame that is.
  * commit f18b03fabaa9 ("bpf: Implement BPF exceptions") (in v6.7)

@@ -31,6 +31,7 @@ static __u32 global_count SEC(".bss.lock");
 
 /*
  * Rule: Global variables
+ * Topic: Later programs, calls and places
  * A section of global variables is the value of a map. A lock was not found in one until v5.15,
  * and until v6.2 each load of its address was taken for that of another lock, so that it was up to
  * the compiler whether a program passed. Since then a lock may be a variable: one per section, and

@@ -44,6 +44,7 @@ INNER_MAPS(ARRAY_OF_MAPS, plain_maps, struct no_lock)
 
 /*
  * Rule: Inner maps
+ * Topic: The lock's place
  * An outer map tells the verifier of its inner maps by one that stands for all, and that did not
  * describe locks until v6.2. Since then it does, and a lookup in an inner map is one of its own.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -15,6 +15,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: Only some kernel functions are called under the lock
+ * Topic: Under the lock
  * A kernel function may sleep, take locks, or leave interrupts and preemption in another state than
  * it found them in. Those that do nothing of the kind were let in one after the other, by hand.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

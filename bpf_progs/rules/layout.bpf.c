@@ -29,6 +29,7 @@ MAP(ARRAY, first_map, __u32, struct first, 1)
 
 /*
  * Rule: The value is a struct with the lock at top level
+ * Topic: The lock's place
  * The kernel finds the lock by the BTF of the value: a struct, with a member that is a struct of
  * the name bpf_spin_lock and of four bytes, and nothing between the two names: no typedef, no
  * const, no union. What it does not find is data like any other, which it even copies. Since v6.11
@@ -482,6 +483,7 @@ MAP(ARRAY, offset_4_map, __u32, struct offset_4, 1)
 
 /*
  * Rule: The lock is 4-byte aligned
+ * Topic: The lock's place
  * An atomic instruction works on the four bytes. Where packing has moved them, the BTF is refused
  * since v6.2; before that, only programs that lock.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

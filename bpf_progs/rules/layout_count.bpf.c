@@ -36,6 +36,7 @@ MAP(ARRAY, one_lock_map, __u32, struct one_lock, 1)
 
 /*
  * Rule: One lock per value
+ * Topic: The lock's place
  * The kernel keeps one offset per value: where the lock is that it never copies and that a program
  * may take. A second one is an error, of the program before v6.2 and of the BTF since. Arrays and
  * inner structs count since v6.11; but until v7.2 a second lock passed where the two stood in

@@ -23,6 +23,7 @@ MAP(ARRAY, beside_data_map, __u32, struct beside_data, 1)
 
 /*
  * Rule: What else a value with a lock holds
+ * Topic: The lock's place
  * Anything: other fields that the kernel manages, such as timers, and data of any kind and size.
  * The lock may be far behind it.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -12,6 +12,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: Lists and trees are changed under the lock by these functions
+ * Topic: Lists and trees
  * With a lock held a program may call those kernel functions, and hardly another, that push to and
  * pop from a list, add to, remove from and walk a tree, and take one more reference to an object.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
@@ -271,6 +272,7 @@ static __noinline struct bpf_list_node *pop_locked(struct list *l)
 
 /*
  * Rule: A list is touched only under its own lock
+ * Topic: Lists and trees
  * Every function that takes a list head wants the lock of that very value, object or section to be
  * held; the verifier checks it when the program is loaded, so that nothing is checked when it runs.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)

@@ -8,6 +8,7 @@
 
 /*
  * Rule: A list head or tree root is no memory to read or write
+ * Topic: Lists and trees
  * The pointers in it belong to the kernel's functions alone, under the lock or not.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
  */
@@ -31,6 +32,7 @@ int read_list_head_under_lock(struct __sk_buff *skb)
 
 /*
  * Rule: No list or tree in tracing programs
+ * Topic: Lists and trees
  * They need a lock, and a tracing program may interrupt its holder on the same CPU.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
  * commit 9c395c1b99bd ("bpf: Add basic bpf_rb_{root,node} support") (in v6.3)
@@ -74,6 +76,7 @@ int look_up_list_in_raw_tracepoint(void *ctx)
 
 /*
  * Rule: A list or tree needs a lock beside it
+ * Topic: Lists and trees
  * A struct with a list head or tree root but without a lock is refused with all of its object's
  * BTF, whether it is used or not. One lock serves all lists and trees of the struct.
  * commit 865ce09a49d7 ("bpf: Verify ownership relationships for user BTF types") (in v6.2)

@@ -8,6 +8,7 @@
 
 /*
  * Rule: A pointer into a list or tree ends with the section
+ * Topic: Lists and trees
  * What has been pushed, added or peeked at belongs to the list or tree. The program may still use
  * it, but only until the lock is released: then another CPU may take and free it.
  * commit 534e86bc6c66 ("bpf: Add 'release on unlock' logic for bpf_list_push_{front,back}") (in v6.2)
@@ -204,6 +205,7 @@ int write_pushed_item_after_subprogram_unlocks(struct __sk_buff *skb)
 
 /*
  * Rule: What is popped or removed is dropped after the section
+ * Topic: Lists and trees
  * The program owns again what it takes out, and may keep it beyond the lock; but dropping is a call
  * that may not be made under it.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)

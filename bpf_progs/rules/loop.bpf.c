@@ -25,10 +25,11 @@ extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
 
 /*
  * Rule: The lock is balanced over each turn of a loop, or held over all
+ * Topic: Later programs, calls and places
  * What a turn begins with, the next must begin with as well. A loop that takes the lock and leaves it
  * to the next turn takes it twice; one that is left in the middle of a section keeps it.
- * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 2589726d12a1 ("bpf: introduce bounded loops") (in v5.3)
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 6018e1f407cc ("bpf: implement numbers iterator") (in v6.4)
  * commit 011832b97b31 ("bpf: Introduce may_goto instruction") (in v6.9)
  * commit 512816403ece ("bpf: Allow bpf_for/bpf_repeat calls while holding a spinlock") (in v6.14)

@@ -23,6 +23,7 @@ MAP(ARRAY, flagless_array, __u32, struct counter, 1)
 
 /*
  * Rule: Map flags
+ * Topic: The lock's place
  * A program that may only read a map may not lock in it, because locking writes; since v6.2 one
  * that may only write may not either. Flags that say how the map is kept, or what user space may
  * do, do not matter.

@@ -28,6 +28,7 @@ MAP(ARRAY, array, __u32, struct counter, 1)
 
 /*
  * Rule: Only some map types hold a lock
+ * Topic: The lock's place
  * HASH and ARRAY could first, the kinds of storage that belong to a kernel object came with their
  * own commits, RHASH is the latest. A map type must leave the four bytes alone in all it does to a
  * value, so any other is refused when it is created: with ENOTSUPP, an errno of the kernel's own,

@@ -22,6 +22,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: An allocated object's lock is locked like a map value's
+ * Topic: Allocated objects
  * An object of a struct type of the program's own may hold one lock. Whoever holds the only
  * pointer to it hardly needs that; it is for objects that maps, lists and trees share.
  * commit 4e814da0d599 ("bpf: Allow locking bpf_spin_lock in allocated objects") (in v6.2)
@@ -317,6 +318,7 @@ int lock_map_value_unlock_object(struct __sk_buff *skb)
 
 /*
  * Rule: An allocated object's lock is no memory to read or write
+ * Topic: Allocated objects
  * What stands beside the lock is the program's own; the lock's word is not, to no instruction.
  * commit 4e814da0d599 ("bpf: Allow locking bpf_spin_lock in allocated objects") (in v6.2)
  * commit 282de143ead9 ("bpf: Introduce allocated objects support") (in v6.2)
@@ -567,6 +569,7 @@ int acquire_under_lock(struct __sk_buff *skb)
 
 /*
  * Rule: No lock in a per-CPU object
+ * Topic: Allocated objects
  * bpf_percpu_obj_new() takes structs of scalars only, as per-CPU maps take no lock.
  * commit 36d8bdf75a93 ("bpf: Add alloc/xchg/direct_access support for local percpu kptr") (in v6.7)
  */
@@ -602,6 +605,7 @@ int percpu_object_with_lock(struct __sk_buff *skb)
 
 /*
  * Rule: One call drops objects of one type
+ * Topic: Allocated objects
  * The verifier notes with the call what the kernel must look after when it frees the object, its
  * lists and the offset of their lock. Where two branches bring objects of two types to one
  * call, the note is that of the branch looked at last, for both: an object is then freed as what it

@@ -31,10 +31,11 @@ MAP(ARRAY, res_spin_lock_stashes, __u32, struct res_spin_lock_stash, 1)
 
 /*
  * Rule: Allocation and release are calls, hence not under the lock
+ * Topic: Allocated objects
  * No object is made or dropped with a lock held: what a section takes from a list or tree is dropped
  * after it.
- * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 958cf2e273f0 ("bpf: Introduce bpf_obj_new") (in v6.2)
+ * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  */
 
 SEC("tc") __rule("Allocation and release are calls, hence not under the lock") __loader(libbpf)
@@ -99,6 +100,7 @@ int drop_under_lock(struct __sk_buff *skb)
 
 /*
  * Rule: bpf_kptr_xchg() may be called under the lock
+ * Topic: Allocated objects
  * It swaps one word and calls nothing, so that a pointer in a map's value and what the lock guards
  * beside it can be changed as one. It is the only helper but for bpf_spin_unlock().
  * commit 964c0747686a ("bpf: allow calling bpf_kptr_xchg while holding a lock") (in v7.1)

@@ -28,6 +28,7 @@ MAP(ARRAY, without_lock, __u32, struct no_lock, 1)
 
 /*
  * Rule: The lock lives in a map value, not on the stack, in ctx or in a packet
+ * Topic: The lock's place
  * A lock is of use only where other CPUs find it, and of no harm only where the kernel knows what
  * it is. So the pointer must be one into a map's value that the verifier has followed from the
  * lookup, past its check for NULL, wherever it was kept meanwhile.
@@ -529,6 +530,7 @@ int map_as_lock(struct __sk_buff *skb)
 
 /*
  * Rule: The map has BTF
+ * Topic: The lock's place
  * Without a description of its values the kernel cannot know where the lock is.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)

@@ -21,6 +21,7 @@ MAP(ARRAY, early_locks, __u32, struct early_lock, 1)
 
 /*
  * Rule: The pointer to the lock has a known, constant offset
+ * Topic: The lock's place
  * The verifier must see that the address is the lock's. One that depends on what a program computes
  * could be that of any byte of the value.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

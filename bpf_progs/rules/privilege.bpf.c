@@ -32,6 +32,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: Only privileged users may lock
+ * Topic: Programs and users
  * A program that does not end the critical section would hang the machine, so a bug of the verifier
  * in this place would be anybody's to use. The helpers were for CAP_SYS_ADMIN first, and are for
  * CAP_BPF now. Since v6.2 the same goes for making a map with a lock; the BTF that describes one

@@ -35,6 +35,7 @@ MAP(ARRAY, plain, __u32, struct plain, 1)
 
 /*
  * Rule: Programs that know the kernel's types may lock
+ * Topic: Later programs, calls and places
  * Programs of the type called tracing (fentry, fexit, fmod_ret, BTF tracepoints and iterators)
  * were not offered the helper at first. They are since v5.15, and LSM programs since v5.11: the
  * verifier does not count them among the tracing programs it refuses.
@@ -230,6 +231,7 @@ int lsm_locks(void *ctx)
 
 /*
  * Rule: Nothing attaches to the lock's own functions
+ * Topic: Later programs, calls and places
  * A program that ran on entry to bpf_spin_lock() and took the same lock would wait for itself.
  * The functions are marked as not to be traced, which the program learns when it attaches.
  * commit 178c54666f9c ("bpf: Mark bpf_spin_{lock,unlock}() helpers with notrace correctly")

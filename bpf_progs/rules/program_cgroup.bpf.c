@@ -20,6 +20,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: Cgroup program types may lock
+ * Topic: Programs and users
  * Programs of a cgroup are no different: whatever they attach to, the helper is theirs since
  * that place exists.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)

@@ -20,6 +20,7 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 
 /*
  * Rule: Networking program types may lock
+ * Topic: Programs and users
  * The helper is offered to all kinds of program that are privileged, and to each new kind with
  * the first kernel that has it. Networking programs run where the lock is safe: a region runs
  * with interrupts off.

@@ -8,6 +8,7 @@
 
 /*
  * Rule: No res_spin_lock in a socket filter, nor, before v7.3, in a tracing program
+ * Topic: res_spin_lock
  * It came under the rule of the plain lock, although it was made for contexts that interrupt its
  * holder. v7.3 lets kprobe, tracepoint, raw tracepoint and perf event programs have it.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)

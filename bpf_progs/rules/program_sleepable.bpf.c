@@ -34,6 +34,7 @@ MAP(ARRAY, plain, __u32, struct plain, 1)
 
 /*
  * Rule: Sleepable programs may lock
+ * Topic: Later programs, calls and places
  * A program that may sleep must not do so with the lock. Until v6.6 such a program was kept from
  * maps with a lock; since then a region disables preemption and calls are refused in it anyway,
  * so that it cannot sleep there.

@@ -45,6 +45,7 @@ MAP(ARRAY, plain, __u32, struct plain, 1)
 
 /*
  * Rule: Tracing programs and socket filters may not lock
+ * Topic: Programs and users
  * A tracing program can run anywhere, also in an NMI or inside a region of its own lock, and
  * would then wait for itself; a socket filter was held back for want of checks of preemption. It
  * is the map that is refused, used or not.

@@ -14,6 +14,7 @@ MAP(ARRAY, others, __u32, struct counter, 1)
 
 /*
  * Rule: State pruning does not forget which lock is held
+ * Topic: Lock and unlock
  * The verifier skips a path when it has walked one like it. Two paths that hold different locks, or
  * on which a pointer means different elements, are not alike, wherever the pointer is kept: in a
  * register, on the stack, in a subprogram's or callback's frame, or over the turns of a loop.

@@ -141,6 +141,7 @@ int walk_tree(struct __sk_buff *skb)
 
 /*
  * Rule: A tree is touched only under its own lock
+ * Topic: Lists and trees
  * As a list is: every function that takes a root wants the lock of that very value, object or
  * section to be held.
  * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)

@@ -40,6 +40,7 @@ static __always_inline struct leaf *new_leaf(__u64 key)
 
 /*
  * Rule: The callback that orders a tree leaves locks and trees alone
+ * Topic: Lists and trees
  * bpf_rbtree_add() calls it in the middle of its own walk, with the lock held. It may neither unlock
  * nor lock, nor change a tree, not even in a subprogram that it calls.
  * commit 5d92ddc3de1b ("bpf: Add callback validation to kfunc verifier logic") (in v6.3)

@@ -16,6 +16,7 @@ PRIVATE(B) struct bpf_res_spin_lock lock_b;
 
 /*
  * Rule: A res_spin_lock that was not taken is not held
+ * Topic: res_spin_lock
  * bpf_res_spin_lock() returns 0 when it has the lock. The verifier follows both outcomes: only where
  * the result is known to be 0 is the lock held, and there it must be released.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
@@ -201,6 +202,7 @@ int res_return_where_second_lock_failed(struct __sk_buff *skb)
 
 /*
  * Rule: res_spin_locks nest, and are released innermost first
+ * Topic: res_spin_lock
  * Where plain locks stop at one, these stack. The kernel keeps a short table of what each CPU holds,
  * to find deadlocks by; that table is a stack, so that the order of unlocking is prescribed.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
@@ -328,6 +330,7 @@ int res_unlock_of_other_lock(struct __sk_buff *skb)
 
 /*
  * Rule: A deadlock with oneself is refused, or found when it runs
+ * Topic: res_spin_lock
  * What the verifier knows to be held already may not be taken again. Two lookups of one key are two
  * locks to it: there the second call returns -EDEADLK, and the program goes on.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
@@ -453,6 +456,7 @@ int res_lock_twice_by_two_lookups_irqsave(struct __sk_buff *skb)
 
 /*
  * Rule: The two kinds of lock do not mix on one lock
+ * Topic: res_spin_lock
  * Each kind has its own type and functions. One of each may be held, if the plain one is taken first:
  * bpf_spin_lock() is a helper, and no helper is called with a lock of either kind held.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
@@ -548,6 +552,7 @@ int res_lock_of_plain_lock(struct __sk_buff *skb)
 
 /*
  * Rule: Interrupt flags go back to the lock that saved them
+ * Topic: res_spin_lock
  * bpf_res_spin_lock_irqsave() leaves the flags in a slot of the program's stack, which is the
  * verifier's until the matching call reads it.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)

@@ -8,6 +8,7 @@
 
 /*
  * Rule: A res_spin_lock stands in a map's value or an allocated object
+ * Topic: res_spin_lock
  * Where a plain one may, at its own constant offset, and nowhere else.
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */

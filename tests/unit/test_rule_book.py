@@ -40,6 +40,15 @@ def test_every_rule_is_declared_and_asked_about():
     assert all(rule.text and rule.commits for rule in RULES.values())
 
 
+def test_every_rule_has_a_topic_and_what_came_first_stands_first():
+    """The restrictions of the lock's first kernel come before what later kernels added."""
+    versions = {topic.name: [] for topic in READ.topics()}
+    for rule in RULES.values():
+        versions[rule.topic].append(Version(rule.since))
+    first = [min(brought) for brought in versions.values()]
+    assert first[:7] == [Version("5.1")] * 7 and Version("5.1") not in first[7:]
+
+
 def test_every_refusal_has_a_twin_that_is_legal_on_the_same_kernels():
     """A twin that is refused where the case is asked about would make it INCONCLUSIVE there."""
     for case in CASES.values():

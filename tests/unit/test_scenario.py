@@ -187,6 +187,32 @@ def test_the_project_s_own_files_are_sound():
     assert sum(len(file.scenarios) for file in files) > 50
 
 
+# -- topics ------------------------------------------------------------------------------------------
+
+
+def test_a_rule_may_name_its_topic_and_has_the_version_of_its_first_commit():
+    header = declarations.read("/* Topic: Lock and unlock\n * In words. */\n", Path("topics.h"))
+    (topic,) = header.topics
+    assert (topic.name, topic.text, topic.where) == ("Lock and unlock", "In words.", "topics.h:1")
+    rule = (
+        "/*\n * Rule: A rule\n * Topic: Lock and unlock\n * What it is.\n"
+        ' * commit 0123456789ab ("one\n * subject") (in v6.2)\n'
+        ' * commit 0123456789ac ("another") (in v5.1)\n */\n'
+    )
+    file = read(rule + LEGAL)
+    (declared,) = file.rules
+    assert (declared.topic, declared.text) == ("Lock and unlock", "What it is.")
+    assert declared.since == "6.2"
+    assert file.scenarios[0].comment == ""
+    annotation.check_together([file], [header])
+    with pytest.raises(
+        annotation.AnnotationError, match="x.bpf.c:1: there is no topic 'Lock and u"
+    ):
+        annotation.check_together([file])
+    with pytest.raises(annotation.AnnotationError, match="the topic 'Lock and unlock' is declared"):
+        annotation.check_together([file], [header, header])
+
+
 # -- refusals that cases share -----------------------------------------------------------------------
 
 MISSING = """/*
