@@ -2,6 +2,9 @@
 /*
  * One C source, two loaders; and the words in which a program says what must happen to it.
  *
+ * rules/ has the programs with such words, driven/ what the run-time tests load, include/ what
+ * several of them share.
+ *
  * 1. Annotations
  * --------------
  * They stand between SEC() and the function and expand to nothing, so that they cannot change the
@@ -12,7 +15,8 @@
  *   __description("...")   one line for people, when the function's name does not say it
  *   __twin(program)        the legal twin of a refused program: the same code but for the one thing
  *                          that breaks the rule. If the twin is refused as well, the refusal proves
- *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __failure.
+ *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __refused and
+ *                          __failure.
  *   __loader(libbpf)       only this loader can express the case (the comment above says why)
  *   __success              it must load; with __retval it must also run
  *   __refused(name)        it must be refused as a Refusal of that name says, which is declared

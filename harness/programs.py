@@ -28,10 +28,13 @@ class Programs:
         Raises UsageError when there is none or one that cannot be read, or for what an annotation
         says that cannot be meant.
         """
-        headers = [_declared(path) for path in _headers(directory)]
+        headers = [_declared(path) for path in headers_of(directory)]
         refusals = declarations.refusals(headers)
         if shared is not None and shared != directory:
-            refusals = {**declarations.refusals(_declared(h) for h in _headers(shared)), **refusals}
+            refusals = {
+                **declarations.refusals(_declared(h) for h in headers_of(shared)),
+                **refusals,
+            }
         files = tuple(annotation.read(_text_of(f), f, refusals) for f in c_files(directory))
         if not files:
             raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
@@ -98,7 +101,8 @@ def c_files(directory: Path) -> List[Path]:
     return sorted(found, key=lambda path: (path.name, path))
 
 
-def _headers(directory: Path) -> List[Path]:
+def headers_of(directory: Path) -> List[Path]:
+    """Return the headers of a directory, in order of name."""
     return sorted([*directory.glob("*.h"), *directory.glob("include/*.h")])
 
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 from harness import build, matrix, results
 from harness.errors import SetupError, UsageError
 from harness.judge import Kind
-from harness.programs import c_files
+from harness.programs import c_files, headers_of
 from harness.results import Result
 from harness.target import DEFAULT_KERNEL, Target
 
@@ -91,7 +91,7 @@ def source_digest(file: Path, programs: Path) -> str:
     That is a C file with the headers, or a test with all C files.
     """
     directory = file.parent if file.name.endswith(".c") else programs
-    parts = {*build.headers(directory), *programs.glob("*.h")}
+    parts = {*build.headers(directory), *headers_of(programs)}
     if not file.name.endswith(".c"):
         parts.update(c_files(programs))
     digest = hashlib.sha256()

@@ -27,8 +27,7 @@
 /*
  * Refusal: missing_unlock
  * EINVAL "bpf_spin_unlock is missing"
- * since v6.13: EINVAL "BPF_EXIT instruction"
- *	"cannot be used inside bpf_spin_lock-ed region"
+ * since v6.13: EINVAL "BPF_EXIT instruction" "cannot be used inside bpf_spin_lock-ed region"
  * The program returns with the lock held. v6.14 put "in main prog" between the two new texts.
  * commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)
  */

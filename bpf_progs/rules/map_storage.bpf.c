@@ -155,7 +155,7 @@ int many_sk_storages_are_as_many(struct __sk_buff *skb)
 
 /*
  * No packet belongs to an inode, a task or a cgroup as such: these programs are only loaded. What
- * kinds of program may lock is the matter of program_type.bpf.c.
+ * kinds of program may lock is the matter of the program_*.bpf.c files.
  */
 #if UNIT(inode_storage)
 MAP_FLAGS(INODE_STORAGE, inodes, int, struct counter, 0, BPF_F_NO_PREALLOC)
