@@ -63,6 +63,7 @@ lint: $(VENV)/ready ## What CONTRIBUTING asks for
 	$(VENV)/bin/isort --check -q harness tests
 	$(VENV)/bin/flake8 harness tests
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports setup.cfg
 	shellcheck vagrant/*.sh .ci/run
 
 clean: ## Remove what was built here and in the cache

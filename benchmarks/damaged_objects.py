@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any, Counter, Dict, List, Optional, Sequence
 
-from harness import elf, lockset, refusal, target
-from harness.btf import Malformed
+from harness.check import elf, lockset, refusal
+from harness.check.btf import Malformed
 from harness.errors import SetupError
-from harness.scenario import kernel_version
+from harness.machines import choose, loss, session, target
+from harness.scenarios.versions import kernel_version
 
 SECONDS = 10.0  # for one object
 WAYS = (0, 0, 0, 1, 2, 2, 2, 3, 4, 4, 5)  # cut ends and left out bytes rarely get past ELF headers
@@ -66,7 +67,7 @@ def host(data: bytes) -> str:
     return "host: read"
 
 
-def guest(session: target.Session, data: bytes, facts: Dict[str, Any]) -> List[str]:
+def guest(session: session.Session, data: bytes, facts: Dict[str, Any]) -> List[str]:
     """Load an object in the guest; return the classes of its answers, of which one is the last."""
     events: List[Dict[str, Any]] = []
     encoded = base64.b64encode(data).decode()
@@ -104,7 +105,7 @@ def main() -> int:
     objects = [path.read_bytes() for path in options.objects]
     random_ = random.Random(options.seed)
     answers: Counter[str] = collections.Counter()
-    guests = target.open_target(target.Settings("qemu", options.kernel), print)
+    guests = choose.open_target(target.Settings("qemu", options.kernel), print)
     started, done, lost, unanswered = time.monotonic(), 0, 0, 0
     slowest = 0.0
     again: Optional[bytes] = None  # one at which the guest was lost without the kernel's doing
@@ -122,15 +123,15 @@ def main() -> int:
                         try:
                             answers[host(data)] += 1
                             answers.update(guest(session, data, facts))
-                        except (AssertionError, target.AgentError, RecursionError) as error:
+                        except (AssertionError, session.AgentError, RecursionError) as error:
                             unanswered += 1
                             print(f"no answer for object {done}: {error}", file=sys.stderr)
-                            if isinstance(error, target.AgentError):
+                            if isinstance(error, session.AgentError):
                                 break
                         slowest = max(slowest, time.monotonic() - begun)
                         if done % 500 == 0:
                             print(f"{done} after {time.monotonic() - started:.0f} s", flush=True)
-            except target.GuestLost as error:
+            except loss.GuestLost as error:
                 if data and not error.crashed and not is_second:
                     done, again = done - 1, data
                     continue

@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from harness import build, history, image, kernel, qemu, target
+from harness.judging import history
+from harness.machines import qemu_guest, target
+from harness.provision import build, kernel_store, userland
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,8 +36,8 @@ def timed(action: Callable[[], object], repeat: int) -> float:
 
 def start(snapshot: bool) -> None:
     """Bring one guest up until its agent answers."""
-    found, booted = image.ensure(print), kernel.fetch(target.DEFAULT_KERNEL, print)
-    qemu.start(booted, found, agent=build.agent(), snapshot=snapshot).close()
+    found, booted = userland.ensure(print), kernel_store.fetch(target.DEFAULT_KERNEL, print)
+    qemu_guest.start(booted, found, agent=build.agent(), snapshot=snapshot).close()
 
 
 def run(*arguments: str) -> None:

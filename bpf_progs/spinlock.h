@@ -8,7 +8,7 @@
  * 1. Annotations
  * --------------
  * They stand between SEC() and the function and expand to nothing, so that they cannot change the
- * object under test. harness/annotation.py reads them from the text. The words are those of the
+ * object under test. harness/scenarios/annotation.py reads them from the text. The words are those of the
  * kernel's own BPF selftests where those have one.
  *
  *   __rule("...")          the rule this case belongs to, in words: a row of the rule table; see 2

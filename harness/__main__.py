@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-from harness import catalogue, completion
 from harness.commands import (
     EXIT_CODES,
     INTERRUPTED,
@@ -19,6 +18,7 @@ from harness.commands import (
     bench,
     bisect,
     check,
+    completion,
     doctor,
     image,
     kernels,
@@ -29,6 +29,7 @@ from harness.commands import (
     shell,
 )
 from harness.errors import SetupError, UsageError
+from harness.provision import catalogue
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -53,7 +53,7 @@ step vagrant halt $quiet
 step vagrant up $quiet
 step vagrant ssh --command 'cat kept'
 if [ $# -eq 0 ]; then
-    set -- tests/test_verdicts.py tests/test_serialization.py \
+    set -- tests/lock/test_verdicts.py tests/lock/serialization/test_serialization.py \
         -k "unlock or (serialization and test_run)"
 fi
 step "$python" -m pytest --target vagrant "$@"

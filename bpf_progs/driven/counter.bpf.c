@@ -18,7 +18,7 @@
 
 #define ELEMENTS 64
 
-/* The number of each hook's visits and histories; harness/experiment.py has them as well. */
+/* The number of each hook's visits and histories; harness/running/experiment.py has them as well. */
 #define TEST_RUN 0
 #define TC_INGRESS 1
 #define TC_EGRESS 2

@@ -4,7 +4,7 @@
  * to atomically, under a lock, or carelessly? It is chosen at run time, so that nothing but the
  * counter differs.
  *
- * These programs are driven by `spinlock bench`; harness/bench.py knows the layout of all structures.
+ * These programs are driven by `spinlock bench`; harness/studies/bench.py knows the layout of all structures.
  */
 #include "marked_packets.h"
 

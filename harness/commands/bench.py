@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import List
 
-from harness import bench, scenario
 from harness.commands import FAILED, INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
-from harness.target import Target
+from harness.machines.target import Target
+from harness.scenarios import scenario
+from harness.studies import bench
 
 
 def declare(sub: argparse.ArgumentParser) -> None:

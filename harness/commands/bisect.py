@@ -8,9 +8,12 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from harness import bisect, debian_kernel, run_options, scenario
 from harness.commands import OK, output
 from harness.errors import SetupError, UsageError
+from harness.provision import debian_kernel
+from harness.pytest_plugin import run_options
+from harness.scenarios import scenario
+from harness.studies import bisect
 
 ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
 

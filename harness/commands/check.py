@@ -8,9 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
-from harness import catalogue, check, check_report, dialect, lockset, run_options, scenario, target
+from harness.check import bcc_source, examine, lockset, report
 from harness.commands import output
 from harness.errors import UsageError
+from harness.machines import choose, target
+from harness.provision import catalogue
+from harness.pytest_plugin import run_options
+from harness.scenarios import scenario
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -82,43 +86,43 @@ def run(options: argparse.Namespace) -> int:
     for chosen_name in chosen:
         catalogue.find(chosen_name)
 
-    check.look(options.file)
+    examine.look(options.file)
     source = _open_at_once(options)
     if source is not None:
-        check.choose(source, options.program)
+        examine.choose(source, options.program)
     rows = []
     asked: List[Optional[str]] = [*chosen]
     for name in asked or [None]:  # None: whatever a running machine has
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        with closing(target.open_target(settings, output.progress)) as guests:
+        with closing(choose.open_target(settings, output.progress)) as guests:
             if source is None:
-                source = check.open_source(options.file, guests.headers(), options.I, options.D)
-            programs = check.choose(source, options.program)
+                source = examine.open_source(options.file, guests.headers(), options.I, options.D)
+            programs = examine.choose(source, options.program)
             shown = name or guests.name
             output.progress(f"{source.name} on {shown}")
-            rows.append(check.examine(guests, shown, source, programs, options.run))
+            rows.append(examine.examine(guests, shown, source, programs, options.run))
     assert source is not None
     locks = None
-    if isinstance(source, check.Source):
+    if isinstance(source, examine.Source):
         locks = lockset.analyse(source.object, programs)
-    found = check_report.Report(source, programs, tuple(rows), locks)
+    found = report.Report(source, programs, tuple(rows), locks)
     output.put(_text(found, options), options.output)
-    return check_report.exit_code(found, required or [row.kernel for row in rows if not chosen])
+    return report.exit_code(found, required or [row.kernel for row in rows if not chosen])
 
 
-def _open_at_once(options: argparse.Namespace) -> Union[check.Source, dialect.Text, None]:
+def _open_at_once(options: argparse.Namespace) -> Union[examine.Source, bcc_source.Text, None]:
     """Open what needs no guest's headers, so that it is refused before there is one; else None."""
     if options.loader == "bcc":
-        return check.open_text(options.file, options.D, _sections(options))
+        return examine.open_text(options.file, options.D, _sections(options))
     if options.file.suffix != ".c":
-        return check.open_source(options.file, Path())
+        return examine.open_source(options.file, Path())
     return None
 
 
-def _text(report: check_report.Report, options: argparse.Namespace) -> str:
+def _text(found: report.Report, options: argparse.Namespace) -> str:
     if options.json:
-        return json.dumps(check_report.to_json(report), indent=1) + "\n"
-    return check_report.markdown(report) if options.markdown else check_report.terminal(report)
+        return json.dumps(report.to_json(found), indent=1) + "\n"
+    return report.markdown(found) if options.markdown else report.terminal(found)
 
 
 def _sections(options: argparse.Namespace) -> Dict[str, str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import build, image, kernel, qemu, target
 from harness.commands import OK, SETUP, kernels
 from harness.errors import SetupError, UsageError
+from harness.machines import qemu_guest, target
+from harness.provision import build, kernel_store, userland
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,19 +33,19 @@ def run(options: argparse.Namespace) -> int:
             line(what, "missing", str(error))
 
     need("clang", lambda: build.clang_version(str(build.clang())))
-    need("qemu", qemu.version)
-    found_image = image.cached()
+    need("qemu", qemu_guest.version)
+    found_image = userland.cached()
     if found_image is None:
         line("image", "note", "not built yet; `make image` or the first run builds it")
     else:
         line("image", "ok", ", ".join(f"{k} {v}" for k, v in found_image.versions.items()))
-    found_kernel = kernel.cached(target.DEFAULT_KERNEL)
+    found_kernel = kernel_store.cached(target.DEFAULT_KERNEL)
     if found_kernel is None:
         line("kernel", "note", f"{target.DEFAULT_KERNEL} is not fetched yet; the first run does it")
     else:
         line("kernel", "ok", f"{found_kernel.release}, {kernels.headers(found_kernel)}")
         if worst == OK:
-            accelerator = qemu.accelerator(found_kernel)
+            accelerator = qemu_guest.accelerator(found_kernel)
             meaning = (
                 "guests run at native speed"
                 if accelerator == "kvm"

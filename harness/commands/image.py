@@ -6,8 +6,10 @@ import argparse
 import shutil
 import sys
 
-from harness import image, kernel, paths, target
+from harness import paths
 from harness.commands import OK, SETUP, output
+from harness.machines import target
+from harness.provision import kernel_store, userland
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -27,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "remove":
         return _remove()
     if options.what == "build":
-        image.ensure(output.progress)
-        kernel.fetch(target.DEFAULT_KERNEL, output.progress)
-    found, booted = image.cached(), kernel.cached(target.DEFAULT_KERNEL)
+        userland.ensure(output.progress)
+        kernel_store.fetch(target.DEFAULT_KERNEL, output.progress)
+    found, booted = userland.cached(), kernel_store.cached(target.DEFAULT_KERNEL)
     if found is None or booted is None:
         print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)
         return SETUP

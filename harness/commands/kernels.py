@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import Any, Dict, List
 
-from harness import catalogue, debian_kernel, kernel
 from harness.commands import OK, output
 from harness.errors import UsageError
+from harness.provision import catalogue, debian_kernel, kernel_store
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"Which? `spinlock kernels {options.what} all`, or names of a list.")
     for name in catalogue.expand(options.names):
         if options.what == "fetch":
-            got = kernel.fetch(name, output.progress, update=options.update)
+            got = kernel_store.fetch(name, output.progress, update=options.update)
             print(f"{name:<12}{got.release:<32}{headers(got)}")
         else:
-            print(f"{name:<12}{'removed' if kernel.remove(name) else 'was not there'}")
+            print(f"{name:<12}{'removed' if kernel_store.remove(name) else 'was not there'}")
     return OK
 
 
 def _list(options: argparse.Namespace) -> int:
-    there = kernel.fetched()
+    there = kernel_store.fetched()
     rows: List[Dict[str, Any]] = []
     chosen = catalogue.expand(options.names) if options.names else [*catalogue.names(), *there]
     for name in dict.fromkeys(chosen):
@@ -60,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
         got = there.get(name)
         row: Dict[str, Any] = {"name": name, "release": got.release if got else None}
         if got is not None:
-            row["headers"], row["mib"] = got.headers, kernel.size_mib(got)
+            row["headers"], row["mib"] = got.headers, kernel_store.size_mib(got)
         if options.available and name in catalogue.MINORS:
             row["available"] = debian_kernel.available(name, output.progress)
         rows.append(row)
@@ -78,7 +78,7 @@ def _list(options: argparse.Namespace) -> int:
     return OK
 
 
-def headers(found: kernel.Kernel) -> str:
+def headers(found: kernel_store.Kernel) -> str:
     """Return in words which headers bcc has there."""
     if found.headers == "own":
         return "with headers for bcc"

@@ -12,10 +12,10 @@ from typing import Any, Dict, List
 import pytest
 from rich.console import Console
 
-from harness import cases
 from harness.commands import OK
 from harness.commands.run import Keep, pytest_arguments
 from harness.errors import UsageError
+from harness.pytest_plugin import cases
 
 
 def declare(sub: argparse.ArgumentParser) -> None:

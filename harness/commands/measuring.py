@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
-from harness import catalogue, run_options, target
 from harness.commands import output
+from harness.machines import choose, target
+from harness.provision import catalogue
+from harness.pytest_plugin import run_options
 
 
 def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
@@ -49,7 +51,7 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
     for name in names or [None]:
         for count in cpus:
             settings = target.Settings(options.target, name, count, append=options.append)
-            guests = target.open_target(settings, output.progress)
+            guests = choose.open_target(settings, output.progress)
             try:
                 yield guests
             finally:

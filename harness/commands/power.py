@@ -8,9 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import List
 
-from harness import catalogue, contests, power, scenario
 from harness.commands import INTERRUPTED, OK, SETUP, measuring, output
 from harness.errors import UsageError
+from harness.provision import catalogue
+from harness.running import contended
+from harness.scenarios import scenario
+from harness.studies import power
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -22,17 +25,17 @@ def declare(sub: argparse.ArgumentParser) -> None:
         "--driver",
         action="append",
         default=[],
-        choices=list(contests.ALL),
+        choices=list(contended.ALL),
         metavar="DRIVER",
-        help=f"repeatable; of {', '.join(contests.ALL)} (default: all of them)",
+        help=f"repeatable; of {', '.join(contended.ALL)} (default: all of them)",
     )
     sub.add_argument(
         "--twin",
         action="append",
         default=[],
-        choices=list(contests.WORDS),
+        choices=list(contended.WORDS),
         metavar="TWIN",
-        help=f"repeatable; of {', '.join(contests.WORDS)} (default: those of the scenario)",
+        help=f"repeatable; of {', '.join(contended.WORDS)} (default: those of the scenario)",
     )
     sub.add_argument(
         "--at-least",
@@ -67,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--times must be 1 or more, and --at-least above 0 and at most 1.")
     if options.read:
         return _say(options, power.Report(power.read(options.read), options.at_least))
-    chosen = {name: contests.ALL[name] for name in options.driver or contests.ALL}
+    chosen = {name: contended.ALL[name] for name in options.driver or contended.ALL}
     loaders = scenario.LOADERS if options.loader == "all" else (options.loader,)
     for kernel in catalogue.expand(options.kernel):
         catalogue.find(kernel)  # before there is a place for results
@@ -78,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         for guests in measuring.targets(options, options.cpus or [4]):
             for loader, name in ((loader, name) for loader in loaders for name in chosen):
-                ways = [contests.WORDS[word] for word in options.twin] or list(chosen[name].twins)
+                ways = [contended.WORDS[word] for word in options.twin] or list(chosen[name].twins)
                 line = f"{guests.kernel or guests.name}, {guests.cpus} CPUs, {loader}: {name}"
                 tell = measuring.Ticker(line, options.times * (1 + len(ways)))
 

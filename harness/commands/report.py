@@ -13,23 +13,15 @@ from typing import Optional, Sequence, Tuple
 
 from rich.console import Console
 
-from harness import (
-    build,
-    drift as drifting,
-    export,
-    known as known_list,
-    matrix,
-    page,
-    report,
-    results,
-    rulebook,
-    scenario,
-)
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
-from harness.judge import Kind
-from harness.plugin import LOG_WIDTH
-from harness.programs import Programs
+from harness.judging.judge import Kind
+from harness.provision import build
+from harness.reports import export, page, rulebook, terminal
+from harness.results import drift as drifting, expected_failures as known_list, matrix
+from harness.results.stored import Result
+from harness.scenarios import scenario
+from harness.scenarios.programs import Programs
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -128,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[known_list.Known]:
+def _known(path: Optional[Path], found: Sequence[Result]) -> Optional[known_list.Known]:
     if path is None:
         return None
     try:
@@ -142,7 +134,7 @@ def _known(path: Optional[Path], found: Sequence[results.Result]) -> Optional[kn
 def _drift(
     places: Sequence[Path],
     chosen: matrix.Selection,
-    found: Sequence[results.Result],
+    found: Sequence[Result],
     known: Optional[known_list.Known],
 ) -> Optional[drifting.Drift]:
     """Compare with a baseline."""
@@ -173,7 +165,7 @@ def _report(
         data.update({"known": known.to_json()} if known else {})
         return json.dumps(data, indent=1) + "\n", options.output
     if options.markdown:
-        return report.markdown(pivot, drift, known), options.output
+        return terminal.markdown(pivot, drift, known), options.output
     if options.junit:
         return export.junit(pivot), options.output
     if options.ktap:
@@ -186,10 +178,10 @@ def _report(
         return json.dumps(export.kcidb(pivot, options.kcidb), indent=1) + "\n", options.output
     console = Console()
     colour = options.output is None and console.is_terminal
-    width = console.width if colour else LOG_WIDTH
-    parts = [report.terminal(pivot, width, colour, options.v), "\n".join(report.totals(pivot))]
+    width = console.width if colour else terminal.LOG_WIDTH
+    parts = [terminal.terminal(pivot, width, colour, options.v), "\n".join(terminal.totals(pivot))]
     if options.v:
-        parts += [report.explain(result, whole=True) for result, _ in pivot.notable()]
-    parts += [report.changes(drift, width)] if drift is not None else []
+        parts += [terminal.explain(result, whole=True) for result, _ in pivot.notable()]
+    parts += [terminal.changes(drift, width)] if drift is not None else []
     parts += ["\n".join(known.lines())] if known is not None and known.lines() else []
     return "\n\n".join(parts) + "\n", options.output

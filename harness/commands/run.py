@@ -11,10 +11,12 @@ from typing import List, Optional
 import psutil
 import pytest
 
-from harness import cases, parallel, paths, results, run_options
+from harness import paths
 from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE
 from harness.errors import SetupError, UsageError
-from harness.plugin import Run
+from harness.pytest_plugin import cases, run_options, sharding
+from harness.pytest_plugin.hooks import Run
+from harness.results import stored
 
 ROOT = paths.root()
 
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = options.j
     if options.target in (None, "qemu"):
         available = psutil.virtual_memory().available >> 20
-        jobs, less = parallel.bounded(jobs, available, len(os.sched_getaffinity(0)))
+        jobs, less = sharding.bounded(jobs, available, len(os.sched_getaffinity(0)))
         if less:
             print(f"spinlock: {less}", file=sys.stderr)
     if jobs > 1:
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
     if code in ended and keep.run is not None:
-        return results.exit_code(keep.run.results)
+        return stored.exit_code(keep.run.results)
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {
@@ -89,8 +91,7 @@ def pytest_arguments() -> List[str]:
     """Return what pytest must be told to find the cases."""
     # The plugin is imported here before pytest can rewrite its asserts, of which it has none.
     quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    tests = [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))]
     here = ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}"]
     # Hypothesis serves the unit tests only, and takes a second to say that it did nothing.
     plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    return [*here, *plugins, *quiet, *tests]
+    return [*here, *plugins, *quiet, str(ROOT / "tests" / "lock")]

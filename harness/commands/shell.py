@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import run_options, target
 from harness.commands import output
 from harness.errors import UsageError
+from harness.machines import choose, target
+from harness.machines.session import KernelRefusal
+from harness.pytest_plugin import run_options
 
 LIMIT_SECONDS = 3600.0  # of one command
 
@@ -31,7 +33,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Give a root shell in a fresh guest, or run one command in it."""
     settings = target.Settings("qemu", options.kernel, options.cpus)
-    guests = target.open_target(settings, output.progress)
+    guests = choose.open_target(settings, output.progress)
     with guests.session() as session:
         command = options.words[1:] if options.words[:1] == ["--"] else options.words
         words = command or ([] if sys.stdin.isatty() else ["/bin/bash"])
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             typed = "" if command else sys.stdin.read()
             try:
                 done = session.call("command", arguments=words, input=typed, limit=LIMIT_SECONDS)
-            except target.KernelRefusal as refusal:
+            except KernelRefusal as refusal:
                 raise UsageError(f"The guest cannot run {words[0]!r}: {refusal.errno}.") from None
             sys.stdout.write(done["stdout"])
             sys.stderr.write(done["stderr"])

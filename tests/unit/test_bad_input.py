@@ -11,23 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import (
-    __main__ as command,
-    bzimage,
-    catalogue,
-    check,
-    debian,
-    image,
-    kernel,
-    matrix,
-    qemu,
-    qemu_command,
-    results,
-    resume,
-    run_options,
-)
+from harness import __main__ as command
+from harness.check import examine
 from harness.errors import SetupError, UsageError
-from harness.programs import Programs
+from harness.machines import qemu_command, qemu_guest
+from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
+from harness.pytest_plugin import resume, run_options
+from harness.results import matrix, stored
+from harness.scenarios.programs import Programs
 
 NO_NETWORK = (
     "E: Failed to fetch http://deb.debian.org/debian/dists/trixie/InRelease  Temporary failure"
@@ -50,20 +41,20 @@ def made(cache: Path) -> Path:
     """A kernel that was fetched."""
     row = catalogue.find("6.12")
     assert isinstance(row, catalogue.Debian)
-    directory = cache / "kernels" / f"6.12-{kernel.recipe(row)}"
+    directory = cache / "kernels" / f"6.12-{kernel_store.recipe(row)}"
     directory.mkdir(parents=True)
-    for name in kernel.FILES:
+    for name in kernel_store.FILES:
         (directory / name).write_text(name)
     manifest = {
         "release": "6.12.1",
         "package_version": "6.12.1-1",
         "headers": "own",
         "command_line": [],
-        "digest": kernel._digest(sorted(directory.iterdir())),
-        "format": kernel.FORMAT,
+        "digest": kernel_store._digest(sorted(directory.iterdir())),
+        "format": kernel_store.FORMAT,
     }
     (directory / "kernel.json").write_text(json.dumps(manifest))
-    (directory / f"initrd-{kernel._init_digest()}.cpio").write_text("")
+    (directory / f"initrd-{kernel_store._init_digest()}.cpio").write_text("")
     return directory
 
 
@@ -72,14 +63,14 @@ def silent(message: str) -> None:
 
 
 def test_no_network_is_told_from_tampering() -> None:
-    unreachable = debian.failure(["apt-get", "update"], NO_NETWORK)
-    assert isinstance(unreachable, debian.Unreachable)
+    unreachable = debian_packages.failure(["apt-get", "update"], NO_NETWORK)
+    assert isinstance(unreachable, debian_packages.Unreachable)
     assert str(unreachable) == (
         "The Debian mirror cannot be reached (Temporary failure resolving 'deb.debian.org'): check"
         " the network and SPINLOCK_MIRROR."
     )
-    tampered = debian.failure(["apt-get", "download"], TAMPERED)
-    assert not isinstance(tampered, debian.Unreachable)
+    tampered = debian_packages.failure(["apt-get", "download"], TAMPERED)
+    assert not isinstance(tampered, debian_packages.Unreachable)
     assert "not what Debian has signed" in str(tampered)
 
 
@@ -87,56 +78,56 @@ def test_only_no_network_makes_an_older_kernel_do(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = made.rename(made.with_name("6.12-0123456789ab"))
-    monkeypatch.setattr(kernel, "_check_space", lambda home: None)
+    monkeypatch.setattr(kernel_store, "_check_space", lambda home: None)
 
     def fails(error: SetupError) -> None:
         def build(row: object, final: object, progress: object) -> None:
             raise error
 
-        monkeypatch.setattr(kernel, "_build", build)
+        monkeypatch.setattr(kernel_store, "_build", build)
 
-    fails(debian.Unreachable("no network"))
-    assert kernel.fetch("6.12", silent).vmlinux.parent == old
-    fails(debian.failure(["apt-get", "download"], TAMPERED))
+    fails(debian_packages.Unreachable("no network"))
+    assert kernel_store.fetch("6.12", silent).vmlinux.parent == old
+    fails(debian_packages.failure(["apt-get", "download"], TAMPERED))
     with pytest.raises(SetupError, match="not what Debian has signed"):
-        kernel.fetch("6.12", silent)
+        kernel_store.fetch("6.12", silent)
 
 
 def test_a_flipped_byte_in_a_kernel_is_found(made: Path) -> None:
-    assert kernel.fetch("6.12", silent).release == "6.12.1"
-    assert kernel.fetch("6.12", silent).release == "6.12.1"  # not read again, only looked at
+    assert kernel_store.fetch("6.12", silent).release == "6.12.1"
+    assert kernel_store.fetch("6.12", silent).release == "6.12.1"  # not read again, only looked at
     (made / "modules.squashfs").write_text("modules.squashgs")
     with pytest.raises(SetupError, match="damaged: `spinlock kernels remove 6.12`"):
-        kernel.fetch("6.12", silent)
-    assert kernel.remove("6.12")
+        kernel_store.fetch("6.12", silent)
+    assert kernel_store.remove("6.12")
 
 
-@pytest.mark.parametrize("name", kernel.FILES)
+@pytest.mark.parametrize("name", kernel_store.FILES)
 def test_a_missing_file_of_a_kernel_is_found(made: Path, name: str) -> None:
     (made / name).unlink()
     with pytest.raises(SetupError, match="damaged"):
-        kernel.fetch("6.12", silent)
+        kernel_store.fetch("6.12", silent)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "7", "\x00"])
 def test_a_damaged_manifest_is_said(made: Path, text: str) -> None:
     (made / "kernel.json").write_text(text)
     with pytest.raises(SetupError, match="damaged"):
-        kernel.fetch("6.12", silent)
-    home = made.parent.parent / "image" / image.recipe()
+        kernel_store.fetch("6.12", silent)
+    home = made.parent.parent / "image" / userland.recipe()
     home.mkdir(parents=True)
     (home / "image.json").write_text(text)
     with pytest.raises(SetupError, match="damaged: remove it"):
-        image.cached()
+        userland.cached()
 
 
 def test_an_image_that_is_cut_off_is_said(cache: Path) -> None:
-    home = cache / "image" / image.recipe()
+    home = cache / "image" / userland.recipe()
     home.mkdir(parents=True)
     (home / "image.json").write_text('{"digest": "0", "versions": {}}')
     (home / "root.ext4").write_text("too short")
     with pytest.raises(SetupError, match="damaged: remove it"):
-        image.cached()
+        userland.cached()
 
 
 def elf(sections: int) -> bytes:
@@ -162,7 +153,7 @@ def test_a_file_that_is_no_kernel_is_named(cache: Path, content: bytes, words: s
     path = cache / "mine"
     path.write_bytes(content)
     with pytest.raises(SetupError, match=f"^{path} {words}"):
-        kernel.fetch(str(path), silent)
+        kernel_store.fetch(str(path), silent)
 
 
 def test_a_damaged_payload_is_not_blamed_on_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +179,7 @@ def test_options_may_stand_before_names(
 def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    log = results.ResultLog(Path("/dev/full"))
+    log = stored.ResultLog(Path("/dev/full"))
     log._file.write("what does not fit")
     log.close()
 
@@ -197,11 +188,11 @@ def test_a_package_that_is_not_the_signed_one_is_thrown_away(tmp_path: Path) -> 
     deb = tmp_path / "linux.deb"
     deb.write_bytes(b"linux")
     record = f"Package: linux\nVersion: 1\nSHA256: {hashlib.sha256(b'linux').hexdigest()}\n"
-    package = debian.parse_package(record)
-    debian.check(package, deb)
+    package = debian_packages.parse_package(record)
+    debian_packages.check(package, deb)
     deb.write_bytes(b"linuX")
     with pytest.raises(SetupError, match="not what Debian has signed"):
-        debian.check(package, deb)
+        debian_packages.check(package, deb)
     assert not deb.exists()
 
 
@@ -250,10 +241,10 @@ def test_a_kernel_that_is_no_file_is_not_waited_for(cache: Path) -> None:
         os.mkfifo(path)
     (cache / "dangling").symlink_to("/nowhere")
     with pytest.raises(SetupError, match="holds no arch/x86/boot/bzImage"):
-        kernel.look(str(cache / "tree"))
+        kernel_store.look(str(cache / "tree"))
     for name in ("fifo", "dangling"):
         with pytest.raises(SetupError, match="There is no kernel at"):
-            kernel.look(str(cache / name))
+            kernel_store.look(str(cache / name))
 
 
 def denied(path: object, *more: object, **others: object) -> os.stat_result:
@@ -264,7 +255,7 @@ def test_what_may_not_be_looked_at_is_said(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", denied)  # below a directory that one may not enter
         with pytest.raises(SetupError, match="There is no kernel at"):
-            kernel.look(str(tmp_path / "mine"))
+            kernel_store.look(str(tmp_path / "mine"))
         with pytest.raises(UsageError, match="Cannot read .*results.jsonl .Permission denied"):
             matrix.read([tmp_path / "results.jsonl"])
         with pytest.raises(UsageError, match="There is no run in"):
@@ -275,15 +266,15 @@ def test_check_waits_for_no_fifo_and_suggests_a_program(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "prog.o")
     for path in (tmp_path / "prog.o", tmp_path):
         with pytest.raises(UsageError, match="is no file: give a C file or an object"):
-            check.look(path)
+            examine.look(path)
     with pytest.raises(UsageError, match="Cannot read .* .No such file or directory"):
-        check.look(tmp_path / "nowhere.c")
+        examine.look(tmp_path / "nowhere.c")
     data = tmp_path / "some.o"
     data.touch()
-    check.look(data)
-    found = check.elf.Object({}, ("count_packets", "forget"), {}, "")
+    examine.look(data)
+    found = examine.elf.Object({}, ("count_packets", "forget"), {}, "")
     with pytest.raises(UsageError, match="'cuont_packets' .did you mean 'count_packets'.*it has"):
-        check.choose(check.Source("some.o", b"", found), ["cuont_packets"])
+        examine.choose(examine.Source("some.o", b"", found), ["cuont_packets"])
 
 
 @pytest.mark.parametrize(
@@ -325,9 +316,9 @@ CUT_OFF = (
 def test_a_wrong_clock_and_a_damaged_index_are_not_blamed_on_the_network(cache: Path) -> None:
     update = ["apt-get", "update"]
     for words in (("expired", "since 3d"), ("not valid yet", "for another 5h")):
-        said = debian.explain(update, EXPIRED.format(*words))
+        said = debian_packages.explain(update, EXPIRED.format(*words))
         assert "set this machine's clock right" in said and "check the network" not in said
-    said = debian.explain(["apt-cache", "pkgnames"], CUT_OFF)
+    said = debian_packages.explain(["apt-cache", "pkgnames"], CUT_OFF)
     assert said == (
         f"The package index is damaged: remove {cache}/apt, and it is fetched anew (The package"
         " cache file is corrupted)."
@@ -357,4 +348,4 @@ def test_no_room_for_temporary_files_is_not_blamed_on_the_cache(tmp_path: Path) 
 
     Plan.kernel.initrd.write_bytes(b"")  # type: ignore[attr-defined]
     with pytest.raises(SetupError, match=f"^Cannot write {tmp_path}/gone/initrd .*set TMPDIR"):
-        qemu._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]
+        qemu_guest._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]

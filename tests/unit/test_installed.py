@@ -28,7 +28,9 @@ def test_a_wheel_has_what_the_command_reads() -> None:
     for folder in (programs, *(path for path in programs.iterdir() if path.is_dir())):
         there = {path.name for path in folder.iterdir() if path.is_file()}
         assert installed[f"share/spinlock/{folder.relative_to(ROOT)}"] == there
-    assert installed["share/spinlock/tests"] == {p.name for p in ROOT.glob("tests/*.py")}
+    for place in {path.parent for path in ROOT.glob("tests/lock/**/*.py")}:
+        listed = installed[f"share/spinlock/{place.relative_to(ROOT)}"]
+        assert listed == {path.name for path in place.glob("*.py")}
     assert installed["share/spinlock"] == {"setup.cfg", "Vagrantfile"}
     assert installed["share/spinlock/vagrant"] == {p.name for p in ROOT.glob("vagrant/*")}
     assert setup["metadata"]["name"] == paths.DISTRIBUTION

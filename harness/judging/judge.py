@@ -1,0 +1,344 @@
+"""(Expectation, Observation) -> Verdict with its explanation. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+from packaging.version import Version
+
+from harness.judging import splat
+from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
+from harness.scenarios.versions import covers
+
+
+class Kind(str, enum.Enum):
+    """How a case ended; the worst first."""
+
+    CRASH = "CRASH"  # the kernel panicked, hung or complained in its log
+    ERROR = "ERROR"  # the check could not run
+    FAIL = "FAIL"  # the kernel did something else than it must
+    INCONCLUSIVE = "INCONCLUSIVE"  # the check ran but had no power to fail
+    KNOWN = "KNOWN"  # a bug of this kernel that is on record
+    SKIP = "SKIP"  # the kernel's version says that the question does not arise
+    PASS = "PASS"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict, one sentence of reason, and the lines that show it."""
+
+    kind: Kind
+    reason: str
+    evidence: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the guest saw of one case. The defaults are those of a case that never came back."""
+
+    stage: Optional[str] = "lost"  # where it was refused; None says loaded, and run where asked
+    errno: Optional[str] = None
+    log: str = ""  # the verifier's
+    detail: str = ""  # the compiler's or the loader's words
+    retval: Optional[int] = None
+    missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
+    bare: Optional[bool] = None  # whether an empty program of the refused one's kind loads
+    kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
+    stuck: Tuple[int, ...] = ()  # CPUs that ran nothing any more when the case had ended
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    lost: Optional[str] = None  # why the guest was lost during this case
+    lost_is_crash: bool = False  # the kernel's doing, not the harness's or the user's
+    console: str = ""  # the end of the lost guest's console
+
+    @classmethod
+    def from_json(cls, facts: Dict[str, Any]) -> "Observation":
+        """Make one of what the guest sent."""
+        lines = facts.get("kernel_log")
+        log = None if lines is None else tuple(lines)
+        return cls(**{**facts, "kernel_log": log, "stuck": tuple(facts.get("stuck", ()))})
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return what a result stores of it: all but the seconds, which that has a place of its own
+        for."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seconds"}
+
+
+NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
+
+# Stages at which nothing was asked of the kernel under test yet.
+_OUTSIDE_THE_KERNEL = {
+    "compile": "the program does not compile",
+    "open": "the loader did not accept the program",
+    "agent": "the guest's agent could not carry out the check",
+}
+
+
+def judge(
+    scenario: Scenario,
+    release: Version,
+    observation: Observation,
+    twin: Optional[Verdict] = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Verdict:
+    """Judge one case.
+
+    `twin` is the verdict of the scenario's legal twin, when it has one; `options` are those of the
+    kernel's configuration as far as known.
+    """
+    broken = disturbed(observation)
+    known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
+    if broken is not None:
+        if known is not None and observation.lost is None and _only_warned(observation):
+            return Verdict(Kind.KNOWN, f"bug on record ({known.commit}): {broken.reason}")
+        return broken
+    untried = _untried(scenario, release, observation, options)
+    if untried is not None:
+        return untried
+    expectation = scenario.expectation(release)
+    if expectation is None:
+        return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
+    verdict = compare(expectation, observation)
+    if verdict.kind is Kind.FAIL and observation.bare is False:
+        return _unavailable(scenario.section, release, options)
+    if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):
+        # What it asks never comes up there.
+        return Verdict(
+            Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
+        )
+    if known is not None:
+        broke = expectation.accepted != (observation.stage is None)
+        return _on_record(known, broke, release, verdict)
+    if verdict.kind is Kind.PASS and not expectation.accepted and scenario.twin is not None:
+        return _beside_twin(verdict, scenario.twin, twin)
+    return verdict
+
+
+def _untried(
+    scenario: Scenario, release: Version, observation: Observation, options: Mapping[str, str]
+) -> Optional[Verdict]:
+    """Return what to say of a case that the kernel was not asked for, else None."""
+    if observation.stage in _OUTSIDE_THE_KERNEL:
+        words = observation.detail or observation.errno or "no reason given"
+        return Verdict(
+            Kind.ERROR, f"{_OUTSIDE_THE_KERNEL[observation.stage]}: {_first(words)}", (words,)
+        )
+    if observation.stage == NO_HEADERS:
+        return no_headers()
+    if observation.missing:
+        return unmet(scenario.needs, release, observation.missing, options)
+    return None
+
+
+def _on_record(known: KnownBug, broke: bool, release: Version, verdict: Verdict) -> Verdict:
+    """Return a verdict in the light of a bug that is on record: whether the kernel `broke` the rule.
+
+    A refusal where it must accept does, or the reverse.
+    """
+    if broke:
+        reason = f"bug on record ({known.commit}): {verdict.reason}"
+        return Verdict(Kind.KNOWN, reason, verdict.evidence)
+    if verdict.kind is Kind.FAIL:
+        return verdict  # wrong, but not in the way that is on record
+    return Verdict(
+        Kind.FAIL,
+        f"kernel {release} is on record as breaking this rule until {known.commit}, and does not:"
+        " correct the range of __known_bug",
+        verdict.evidence,
+    )
+
+
+def _beside_twin(refused: Verdict, name: str, twin: Optional[Verdict]) -> Verdict:
+    """Return the verdict of a refusal that was expected, which counts if the legal twin passed."""
+    if twin is not None and twin.kind is Kind.PASS:
+        return refused
+    why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
+    return Verdict(
+        Kind.INCONCLUSIVE,
+        f"refused as expected, but so may anything be: its legal twin {name} did not pass ({why})",
+        refused.evidence,
+    )
+
+
+def no_headers() -> Verdict:
+    """Return what to say of bcc on a kernel without headers."""
+    return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
+
+
+def not_booted_with(words: str, target: str) -> Verdict:
+    """Return what to say of a machine that runs as it runs, where a test wants to boot one."""
+    return Verdict(Kind.SKIP, f"needs a guest booted with {words}: --target {target} boots none")
+
+
+def no_lock(since: str, release: Version) -> Verdict:
+    """Return what to say of a kind of program that may not lock yet, and is refused for that."""
+    return Verdict(
+        Kind.SKIP, f"programs of this kind may lock since v{since}, and on kernel {release} may not"
+    )
+
+
+def unmet(
+    needs: Sequence[Need], release: Version, missing: Sequence[str], options: Mapping[str, str]
+) -> Verdict:
+    """Return SKIP when the kernel is too old, or was built without, what is `missing`, else ERROR.
+
+    The probe finds what is absent, also where a distribution has added it; the version finds a
+    probe that is wrong.
+    """
+    absent = [need for need in needs if need.name in missing]
+    for need in absent:
+        if release < Version(need.since):
+            continue
+        if need.option and options.get(need.option) == "n":
+            return _skip_for(need.option)
+        if need.option and options.get(need.option) == "inactive":
+            return Verdict(Kind.SKIP, "the kernel's LSM for BPF is not among the active ones")
+        return Verdict(
+            Kind.ERROR,
+            f"kernel {release} is not older than v{need.since} and its BTF has no {need.name}:"
+            f" is {need.option or 'an option of its configuration'} off?",
+        )
+    words = ", ".join(f"{need.name} (since v{need.since})" for need in absent)
+    return Verdict(Kind.SKIP, f"needs {words}, which kernel {release} does not have")
+
+
+def _skip_for(option: str) -> Verdict:
+    return Verdict(Kind.SKIP, f"the kernel was built without {option}")
+
+
+# Kinds of program, by the start of their SEC(), that kernels may be built without.
+_OPTIONS = (
+    ("lsm", "CONFIG_BPF_LSM"),
+    ("lwt_", "CONFIG_LWTUNNEL_BPF"),
+    ("cgroup", "CONFIG_CGROUP_BPF"),
+    ("sockops", "CONFIG_CGROUP_BPF"),
+    ("netfilter", "CONFIG_NETFILTER_BPF_LINK"),
+    ("lirc_mode2", "CONFIG_BPF_LIRC_MODE2"),
+    ("sk_skb", "CONFIG_NET_SOCK_MSG"),
+    ("sk_msg", "CONFIG_NET_SOCK_MSG"),
+    ("struct_ops", "CONFIG_BPF_JIT"),
+    *((kind, "CONFIG_BPF_EVENTS") for kind in ("kprobe", "uprobe", "raw_tp", "tp_btf")),
+    *((kind, "CONFIG_BPF_EVENTS") for kind in ("tracepoint", "perf_event")),
+    *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
+)
+_RT = "CONFIG_PREEMPT_RT"
+OPTION_NAMES = tuple(sorted({_RT, *(option for _, option in _OPTIONS)}))
+
+
+def _is_for_rt(observation: Observation) -> bool:
+    """Tell whether the verifier refused timers because of the kernel's preemption model."""
+    words = "bpf_timer cannot be used for PREEMPT_RT"
+    return observation.errno == "EOPNOTSUPP" and words in observation.log
+
+
+def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> Verdict:
+    """Return what to say of a kind of program of which the kernel takes not even an empty one."""
+    option = next((name for start, name in _OPTIONS if section.startswith(start)), "")
+    if options.get(option) == "n":
+        return _skip_for(option)
+    return Verdict(
+        Kind.ERROR,
+        f"kernel {release} takes no program of this kind ({section}), not even an empty one:"
+        f" is {option or 'an option of its configuration'} off?",
+    )
+
+
+def disturbed(observation: Observation) -> Optional[Verdict]:
+    """Return CRASH or ERROR when the case was not left alone, whatever else it showed; else None."""
+    if observation.lost is not None:
+        kind = Kind.CRASH if observation.lost_is_crash else Kind.ERROR
+        return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[:40]))
+    if observation.stuck:
+        numbers = ", ".join(str(cpu) for cpu in observation.stuck)
+        return Verdict(
+            Kind.CRASH,
+            f"CPU {numbers} schedules nothing any more: are its interrupts off, or its preemption?",
+            observation.kernel_log or (),
+        )
+    if observation.kernel_log is None:
+        return Verdict(Kind.ERROR, "the kernel log could not be read, so a splat could not be seen")
+    found = splat.find(observation.kernel_log)
+    if found is not None:
+        return Verdict(
+            Kind.CRASH, f"{found.kind} in the kernel log: {found.line}", observation.kernel_log
+        )
+    return None
+
+
+def _only_warned(observation: Observation) -> bool:
+    """Tell whether the kernel log holds a WARN first: the one splat that a bug on record may be."""
+    found = splat.find(observation.kernel_log or ())
+    return found is not None and found.kind == "WARN"
+
+
+def compare(expectation: Expectation, observation: Observation) -> Verdict:
+    """Compare what must happen with what did: PASS or FAIL, one evidence line per expectation."""
+    lines = []
+    ok = True
+
+    def check(holds: bool, expected: str, seen: str) -> None:
+        nonlocal ok
+        ok = ok and holds
+        lines.append(f"MATCHED    {expected}" if holds else f"EXPECTED   {expected}")
+        if not holds:
+            lines.append(f"UNEXPECTED {seen}")
+
+    seen = _seen(observation)
+    if expectation.accepted:
+        check(observation.stage is None, "loads", seen)
+        if expectation.retval is not None and observation.stage is None:
+            returned = f"returned {observation.retval}"
+            check(
+                observation.retval == expectation.retval, f"returns {expectation.retval}", returned
+            )
+    else:
+        check(observation.stage == expectation.stage, f"refused at {expectation.stage}", seen)
+        if expectation.errno is not None:
+            check(observation.errno == expectation.errno, f"errno {expectation.errno}", seen)
+        position = 0
+        for message in expectation.messages:
+            match = compile_message(message).search(observation.log, position)
+            position = match.end() if match else position
+            check(match is not None, f'"{message}"', f'log: "{telling_line(observation.log)}"')
+        for message in expectation.absent:
+            match = compile_message(message).search(observation.log)
+            check(match is None, f'no "{message}"', f'log: "{match.group() if match else ""}"')
+    if ok:
+        return Verdict(Kind.PASS, seen, tuple(lines))
+    failed = [line.split(None, 1)[1] for line in lines if line.startswith("EXPECTED")]
+    return Verdict(Kind.FAIL, f"expected: {', '.join(failed)}; {seen}", tuple(lines))
+
+
+def _seen(observation: Observation) -> str:
+    """Say in one line what happened."""
+    if observation.stage is None:
+        ran = "" if observation.retval is None else f", returned {observation.retval}"
+        return f"loaded{ran}"
+    words = telling_line(observation.log) or observation.detail
+    return f"refused at {observation.stage}: {observation.errno}{' ' + words if words else ''}"
+
+
+def telling_line(log: str) -> str:
+    """Return the line of a verifier log that says why; "" for an empty log.
+
+    It is the last one that is no statistics. From 7.3 on, an explanation of many lines follows it.
+    """
+    lines = [line.strip() for line in log.split("Verification failed:")[0].splitlines()]
+    noise = (
+        "processed ",
+        "verification time",
+        "stack depth",
+        "max_states",
+        "insns (limit",
+        "=====",
+    )
+    telling = [line for line in lines if line and not line.startswith(noise)]
+    return telling[-1] if telling else ""
+
+
+def _first(text: str) -> str:
+    """Return the first line of a compiler's or loader's words that reports an error."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")

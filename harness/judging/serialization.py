@@ -1,0 +1,413 @@
+"""What contended counters and their broken twins add up to -> Verdict. Pure.
+
+The values are those of contended_counter.h. A lock is convicted by what its operations left behind:
+sums, fields, histories. It is acquitted only with evidence that it was needed: CPUs met in the
+critical section, and every way to do the same work wrong was seen to go wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from harness.judging import history
+from harness.judging.history import Anomaly, Operation
+from harness.judging.judge import Kind, Verdict
+
+# struct shared: lock, last_cpu, count, inverse, handovers, doubled
+_SHARED = struct.Struct("<II QQQQ")
+# struct visits, of each possible CPU: runs, busy, torn, bare, first_ns, last_ns
+_VISITS = struct.Struct("<QQQQQQ")
+# struct operation: ticket, arrive, leave, element, bare
+OPERATION = struct.Struct("<QQQII")
+
+_WORD = (1 << 64) - 1
+
+# bpf_ktime_get_ns() may differ from CPU to CPU while the kernel updates its time, so a smaller
+# difference between two CPUs' times accuses nobody.
+CLOCK_ERROR_NS = 20_000
+
+# A twin whose CPUs met so many times less often than those of the real run was not run like it.
+FAR_LESS = 10
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the lock is taken: as it must be, or broken on purpose. The numbers are contended_counter.h's."""
+
+    name: str
+    mode: int
+    every: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+LOCKED = Way("locked", 0)
+UNLOCKED = Way("no lock", 1)
+OTHER_LOCK = Way("another element's lock", 2)
+EARLY_UNLOCK = Way("unlock before the update", 3)
+SKIPS_64 = Way("1 in 64 without the lock", 4, 64)
+SKIPS_4096 = Way("1 in 4096 without the lock", 4, 4096)
+IMPATIENT = Way("try and give up", 5)
+
+TWINS = (UNLOCKED, OTHER_LOCK, EARLY_UNLOCK, SKIPS_64, SKIPS_4096, IMPATIENT)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a lock protects, as it was when everything had ended."""
+
+    lock: int  # the lock word as user space is shown it
+    last_cpu: int  # CPU + 1 of the last writer, 0 if there was none
+    count: int  # the next ticket
+    inverse: int
+    handovers: int  # how often another CPU than the last one wrote
+    doubled: int
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Shared":
+        """Read a value of struct shared. Raises struct.error for another size."""
+        return cls(*_SHARED.unpack(data))
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the fields belong together; before the first write all are zero."""
+        if self.count == 0:
+            return self.inverse == 0 and self.doubled == 0
+        return self.inverse == self.count ^ _WORD and self.doubled == (2 * self.count) & _WORD
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What one CPU saw."""
+
+    cpu: int
+    runs: int
+    busy: int  # arrivals that found the lock word held
+    torn: int  # arrivals that found the fields at odds
+    bare: int  # operations that did without the lock
+    first_ns: int  # of the guest's monotonic clock
+    last_ns: int
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Tuple[Visits, ...]":
+        """Read a value of the per-CPU map `runs`; CPUs that never ran are left out."""
+        each = (cls(cpu, *fields) for cpu, fields in enumerate(_VISITS.iter_unpack(data)))
+        return tuple(visits for visits in each if visits.runs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one driver did in a run."""
+
+    driver: str
+    operations: int  # asked for, of each CPU
+    cpus: Tuple[int, ...]
+    sent: Mapping[int, int]  # by CPU
+    visits: Tuple[Visits, ...]
+
+    @property
+    def copies(self) -> bool:
+        """Tell whether it is user space, which runs no program: it copies the value."""
+        return self.driver == "user_space"
+
+    @property
+    def total_sent(self) -> int:
+        """How many operations were asked for."""
+        return sum(self.sent.values())
+
+    @property
+    def ran(self) -> int:
+        """How often the program ran."""
+        return sum(visits.runs for visits in self.visits)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what was asked for and what the maps held afterwards."""
+
+    way: Way
+    turns: int  # length of the critical section
+    parts: Tuple[Part, ...]
+    shared: Tuple[Shared, ...]  # of each element
+    histories: Tuple[Tuple[Operation, ...], ...]  # of each element, by process
+    torn_copies: int = 0  # by user space, with BPF_F_LOCK
+    dropped: Mapping[str, int] = field(default_factory=dict)  # packets, by where
+    seconds: float = 0.0
+    before: int = 0  # runs before it that did not count: see met_far_less()
+
+    @property
+    def visits(self) -> Tuple[Visits, ...]:
+        """What all CPUs saw of all parts."""
+        return tuple(visits for part in self.parts for visits in part.visits)
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs took part."""
+        return len({cpu for part in self.parts for cpu, sent in part.sent.items() if sent})
+
+    @property
+    def total_sent(self) -> int:
+        """How many operations were asked for."""
+        return sum(part.total_sent for part in self.parts)
+
+    @property
+    def total_dropped(self) -> int:
+        """How many packets the kernel says it dropped before the hook.
+
+        An interface counts what the backlog behind it dropped once more.
+        """
+        backlog = self.dropped.get("backlog", 0)
+        return max(backlog, sum(self.dropped.values()) - backlog)
+
+    @property
+    def ran(self) -> int:
+        """How often programs ran."""
+        return sum(part.ran for part in self.parts)
+
+    @cached_property
+    def _kinds(self) -> Dict[history.Kind, int]:
+        """How many operations of each kind are in the histories."""
+        kinds = [operation.kind for each in self.histories for operation in each]
+        return {kind: kinds.count(kind) for kind in history.Kind}
+
+    @property
+    def copies(self) -> int:
+        """How often user space copied the value, in or out."""
+        return sum(self._kinds.values()) - self.recorded
+
+    @property
+    def recorded(self) -> int:
+        """How many operations of programs are in the histories."""
+        return self._kinds[history.Kind.ADD]
+
+    @property
+    def counted(self) -> int:
+        """What all counts add up to; of no use where user space sets them."""
+        return sum(shared.count for shared in self.shared)
+
+    @property
+    def is_set(self) -> bool:
+        """Tell whether user space sets the count, so that it does not tell how many ran."""
+        return self._kinds[history.Kind.SET] > 0
+
+    @property
+    def lost(self) -> int:
+        """How many runs left no trace in the counts; negative if those hold more than ran."""
+        return 0 if self.is_set else self.ran - self.counted
+
+    @property
+    def busy_share(self) -> float:
+        """The share of arrivals that found the lock held."""
+        return sum(visits.busy for visits in self.visits) / self.ran if self.ran else 0.0
+
+    @property
+    def torn(self) -> int:
+        """How many arrivals found the fields at odds."""
+        return sum(visits.torn for visits in self.visits) + self.torn_copies
+
+    @property
+    def handovers(self) -> int:
+        """How often a CPU took over from another."""
+        return sum(shared.handovers for shared in self.shared)
+
+    @cached_property
+    def overlap(self) -> float:
+        """The share of recorded operations that began while another CPU's was under way."""
+        whole = sum(len(each) for each in self.histories)
+        met = sum(history.overlap(each) * len(each) for each in self.histories)
+        return met / whole if whole else 0.0
+
+    def measurements(self) -> Dict[str, Any]:
+        """Return the numbers that a result carries."""
+        return {
+            "way": self.way.name,
+            "drivers": [part.driver for part in self.parts],
+            "operations_per_cpu": [part.operations for part in self.parts],
+            "turns": self.turns,
+            "cpus": self.cpus,
+            "elements": len(self.shared),
+            "sent": self.total_sent,
+            "ran": self.ran,
+            "dropped": self.total_dropped,
+            "counted": self.counted,
+            "copies": self.copies,
+            "recorded": self.recorded,
+            "lost": self.lost,
+            "torn": self.torn,
+            "bare": sum(visits.bare for visits in self.visits),
+            "busy_share": round(self.busy_share, 4),
+            "handovers": self.handovers,
+            "overlap": round(self.overlap, 4),
+            "seconds": self.seconds,
+            "runs_before": self.before,
+            "per_cpu": {
+                part.driver: {str(v.cpu): v.runs for v in part.visits} for part in self.parts
+            },
+        }
+
+
+def judge(real: Run, twins: Sequence[Run]) -> Verdict:
+    """Judge a locked program by what its run left behind, and by what its twins' did."""
+    found = anomalies(real)
+    evidence = [_line(real)]
+    if found:
+        evidence += [line for anomaly in found for line in anomaly.lines()]
+        return Verdict(Kind.FAIL, "; ".join(f"{a.name}: {a.sentence}" for a in found), (*evidence,))
+    evidence += [_line(twin) for twin in twins]
+    weak = blindness(real) or next(filter(None, (unseen(real, twin) for twin in twins)), None)
+    if not twins:
+        weak = "no broken twin was run"
+    if weak is not None:
+        return Verdict(Kind.INCONCLUSIVE, f"{_sums(real)}, but {weak}", tuple(evidence))
+    caught = ", ".join(f"{twin.way} ({_damage(twin)})" for twin in twins)
+    return Verdict(
+        Kind.PASS,
+        f"{_sums(real)} on {real.cpus} CPUs; {_percent(real.busy_share)} of arrivals found the lock"
+        f" held; caught: {caught}",
+        tuple(evidence),
+    )
+
+
+def anomalies(run: Run) -> List[Anomaly]:
+    """Name what a lock that serializes does not let happen; [] if nothing did."""
+    found = []
+    missing = 0
+    for part in run.parts:
+        if part.copies:
+            continue
+        unrun = part.total_sent - part.ran
+        missing += max(0, unrun)
+        if unrun < 0:
+            sentence = f"{part.total_sent} sent through {part.driver}, but {part.ran} ran"
+            found.append(Anomaly("leaked runs", -unrun, sentence))
+    if missing > run.total_dropped:
+        sentence = (
+            f"{run.total_sent} sent, {run.total_dropped} dropped on the way, but {run.ran} ran"
+        )
+        found.append(Anomaly("unrun", missing, sentence))
+    return found + damage(run)
+
+
+def damage(run: Run) -> List[Anomaly]:
+    """Return the anomalies that a broken lock has."""
+    found = []
+    if run.lost > 0:
+        sentence = f"{run.ran} ran, but {run.counted} were counted"
+        found.append(Anomaly("lost updates", run.lost, sentence))
+    elif run.lost < 0:
+        sentence = f"{run.ran} ran, but {run.counted} were counted"
+        found.append(Anomaly("extra updates", -run.lost, sentence))
+    if run.torn:
+        sentence = f"{run.torn} of {run.ran + run.copies} saw fields that disagree"
+        found.append(Anomaly("torn value", run.torn, sentence))
+    torn = [shared for shared in run.shared if not shared.agrees]
+    if torn and not run.torn:
+        found.append(Anomaly("torn value", len(torn), f"the fields disagree at the end: {torn[0]}"))
+    held = [shared for shared in run.shared if shared.lock]
+    if held:
+        found.append(Anomaly("lock shown", len(held), f"a lookup shows the lock word: {held[0]}"))
+    whole = run.recorded == run.ran
+    for shared, operations in zip(run.shared, run.histories):
+        found += history.check(operations, shared.count if whole else None, whole, CLOCK_ERROR_NS)
+    return _merged(found)
+
+
+def _merged(found: Iterable[Anomaly]) -> List[Anomaly]:
+    """Keep one anomaly of each name, with the number of all."""
+    by_name: Dict[str, Anomaly] = {}
+    for anomaly in found:
+        if anomaly.name in by_name:
+            first = by_name[anomaly.name]
+            count = first.count + anomaly.count
+            by_name[anomaly.name] = Anomaly(first.name, count, first.sentence, first.witness)
+        else:
+            by_name[anomaly.name] = anomaly
+    return list(by_name.values())
+
+
+def blindness(run: Run) -> Optional[str]:
+    """Say why a run could not have shown a broken lock; None if it could."""
+    if run.cpus < 2:
+        return f"it ran on {run.cpus} CPU, where nothing is ever at the same time"
+    if not run.recorded:
+        return "no history was recorded"
+    if run.is_set and run.recorded != run.ran:
+        return (
+            f"only {run.recorded} of {run.ran} operations were recorded, and the counts, which user"
+            " space sets, do not tell of the others"
+        )
+    if not run.overlap:
+        return f"its {run.cpus} CPUs ran it one after the other"
+    if not run.busy_share:
+        return "no arrival found the lock held"
+    if not run.handovers and not run.is_set:
+        return "no CPU ever took over from another"
+    return None
+
+
+def unseen(real: Run, twin: Run) -> Optional[str]:
+    """Say why the twin's run shows nothing about the real one's; None if it does."""
+
+    def conditions(run: Run) -> Dict[str, Any]:
+        return {
+            "turns": run.turns,
+            "elements": len(run.shared),
+            **{part.driver: (part.operations, part.cpus) for part in run.parts},
+        }
+
+    wanted, given = conditions(real), conditions(twin)
+    if wanted != given:
+        return f"its twin with {twin.way} was run otherwise ({given} instead of {wanted})"
+    if not damage(twin):
+        return f"its twin with {twin.way} did no damage either in {twin.ran} runs"
+    return None
+
+
+def met_far_less(twin: Run, real: Run) -> bool:
+    """Tell whether a twin's CPUs took turns where those of the real run met.
+
+    A host that does something else for a second runs the guest's CPUs one after the other. What is
+    not seen then says nothing of the eyes that looked, so such a twin may be run again. The real
+    program may not: what it shows counts, however it came about.
+    """
+    return twin.handovers * FAR_LESS < real.handovers
+
+
+def _damage(run: Run) -> str:
+    """Say the most telling thing about a twin."""
+    found = damage(run)
+    worst = max(found, key=lambda anomaly: anomaly.count)
+    if run.lost > 0:
+        return f"lost {_percent(run.lost / run.ran)}"
+    return f"{worst.count} times {worst.name}"
+
+
+def _sums(run: Run) -> str:
+    copies = f", {run.copies} copies by user space" if run.copies else ""
+    ran = sum(part.total_sent for part in run.parts if not part.copies)
+    what = "in one order" if run.is_set else "counted"
+    if run.ran == ran:
+        return f"{ran} sent = run = {what}{copies}"
+    return f"{ran} sent, {ran - run.ran} dropped, {run.ran} run = {what}{copies}"
+
+
+def _line(run: Run) -> str:
+    counted = "" if run.is_set else f" {run.counted} counted,"
+    return (
+        f"{run.way}: {run.total_sent} sent, {run.ran} ran,{counted}"
+        f" {run.total_dropped} dropped; busy {_percent(run.busy_share)},"
+        f" {run.handovers} handovers, {run.torn} torn,"
+        f" {_percent(run.overlap)} of {run.recorded} recorded operations overlapped;"
+        f" {run.seconds:.1f} s{_BEFORE.format(run.before) if run.before else ''}"
+    )
+
+
+_BEFORE = "; before it, {} without damage on CPUs that hardly met"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{2 if share < 0.995 else 3}g} %"

@@ -1,0 +1,29 @@
+"""Which target a user chose."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from harness.errors import SetupError
+from harness.machines import vagrant
+from harness.machines.local import Local
+from harness.machines.qemu import Qemu
+from harness.machines.target import Settings, Target
+from harness.progress import Progress
+
+Json = Dict[str, Any]
+
+
+def open_target(settings: Settings, progress: Progress) -> Target:
+    """Return the target a user chose. Raises SetupError when it is not to be had."""
+    if settings.target == "local":
+        return Local(settings, progress)
+    if settings.target == "vagrant" or (settings.target is None and vagrant.serves(settings)):
+        return vagrant.Vagrant(settings, progress)
+    try:
+        return Qemu(settings, progress)
+    except SetupError as error:
+        if settings.target is not None or settings.kernel is not None:
+            raise
+        message = f"There is no machine to test on: `vagrant up` starts one, or mend this: {error}"
+        raise SetupError(message, error.console) from error

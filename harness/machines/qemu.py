@@ -1,0 +1,133 @@
+"""QEMU guests as a target: each session has a guest of its own, restored from a saved state."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+
+from harness.errors import SetupError
+from harness.machines import host_cpus, qemu_guest
+from harness.machines.loss import EMULATOR_FAILED, GuestLost, why_lost
+from harness.machines.session import Session, Stream
+from harness.machines.target import DEFAULT_KERNEL, Settings
+from harness.progress import Progress
+from harness.provision import build, kernel_store, userland
+
+Json = Dict[str, Any]
+
+_DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
+_QUIET_SECONDS = 5.0  # of a console on which a panic was being printed
+
+
+class Qemu:
+    """Guests on this machine, fresh ones restored from a saved state.
+
+    An emulated guest is slow at whatever its emulator has not translated yet (LLVM, in bcc, by
+    seconds), so a session that was asked to be `warm` is kept for the next one that is, until
+    something disturbs it.
+    """
+
+    name = "qemu"
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.cpus = settings.cpus
+        self._settings, self._progress = settings, progress
+        self.kernel = DEFAULT_KERNEL if settings.kernel is None else settings.kernel
+        kernel_store.look(self.kernel)  # what is cheapest to find missing comes first
+        qemu_guest.version()
+        self._image = userland.ensure(progress)
+        self._kernel = kernel_store.fetch(self.kernel, progress)
+        self._kept: Optional[Tuple[qemu_guest.Guest, Session]] = None
+        self._unbootable: Optional[SetupError] = None
+        self._description: Json = {}
+
+    @contextmanager
+    def session(self, warm: bool = False) -> Iterator[Session]:
+        """See Target."""
+        kept, self._kept = self._kept if warm else None, self._kept if not warm else None
+        guest, session = kept or self._start()
+        undisturbed = False
+        try:
+            yield session
+            undisturbed = not session.disturbed
+        finally:
+            if warm and undisturbed:
+                session.boot = {"kind": "kept", "seconds": 0.0}
+                self._kept = guest, session
+            else:
+                guest.close()
+
+    def _start(self) -> Tuple[qemu_guest.Guest, Session]:
+        guest = self._boot()
+
+        def lost(timed_out: bool) -> GuestLost:
+            if timed_out and guest.alive():
+                guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
+            guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
+            why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
+            if str(why) == EMULATOR_FAILED:  # a case may now be run again, which must not go unseen
+                self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
+            return why
+
+        def asked(look: Callable[[], Mapping[int, float]]) -> Mapping[int, float]:
+            try:
+                return look()
+            except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells
+                return {}
+
+        try:
+            fd = guest.channel.fileno()
+            overdue, waited = partial(asked, guest.overdue_ticks), partial(asked, guest.waited)
+            return guest, Session(Stream(fd, fd), lost, guest.boot, overdue, waited)
+        except BaseException:
+            guest.close()
+            raise
+
+    def _boot(self) -> qemu_guest.Guest:
+        if self._unbootable is not None:
+            raise self._unbootable.with_traceback(None)  # it would grow each time
+        try:
+            with host_cpus.together():
+                guest = qemu_guest.start(
+                    self._kernel,
+                    self._image,
+                    agent=build.agent(),
+                    cpus=self.cpus,
+                    memory_mib=self._settings.memory_mib,
+                    append=f"{self._settings.append} {self._settings.also}".strip(),
+                    progress=self._progress,
+                )
+        except SetupError as error:
+            if not self._description:  # it never came up: nor will it for the next hundred cases
+                self._unbootable = error
+            raise
+        self._description = {"command": guest.command, "accelerator": guest.accelerator}
+        return guest
+
+    def describe(self) -> Json:
+        """See Target."""
+        return {
+            "accelerator": qemu_guest.accelerator(self._kernel, self._progress),
+            "image": self._image.versions,
+            "image_digest": self._image.digest,
+            "kernel_package": self._kernel.package_version,
+            "kernel_digest": self._kernel.digest,
+            "qemu": qemu_guest.version(),
+            "agent": build.agent().stem,
+            "append": self._settings.append,
+            "also": self._settings.also,
+            "cpus": self.cpus,
+            **self._description,
+        }
+
+    def headers(self) -> Path:
+        """See Target."""
+        return self._image.include
+
+    def close(self) -> None:
+        """See Target."""
+        if self._kept is not None:
+            self._kept[0].close()
+            self._kept = None

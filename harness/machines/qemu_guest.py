@@ -1,0 +1,544 @@
+"""Guests under QEMU: a kernel is cold-booted once, saved, and every later guest is restored.
+
+A saved guest is its memory as a sparse file plus QEMU's device state. Restored guests map the
+memory file copy-on-write, so they start without reading it and share what they do not change.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional, Sequence
+
+import psutil
+from filelock import FileLock, Timeout
+
+from harness import paths
+from harness.errors import SetupError
+from harness.judging import splat
+from harness.machines import qemu_command
+from harness.machines.qemu_command import QEMU
+from harness.machines.qmp import Qmp
+from harness.progress import Progress
+from harness.provision.initramfs import cpio
+from harness.provision.kernel_store import Kernel
+from harness.provision.userland import Image
+
+FORMAT = 1  # raise when saved guests of older harnesses must not be used
+
+BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
+RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
+BOOT_ATTEMPTS = 3  # under emulation; see splat.is_emulators
+PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
+KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
+SPARE_MIB = 64  # beside the memory: device state
+TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
+DYING_LOOK_S = 0.2  # between looks at the console of a guest that is about to end
+LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
+CONSOLE_KEPT = 16000  # characters of it in a SetupError
+
+
+def save_key(command: Sequence[str], *facts: str) -> str:
+    """Return the name of the saved guest that `command` and the `facts` beside it describe."""
+    text = json.dumps([FORMAT, list(command), list(facts)])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def describe_end(status: int, console: str, messages: str) -> str:
+    """Return why QEMU ended, from its exit status, the guest's console and QEMU's own messages."""
+    panics = re.findall(r"Kernel panic - not syncing: (.*)", console)
+    if panics:
+        return f"the kernel panicked: {panics[0].strip()}"
+    inits = re.findall(r"spinlock-init: (.*)", console)
+    if inits:
+        return f"the guest's init stopped: {inits[-1].strip()}"
+    if status < 0:
+        return f"QEMU was ended by {signal.Signals(-status).name}"
+    said = messages.strip().splitlines()
+    if status != 0 and said:
+        return f"QEMU ended: {said[-1]}"
+    return f"the guest stopped or reset (QEMU's exit status {status})"
+
+
+def telling(console: str) -> str:
+    """Return the part of a console to keep: from its first splat on, else its end.
+
+    A panic is followed by backtraces of all CPUs, which are longer than what is kept.
+    """
+    lines = console.splitlines(keepends=True)
+    found = splat.find(lines)
+    if found is None:
+        return console[-CONSOLE_KEPT:]
+    return "".join(lines[found.position :])[:CONSOLE_KEPT]
+
+
+def tick_is_pending(lapic: str) -> bool:
+    """Tell from what QEMU says of a local APIC whether the kernel's timer interrupt waits in it."""
+    requested = re.search(r"^IRR\s+(.*)$", lapic, re.MULTILINE)
+    vectors = re.findall(r"\d+", requested.group(1)) if requested else []
+    return str(TIMER_VECTOR) in vectors
+
+
+class Guest:
+    """One QEMU process. Use `start` to make one, and as a context manager to end it.
+
+    `channel` is connected to the agent's virtio-serial port; `hello` is the kernel release its agent told;
+    `boot` says how the guest came up ("cold" or "restored") and in how many seconds;
+    `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
+    """
+
+    def __init__(self, kernel: str, accelerator: str, cpus: int = 1) -> None:
+        self.kernel, self.accelerator, self.cpus = kernel, accelerator, cpus
+        self.boot: dict[str, Any] = {}
+        self.hello = ""
+        self.command: list[str] = []
+        self._scratch = paths.Scratch()
+        self.runtime = self._scratch.path
+        self.channel, self._channel_far = socket.socketpair()
+        ours, self._qmp_far = socket.socketpair()
+        self._qmp = Qmp(ours)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: str | None = None
+        self._last_console = ""
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Return QEMU's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def console(self) -> str:
+        """Return what the guest has written to its console so far; also after `close`."""
+        try:
+            text = (self.runtime / "console").read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return self._last_console
+        return text.replace("\r\n", "\n")
+
+    def alive(self) -> bool:
+        """Say whether QEMU still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def exit_reason(self) -> str | None:
+        """Return one phrase on why QEMU ended, or None while it runs."""
+        if self._end is None and self._process is not None and not self.alive():
+            messages = (self.runtime / "messages").read_text(errors="replace")
+            self._end = describe_end(self._process.returncode, self.console(), messages)
+        return self._end
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until QEMU has ended, at most `seconds`; say whether it has."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def wait_for_end(self, seconds: float, quiet: float) -> None:
+        """Wait until QEMU has ended, at most `seconds`; or until the console, having grown, has not for
+        `quiet` seconds: a panic waits long for CPUs that do not answer, when all has been said."""
+        deadline = time.monotonic() + seconds
+        length, grown = len(self.console()), float("inf")
+        while not self.wait(DYING_LOOK_S) and time.monotonic() < min(deadline, grown + quiet):
+            now = len(self.console())
+            if now > length:
+                length, grown = now, time.monotonic()
+
+    def inject_nmi(self) -> None:
+        """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
+        self._qmp.execute("inject-nmi")
+
+    def overdue_ticks(self) -> dict[int, float]:
+        """Return the CPUs that have a timer interrupt to take and have not taken it yet, and for how
+        many seconds the host has run each in its life.
+
+        A CPU takes it at once but for moments, also one that spends nearly all its time with
+        interrupts off: a spin lock's holder lets go of it, and takes the tick then. One that a busy
+        host leaves waiting for a core has a tick to take for most of the time, hence many looks.
+        """
+        overdue = frozenset(range(self.cpus))
+        for _ in range(LOOKS):
+            overdue = frozenset(
+                cpu for cpu in overdue if tick_is_pending(self._qmp.human(f"info lapic {cpu}"))
+            )
+            if not overdue:
+                break
+            time.sleep(BETWEEN_LOOKS_S)
+        if not overdue:
+            return {}
+        threads = psutil.Process(self.pid).threads()
+        ran = {thread.id: thread.user_time + thread.system_time for thread in threads}
+        return {cpu: ran[self._threads[cpu]] for cpu in overdue}
+
+    def waited(self) -> dict[int, float]:
+        """Return for how many seconds of its life each CPU could have run and the host had no core.
+
+        Of none where the host's kernel does not tell (CONFIG_SCHED_INFO).
+        """
+        files = {
+            cpu: Path(f"/proc/{self.pid}/task/{thread}/schedstat")
+            for cpu, thread in self._threads.items()
+        }
+        try:
+            return {cpu: int(file.read_text().split()[1]) / 1e9 for cpu, file in files.items()}
+        except FileNotFoundError:
+            return {}
+
+    @functools.cached_property
+    def _threads(self) -> dict[int, int]:
+        """The host's thread of each CPU."""
+        told = self._qmp.execute("query-cpus-fast")
+        return {cpu["cpu-index"]: cpu["thread-id"] for cpu in told}
+
+    def close(self) -> None:
+        """End QEMU and remove the guest's files; may be called again."""
+        if self._process is not None:
+            if self.exit_reason() is None:
+                self._process.kill()
+                self._process.wait()
+                self._end = "closed by the harness"
+            self._last_console = self.console()
+        for end in (self.channel, self._channel_far, self._qmp_far):
+            end.close()
+        self._qmp.close()
+        self._scratch.remove()
+
+    def fail(self, what: str) -> SetupError:
+        """Return the error that the guest did `what`, with the reason QEMU ended and the console."""
+        if not self.alive():
+            what = f"{what}: {self.exit_reason()}"
+        return SetupError(
+            f"The guest of kernel {self.kernel} {what}; its console says more.",
+            telling(self.console()),
+        )
+
+    def _spawn(self, command: list[str]) -> None:
+        self.command = command
+        # The kernel ends QEMU together with the thread that forked it, hence the spawner thread.
+        # Whoever lost the parent before that was arranged sees another parent and does not start.
+        guard = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+        wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, "sh", *command]
+        far = (self._channel_far.fileno(), self._qmp_far.fileno())
+        with (self.runtime / "messages").open("wb") as messages:
+
+            def spawn() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    wrapped,
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    pass_fds=far,
+                    start_new_session=True,
+                )
+
+            try:
+                self._process = _spawner(os.getpid()).submit(spawn).result()
+            except (
+                FileNotFoundError,
+                PermissionError,
+            ) as error:  # the latter for an unreadable PATH
+                raise SetupError("setpriv is missing: install the package util-linux.") from error
+        # With our copies closed, the end of QEMU is the end of file on our sides.
+        self._channel_far.close()
+        self._qmp_far.close()
+
+    def _read_line(self, limit: float, what: str) -> dict[str, Any]:
+        """Read one message of the agent; what follows it must not have been sent yet."""
+        deadline = time.monotonic() + limit
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self.channel], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise self.fail(f"gave no {what} within {limit:.0f} s")
+            got = self.channel.recv(65536)
+            if not got:
+                self.wait(RESTORE_LIMIT_S)
+                raise self.fail(f"ended before its {what}")
+            line += got
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self.fail(f"sent {line[:80]!r} for its {what}") from None
+        return message
+
+
+def start(
+    kernel: Kernel,
+    image: Image,
+    *,
+    cpus: int = 4,
+    memory_mib: int = 1024,
+    agent: Path,
+    append: str = "",
+    snapshot: bool = True,
+    progress: Progress = lambda message: None,
+) -> Guest:
+    """Return a running guest whose agent answers.
+
+    With `snapshot` it is restored from a saved guest, which is made first if there is none.
+    Raises SetupError, with the console's end, when there is no such guest to be had.
+    """
+    plan = _Plan(kernel, image, cpus, memory_mib, agent, append, accelerator(kernel, progress))
+    if not snapshot:
+        return plan.cold(progress, None)
+    label = "own" if kernel.modules is None else kernel.name
+    saved = paths.cache("guests") / f"{label}-{plan.key}"
+    with paths.lock(Path(f"{saved}.lock")):
+        if (saved / "guest.json").exists():
+            try:
+                return plan.restore(saved)
+            except (SetupError, OSError, ValueError, KeyError) as error:
+                progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
+                shutil.rmtree(saved)
+        boot = plan.save(saved, progress)
+        guest = plan.restore(saved)
+    guest.boot = boot
+    _forget_old(label, saved)
+    return guest
+
+
+def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> str:
+    """Return "kvm" if it really boots `kernel` here, else "tcg".
+
+    SPINLOCK_ACCELERATOR overrides the probe, whose answer is remembered per host and QEMU.
+    """
+    chosen = os.environ.get("SPINLOCK_ACCELERATOR", "")
+    if chosen:
+        if chosen not in ("kvm", "tcg"):
+            raise SetupError(f"SPINLOCK_ACCELERATOR is {chosen!r}: set it to kvm or tcg.")
+        return chosen
+    version()
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    remembered = paths.cache("probe") / f"kvm-{save_key([], version(), _host())}"
+    with paths.lock(Path(f"{remembered}.lock")):
+        if not remembered.exists():
+            progress("probing KVM")
+            answer = "kvm" if _kvm_boots(kernel) else "tcg"
+            remembered.with_suffix(".new").write_text(answer)
+            remembered.with_suffix(".new").rename(remembered)
+        return remembered.read_text()
+
+
+@functools.lru_cache(maxsize=None)
+def version() -> str:
+    """Return QEMU's version line; raise SetupError when QEMU is missing."""
+    try:
+        done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+    except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
+        raise SetupError(f"{QEMU} is missing: install the package qemu-system-x86.") from error
+    if done.returncode != 0:
+        raise SetupError(f"{QEMU} does not run ({done.stderr.strip()}): reinstall it.")
+    return done.stdout.splitlines()[0]
+
+
+def _forget_old(name: str, newest: Path) -> None:
+    """Remove the saved guests of kernel `name` used longest ago, all but KEPT_GUESTS, and what is
+    left of those that were killed while they were saved, of whatever kernel."""
+    for unfinished in newest.parent.glob("*.building-*"):
+        _remove(unfinished, newest.parent / unfinished.name.partition(".building-")[0])
+    found = [path for path in newest.parent.glob(f"{name}-{'?' * 20}") if path != newest]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for stale in found[KEPT_GUESTS - 1 :]:
+        _remove(stale, stale)
+
+
+def _remove(directory: Path, guest: Path) -> None:
+    """Remove a directory of a saved guest, unless somebody is just starting or saving that guest."""
+    try:
+        with FileLock(f"{guest}.lock", timeout=0):
+            shutil.rmtree(directory, ignore_errors=True)
+    except Timeout:
+        pass
+
+
+class _Plan:
+    """What one call of `start` wants, and the three ways to get there."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        image: Image,
+        cpus: int,
+        memory_mib: int,
+        agent: Path,
+        append: str,
+        accelerator: str,
+    ) -> None:
+        self.kernel = kernel
+        self.accelerator = accelerator
+        self._memory_mib, self._cpus = memory_mib, cpus
+        try:
+            self._agent = agent.read_bytes()
+        except OSError as error:
+            raise SetupError(f"The agent {agent} cannot be read: {error.strerror}.") from error
+        self._arguments = functools.partial(
+            qemu_command.arguments,
+            kernel,
+            image,
+            accelerator=accelerator,
+            cpus=cpus,
+            memory_mib=memory_mib,
+            append=append,
+        )
+        # Names of runtime files do not matter to a saved guest.
+        nowhere = Path("-")
+        command = self._arguments(initrd=nowhere, console=nowhere, channel_fd=0, qmp_fd=0)
+        self.key = save_key(
+            command,
+            version(),
+            kernel.digest,
+            image.digest,
+            hashlib.sha256(self._agent).hexdigest(),
+            _host() if accelerator == "kvm" else "",
+        )
+
+    def cold(self, progress: Progress, memory: Path | None) -> Guest:
+        """Boot a guest and wait for its hello; again if the emulator made it fail."""
+        for attempt in range(BOOT_ATTEMPTS, 0, -1):
+            try:
+                return self._boot(progress, memory)
+            except SetupError as error:
+                by_emulator = self.accelerator == "tcg" and splat.is_emulators(error.console)
+                if attempt == 1 or not by_emulator:
+                    raise
+                progress(f"guest {self.kernel.name}: the emulator failed at patched code; again")
+        raise AssertionError("unreachable")
+
+    def _boot(self, progress: Progress, memory: Path | None) -> Guest:
+        progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
+        started = time.monotonic()
+        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
+        try:
+            self._launch(guest, memory, incoming=False)
+            message = guest._read_line(BOOT_LIMIT_S, "hello")
+            guest.hello = message.get("hello", "")
+        except BaseException:
+            guest.close()
+            raise
+        guest.boot = {"kind": "cold", "seconds": time.monotonic() - started}
+        return guest
+
+    def save(self, saved: Path, progress: Progress) -> dict[str, Any]:
+        """Boot a guest and make it the directory `saved`; return its boot facts."""
+        for leftover in saved.parent.glob(f"{saved.name}.building-*"):
+            shutil.rmtree(leftover)
+        # The disk filling up later would end QEMU with SIGBUS, which explains nothing.
+        free, needed = shutil.disk_usage(saved.parent).free >> 20, self._memory_mib + SPARE_MIB
+        if free < needed:
+            raise SetupError(
+                f"{saved.parent} has {free} MiB free and a saved guest may need {needed} MiB: "
+                "free some space, set SPINLOCK_CACHE to a larger disk, or run without snapshots."
+            )
+        building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
+        try:
+            with self.cold(progress, building / "memory") as guest:
+                progress(f"guest {self.kernel.name}: saving")
+                guest.channel.sendall(b'{"prepare": true}\n')
+                lacking = guest._read_line(BOOT_LIMIT_S, "word that it is prepared")["prepared"]
+                if lacking:
+                    raise SetupError(
+                        f"Kernel {self.kernel.name} was built without {', '.join(lacking)}, which the"
+                        " harness needs: build it in."
+                    )
+                guest._qmp.save(building / "state")
+                facts = {"hello": guest.hello, "boot": guest.boot}
+            (building / "guest.json").write_text(json.dumps(facts))
+            building.rename(saved)
+        except OSError as error:
+            raise SetupError(
+                f"The guest cannot be saved below {saved.parent} ({error}): "
+                "free some space or set SPINLOCK_CACHE."
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return guest.boot
+
+    def restore(self, saved: Path) -> Guest:
+        """Bring a saved guest back and wait until its agent answers."""
+        started = time.monotonic()
+        os.utime(saved)
+        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
+        try:
+            guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
+            self._launch(guest, saved / "memory", incoming=True)
+            guest._qmp.load(saved / "state")
+            guest.channel.sendall(b'{"ping": 0}\n')
+            guest._read_line(RESTORE_LIMIT_S, "answer to a ping")
+        except BaseException:
+            guest.close()
+            raise
+        guest.boot = {"kind": "restored", "seconds": time.monotonic() - started}
+        return guest
+
+    def _launch(self, guest: Guest, memory: Path | None, *, incoming: bool) -> None:
+        initrd = guest.runtime / "initrd"
+        content = self.kernel.initrd.read_bytes() + cpio({"agent.pyz": self._agent})
+        try:
+            initrd.write_bytes(content)
+        except OSError as error:
+            raise SetupError(
+                f"Cannot write {initrd} ({error.strerror}): make room, or set TMPDIR to a place that"
+                " has some."
+            ) from None
+        guest._spawn(
+            self._arguments(
+                initrd=initrd,
+                console=guest.runtime / "console",
+                channel_fd=guest._channel_far.fileno(),
+                qmp_fd=guest._qmp_far.fileno(),
+                memory=memory,
+                incoming=incoming,
+            )
+        )
+        try:
+            guest._qmp.greet()
+            initrd.unlink()  # read by now; a killed harness leaves nothing large behind
+        except EOFError:
+            guest.wait(RESTORE_LIMIT_S)
+            raise guest.fail("did not start") from None
+
+
+def _kvm_boots(kernel: Kernel) -> bool:
+    """Boot as far as init under KVM: the device file may exist and still run no guest."""
+    with Guest(kernel.name, "kvm") as guest:
+        guest._spawn(qemu_command.probe(kernel, guest.runtime / "console"))
+        guest.wait(PROBE_LIMIT_S)
+        return "spinlock-init: alive" in guest.console()
+
+
+@functools.lru_cache(maxsize=None)
+def _spawner(pid: int) -> concurrent.futures.Executor:
+    """Return the thread that forks every QEMU of the process `pid` and lives as long as it."""
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="qemu-spawner")
+
+
+def _host() -> str:
+    """Return what of the host decides whether and how KVM works."""
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    return f"{platform.release()} {model.group(1) if model else ''}"

@@ -1,0 +1,363 @@
+"""One process of the agent, asked call by call over a stream of JSON lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import tty
+from contextlib import contextmanager
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Generator,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from harness.machines import host_cpus
+from harness.machines.loss import GuestLost
+
+Json = Dict[str, Any]
+
+# Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
+_MEETINGS = ("drive", "race", "copy", "sweep")
+CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
+# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
+# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
+PULSE_SECONDS = 1.0
+STUCK_PULSES = 12
+STUCK_RAN_SECONDS = (
+    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
+)
+CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
+# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
+# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
+PULSE_SECONDS = 1.0
+STUCK_PULSES = 12
+STUCK_RAN_SECONDS = (
+    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
+)
+MOST_PATIENCE = 9  # times the limit of a call may be added, where the host is busy
+
+
+class KernelRefusal(Exception):
+    """A call was answered by an errno, or a load refused at a stage; the facts as the guest saw them."""
+
+    def __init__(self, facts: Json) -> None:
+        super().__init__(facts["message"])
+        self.errno: Optional[str] = facts["errno"]
+        self.stage: Optional[str] = facts.get("stage")
+        self.log: str = facts.get("log", "")
+
+
+class AgentError(Exception):
+    """The agent itself failed: a defect of the harness; the message is its traceback.
+
+    Where its process ended without having been told to, which a kernel can make it do, `kernel_log`
+    is what the kernel logged in that session; else None.
+    """
+
+    def __init__(self, message: str, kernel_log: Optional[Sequence[str]] = None) -> None:
+        super().__init__(message)
+        self.kernel_log = kernel_log
+
+
+class Gone(Exception):
+    """Inside this module: the stream ended, or (`timed_out`) nothing came in time."""
+
+    def __init__(self, timed_out: bool, stuck: FrozenSet[int] = frozenset()) -> None:
+        super().__init__("no answer in time" if timed_out else "the stream ended")
+        self.timed_out = timed_out
+        self.stuck = stuck  # CPUs that took no timer interrupt meanwhile
+
+
+class _Pulse:
+    """Tells from look to look which CPUs take no timer interrupt, though the host runs them."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._since: Dict[int, Tuple[int, float]] = (
+            {}
+        )  # CPU -> the first look, what it had run then
+
+    def stuck(self, overdue: Mapping[int, float]) -> FrozenSet[int]:
+        """Look once more, at the CPUs with a tick to take and the seconds they have run so far."""
+        since = {cpu: self._since.get(cpu, (self._looks, ran)) for cpu, ran in overdue.items()}
+        self._looks, self._since = self._looks + 1, since
+        return frozenset(
+            cpu
+            for cpu, (look, before) in since.items()
+            if self._looks - look >= STUCK_PULSES and overdue[cpu] - before >= STUCK_RAN_SECONDS
+        )
+
+
+class _Patience:
+    """How long an answer may take: what a busy host keeps a guest from running does not count."""
+
+    def __init__(self, seconds: float, waited: Callable[[], Mapping[int, float]]) -> None:
+        self._seconds, self._waited = seconds, waited
+        self._begun, self._before = time.monotonic(), waited()
+        self.more = 0.0  # seconds that did not count so far
+
+    def left(self) -> float:
+        """Return how many seconds are left."""
+        now = self._waited()
+        kept = (seconds - self._before.get(cpu, seconds) for cpu, seconds in now.items())
+        self.more = min(max(kept, default=0.0), MOST_PATIENCE * self._seconds)
+        return self._seconds + self.more - (time.monotonic() - self._begun)
+
+
+class Stream:
+    """JSON lines over a pair of file descriptors, with a time limit on each."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader, self._writer = reader, writer
+        self._rest = b""
+
+    def send(self, line: Json) -> None:
+        """Send one line. Raises Gone when the other side is not there."""
+        data = memoryview(json.dumps(line).encode() + b"\n")
+        try:
+            while data:
+                data = data[os.write(self._writer, data) :]
+        except (BrokenPipeError, ConnectionResetError):
+            raise Gone(timed_out=False) from None
+
+    def receive(self, seconds: float) -> Json:
+        """Return the next line. Raises Gone after so many seconds without one, or at the end."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.reader], [], [], left)[0]:
+                raise Gone(timed_out=True)
+            self._read()
+        return self._next()
+
+    def arrived(self) -> Iterator[Json]:
+        """Read once, and yield the lines that are complete. Raises Gone at the end."""
+        self._read()
+        while b"\n" in self._rest:
+            yield self._next()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.reader, 1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise Gone(timed_out=False)
+        self._rest += data
+
+    def _next(self) -> Json:
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer: Json = json.loads(line)
+        return answer
+
+
+class Session:
+    """One process of the agent."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        lost: Callable[[bool], GuestLost],
+        boot: Json,
+        overdue: Callable[[], Mapping[int, float]] = dict,
+        waited: Callable[[], Mapping[int, float]] = dict,
+    ) -> None:
+        """`overdue` tells which CPUs do not take their timer interrupt at this moment, and for how
+        many seconds the host has run each so far; `waited`, for how many each has waited for it."""
+        self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
+        self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
+        self.waited = 0.0  # seconds that did not count against a limit, as the host was busy
+        self.disturbed = False  # something went wrong in it: nobody may use this guest again
+        self._ended: Optional[AgentError] = None  # once the agent's process is gone
+        try:
+            stream.send({"session": {"now": time.time()}})
+            answer = stream.receive(CALL_SECONDS)
+        except Gone as gone:
+            raise lost(gone.timed_out) from None
+        if answer != {"session": "open"}:
+            raise AgentError(f"the agent answered {answer} when asked for a session")
+
+    def call(
+        self,
+        function: str,
+        /,
+        on_event: Callable[[Json], None] = lambda event: None,
+        limit: float = CALL_SECONDS,
+        **arguments: Any,
+    ) -> Any:
+        """Make one call of harness/guest/session.py and return its value.
+
+        `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
+        """
+        answers = self.events(function, limit, **arguments)
+        while True:
+            try:
+                on_event(next(answers))
+            except StopIteration as ended:
+                return ended.value
+
+    def events(
+        self, function: str, /, limit: float = CALL_SECONDS, **arguments: Any
+    ) -> Generator[Json, None, Any]:
+        """Make one call and yield its events as they come; the generator returns the call's value.
+
+        The guest goes on while nobody asks for the next one. Raises as `call` does.
+        """
+        if self._ended is not None:
+            raise self._ended
+        with host_cpus.alone() if function in _MEETINGS else host_cpus.together():
+            try:
+                self._stream.send({"call": function, "with": arguments})
+                while True:
+                    answer = self._receive(limit)
+                    if "return" in answer:
+                        return answer["return"]
+                    if "raise" in answer:
+                        if answer["raise"]["kind"] == "agent":
+                            raise AgentError(answer["raise"]["message"])
+                        raise KernelRefusal(answer["raise"])
+                    if "closed" in answer:
+                        self._ended = AgentError(
+                            f"the agent's process in the guest ended: {answer['closed']}",
+                            answer["kernel_log"],
+                        )
+                        raise self._ended
+                    yield answer
+            except Gone as gone:
+                raise named(self._lost(gone.timed_out), gone.stuck) from None
+
+    def _receive(self, limit: float) -> Json:
+        """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
+        patience, pulse = _Patience(limit, self._waited), _Pulse()
+        left = limit
+        while True:
+            try:
+                return self._stream.receive(min(left, PULSE_SECONDS))
+            except Gone as gone:
+                before, left = patience.more, patience.left()
+                self.waited += patience.more - before
+                if not gone.timed_out or left <= 0:
+                    raise
+            stuck = pulse.stuck(self._overdue())
+            if stuck:
+                raise Gone(timed_out=True, stuck=stuck)
+
+    def interact(self, arguments: Sequence[str]) -> int:
+        """Connect this process's terminal to a program in the guest; return its exit status."""
+        size = shutil.get_terminal_size()
+        keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
+        raw = os.isatty(keyboard)
+        before = termios.tcgetattr(keyboard) if raw else None
+        sources = [keyboard, self._stream.reader]
+        try:
+            self._stream.send(
+                {
+                    "call": "terminal",
+                    "with": {
+                        "arguments": list(arguments),
+                        "rows": size.lines,
+                        "columns": size.columns,
+                    },
+                }
+            )
+            if raw:
+                tty.setraw(keyboard)
+            while True:
+                ready, _, _ = select.select(sources, [], [])
+                if keyboard in ready:
+                    typed = os.read(keyboard, 4096)
+                    if not typed:
+                        sources.remove(keyboard)
+                        typed = b"\x04"  # end of input, as a terminal says it
+                    self._stream.send({"input": base64.b64encode(typed).decode()})
+                if self._stream.reader in ready:
+                    for answer in self._stream.arrived():
+                        if "return" in answer:
+                            status: int = answer["return"]
+                            return status
+                        os.write(screen, base64.b64decode(answer["output"]))
+        except Gone as gone:
+            raise self._lost(gone.timed_out) from None
+        finally:
+            if before is not None:
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+    def close(self) -> None:
+        """End the process, and with it everything it loaded and attached; the agent stays."""
+        try:
+            if self._ended is None:
+                self._stream.send({"close": True})
+                while "closed" not in self._stream.receive(CALL_SECONDS):
+                    pass
+                self._ended = AgentError("the session was closed")
+        except Gone as gone:
+            raise self._lost(gone.timed_out) from None
+
+    def again(self) -> "Session":
+        """Return a new session of the same agent, after this one was closed."""
+        kept = {"kind": "kept", "seconds": 0.0}
+        return Session(self._stream, self._lost, kept, self._overdue, self._waited)
+
+
+def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
+    """Return a lost guest with the CPUs that were found stuck as the reason, if there are any."""
+    if not stuck:
+        return lost
+    numbers = ", ".join(map(str, sorted(stuck)))
+    return GuestLost(
+        f"hard lockup: CPU {numbers} took no timer interrupt for {STUCK_PULSES * PULSE_SECONDS:.0f} s"
+        f" ({lost})",
+        crashed=True,
+        console=lost.console,
+    )
+
+
+@contextmanager
+def piped(
+    command: Sequence[str], describe_loss: Optional[Callable[[bool], GuestLost]] = None
+) -> Iterator[Session]:
+    """Give a session with an agent that a command starts on its standard input and output."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as messages:
+        agent = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages
+        )
+        assert agent.stdin is not None and agent.stdout is not None
+
+        def lost(timed_out: bool) -> GuestLost:
+            if describe_loss is not None:
+                return describe_loss(timed_out)
+            messages.seek(0)
+            text = messages.read().decode(errors="replace")
+            how = "does not answer" if timed_out else "ended"
+            return GuestLost(f"the agent {how}: {text.strip()[-300:]}", crashed=False, console=text)
+
+        try:
+            stream = Stream(agent.stdout.fileno(), agent.stdin.fileno())
+            try:
+                stream.receive(CALL_SECONDS)  # its hello
+            except Gone as gone:
+                raise lost(gone.timed_out) from None
+            boot = {"kind": "running", "seconds": round(time.monotonic() - started, 3)}
+            yield Session(stream, lost, boot)
+        finally:
+            agent.kill()
+            agent.wait()
+            agent.stdin.close()
+            agent.stdout.close()

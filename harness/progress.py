@@ -1,0 +1,5 @@
+"""How long work says what it is doing: one line at a time, to whatever shows it."""
+
+from typing import Callable
+
+Progress = Callable[[str], None]

@@ -1,0 +1,196 @@
+"""What of an interrupted run still holds when it goes on: the same kernel, tools, sources, options."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+
+import harness
+from harness.errors import SetupError, UsageError
+from harness.judging.judge import Kind
+from harness.machines.target import DEFAULT_KERNEL, Target
+from harness.provision import build
+from harness.results import matrix, stored
+from harness.results.stored import Result
+from harness.scenarios.programs import c_files, headers_of
+
+OPTIONS = "options.json"  # in the directory of a run
+
+# The rooms that decide on a verdict, beside the guest's agent, which has a digest of its own.
+JUDGES = ("judging", "machines", "running", "scenarios")
+
+
+def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
+    """Return the results and the options of the run in a directory.
+
+    Raises UsageError when there is none, SetupError when it cannot go on there.
+    """
+    if not os.path.isdir(directory):
+        raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
+    file = directory / "results.jsonl"
+    before = matrix.read([file]).results if stored.mend(file) else ()
+    try:
+        options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        options = {}  # it was killed before it wrote them
+    return before, options if isinstance(options, dict) else {}
+
+
+def write_options(directory: Path, options: Mapping[str, Any]) -> None:
+    """Leave a run's options beside its results. Raises SetupError."""
+    try:
+        (directory / OPTIONS).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SetupError(
+            f"Cannot write below {directory} ({error.strerror}); choose another place by --results."
+        ) from None
+
+
+def other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the sentence to be said when a run is resumed with other options than it began with."""
+    changed = [
+        f"{name} {_words(now[name])}, was {_words(before[name])}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if not changed:
+        return ""
+    return f"resumed with other options than this run began with: {'; '.join(changed)}."
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        shown = " ".join(map(str, value)) if len(value) < 13 else f"{len(value)} of them"
+        return shown or "not given"
+    return "not given" if value in (None, "") else str(value)
+
+
+@functools.lru_cache(maxsize=None)
+def source_digest(file: Path, programs: Path) -> str:
+    """Return the digest of all sources that a case of `file` may be made of; "" without the file.
+
+    That is a C file with the headers, or a test with all C files.
+    """
+    directory = file.parent if file.name.endswith(".c") else programs
+    parts = {*build.headers(directory), *headers_of(programs)}
+    if not file.name.endswith(".c"):
+        parts.update(c_files(programs))
+    digest = hashlib.sha256()
+    try:
+        for part in sorted({file, *parts}):
+            digest.update(part.name.encode() + b"\0" + part.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=None)
+def judges_digest(package: Path = Path(harness.__file__).parent) -> str:
+    """Return a digest of the modules that decide verdicts."""
+    digest = hashlib.sha256()
+    for module in sorted(path for room in JUDGES for path in (package / room).rglob("*.py")):
+        digest.update(str(module.relative_to(package)).encode() + b"\0" + module.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def sources(file: Path, programs: Path, root: Path) -> Dict[str, str]:
+    """Return, for a result's facts, which file it is of, what that was at the time, and who judged."""
+    path = file.absolute()
+    name = str(path.relative_to(root)) if root in path.parents else str(path)
+    return {
+        "source": name,
+        "source_digest": source_digest(path, programs),
+        "judges_digest": judges_digest(),
+    }
+
+
+def outdated(
+    before: Sequence[Result], now: Mapping[str, Mapping[str, Any]], programs: Path, root: Path
+) -> Dict[str, Tuple[List[Result], List[str]]]:
+    """Return, by kernel, the results that no longer hold, and in words what is not as it was.
+
+    `now` is what is known of each kernel before it is booted; the results of others are left alone,
+    as they are not run. A fact that an older harness did not store is taken to be the same.
+    """
+    found: Dict[str, Tuple[List[Result], Dict[str, None]]] = {}
+    for result in before:
+        name = matrix.column(result)
+        if name not in now or not result.facts or result.verdict is Kind.ERROR:
+            continue
+        said = stored.differences(result.facts, now[name])
+        file = str(result.facts.get("source", ""))
+        if file and result.facts.get("source_digest") != source_digest(root / file, programs):
+            said.append(f"{file} has changed")
+        if result.facts.get("judges_digest", judges_digest()) != judges_digest():
+            said.append("the harness judges by other sources")
+        if said:
+            others, words = found.setdefault(name, ([], {}))
+            others.append(result)
+            words.update(dict.fromkeys(said))
+    return {name: (others, [*words]) for name, (others, words) in found.items()}
+
+
+def key(name: str, column: str, loader: str) -> str:
+    """Return what a case is told from others by, when it is asked whether it has a result."""
+    return f"{name} {column} {loader}"
+
+
+class Before:
+    """What a run had before it was interrupted; nothing in one that is new."""
+
+    def __init__(
+        self, kept: Sequence[Result] = (), options: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Keep the results of that run, but its ERRORs: they run again."""
+        self.results = tuple(result for result in kept if result.verdict is not Kind.ERROR)
+        self._options = options
+        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
+
+    def keep_what_holds(
+        self, options: Mapping[str, Any], opened: Sequence[Target], programs: Path, root: Path
+    ) -> List[str]:
+        """Return in sentences what is not as it was when the run began; what it had of that goes."""
+        changed = other_options(self._options, options)
+        said = [changed] if changed else []
+        now: Dict[str, Dict[str, Any]] = {}
+        for target in opened:
+            names = {r.column for r in self.results if r.target == target.name}
+            names &= {target.kernel} if target.kernel else names
+            now.update({name: target.describe() for name in names})
+        for name, (others, words) in outdated(self.results, now, programs, root).items():
+            some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
+            said.append(
+                f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
+                " before must be made again."
+            )
+            self.results = tuple(result for result in self.results if result not in others)
+        return said
+
+    def done(self) -> Set[str]:
+        """Return the keys of the cases that need not run again."""
+        keys = {key(r.name, r.column, r.loader) for r in self.results}
+        # Without --kernel, what the target runs has a name only once it runs.
+        return keys | {
+            key(r.name, "", r.loader)
+            for r in self.results
+            if r.target != "qemu" or r.column == DEFAULT_KERNEL
+        }
+
+    def differs(self, result: Result) -> str:
+        """Return, once per kernel, the sentence on what was not yet so before, "" if there is nothing."""
+        before = next((r for r in self.results if r.column == result.column and r.facts), None)
+        if before is None or not result.facts or result.column in self._compared:
+            return ""
+        self._compared.add(result.column)
+        changed = stored.differences(before.facts, result.facts)
+        if not changed:
+            return ""
+        return (
+            f"{result.column}: not what it was when this run began: {'; '.join(changed)}. The"
+            " results from before are kept; run without --resume to have all alike."
+        )

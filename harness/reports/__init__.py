@@ -1,0 +1,4 @@
+"""Results put before people and other tools: terminal, HTML, JUnit, KTAP, KCIDB, the rule book.
+
+May import: `results`, `judging`, `scenarios`, `provision.catalogue`, `errors`.
+"""

@@ -1,0 +1,321 @@
+"""Results for people: the terminal's tables, Markdown, and what a failing case says of itself."""
+
+from __future__ import annotations
+
+import collections
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.judging import judge, splat
+from harness.judging.judge import Kind
+from harness.results import matrix
+from harness.results.drift import Drift, What
+from harness.results.expected_failures import Known
+from harness.results.matrix import Matrix
+from harness.results.stored import Result
+
+_COLOURS: Dict[Kind, str] = {
+    Kind.PASS: "green",
+    Kind.KNOWN: "cyan",
+    Kind.SKIP: "bright_black",
+    Kind.INCONCLUSIVE: "yellow",
+    Kind.FAIL: "bold red",
+    Kind.ERROR: "bold magenta",
+    Kind.CRASH: "bold white on red",
+}
+# As wide as a column of eleven kernels beside a name in 120 characters allows.
+_WORDS: Dict[Kind, str] = {
+    Kind.PASS: "ok",
+    Kind.KNOWN: "known",
+    Kind.SKIP: "-",
+    Kind.INCONCLUSIVE: "incon",
+    Kind.FAIL: "FAIL",
+    Kind.ERROR: "ERROR",
+    Kind.CRASH: "CRASH",
+}
+LOG_WIDTH = 160  # columns where there is no terminal
+_LEGEND = (
+    "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
+)
+_CELL = 7
+_HEAD = 12  # of a column
+_EVIDENCE = 12  # lines, unless all is asked for: a trace of the kernel's is long
+_SHOWN = 40  # of what did not pass, below the matrix of a run
+
+
+def explain(result: Result, whole: bool = False) -> str:
+    """Return the lines that let a reader understand a verdict and repeat it.
+
+    `whole` adds the verifier log to its end; without it there is the line that tells.
+    """
+    lines = [
+        f"{result.verdict.value} {result.name} [{result.loader}] on"
+        f" {result.kernel or matrix.column(result)}: {result.reason}",
+        f"  rule     {result.rule}",
+        f"  source   {result.where or 'unknown'}",
+    ]
+    # One clause that holds here says no more than the lines of evidence do.
+    if len(result.expected) > 1 or not all(clause.applies for clause in result.expected):
+        for clause in result.expected:
+            mark = "here ->" if clause.applies else ""
+            lines.append(f"  {mark:<8} {clause.kernels or 'all kernels'}: {clause.what}")
+    lines += [f"  known    {kernels}, see commit {commit}" for commit, kernels in result.known_bugs]
+    shown = result.evidence if whole else result.evidence[:_EVIDENCE]
+    lines += [f"  {line}" for line in shown]
+    if len(shown) < len(result.evidence):
+        lines.append(f"  … {len(result.evidence) - len(shown)} more lines; -v shows them")
+    log = str(result.observation.get("log") or "").strip()
+    telling = judge.telling_line(log)
+    if whole and log:
+        lines += ["  verifier log:", *(f"    {line}" for line in log.splitlines())]
+    elif telling and not any(telling in line for line in result.evidence):
+        lines.append(f'  log      "{telling}"')
+    elif not log and result.observation.get("detail") and result.verdict is Kind.FAIL:
+        lines.append(f"  loader   {str(result.observation['detail']).splitlines()[0]}")
+    lines.append(f"  repeat   {result.repeat}")
+    return "\n".join(lines)
+
+
+def unable(error: BaseException) -> str:
+    """Return why there is nothing to judge, with what the console, if any, shows of it."""
+    console = str(getattr(error, "console", "")).splitlines()
+    found = splat.find(console)
+    shown = console[found.position :][:_EVIDENCE] if found else console[-_EVIDENCE:]
+    return "\n".join([str(error), *(f"  {line}" for line in shown)])
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return one line that counts the verdicts, worst first."""
+    counts = collections.Counter(result.verdict for result in results)
+    kernels = sorted({result.kernel for result in results if result.kernel})
+    where = ", ".join(kernels) if len(kernels) < 4 else f"{len(kernels)} kernels"
+    return f"{_counted(counts) or 'nothing ran'} on {where or 'no kernel'}"
+
+
+def _counted(counts: Dict[Kind, int]) -> str:
+    return ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts.get(kind))
+
+
+def table(results: Sequence[Result], width: int, colour: bool) -> str:
+    """Return what the end of a run shows: each case with its reason on one kernel, a matrix on more."""
+    pivot = Matrix(results)
+    if len(pivot.columns) == 1:
+        return _cases(results, width, colour)
+    lines = [terminal(pivot, width, colour)]
+    # What failed was explained as it went, above; here is where to look.
+    notable = pivot.notable()
+    if notable:
+        lines.append("")
+        lines += [_one_line(result, on, width) for result, on in notable[:_SHOWN]]
+        if len(notable) > _SHOWN:
+            lines.append(f"… and {len(notable) - _SHOWN} more")
+    return "\n".join([*lines, "", *totals(pivot)])
+
+
+def _one_line(result: Result, kernels: Sequence[str], width: int) -> str:
+    words = (
+        f"{result.verdict.value:<6} {result.name} [{result.loader}] on {', '.join(kernels)}:"
+        f" {result.reason}"
+    )
+    return _cut(words.replace("\n", " "), width)
+
+
+def _cut(words: str, width: int) -> str:
+    return words if len(words) <= width else words[: width - 1] + "…"
+
+
+def _head(kernel: str) -> str:
+    """Return what stands above a kernel's column: of a path the end, where several differ."""
+    if "/" in kernel and len(kernel) > _HEAD:
+        return f"…{kernel[1 - _HEAD :]}"
+    return _cut(kernel, _HEAD)
+
+
+def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
+    """Return the verdicts on one kernel: a block per rule, a line per case, a column per loader."""
+    pivot = Matrix(results)
+    kernel = pivot.columns[0]
+    name_width = max((len(result.name) for result in results), default=0) + 4
+    columns = {loader: _column(loader, results) for loader in pivot.loaders}
+    room = max(20, width - name_width - sum(columns.values()))
+    lines: List[Text] = []
+    for rule, cases in pivot.rules.items():
+        heading = Text(rule.ljust(name_width), style="bold")
+        if len(rule) < name_width:
+            for loader, size in columns.items():
+                heading.append(loader.ljust(size), style="bright_black")
+        lines.append(heading)
+        for name in cases:
+            line = Text(f"  {name}".ljust(name_width))
+            for loader, size in columns.items():
+                seen = pivot.cells.get((name, kernel, loader))
+                word = seen.verdict.value if seen else "-"
+                line.append(word, style=_COLOURS[seen.verdict] if seen else "")
+                line.append(" " * (size - len(word)))
+            said = matrix.worst(pivot.cell([name], kernel))
+            line.append(_cut(said.reason.replace("\n", " ") if said else "", room))
+            lines.append(line)
+    return _render(lines, colour)
+
+
+def _column(loader: str, results: Sequence[Result]) -> int:
+    words = [result.verdict.value for result in results if result.loader == loader]
+    return max(len(word) for word in (loader, *words)) + 2
+
+
+def _render(lines: Sequence[Text], colour: bool) -> str:
+    console = Console(
+        width=10000,  # lines are cut before, not wrapped there
+        force_terminal=colour,
+        no_color=not colour,
+        highlight=False,
+    )
+    with console.capture() as capture:
+        for line in lines:
+            line.rstrip()
+            console.print(line)
+    return capture.get().rstrip()
+
+
+# -- the matrix -----------------------------------------------------------------------------------
+
+
+def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) -> str:
+    """Return rules x kernels as text.
+
+    A rule shows the worst of its cases; below it are the cases that neither passed nor were
+    skipped, or all. Eleven kernels fit into 120 columns.
+    """
+    heads = [_head(name) for name in pivot.columns]
+    size = max([_CELL, *(len(head) + 1 for head in heads)])
+    rows = _rows(pivot, every_case)
+    longest = max(len(f"  {case}" if case else rule) for rule, case, _ in rows)
+    name_width = min(longest + 1, max(24, width - size * len(pivot.columns)))
+    header = Text(" " * name_width)
+    for head in heads:
+        header.append(head.ljust(size), style="bold")
+    lines = [header]
+    for rule, case, cases in rows:
+        name = f"  {case}" if case else rule
+        line = Text(_cut(name, name_width - 1).ljust(name_width), style="" if case else "bold")
+        for kernel in pivot.columns:
+            line.append_text(_cell(pivot.cell(cases, kernel), size, bool(case)))
+        lines.append(line)
+    lines.append(Text(_cut(_LEGEND, width), style="bright_black"))
+    return _render(lines, colour)
+
+
+def _rows(pivot: Matrix, every_case: bool) -> List[Tuple[str, str, List[str]]]:
+    """Return the rows of the matrix as (rule, case or "", the cases that the row is about)."""
+    bad = {result.name for result, _ in pivot.notable()}
+    rows: List[Tuple[str, str, List[str]]] = []
+    for rule, cases in pivot.rules.items():
+        rows.append((rule, "", cases))
+        rows += [(rule, case, [case]) for case in cases if every_case or case in bad]
+    return rows
+
+
+def _cell(results: Sequence[Result], size: int, by_loader: bool) -> Text:
+    """Return the word for what was seen, and one per loader where they differ."""
+    said = matrix.worst(results)
+    if said is None:
+        return Text(" " * size)
+    kinds = [result.verdict for result in results]
+    if by_loader and len(set(kinds)) > 1:
+        cell = Text()
+        for kind in kinds:
+            cell.append(_WORDS[kind][:2] + " ", style=_COLOURS[kind])
+    else:
+        cell = Text(_WORDS[said.verdict], style=_COLOURS[said.verdict])
+    cell.append(" " * (size - len(cell)), style="default")
+    return cell
+
+
+def totals(pivot: Matrix) -> List[str]:
+    """Return a line per kernel that counts its verdicts."""
+    return [f"{name:<8} {_counted(pivot.counts(name))}" for name in pivot.columns]
+
+
+def changes(drift: Drift, width: int = 0) -> str:
+    """Return what changed against a baseline, kind by kind, the worst first."""
+    lines = [_compared(drift)]
+    for what in What:
+        found = drift.of(what)
+        if found:
+            lines.append(f"{len(found)} {what.value}:")
+            lines += [f"  {_cut(str(c), width - 2) if width else c}" for c in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"  … and {len(found) - _SHOWN} more; --json has all")
+    return "\n".join(lines)
+
+
+def _compared(drift: Drift) -> str:
+    speeds = ", ".join(f"{name} x {ratio}" for name, ratio in drift.speeds.items())
+    words = f"{drift.compared} results compared with the baseline"
+    return f"{words}; time: {speeds}" if speeds else words
+
+
+# -- Markdown -------------------------------------------------------------------------------------
+
+
+def markdown(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = None) -> str:
+    """Return a summary for a mail: what changed, counts per kernel, what did not pass, the matrix
+    folded away."""
+    kinds = [kind for kind in Kind if any(r.verdict is kind for r in pivot.results)]
+    lines = [
+        f"**bpf_spin_lock**: {len(pivot.rules)} rules,"
+        f" {sum(map(len, pivot.rules.values()))} cases, {' and '.join(pivot.loaders)},"
+        f" {len(pivot.columns)} kernels",
+        "",
+        *(_markdown_drift(drift) if drift is not None else ()),
+        *([*(f"* {_plain(line)}" for line in known.lines()), ""] if known is not None else ()),
+        "| kernel | release | " + " | ".join(kind.value for kind in reversed(kinds)) + " |",
+        "|---|---|" + "---:|" * len(kinds),
+    ]
+    for kernel in pivot.columns:
+        counts = pivot.counts(kernel)
+        numbers = " | ".join(str(counts.get(kind, "")) for kind in reversed(kinds))
+        lines.append(f"| {kernel} | {pivot.release(kernel)} | {numbers} |")
+    notable = pivot.notable()
+    lines += ["", "Neither PASS nor SKIP:" if notable else "Everything is PASS or SKIP.", ""]
+    for result, kernels in notable:
+        lines.append(
+            f"* **{result.verdict.value}** `{result.name}` ({result.loader}) on"
+            f" {', '.join(kernels)}: {_plain(result.reason)}"
+        )
+    lines += ["", "<details><summary>Rules × kernels</summary>", ""]
+    lines.append("| | " + " | ".join(pivot.columns) + " |")
+    lines.append("|---" * (len(pivot.columns) + 1) + "|")
+    for rule, case, cases in _rows(pivot, True):
+        name = f"`{case}`" if case else f"**{_plain(rule)}**"
+        cells = [_words(pivot.cell(cases, kernel), bool(case)) for kernel in pivot.columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "</details>"]) + "\n"
+
+
+def _markdown_drift(drift: Drift) -> List[str]:
+    lines = [f"{_plain(_compared(drift))}{'' if drift.changes else ': nothing changed'}.", ""]
+    for what in What:
+        found = drift.of(what)
+        if found:
+            lines += [f"**{len(found)} {what.value}**", ""]
+            lines += [f"* {_plain(str(change))}" for change in found[:_SHOWN]]
+            lines += [f"* … and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+            lines.append("")
+    return lines
+
+
+def _words(results: Sequence[Result], by_loader: bool) -> str:
+    said = matrix.worst(results)
+    if said is None:
+        return ""
+    kinds = list(dict.fromkeys(result.verdict for result in results))
+    return "/".join(_WORDS[kind] for kind in (kinds if by_loader else [said.verdict]))
+
+
+def _plain(words: str) -> str:
+    """Return text that Markdown takes as it is, on one line."""
+    escaped = "".join(f"\\{char}" if char in "\\`*_[]<>|" else char for char in words)
+    return " ".join(escaped.split())

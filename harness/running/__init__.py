@@ -1,0 +1,4 @@
+"""One case, run on a kernel: load it and observe, or drive it on many CPUs and collect histories.
+
+May import: `machines`, `results`, `provision`, `judging`, `scenarios`, `errors`.
+"""

@@ -1,0 +1,220 @@
+"""What a run-time test holds while it runs: a session on a kernel, and what it found there.
+
+Its verdict is made of what it checked, what it concluded and how it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from packaging.version import Version
+
+from harness.judging import judge, splat
+from harness.judging.judge import Kind, Observation, Verdict
+from harness.machines.loss import GuestLost
+from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.target import Target
+from harness.results.stored import Result
+from harness.running import experiment
+from harness.scenarios.programs import Programs
+from harness.scenarios.scenario import KnownBug, Need, Rule
+from harness.scenarios.versions import covers, kernel_version
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run-time test, as its result names it."""
+
+    name: str
+    loader: str
+    rule: Rule
+    where: str  # file:line
+    description: str
+    sources: Mapping[str, str]  # for its facts: the file, and what that was at the time
+    repeat: str  # the command that repeats it
+
+
+# What gives a session with a guest that is also booted with some words, and the target it is of.
+Start = Callable[[str], Tuple[Target, Session]]
+
+
+class Unmet(Exception):
+    """The kernel lacks what a test needs; carries the verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+class Guest:
+    """A session on the kernel under test, for tests of what programs do when they run."""
+
+    def __init__(self, case: Case, start: Start, programs: Programs) -> None:
+        """Begin a case. Raises AgentError, GuestLost, SetupError."""
+        self._case, self._start, self._programs = case, start, programs
+        self._verdict: Optional[Verdict] = None
+        self._evidence: List[str] = []
+        self._failed: List[str] = []
+        self._bugs: List[KnownBug] = []
+        self._broken: List[str] = []  # what does not hold, and is on record for that
+        self._mended: List[KnownBug] = []  # on record, but what they break holds
+        self._measurements: Dict[str, Any] = {}
+        self._started = time.monotonic()
+        self.loader = case.loader
+        self._begin("")
+
+    def _begin(self, also: str) -> None:
+        self._target, self._session = self._start(also)
+        self._waited = self._session.waited  # a guest may have been used before
+        self.facts: Dict[str, Any] = self._session.call("facts")
+        self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
+        self.cpus: int = self.facts["cpus"]
+        late = splat.find(self._session.call("begin", name=self._case.name))
+        if late is not None:
+            self._session.disturbed = True
+            raise AgentError(f"in this guest a test before this one left behind: {late.line}")
+
+    def boot_with(self, words: str) -> None:
+        """Go on in a guest with more words on its kernel's command line, with nothing loaded.
+
+        Only guests of QEMU are the run's own to boot. Raises AgentError, GuestLost, SetupError.
+        """
+        if self._target.name != "qemu":
+            raise Unmet(judge.not_booted_with(words, self._target.name))
+        self._begin(words)
+
+    def load(
+        self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""
+    ) -> None:
+        """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
+
+        Where not all kinds of program may lock, `locks_since` names the version since when these
+        may: an older kernel that refuses them for the lock skips the test.
+        Raises CompileError, KernelRefusal, UsageError.
+        """
+        source_file = self._programs.file(file)
+        if self.loader == "bcc" and not self.facts["headers"]:
+            raise Unmet(judge.no_headers())
+        include = self._target.headers()
+        try:
+            experiment.load(self._session, source_file, programs, self.loader, include, unit)
+        except KernelRefusal as refusal:
+            old = locks_since and self.release < Version(locks_since)
+            if not old or "unknown func bpf_spin_lock" not in refusal.log:
+                raise
+            raise Unmet(judge.no_lock(locks_since, self.release)) from None
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
+        return self._session.call(function, **arguments)
+
+    def needs(self, name: str, since: str, option: str = "") -> None:
+        """Go on only where the kernel knows a name, as kernels do since that version.
+
+        Without `option` of the configuration they do not.
+        """
+        if not self._session.call("has", names=[name])[name]:
+            options = self._session.call("options", names=[option]) if option else {}
+            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
+
+    def check(
+        self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
+    ) -> None:
+        """Note that something must hold; the test passes when all of it did.
+
+        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
+        all the same, unless the test concludes that it had too little power to tell.
+        """
+        known = bug is not None and covers(bug.kernels, self.release)
+        self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
+        if not holds:
+            self._evidence.append(f"UNEXPECTED {seen}")
+        if bug is not None:
+            self._bugs.append(bug)
+        if bug is not None and known:
+            if holds:
+                self._mended.append(bug)
+            else:
+                self._broken.append(f"{seen or expected} ({bug.commit})")
+        elif not holds:
+            self._failed.append(expected)
+
+    def conclude(self, verdict: Verdict, **measurements: Any) -> None:
+        """Say how the test ended, with what was measured."""
+        self._verdict, self._measurements = verdict, measurements
+
+    def finish(self, error: Optional[BaseException]) -> Result:
+        """Return the result, `error` being what the test raised."""
+        seconds = {"boot": self._session.boot["seconds"]}
+        observation = Observation(stage=None, kernel_log=())
+        if not isinstance(error, GuestLost):
+            try:
+                observation = Observation.from_json({"stage": None, **self._session.call("end")})
+            except GuestLost as lost:
+                error = lost
+            except (AgentError, KernelRefusal) as failure:
+                error = error or failure
+                if isinstance(failure, AgentError) and failure.kernel_log is not None:
+                    observation = Observation(stage=None, kernel_log=tuple(failure.kernel_log))
+        if isinstance(error, GuestLost):
+            observation = Observation(
+                lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
+            )
+        verdict = judge.disturbed(observation) or self._conclusion(error)
+        quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
+        self._session.disturbed = verdict.kind not in quiet
+        seconds["case"] = round(time.monotonic() - self._started, 4)
+        seconds["waited"] = round(self._session.waited - self._waited, 4)
+        case = self._case
+        return Result(
+            name=case.name,
+            loader=case.loader,
+            kernel=self.facts["release"],
+            verdict=verdict.kind,
+            reason=verdict.reason,
+            evidence=verdict.evidence,
+            rule=case.rule.name,
+            rule_text=case.rule.text,
+            where=case.where,
+            column=self._target.kernel or self.facts["release"],
+            description=case.description,
+            commits=case.rule.commits,
+            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
+            target=self._target.name,
+            observation={**observation.to_json(), "measurements": self._measurements},
+            facts={**self.facts, **self._target.describe(), **case.sources},
+            seconds=seconds,
+            repeat=case.repeat,
+        )
+
+    def _conclusion(self, error: Optional[BaseException]) -> Verdict:
+        evidence = tuple(self._evidence)
+        if isinstance(error, Unmet):
+            return error.verdict
+        if isinstance(error, KernelRefusal):
+            words = error.log.strip().splitlines()[-20:]
+            return Verdict(Kind.FAIL, f"the kernel refused: {error}", (*evidence, *words))
+        if isinstance(error, AssertionError):
+            return Verdict(Kind.FAIL, str(error).split("\n", 1)[0] or "assertion failed", evidence)
+        if error is not None:
+            return Verdict(Kind.ERROR, f"{type(error).__name__}: {error}", evidence)
+        if self._failed:
+            return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
+        passed = self._verdict is None or self._verdict.kind is Kind.PASS
+        if self._mended and passed:
+            return Verdict(
+                Kind.FAIL,
+                f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
+                " and does not: correct the range of the KnownBug",
+                evidence,
+            )
+        if self._broken and passed:
+            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
+        if self._verdict is not None:
+            shown = (*evidence, *self._verdict.evidence)
+            return Verdict(self._verdict.kind, self._verdict.reason, shown)
+        if not evidence:
+            return Verdict(Kind.ERROR, "the test checked nothing")
+        return Verdict(Kind.PASS, f"{len(evidence)} checks held", evidence)

@@ -1,0 +1,260 @@
+"""Run contended counters in a guest and bring back what they left behind, as a Run to be judged."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
+
+from harness.judging.history import Kind, Operation
+from harness.judging.judge import Verdict
+from harness.judging.serialization import (
+    LOCKED,
+    OPERATION,
+    Part,
+    Run,
+    Shared,
+    Visits,
+    Way,
+    damage,
+    judge,
+    met_far_less,
+)
+from harness.provision import build
+from harness.scenarios.scenario import SourceFile
+
+# The programs of bpf_progs/driven/counter.bpf.c by driver, and the number of each one's histories.
+PROGRAMS: Dict[str, Tuple[str, int]] = {
+    "test_run": ("count_test_run", 0),
+    "tc_ingress": ("count_tc_ingress", 1),
+    "tc_egress": ("count_tc_egress", 2),
+    "xdp_native": ("count_xdp", 3),
+    "xdp_generic": ("count_xdp", 3),
+    "cgroup_skb_ingress": ("count_cgroup_skb_ingress", 4),
+    "cgroup_skb_egress": ("count_cgroup_skb_egress", 5),
+    "user_space": ("", 7),
+}
+
+# Of contended_counter.h.
+_ORDER = struct.Struct("<IIIII8I")  # turns, mode, every, room, elements, begin of each source
+_ROOM = 1 << 19  # operations
+_SOURCES = 8
+_TWINS_ROOM = 2_000  # operations of each CPU
+_SHARED_BYTES = 40
+
+_TWIN_RUNS = 3  # at most, if its CPUs hardly met
+_LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
+
+
+class Guest(Protocol):
+    """What takes calls: a target's session, or a test's guest."""
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        """Make a call of harness/guest/session.py."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One driver's share of a run: a program, run so often on each of some CPUs."""
+
+    driver: str
+    cpus: Tuple[int, ...]
+    operations: int
+    program: str = ""  # other than PROGRAMS says
+    source: int = -1  # the number of its histories, if other than PROGRAMS says
+    fd: int = -1  # the guest's, of what the driver's senders use
+    seconds: float = 0.0  # after which a test run ends early; 0: never
+
+    def named(self) -> Tuple[str, int]:
+        """Return the program's name and the number of its histories."""
+        program, source = PROGRAMS.get(self.driver, ("", 0))
+        return self.program or program, source if self.source < 0 else self.source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run, but for how the lock is taken."""
+
+    drives: Tuple[Drive, ...]
+    turns: int  # of the critical section
+    elements: int = 1
+    map: str = "state"
+    keys: Tuple[str, ...] = ()  # of the elements, in hexadecimal; an array's if not given
+    value_bytes: int = _SHARED_BYTES  # struct shared, and what may follow it
+    before: str = ""  # a program that is run once before the drivers
+    after: str = ""  # a program that is run once after them
+
+    def programs(self) -> List[str]:
+        """Return the names of the programs to load."""
+        named = [self.before, *(drive.named()[0] for drive in self.drives), self.after]
+        return list(dict.fromkeys(name for name in named if name))
+
+    @property
+    def room(self) -> int:
+        """How many operations each CPU can write down of each drive.
+
+        Not just as many as are sent: packets may be seen by another CPU than sent them.
+        """
+        cpus = 1 + max(cpu for drive in self.drives for cpu in drive.cpus)
+        return _ROOM // (len(self.drives) * cpus)
+
+    def element_keys(self) -> Sequence[str]:
+        """Return the keys of all elements."""
+        return self.keys or [n.to_bytes(4, "little").hex() for n in range(self.elements)]
+
+
+def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict[str, Any]]:
+    """Carry out a plan as it must be and in each broken way; return the verdict and the numbers.
+
+    Raises as run() does.
+    """
+    real = run(guest, plan, LOCKED)
+    broken = [run_twin(real, partial(run, guest, plan, way)) for way in twins]
+    numbers = {"locked": real.measurements(), "twins": [twin.measurements() for twin in broken]}
+    return judge(real, broken), numbers
+
+
+def run_twin(real: Run, once: Callable[[], Run]) -> Run:
+    """Run a twin of what was `real`; again if it did no damage, but its CPUs hardly met."""
+    for before in range(_TWIN_RUNS):
+        twin = replace(once(), before=before)
+        if damage(twin) or not met_far_less(twin, real):
+            break
+    return twin
+
+
+def load(
+    guest: Guest,
+    file: SourceFile,
+    programs: Sequence[str],
+    loader: str,
+    include: Path,
+    unit: str = "",
+) -> None:
+    """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
+    sections = {program.name: program.section for program in file.programs}
+    source = build.source(file.path, unit, loader, include)
+    wanted = [{"name": name, "section": sections[name]} for name in programs]
+    guest.call("load", source=source.request(), programs=wanted)
+
+
+def run(guest: Guest, plan: Plan, way: Way) -> Run:
+    """Carry out a plan once, on elements that are zero. Its programs are loaded already.
+
+    Raises KernelRefusal, GuestLost, AgentError.
+    """
+    for key in plan.element_keys():
+        guest.call("map_update", map=plan.map, key=key, value=bytes(plan.value_bytes).hex())
+    guest.call("map_reset", map="runs")
+    cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
+    room = plan.room
+    # A twin's sums convict it, unless user space sets them; to bring its history here takes seconds.
+    if way != LOCKED and not any(drive.driver == "user_space" for drive in plan.drives):
+        room = min(room, _TWINS_ROOM)
+    begins = [0] * _SOURCES
+    for number, drive in enumerate(plan.drives):
+        begins[drive.named()[1]] = number * cpus * room
+    order = _ORDER.pack(plan.turns, way.mode, way.every, room, plan.elements, *begins)
+    guest.call("map_update", map="orders", key="00000000", value=order.hex())
+    if plan.before:
+        guest.call("test_run", program=plan.before)
+    facts = guest.call("drive", limit=_LIMIT_SECONDS, counter="runs", orders=_orders(plan))
+    if plan.after:
+        guest.call("test_run", program=plan.after)
+    visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
+    histories: Dict[int, List[Operation]] = defaultdict(list)
+    _programs_histories(guest, plan, visits, (begins, room), histories)
+    torn = _user_spaces_history(plan, facts, histories)
+    values = [
+        bytes.fromhex(guest.call("map_lookup", map=plan.map, key=key, fill=255))
+        for key in plan.element_keys()
+    ]
+    shared = [Shared.decode(value[:_SHARED_BYTES]) for value in values]
+    return Run(
+        way=way,
+        turns=plan.turns,
+        parts=tuple(
+            Part(
+                driver=drive.driver,
+                operations=drive.operations,
+                cpus=drive.cpus,
+                sent={int(cpu): times for cpu, times in facts["orders"][number]["sent"].items()},
+                visits=seen,
+            )
+            for number, (drive, seen) in enumerate(zip(plan.drives, visits))
+        ),
+        shared=tuple(shared),
+        histories=tuple(tuple(histories[element]) for element in range(len(shared))),
+        torn_copies=torn,
+        dropped=facts["dropped"],
+        seconds=facts["seconds"],
+    )
+
+
+def _orders(plan: Plan) -> List[Dict[str, Any]]:
+    """Return what the guest's agent wants to know of a plan."""
+    return [
+        {
+            "driver": drive.driver,
+            "program": drive.named()[0],
+            "source": drive.named()[1],
+            "cpus": drive.cpus,
+            "operations": drive.operations,
+            "seconds": drive.seconds,
+            "fd": drive.fd,
+            "map": plan.map if drive.driver == "user_space" else "",
+        }
+        for drive in plan.drives
+    ]
+
+
+def _visits(guest: Guest, source: int) -> Tuple[Visits, ...]:
+    key = source.to_bytes(4, "little").hex()
+    return Visits.decode(bytes.fromhex(guest.call("map_lookup", map="runs", key=key)))
+
+
+def _programs_histories(
+    guest: Guest,
+    plan: Plan,
+    visits: Sequence[Tuple[Visits, ...]],
+    layout: Tuple[Sequence[int], int],
+    histories: Dict[int, List[Operation]],
+) -> None:
+    """Add what programs wrote down, by element."""
+    begins, room = layout
+    owners, pieces = [], []
+    for drive, seen in zip(plan.drives, visits):
+        for cpu in seen:
+            name = f"CPU {cpu.cpu}"
+            owners.append(name if len(plan.drives) == 1 else f"{drive.driver} on {name}")
+            begin = (begins[drive.named()[1]] + cpu.cpu * room) * OPERATION.size
+            pieces.append([begin, min(cpu.runs, room) * OPERATION.size])
+    memory = guest.call("map_memory", limit=_LIMIT_SECONDS, map="operations", pieces=pieces)
+    for owner, piece in zip(owners, memory):
+        for ticket, arrive, leave, element, _ in OPERATION.iter_unpack(_unpacked(piece)):
+            histories[element].append(Operation(ticket, arrive, leave, owner))
+
+
+def _unpacked(piece: str) -> bytes:
+    return zlib.decompress(base64.b64decode(piece)) if piece else b""
+
+
+def _user_spaces_history(
+    plan: Plan, facts: Dict[str, Any], histories: Dict[int, List[Operation]]
+) -> int:
+    """Add what user space copied, all of it of the first element; return how many were torn."""
+    torn = 0
+    for drive, fact in zip(plan.drives, facts["orders"]):
+        for cpu, log in fact["log"].items():
+            for written, arrive, leave, value in log:
+                shared = Shared.decode(bytes.fromhex(value))
+                kind = Kind.SET if written else Kind.READ
+                owner = f"{drive.driver} on CPU {cpu}"
+                histories[0].append(Operation(shared.count, arrive, leave, owner, kind))
+                torn += not shared.agrees
+    return torn

@@ -1,0 +1,4 @@
+"""Questions that take many runs: how sure a twin shows, what a lock costs, which kernel broke a case.
+
+May import: `running`, `results`, `machines`, `provision`, `judging`, `scenarios`, `paths`, `errors`.
+"""

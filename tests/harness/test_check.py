@@ -1,0 +1,143 @@
+"""`spinlock check` on real kernels: every no for its reason, and nothing hurts the guest."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.check import examine
+from harness.machines import choose, target
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+KERNELS = ("5.10", "6.12")
+HUGE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "GPL";
+struct item { struct bpf_spin_lock lock; char bytes[4000]; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1000000); __type(key, __u32);
+         __type(value, struct item); } big SEC(".maps");
+SEC("tc") int one(struct __sk_buff *skb) { __u32 k = 0; return bpf_map_lookup_elem(&big, &k) != 0; }
+"""
+
+FATAL = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "GPL";
+struct { __uint(type, BPF_MAP_TYPE_STRUCT_OPS); __uint(max_entries, 1); __type(key, __u32);
+         __type(value, __u32); } own SEC(".maps");
+SEC("tc") int one(struct __sk_buff *skb) { __u32 k = 0; return bpf_map_lookup_elem(&own, &k) != 0; }
+SEC("tc") int two(struct __sk_buff *skb) { __u32 k = 1; return bpf_map_lookup_elem(&own, &k) != 0; }
+"""
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def guests(request):
+    found = choose.open_target(target.Settings("qemu", request.param, 4), lambda message: None)
+    yield found
+    found.close()
+
+
+def refused(guests, define):
+    file = HERE / "check/refused.bpf.c"
+    source = examine.open_source(file, guests.headers(), (), [define])
+    return examine.examine(guests, guests.kernel, source, source.object.programs)
+
+
+def test_each_program_is_refused_for_the_reason_in_its_name(guests):
+    for name, seen in refused(guests, "EACH").programs.items():
+        why = seen.refusal.name if seen.refusal else None
+        if name in ("loads", "of_the_map") or (name, guests.kernel) == ("static_call", "6.12"):
+            assert why is None
+        elif name == "static_call":
+            assert why == "call-under-lock" and seen.refusal.since == "6.9"
+        else:
+            assert why == name.replace("_", "-"), (name, seen.refusal)
+
+
+@pytest.mark.parametrize(
+    "define, name", [("TWO_LOCKS", "two-locks"), ("PERCPU", "map-type"), ("NO_BTF", "no-btf")]
+)
+def test_what_is_wrong_with_the_map(guests, define, name):
+    assert refused(guests, define).programs["of_the_map"].refusal.name == name
+
+
+def test_a_map_of_four_gigabytes_hurts_nobody(guests, tmp_path):
+    file = tmp_path / "huge.bpf.c"
+    file.write_text(HUGE)
+    source = examine.open_source(file, guests.headers())
+    seen = examine.examine(guests, guests.kernel, source, ("one",)).programs["one"]
+    assert seen.refusal.name in ("map-size", "memory")
+
+
+def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path):
+    """libbpf 1.5 dies of a struct_ops that is declared as a map of the program's own."""
+    file = tmp_path / "fatal.bpf.c"
+    file.write_text(FATAL)
+    source = examine.open_source(file, guests.headers())
+    row = examine.examine(guests, guests.kernel, source, source.object.programs)
+    assert row.problem is None
+    assert {name: seen.refusal.name for name, seen in row.programs.items()} == {
+        "one": "libbpf",
+        "two": "libbpf",
+    }
+
+
+def test_runs_on_all_cpus(guests):
+    file = HERE / "check/tutorial_3.bpf.c"
+    source = examine.open_source(file, guests.headers())
+    row = examine.examine(guests, guests.kernel, source, ("count",), run=True)
+    run = row.programs["count"].run
+    assert len(run["all_cpus"]["runs"]) == 4 and all(run["all_cpus"]["runs"])
+    assert run["all_cpus"]["together"] > 0
+
+
+def spinlock(*arguments):
+    command = [sys.executable, "-m", "harness", "check", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_a_text_through_bcc(guests):
+    text = examine.open_text(HERE / "check/for_bcc.c", (), {})
+    row = examine.examine(guests, guests.kernel, text, examine.choose(text, ()))
+    assert row.problem is None
+    reasons = {name: seen.refusal and seen.refusal.name for name, seen in row.programs.items()}
+    assert reasons == {"count": None, "forget": "missing-unlock", "trace": "program-type"}
+
+
+def test_a_text_that_does_not_compile(guests, tmp_path):
+    file = tmp_path / "wrong.c"
+    file.write_text("int count(struct xdp_md *ctx) { return no_such; }\n")
+    text = examine.open_text(file, (), {})
+    row = examine.examine(guests, guests.kernel, text, examine.choose(text, ()))
+    assert row.problem.name == "compile"
+    assert row.problem.line.startswith("wrong.c:1:") and "no_such" in row.problem.line
+
+
+def test_the_command_says_no_by_its_exit_code():
+    done = spinlock(HERE / "check/tutorial_1.bpf.c", "--kernel", "6.12", "--json")
+    assert done.returncode == 1, done.stderr
+    data = json.loads(done.stdout)
+    programs = data["kernels"][0]["programs"]
+    assert (
+        programs["count"]["refusal"]["class"] == "call-under-lock" and programs["forget"]["loads"]
+    )
+    assert "tutorial_1.bpf.c" in programs["count"]["refusal"]["where"]
+    verdicts = {field["field"]: field["verdict"] for field in data["lockset"]["fields"]}
+    assert verdicts["packets"] == "NOT PROTECTED" and verdicts["bytes"] == "protected"
+
+
+def test_damaged_objects(tmp_path):
+    file = HERE / "check/tutorial_3.bpf.c"
+    guests = choose.open_target(target.Settings("qemu", "6.12", 4), lambda message: None)
+    (tmp_path / "x.o").write_bytes(examine.open_source(file, guests.headers()).data)
+    guests.close()
+    command = [sys.executable, str(ROOT / "benchmarks/damaged_objects.py"), "x.o", "--count", "40"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 without an answer, 0 guests lost" in done.stdout

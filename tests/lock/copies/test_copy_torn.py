@@ -1,0 +1,263 @@
+"""Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
+
+The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is
+copied out must be whole; then they look whether what is copied in is. Each way of copying is shown
+to be torn without the lock: a copy out without the flag, and a program that copies in bare.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import pytest
+from packaging.version import Version
+
+from harness.judging.judge import Kind, Verdict
+
+RULE = "A copy with BPF_F_LOCK is whole"
+LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
+
+FIRST = "00000000"
+SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first
+EXIST, LOCK = 2, 4  # flags of element access
+WRITE, INSPECT = 1, 2  # modes of the programs
+
+# struct guarded: before, beside, lock; between in struct guarded_page; fields
+HEAD = struct.Struct("<QII")
+FIELDS = 14
+PAGE = 4096
+HIDDEN = [12, 16]
+VISITS = struct.Struct("<QQQ")  # struct visits: runs, torn, intruders
+
+POISON = 0xABABABAB  # in place of the lock, in what is written
+PORT = 23313  # of the socket
+TIMES = 100  # of copying at least, and for
+LEAST = 0.3  # seconds: shorter than that, the host may not let programs run meanwhile
+TAKES = 40  # of reads that remove the element, at least: each waits until nobody uses it.
+# They are few, so it is counted how many it takes until so many are torn without the flag,
+TORN = 3
+TIMES_OVER = 3  # and so many times that are made with it: a missing lock is missed 1 time in 64
+PATIENCE = 10.0  # in seconds, for a torn copy: the host may let one virtual CPU run at a time
+SECONDS = 60.0  # for a call; a lock word that was written would hang it for good
+
+
+@dataclass(frozen=True)
+class Element:
+    """A kind of map, and how to get at an element of it."""
+
+    reads: Tuple[str, ...] = ("lookup",)
+    writes: Tuple[str, ...] = ("update", "update of what exists")
+    unit: str = ""  # of the C file
+    needs: Optional[Tuple[str, ...]] = None
+    locks_since: str = ""  # where these programs could not from the first day on
+    owned: bool = False  # by a kernel object, as elements of local storages are
+    runs: str = "test_run"  # what makes the programs run
+    between: int = 0  # bytes, before the fields
+
+    @property
+    def even(self):
+        """Return where in the value the fields are."""
+        begin = HEAD.size + self.between
+        return [begin, begin + 8 * FIELDS]
+
+    def value(self, field):
+        """Return a value in which all fields are the same byte, over and over."""
+        head = HEAD.pack(1, 2, POISON).hex()
+        return head + f"{field:02x}" * (self.between + 8 * FIELDS)
+
+    @property
+    def values(self):
+        """Return two that differ in all fields."""
+        return [self.value(0x11), self.value(0x22)]
+
+
+ARRAY = ("lookup", "lookup_batch")
+TABLE = (*ARRAY, "lookup_and_delete", "lookup_and_delete_batch")
+CALLS = ("update", "update of what exists", "update_batch", "update by a program")
+KINDS = {
+    "array": Element(ARRAY, CALLS),
+    "page": Element(ARRAY, CALLS, between=PAGE),
+    "hash": Element(TABLE, CALLS),
+    "lazy": Element(TABLE, CALLS),
+    "rhash": Element(TABLE, CALLS, unit="rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
+    # commit b7ff97925b55 ("bpf: Allow locking bpf_spin_lock in inner map values") (in v6.2)
+    "inner": Element(TABLE, CALLS, unit="inner"),
+    "socket": Element(unit="socket", owned=True),
+    "listener": Element(("lookup", "accept"), unit="listener", owned=True),
+    "process": Element(
+        unit="process",
+        needs=("BPF_MAP_TYPE_TASK_STORAGE", "5.11"),
+        owned=True,
+        runs="system_call",
+    ),
+    "file": Element(
+        unit="file",
+        needs=("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+        locks_since="5.11",
+        owned=True,
+        runs="fcntl",
+    ),
+    "cgroup": Element(
+        unit="cgroup",
+        needs=("BPF_MAP_TYPE_CGRP_STORAGE", "6.2"),
+        owned=True,
+        runs="system_call",
+    ),
+    "attached": Element(unit="attached", owned=True, runs="datagram"),
+}
+
+
+class Stirred:
+    """An element that programs on other CPUs use all the time, while it is copied."""
+
+    def __init__(self, guest, kind):
+        self.guest, self.kind, self.element = guest, kind, KINDS[kind]
+        self.key = SECOND
+        self.cpus = list(range(1, min(guest.cpus, 3)))
+
+    def make(self):
+        """Load the programs and make the element, with fields that agree."""
+        guest, kind, element = self.guest, self.kind, self.element
+        programs = [f"stir_{kind}"]
+        if element.runs == "test_run":
+            programs.append(f"smear_{kind}")
+        if "update by a program" in element.writes:
+            programs.append(f"put_{kind}")
+        guest.load("copy_torn.bpf.c", programs, element.unit, element.locks_since)
+        if kind == "inner":
+            guest.call("map_put_map", map="outer", key=FIRST, inner="guarded_inner")
+        if element.runs in ("system_call", "fcntl"):
+            guest.call("attach", program=programs[0])
+        if element.owned:
+            program = programs[0] if kind == "attached" else ""
+            joins = kind in ("cgroup", "attached")
+            self.key = guest.call("owner", kind=kind, program=program, port=PORT, join=joins)
+        images = "page_images" if element.between else "images"
+        for key, image in zip((FIRST, SECOND), element.values):
+            guest.call("map_update", map=images, key=key, value=image)
+        self.put()
+
+    def put(self):
+        keys = [self.key] if self.element.owned else [FIRST, SECOND]
+        arguments = {"map": f"guarded_{self.kind}", "value": self.element.values[0]}
+        self.guest.call("map_update_each", keys=keys, limit=SECONDS, **arguments)
+
+    def copy(self, way, mode, flags=LOCK, times=0, enough=0):
+        """Copy while programs do what the mode says; return what was seen, by them as well."""
+        values = self.element.values
+        if way == "update of what exists":
+            way, flags = "update", flags | EXIST
+        other = {
+            "update by a program": f"put_{self.kind}",
+            "bare": f"smear_{self.kind}",
+            "accept": "accept",
+        }.get(way)
+        self.guest.call("map_update", map="mode", key=FIRST, value=f"{mode:02x}000000")
+        self.guest.call("map_reset", map="seen")
+        seen = self.guest.call(
+            "copy",
+            limit=SECONDS,
+            map=f"guarded_{self.kind}",
+            key=self.key,
+            way="other" if other else way,
+            times=times,
+            held=0,
+            seconds=PATIENCE,
+            values=values if mode == INSPECT else ["ff" * (len(values[0]) // 2)],
+            hidden=HIDDEN,
+            even=self.element.even,
+            flags=flags,
+            program=f"stir_{self.kind}",
+            cpus=self.cpus,
+            runs=self.element.runs,
+            other=other or "",
+            enough=enough,
+            least=0 if enough else LEAST,
+            renewed=values[0] if "delete" in way else "",
+            before="" if self.element.owned else FIRST,
+        )
+        data = bytes.fromhex(self.guest.call("map_lookup", map="seen", key=FIRST))
+        visits = [sum(column) for column in zip(*VISITS.iter_unpack(data))]
+        return {**seen, **dict(zip(("runs", "torn", "intruders"), visits))}
+
+
+def known_reads(guest, element):
+    """Return the ways to read that this kernel has."""
+    # commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
+    if guest.release < Version("5.14"):
+        return [way for way in element.reads if way != "lookup_and_delete"]
+    return element.reads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copy_with_lock_flag_is_whole(guest, kind):
+    """What programs write and what user space writes tear for nobody who holds the lock."""
+    element = KINDS[kind]
+    if element.needs:
+        guest.needs(*element.needs)
+    if kind == "inner" and guest.release < Version("6.2"):
+        guest.conclude(Verdict(Kind.SKIP, "no inner map has a lock before v6.2"))
+        return
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot copy what another uses"))
+        return
+    stirred = Stirred(guest, kind)
+    stirred.make()
+    measured, blind = {}, []
+    check_reads(guest, stirred, measured, blind)
+    check_writes(guest, stirred, measured, blind)
+    if blind:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, f"of {kind}, {'; '.join(blind)}"), **measured)
+        return
+    counts = ", ".join(f"{way} {numbers[0]}" for way, numbers in measured.items())
+    reason = f"none of these was torn with the flag, and without it some of each were: {counts}"
+    guest.conclude(Verdict(Kind.PASS, reason), **measured)
+
+
+def check_reads(guest, stirred, measured, blind):
+    """Copy out while programs write; note what was counted, and why a tear may have gone unseen."""
+    kind = stirred.kind
+    for way in known_reads(guest, stirred.element):
+        # What accept() copies it always copies under the lock: the lookup before tells the power.
+        if way != "accept":
+            plain = stirred.copy(way, WRITE, flags=0, times=1, enough=TORN)
+        times = max(TAKES, TIMES_OVER * plain["done"]) if "delete" in way else TIMES
+        locked = stirred.copy(way, WRITE, times=times)
+        measured[way] = (plain["done"], plain["uneven"], locked["done"], locked["runs"])
+        if plain["uneven"] < TORN:
+            blind.append(f"{plain['uneven']} of {plain['done']} {way} without the flag were torn")
+        guest.check(
+            locked["uneven"] == 0,
+            f"fields written under the lock agree in every {way} of {kind} with BPF_F_LOCK",
+            f"{locked['uneven']} of {locked['done']} torn, as {locked['witness']}",
+        )
+        shown = {*plain["hidden"], *locked["hidden"]}
+        guest.check(
+            shown == {"00000000"}, f"a {way} of {kind} shows zeros in place of the lock", shown
+        )
+        stirred.put()
+
+
+def check_writes(guest, stirred, measured, blind):
+    """Copy in while programs look; note what was counted, and why a tear may have gone unseen."""
+    kind = stirred.kind
+    bare = stirred.copy("bare", INSPECT, times=TIMES)
+    measured["bare"] = (bare["done"], bare["torn"], bare["runs"])
+    if not bare["torn"]:
+        blind.append(f"no program saw any of {bare['done']} bare copies torn")
+    for way in stirred.element.writes:
+        stirred.put()
+        seen = stirred.copy(way, INSPECT, times=TIMES)
+        measured[way] = (seen["done"], seen["torn"], seen["runs"])
+        guest.check(
+            seen["torn"] == 0,
+            f"programs that hold the lock find every {way} of {kind} with BPF_F_LOCK whole",
+            f"{seen['torn']} of {seen['runs']} found fields that differ, of {seen['done']} updates",
+        )
+        guest.check(
+            seen["intruders"] == 0,
+            f"the lock stays closed during {way} of {kind} with lock bytes {POISON:#x}",
+            f"{seen['intruders']} of {seen['runs']} were joined by another CPU",
+        )
+        if not seen["runs"]:
+            blind.append(f"no program ran during {way}")

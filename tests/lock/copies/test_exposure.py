@@ -1,0 +1,109 @@
+"""Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
+
+The programs are those of bpf_progs/driven/exposure.bpf.c, the storages those of
+bpf_progs/driven/map_syscalls.bpf.c.
+"""
+
+import re
+
+import pytest
+
+from harness.judging.judge import Kind, Verdict
+from harness.machines.session import KernelRefusal
+from harness.scenarios.scenario import KnownBug
+
+RULE = "User space neither sees nor writes the lock"
+LOADERS = ("libbpf",)  # bcc has no local storages, and no iterators over a map
+
+LOCK = 4  # BPF_F_LOCK
+FIRST = "00000000"
+SECONDS = 10.0  # for a call; a lock word that was written would hang it for good
+HELD = 30  # times, in between readings of the file
+PATIENCE = 20.0  # in seconds, for that: the host may not let the CPU run that holds it
+POISON = "ab" * 8  # struct counter, with lock bytes that are no lock's
+HIDDEN = "00000000abababab"
+
+# What owns a storage's elements -> (what kernels since a version have, that version)
+STORAGES = {
+    "socket": ("BPF_MAP_TYPE_SK_STORAGE", "5.2"),
+    "file": ("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+    "process": ("BPF_MAP_TYPE_TASK_STORAGE", "5.11"),
+    "cgroup": ("BPF_MAP_TYPE_CGRP_STORAGE", "6.2"),
+    "attached": ("BPF_MAP_TYPE_CGROUP_STORAGE", "4.19"),
+}
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_storage_hides_lock(guest, kind):
+    """commit 836e49e103df ("bpf: Do not copy spin lock field from user in bpf_selem_alloc") (in v6.1)"""
+    guest.needs(*STORAGES[kind])
+    name = f"locked_{kind}"
+    programs = ["use_locked_storage"] if kind == "attached" else []
+    guest.load("map_syscalls.bpf.c", programs, kind)
+    owner = guest.call("owner", kind=kind, program="".join(programs))
+    for flags in (0, LOCK):
+        guest.call("map_update", limit=SECONDS, map=name, key=owner, value=POISON, flags=flags)
+        for read in (0, LOCK):
+            seen = guest.call(
+                "map_lookup", limit=SECONDS, map=name, key=owner, flags=read, fill=255
+            )
+            guest.check(
+                seen == HIDDEN,
+                f"after an update with flags {flags:#x} and lock bytes, a lookup with {read:#x}"
+                " shows zeros in their place",
+                seen,
+            )
+
+
+def iterate(guest, program):
+    """Run a program as an iterator; return None, or the kernel's refusal."""
+    try:
+        guest.load("exposure.bpf.c", [program, "iterator_reads_lock"])
+        guest.call("map_iterate", map="shown", program=program)
+    except KernelRefusal as refusal:
+        return refusal
+    return None
+
+
+def test_iterator_leaves_lock_alone(guest):
+    """An iterator over the elements may use what is beside the lock, and not the lock."""
+    refusal = iterate(guest, "iterator_writes_value")
+    guest.check(refusal is None, "an iterator may write beside the lock", refusal)
+    # Any program of an iterator gets the whole value to read and write. Nothing mends it yet: the
+    # commit is the one that made it so, "bpf: Implement bpf iterator for map elements" (in v5.9).
+    bug = KnownBug("a5cbe05a6673", ">=5.9")
+    refusal = iterate(guest, "iterator_writes_lock")
+    if refusal is None:
+        guest.call("map_iterate", map="shown", program="iterator_reads_lock")
+        word = guest.call("map_lookup", map="seen", key=FIRST)
+    else:
+        word = FIRST
+    guest.check(word == FIRST, "no iterator writes the lock", f"it wrote the lock: {word}", bug)
+
+
+def test_bpffs_hides_lock(guest):
+    """commit a26ca7c982cb ("bpf: btf: Add pretty print support to the basic arraymap") (in v4.18)"""
+    guest.load("exposure.bpf.c", ["hold_the_lock", "peek_at_lock"])
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
+        return
+    seen = guest.call(
+        "map_text",
+        limit=2 * PATIENCE,
+        map="shown",
+        program="hold_the_lock",
+        cpus=[1],
+        peek="peek_at_lock",
+        held=HELD,
+        seconds=PATIENCE,
+    )
+    shown = "\n".join(seen["texts"])
+    words = {int(word) for word in re.findall(r"^0: \{\{(\d+),\}", shown, re.M)}
+    # It prints the value as it lies in memory. Nothing mends it yet: the commit is the lock's own.
+    bug = KnownBug("d83525ca62cf", ">=5.1")
+    lock = f"the file of a pinned map shows the lock: {sorted(words)}"
+    guest.check(bool(words), "the file of a pinned map shows its elements", shown)
+    guest.check(words == {0}, "the file of a pinned map shows no lock", lock, bug)
+    if words == {0} and seen["held"] < HELD:
+        reason = f"only {seen['held']} looks between the readings found the lock held"
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))

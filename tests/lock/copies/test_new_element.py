@@ -1,0 +1,152 @@
+"""The lock of a new element: free, whatever was written in its place or was in its memory before.
+
+The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The
+twins of their maps have no lock as far as the kernel knows, so what is written in its place stays.
+"""
+
+import pytest
+
+from harness.judging.judge import Kind, Verdict
+
+RULE = "A new element's lock is free"
+LOADERS = ("libbpf",)  # bcc's update has no flags
+
+FIRST = "00000000"
+NOEXIST, LOCK = 1, 4  # flags of element access
+POISON = "ab" * 72  # struct guarded
+ELEMENTS = 256
+FILLED = 4096
+SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
+FLAGS = (0, NOEXIST, LOCK, NOEXIST | LOCK)  # of an update that makes an element
+
+PORT = 23313  # of the listening socket
+CONNECTIONS = 200
+LEAST_HELD = 10  # of the looks at the listening socket's lock
+
+KINDS = ("array", "hash", "lazy", "rhash")
+
+
+def keys():
+    return [number.to_bytes(4, "little").hex() for number in range(ELEMENTS)]
+
+
+def counted(guest, program):
+    """Return how many elements there are, and of how many the lock word is not zero."""
+    result = guest.call("test_run", program=program)["retval"]
+    return result >> 16, result & 0xFFFF
+
+
+class New:
+    """Ways to make all elements of a map, each with bytes of no lock's in the lock's place."""
+
+    def __init__(self, guest, kind):
+        self.guest, self.kind, self.map = guest, kind, f"guarded_{kind}"
+
+    def ways(self):
+        """Return what makes them, by its name."""
+        ways = {
+            "update_batch": lambda: self._batch(0),
+            "update_batch with BPF_F_LOCK": lambda: self._batch(LOCK),
+            "a program": lambda: self._run(f"make_{self.kind}"),
+            "a program with BPF_F_LOCK": lambda: self._run(f"make_{self.kind}_locked"),
+        }
+        for flags in FLAGS:
+            if self.kind != "array" or not flags & NOEXIST:
+                ways[f"update with flags {flags:#x}"] = lambda flags=flags: self._each(flags)
+        return ways
+
+    def _each(self, flags):
+        self.guest.call(
+            "map_update_each", map=self.map, keys=keys(), value=POISON, flags=flags, limit=SECONDS
+        )
+
+    def _batch(self, flags):
+        elements = [[key, POISON] for key in keys()]
+        self.guest.call(
+            "map_update_batch", map=self.map, elements=elements, flags=flags, limit=SECONDS
+        )
+
+    def _run(self, program):
+        self.guest.call("test_run", program=program, limit=SECONDS)
+
+
+def fill(guest):
+    """Leave memory behind in which no byte is zero."""
+    guest.load("copy_new.bpf.c", [], "filler")
+    for name in ("filler_hash", "filler_lazy"):
+        filled = [number.to_bytes(4, "little").hex() for number in range(FILLED)]
+        guest.call("map_update_each", map=name, keys=filled, value="ff" * 72, limit=SECONDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lock_of_new_element_is_free(guest, kind):
+    if kind == "rhash":
+        guest.needs("BPF_MAP_TYPE_RHASH", "7.2")
+    fill(guest)
+    programs = [f"held_in_{kind}", f"shown_in_{kind}", f"make_{kind}", f"make_{kind}_locked"]
+    guest.load("copy_new.bpf.c", programs, "rhash" if kind == "rhash" else "")
+    guest.call("map_update", map="image", key=FIRST, value=POISON)
+    twin = f"twin_{kind}"
+    guest.call("map_update_each", map=twin, keys=keys(), value=POISON)
+    found, shown = counted(guest, f"shown_in_{kind}")
+    # Twice: what is deleted is memory for what is made after it.
+    for again in ("", " again"):
+        for way, make in New(guest, kind).ways().items():
+            guest.call("map_reset", map=f"guarded_{kind}")
+            make()
+            there, held = counted(guest, f"held_in_{kind}")
+            guest.check(
+                (there, held) == (ELEMENTS, 0),
+                f"{ELEMENTS} elements made by {way} in a {kind}{again} have a lock word of zero",
+                f"{held} of {there} have another",
+            )
+            if held:
+                continue  # to take such a lock would hang
+            # The kernel takes the lock, which is free.
+            for flags in (LOCK, 0):
+                seen = guest.call(
+                    "map_read_batch",
+                    map=f"guarded_{kind}",
+                    name="lookup_batch",
+                    flags=flags,
+                    limit=SECONDS,
+                )
+                guest.check(len(seen) == ELEMENTS, "all elements can be read", len(seen))
+    if shown != found or not found:
+        reason = f"the program sees {shown} of {found} words that are no lock and not zero"
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
+
+
+def test_lock_of_accepted_connection_is_free(guest):
+    """What a listening socket has is copied to those it accepts, but never that its lock is held."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot accept while another holds"))
+        return
+    looks = ["word_in_accepted_socket", "word_in_accepted_twin", "word_in_listener"]
+    guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
+    key = guest.call("owner", kind="listener", port=PORT)
+    for name in ("guarded_listener", "twin_listener"):
+        guest.call("map_update", map=name, key=key, value=POISON)
+    seen = guest.call(
+        "accept",
+        limit=SECONDS,
+        times=CONNECTIONS,
+        looks=looks,
+        program="hold_listener",
+        cpus=list(range(1, min(guest.cpus, 3))),
+    )
+    accepted, twins, listeners = ([word & 0xFFFFFFFF for word in words] for words in zip(*seen))
+    free = sum(word == 0 for word in accepted)
+    guest.check(
+        free == CONNECTIONS,
+        f"the lock is free in the storages of {CONNECTIONS} accepted connections",
+        f"{free} are, others have {sorted({hex(word) for word in accepted if word})[:3]}",
+    )
+    shown = sum(word == int(POISON[:8], 16) for word in twins)
+    held = sum(word != 0 for word in listeners)
+    reason = f"{held} of {CONNECTIONS} looks found the listening socket's lock held"
+    if shown < CONNECTIONS:
+        reason = f"{shown} of {CONNECTIONS} words that are no lock were copied"
+    weak = shown < CONNECTIONS or held < LEAST_HELD
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, reason), held=held, shown=shown)

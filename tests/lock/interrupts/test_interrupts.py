@@ -1,0 +1,190 @@
+"""What was before the lock is after unlock: interrupts on or off, preemption forbidden or not.
+
+The programs are those of bpf_progs/driven/interrupts.bpf.c.
+"""
+
+import struct
+from typing import NamedTuple
+
+from packaging.version import Version
+
+from harness.judging.judge import Kind, Verdict
+
+RULE = "Unlock puts interrupts and preemption back"
+LOADERS = ("libbpf",)  # some of it needs functions and variables of the kernel
+
+FIRST = "00000000"
+LIMIT = 40.0  # for a call: interrupts that stay off would be noticed by the kernel's watchdogs
+
+LONG_SECONDS = 0.4  # of one system call
+TURNS = 2000  # of the critical section
+ROUNDS = 3
+LEAST_TICKS = 10 * ROUNDS  # without a lock
+
+BURN_NS = 2_000_000  # after the lock was let go of
+EVERY = 2  # timer interrupts, one burns
+BURNS = 150
+LEAST_BURNS = 10
+LOOKS = 10_000  # interrupts sent meanwhile
+HOLDS = 100_000  # by which a CPU is kept busy
+RUNS = 2_000  # of what reads the preempt count
+
+LEAST_INSIDE = 5  # interrupts while burning, where they are on
+
+
+def write_order(guest, locked=True, burn_ns=0, every=0):
+    """Fill in struct order."""
+    order = struct.pack("<IIQII", TURNS, locked, burn_ns, every, 0)
+    guest.call("map_update", map="orders", key=FIRST, value=order.hex())
+
+
+def first_of(guest, name, layout):
+    """Return what CPU 0 has in a per-CPU map."""
+    data = bytes.fromhex(guest.call("map_lookup", map=name, key=FIRST))
+    return struct.unpack_from(layout, data)
+
+
+def check_lock_word(guest):
+    word = guest.call("test_run", program="lock_word_of_interrupts")["retval"]
+    guest.check(word == 0, "the lock word is zero afterwards", word)
+
+
+def hold(guest, locked, repeat):
+    """Run so often in one system call on CPU 0; return (ticks seen, nanoseconds)."""
+    write_order(guest, locked)
+    guest.call("map_reset", map="spans")
+    guest.call("test_run", limit=LIMIT, program="hold_for_long", repeat=repeat, cpu=0)
+    runs, first_ticks, last_ticks, first_ns, last_ns = first_of(guest, "spans", "<QQQQQ")
+    guest.check(runs == repeat, f"{repeat} runs are seen", runs)
+    return last_ticks - first_ticks, last_ns - first_ns
+
+
+def test_interrupts_are_on_after_unlock(guest):
+    """During a long system call that locks and unlocks, the timer interrupts as it does otherwise."""
+    guest.load("interrupts.bpf.c", ["count_tick", "hold_for_long", "lock_word_of_interrupts"])
+    guest.call("attach", program="count_tick")
+    _, trial_ns = hold(guest, False, 5_000)
+    repeat = int(5_000 * LONG_SECONDS * 1e9 / trial_ns)
+    ticks, ns = {True: 0, False: 0}, {True: 0, False: 0}
+    for _ in range(ROUNDS):
+        for locked in ticks:
+            seen = hold(guest, locked, repeat)
+            ticks[locked] += seen[0]
+            ns[locked] += seen[1]
+    check_lock_word(guest)
+    expected = ticks[False] * ns[True] / ns[False]
+    seen = (
+        f"{ticks[True]} ticks in {ns[True] / 1e9:.2f} s with the lock, {ticks[False]} in"
+        f" {ns[False] / 1e9:.2f} s without"
+    )
+    weak = ticks[False] < LEAST_TICKS
+    guest.check(weak or ticks[True] * 10 > expected, "interrupts are on again after unlock", seen)
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(
+        Verdict(kind, seen), ticks=list(ticks.values()), ns=list(ns.values()), repeat=repeat
+    )
+
+
+class Burnt(NamedTuple):
+    """What CPU 0 did, and what interrupted it."""
+
+    burns: int
+    burnt_ns: int  # in all
+    looks: int  # interrupts
+    inside: int  # those that came while it was burning
+    seconds: float
+
+
+def burn(guest, program, by_itself=False):
+    """Let CPU 0 burn time after the lock, and others interrupt it meanwhile.
+
+    Return what CPU 0 saw of it.
+    """
+    for name in ("stages", "ticks", "runs"):
+        guest.call("map_reset", map=name)
+    write_order(guest, burn_ns=BURN_NS, every=EVERY)
+    orders = [("interrupt_cpu_0", "look_from_interrupt", 0, [1], LOOKS)]
+    if by_itself:  # an idle CPU has no timer interrupts
+        orders += [
+            ("local_timer", program, 1, [], 0),
+            ("test_run", "hold_for_long", 1, [0], HOLDS),
+        ]
+        if guest.cpus > 2:  # what another CPU puts back must not be put back here
+            orders.append(("test_run", "hold_beside", 2, [2], HOLDS))
+    else:
+        orders.append(("test_run", program, 1, [0], BURNS))
+    names = ("driver", "program", "source", "cpus", "operations")
+    orders = [dict(zip(names, order)) for order in orders]
+    facts = guest.call("drive", limit=LIMIT, counter="runs", orders=orders)
+    burns, _, burnt_ns, looks, inside = first_of(guest, "stages", "<QQQQQ")
+    return Burnt(burns, burnt_ns, looks, inside, facts["seconds"])
+
+
+def conclude_burning(guest, off, on):
+    """Judge what was seen where interrupts were off, given what was where they were on."""
+    check_lock_word(guest)
+    guest.check(off.inside == 0, "unlock leaves interrupts off that were off", off)
+    seen = (
+        f"{off.looks} interrupts, {off.inside} inside of {off.burns} sections with interrupts off;"
+        f" where they were on, {on.inside} inside of {on.burns}"
+    )
+    weak = off.burns < LEAST_BURNS or on.inside < LEAST_INSIDE or not off.looks
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), off=off._asdict(), on=on._asdict())
+
+
+def has_second_cpu(guest):
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
+    return guest.cpus > 1
+
+
+def test_interrupts_stay_off_in_interrupt(guest):
+    """A timer interrupt that locks and unlocks is not itself interrupted afterwards."""
+    if not has_second_cpu(guest):
+        return
+    programs = ["burn_in_test_run", "burn_in_interrupt", "hold_for_long", "look_from_interrupt"]
+    programs += ["hold_beside", "lock_word_of_interrupts"]
+    guest.load("interrupts.bpf.c", programs, locks_since="5.15")
+    off = burn(guest, "burn_in_interrupt", by_itself=True)
+    on = burn(guest, "burn_in_test_run")
+    conclude_burning(guest, off, on)
+
+
+def test_interrupts_stay_off_where_a_program_turned_them_off(guest):
+    if not has_second_cpu(guest):
+        return
+    guest.needs("bpf_local_irq_save", "6.14")
+    programs = ["burn_in_test_run", "look_from_interrupt", "lock_word_of_interrupts"]
+    guest.load("interrupts.bpf.c", [*programs, "burn_with_interrupts_off"])
+    off = burn(guest, "burn_with_interrupts_off")
+    on = burn(guest, "burn_in_test_run")
+    conclude_burning(guest, off, on)
+
+
+# Where x86 counts what forbids preemption, whether on its own or in a struct.
+PREEMPT_COUNTS = {
+    "__preempt_count": "read_preempt_count",
+    "pcpu_hot": "read_preempt_count_in_struct",
+}
+
+
+def test_preempt_count_is_balanced(guest):
+    """commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6)"""
+    named = guest.call("has", names=list(PREEMPT_COUNTS))
+    name = next((name for name in PREEMPT_COUNTS if named[name]), None)
+    if name is None:
+        guest.needs("__preempt_count", "5.11")  # before it, BTF did not describe per-CPU variables
+    guest.load("interrupts.bpf.c", [PREEMPT_COUNTS[name], "lock_word_of_interrupts"])
+    guest.call("test_run", program=PREEMPT_COUNTS[name], repeat=RUNS, cpu=0)
+    data = bytes.fromhex(guest.call("map_lookup", map="preemption", key=FIRST))
+    runs, unbalanced, higher, before, inside, after = struct.unpack("<QQQIII4x", data)
+    check_lock_word(guest)
+    seen = f"{before:#x} before, {inside:#x} inside, {after:#x} after, at the last of {runs} runs"
+    guest.check(runs == RUNS, f"{RUNS} runs are seen", runs)
+    guest.check(unbalanced == 0, "the count is after unlock what it was before the lock", seen)
+    options = guest.call("options", names=["CONFIG_PREEMPT_COUNT"])
+    counts = options.get("CONFIG_PREEMPT_COUNT") == "y"
+    if counts and guest.release >= Version("6.6"):
+        guest.check(higher == runs, "the lock forbids preemption", seen)
+    guest.conclude(Verdict(Kind.PASS, seen), unbalanced=unbalanced, higher=higher, counted=counts)

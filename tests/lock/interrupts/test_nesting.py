@@ -1,0 +1,317 @@
+"""What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
+
+On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile
+packets for CPU 0 come from other CPUs, or timers expire there, and the programs that run then want
+the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
+wait for itself for ever: a CRASH, by the kernel's watchdogs.
+
+Where it does nothing but lock and unlock, interrupts come at every instruction of both.
+
+An interrupt waits as well for the lock that another CPU holds.
+
+User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Tuple
+
+import pytest
+from packaging.version import Version
+
+from harness.judging.judge import Kind, Verdict
+
+RULE = "Interrupts wait while the lock is held"
+
+FIRST = "00000000"
+OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/driven/nesting.bpf.c
+LOCKS = 256  # of a run of lock_over_and_over
+TURNS = 1000
+LEAST_HITS = 5  # inside the unlocked section
+# A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
+# does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
+LIMIT = 40.0
+
+LOCKING_RUNS = {False: 25_000, True: 100_000}  # with the lock and without, each about a second
+INTERRUPTS = 20_000
+LEAST_INTERRUPTS = 500  # while CPU 0 does nothing but lock and unlock
+
+# struct large: lock, first, between, last
+LARGE = 128 * 1024
+LOCK = 4  # a flag of element access
+LEAST_TORN = 5  # copies without the flag that were interrupted halfway
+COPY_SECONDS = 1.5  # of one way to copy
+
+ROUNDS = 10  # of what is repeated until enough came in between
+
+CROSSED = struct.Struct("<QQ")  # struct crossed: runs, met
+LEAST_TIMERS = 200  # on all CPUs,
+CROSS_SECONDS = 3.0  # unless that takes longer
+
+
+@dataclass(frozen=True)
+class Wanting:
+    """What comes in between."""
+
+    program: str
+    driver: str
+    frames: int = 0  # from each CPU that sends
+    datagrams: int = 15_000  # each of which is one time that the lock is held
+    locks_since: str = ""  # where not from the first day on
+
+
+WANTING = {
+    "tc": Wanting("want_at_tc", "tc_ingress_to_cpu_0", 15_000),
+    "xdp": Wanting("want_at_xdp", "xdp_generic_to_cpu_0", 15_000),
+    "timer": Wanting("want_at_timer", "local_timer", datagrams=40_000, locks_since="5.15"),
+}
+
+
+@dataclass(frozen=True)
+class Nested:
+    """What one run left behind."""
+
+    bare: bool  # without the lock
+    sent: Tuple[int, int]  # by OUTER and INNER
+    ran: Tuple[int, int]
+    active: int  # how often the inner program came while the outer ran
+    region: int  # how often while that held the lock, or would have
+    counted: int
+    dropped: int
+    seconds: float
+
+    @property
+    def lost(self):
+        return sum(self.ran) - self.counted
+
+
+def totals(guest, source):
+    """Return the sums over all CPUs of struct visits: runs, active, region."""
+    data = bytes.fromhex(
+        guest.call("map_lookup", map="runs", key=source.to_bytes(4, "little").hex())
+    )
+    return [sum(column) for column in zip(*struct.iter_unpack("<QQQ", data))]
+
+
+def carry_out(guest, bare, turns, orders, locks=1):
+    """Let programs of both kinds run on CPU 0 at the same time; the outer one locks so often a run.
+
+    An order is (driver, program, source, CPUs, operations).
+    """
+    for name in ("runs", "stages"):
+        guest.call("map_reset", map=name)
+    guest.call("map_update", map="state", key=FIRST, value=bytes(16).hex())
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", turns, bare).hex())
+    names = ("driver", "program", "source", "cpus", "operations")
+    facts = guest.call(
+        "drive", limit=LIMIT, counter="runs", orders=[dict(zip(names, order)) for order in orders]
+    )
+    outer, inner = totals(guest, OUTER), totals(guest, INNER)
+    shared = bytes.fromhex(guest.call("map_lookup", map="state", key=FIRST))
+    return Nested(
+        bare=bare,
+        sent=tuple(sum(fact["sent"].values()) for fact in facts["orders"]),
+        ran=(locks * outer[0], inner[0]),
+        active=inner[1],
+        region=inner[2],
+        counted=struct.unpack("<8xQ", shared)[0],
+        dropped=sum(facts["dropped"].values()),
+        seconds=facts["seconds"],
+    )
+
+
+def nest(guest, wanting, bare):
+    """Let a program of a cgroup hold the lock, while packets or timers come."""
+    senders = list(range(1, min(guest.cpus, 3))) if wanting.frames else []
+    orders = [
+        ("cgroup_skb_egress", "hold_at_egress", OUTER, [0], wanting.datagrams),
+        (wanting.driver, wanting.program, INNER, senders, wanting.frames),
+    ]
+    return carry_out(guest, bare, TURNS, orders)
+
+
+def nest_until(is_telling, guest, wanting, bare):
+    """Nest until the runs tell something, as few come in between where softirqs are threads."""
+    runs = []
+    while len(runs) < ROUNDS and not is_telling(runs):
+        runs.append(nest(guest, wanting, bare))
+    return runs
+
+
+def total(runs, what):
+    """Return the sum of an attribute."""
+    return sum(getattr(run, what) for run in runs)
+
+
+@pytest.mark.parametrize("where", WANTING)
+def test_nesting(guest, where):
+    wanting = WANTING[where]
+    if wanting.frames and guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot send to itself in between"))
+        return
+    programs = ["hold_at_egress", wanting.program, "lock_word_of_nesting"]
+    guest.load("nesting.bpf.c", programs, locks_since=wanting.locks_since)
+    locked = nest_until(lambda runs: total(runs, "active"), guest, wanting, bare=False)
+    bare = nest_until(
+        lambda runs: min(total(runs, "region"), total(runs, "lost")) >= LEAST_HITS,
+        guest,
+        wanting,
+        bare=True,
+    )
+    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+
+    for run in locked:
+        guest.check(run.region == 0, "nothing comes in while the lock is held", run)
+        guest.check(run.lost == 0, "all that ran under the lock is counted", run)
+    for run in (*locked, *bare):
+        missing = run.sent[OUTER] - run.ran[OUTER]
+        if wanting.frames:
+            missing += run.sent[INNER] - run.ran[INNER]
+        guest.check(0 <= missing <= run.dropped, "what is sent runs, or is dropped on the way", run)
+    guest.check(word == 0, "the lock word is zero afterwards", word)
+
+    came, inside, lost = (total(bare, what) for what in ("active", "region", "lost"))
+    seen = (
+        f"{total(locked, 'active')} came while the holder ran, none inside; without the lock"
+        f" {inside} of {came} came inside and {lost} were lost"
+    )
+    weak = inside < LEAST_HITS or lost < LEAST_HITS or not total(locked, "active")
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    measured = {"locked": list(map(vars, locked)), "bare": list(map(vars, bare))}
+    guest.conclude(Verdict(kind, seen), **measured)
+
+
+def interrupt(guest, bare):
+    """Let CPU 0 lock and unlock, and CPU 1 interrupt it."""
+    orders = [
+        ("test_run", "lock_over_and_over", OUTER, [0], LOCKING_RUNS[bare]),
+        ("interrupt_cpu_0", "be_called", CALLS, [1], INTERRUPTS),
+    ]
+    return carry_out(guest, bare, 0, orders, LOCKS)
+
+
+def test_interrupts_are_off_before_the_lock_is_taken(guest):
+    """An interrupt that wants the lock comes in at any moment, but for those when it is held."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
+        return
+    programs = ["lock_over_and_over", "want_at_call", "be_called", "lock_word_of_nesting"]
+    guest.load("nesting.bpf.c", programs, locks_since="5.15")
+    guest.call("attach", program="want_at_call")
+    locked, bare = interrupt(guest, False), interrupt(guest, True)
+    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+    for run in (locked, bare):
+        ran = run.ran[OUTER] == LOCKS * run.sent[OUTER]
+        guest.check(ran, "what is asked for runs", run)
+    guest.check(locked.region == 0, "no interrupt comes in while the lock is held", locked)
+    guest.check(locked.lost == 0, "all that ran under the lock is counted", locked)
+    guest.check(word == 0, "the lock word is zero afterwards", word)
+    seen = (
+        f"{locked.active} interrupts while CPU 0 took the lock {locked.ran[OUTER]} times, none"
+        f" inside; without the lock {bare.region} of {bare.active} came inside"
+    )
+    weak = bare.region < LEAST_HITS or locked.active < LEAST_INTERRUPTS
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), locked=vars(locked), bare=vars(bare))
+
+
+def copy_under_timer(guest, way, bare):
+    """Copy the large value on CPU 0, whose timer looks at it; return (copies, looks, torn)."""
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
+    guest.call("map_reset", map="looks")
+    values = [bytes(4).hex() + f"{byte:02x}" * (LARGE - 4) for byte in (1, 2)]
+    seen = guest.call(
+        "copy",
+        limit=LIMIT,
+        map="larges",
+        way=way,
+        times=1,
+        held=0,
+        seconds=COPY_SECONDS,
+        least=COPY_SECONDS,
+        values=values,
+        hidden=[0, 4],
+        even=[8, 16],
+        flags=0 if bare else LOCK,
+        here=0,
+    )
+    data = bytes.fromhex(guest.call("map_lookup", map="looks", key=FIRST))
+    return (seen["done"], *struct.unpack("<QQ", data))
+
+
+def test_interrupts_wait_for_copy(guest):
+    """A timer whose program wants the lock of what user space copies waits until it is copied."""
+    if guest.release < Version("5.15"):
+        guest.conclude(Verdict(Kind.SKIP, "no timer's program takes a lock before v5.15"))
+        return
+    guest.load("nesting.bpf.c", ["look_at_timer"])
+    guest.call("attach", program="look_at_timer")
+    bare = [0, 0, 0]
+    for _ in range(ROUNDS):
+        bare = [sum(pair) for pair in zip(bare, copy_under_timer(guest, "update", bare=True))]
+        if bare[2] >= LEAST_TORN:
+            break
+    measured = {"bare": bare}
+    blind = bare[2] < LEAST_TORN
+    for way in ("update", "lookup"):
+        copies, looks, torn = measured[way] = copy_under_timer(guest, way, bare=False)
+        guest.check(
+            torn == 0,
+            f"a timer finds every {way} with BPF_F_LOCK done or not begun",
+            f"{torn} of {looks} found it half done",
+        )
+        blind = blind or not looks
+    seen = (
+        f"{measured['update'][1]} and {measured['lookup'][1]} timers came during updates and lookups"
+        f" and none in between; without the flag {bare[2]} of {bare[1]} did"
+    )
+    kind = Kind.INCONCLUSIVE if blind else Kind.PASS
+    guest.conclude(Verdict(kind, seen), **measured)
+
+
+def cross(guest, bare):
+    """Let timers and test runs of several CPUs go in; return (runs, met) of each."""
+    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
+    names = ("timers_crossed", "runs_crossed")
+    for name in names:
+        guest.call("map_reset", map=name)
+    programs = ["cross_in_test_run"] * min(guest.cpus, 3)
+    until = {"timers_crossed": LEAST_TIMERS}
+    guest.call("race", programs=programs, until=until, seconds=CROSS_SECONDS, limit=LIMIT)
+    seen = []
+    for name in names:
+        data = bytes.fromhex(guest.call("map_lookup", map=name, key=FIRST))
+        seen.append(tuple(sum(column) for column in zip(*CROSSED.iter_unpack(data))))
+    return seen
+
+
+def added(some, more):
+    """Add what cross() returned twice."""
+    return [tuple(sum(pair) for pair in zip(*pairs)) for pairs in zip(some, more)]
+
+
+def test_interrupts_wait_for_other_cpus(guest):
+    """A timer's program is never inside together with a program that runs on another CPU."""
+    if guest.cpus < 2:
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot hold what another waits for"))
+        return
+    programs = ["cross_at_timer", "cross_in_test_run"]
+    guest.load("nesting.bpf.c", programs, locks_since="5.15")
+    guest.call("attach", program="cross_at_timer")
+    bare, rounds = [(0, 0), (0, 0)], 0
+    while bare[0][1] < LEAST_HITS and rounds < ROUNDS:
+        bare, rounds = added(bare, cross(guest, True)), rounds + 1
+    locked = [(0, 0), (0, 0)]
+    for _ in range(rounds):  # as long as it took to see what must not be seen here
+        locked = added(locked, cross(guest, False))
+    for what, (runs, met) in zip(("timer", "test run"), locked):
+        seen = f"{met} of {runs} met another CPU"
+        guest.check(met == 0, f"a {what} with the lock is inside alone", seen)
+    timers, runs = locked
+    seen = (
+        f"{timers[0]} timers and {runs[0]} test runs were inside one by one; without the lock"
+        f" {bare[0][1]} of {bare[0][0]} timers were not"
+    )
+    weak = bare[0][1] < LEAST_HITS or timers[0] < LEAST_TIMERS // 2
+    kind = Kind.INCONCLUSIVE if weak else Kind.PASS
+    guest.conclude(Verdict(kind, seen), bare=bare, locked=locked)

@@ -1,0 +1,35 @@
+"""The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
+
+Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then the
+unlocked one in the very same way.
+"""
+
+from functools import partial
+
+import pytest
+
+from harness.judging.serialization import LOCKED, judge
+from harness.running import contended, experiment
+
+RULE = "Locked updates of all CPUs are serialized"
+
+
+@pytest.mark.parametrize("hook", contended.OTHER_HOOKS)
+def test_serialization(guest, hook):
+    contest = contended.OTHER_HOOKS[hook]
+    if contest.needs:
+        guest.needs(contest.needs.name, contest.needs.since, contest.needs.option)
+    plan = contest.plan(guest.cpus)
+    programs = [*plan.programs(), "lock_word_of_hooks"]
+    guest.load(contest.file, programs, locks_since=contest.locks_since)
+
+    def run(way):
+        done = experiment.run(guest, plan, way)
+        word = guest.call("test_run", program="lock_word_of_hooks")["retval"]
+        guest.check(word == 0, f"the lock word is zero after the run, {way}", word)
+        return done
+
+    real = run(LOCKED)
+    twins = [experiment.run_twin(real, partial(run, way)) for way in contest.twins]
+    numbers = {"locked": real.measurements(), "twins": [twin.measurements() for twin in twins]}
+    guest.conclude(judge(real, twins), **numbers)

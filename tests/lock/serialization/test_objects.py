@@ -1,0 +1,103 @@
+"""Concurrent use of lists, trees and allocated objects under their lock.
+
+The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier lets no program touch a list
+or a tree without its lock, so a broken twin cannot: it counts beside the list without the lock. What
+it proves is that CPUs met in these programs, at this pace, often enough to be seen; a lock that does
+not serialize breaks that counter before all else. What is checked of the list and the tree comes on
+top of it: every operation has a ticket, and what came out must be what a model gives in that order.
+"""
+
+import base64
+import zlib
+from functools import partial
+
+import pytest
+from packaging.version import Version
+
+from harness.judging import list_model
+from harness.judging.judge import Kind, Verdict
+from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
+from harness.running import experiment
+from harness.running.experiment import Drive, Plan, prove
+
+RULE = "Lists and trees stay whole under their lock"
+LOADERS = ("libbpf",)  # they are changed by kernel functions
+
+OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
+TRANSFER_BYTES = 8
+CONTAINERS = {
+    # name -> size of its value, function it needs, since when, what comes out first
+    "list": (56, "bpf_list_push_back_impl", "6.4", list_model.first_in_first_out),
+    "tree": (56, "bpf_rbtree_add_impl", "6.4", list_model.least_first),
+}
+
+
+def memory(guest, plan, name, size):
+    """Return what each CPU wrote down in a map."""
+    pieces = [[cpu * plan.room * size, OPERATIONS * size] for cpu in plan.drives[0].cpus]
+    packed = guest.call("map_memory", limit=60, map=name, pieces=pieces)
+    return [zlib.decompress(base64.b64decode(piece)) for piece in packed]
+
+
+def rest(guest, name):
+    """Take out what is left."""
+    while True:
+        taken = guest.call("test_run", program=f"take_from_{name}")["retval"] & 0xFFFFFFFF
+        if not taken:
+            return
+        yield taken
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_container(guest, name):
+    value_bytes, function, since, rank = CONTAINERS[name]
+    guest.needs(function, since)
+    guest.load("places_objects.bpf.c", [f"change_{name}", f"take_from_{name}"])
+    cpus = tuple(range(guest.cpus))
+    drive = Drive("test_run", cpus, OPERATIONS, f"change_{name}", source=0)
+    plan = Plan((drive,), TURNS, map=name, value_bytes=value_bytes)
+    real = experiment.run(guest, plan, LOCKED)
+    operations = memory(guest, plan, "operations", OPERATION.size)
+    transfers = memory(guest, plan, "transfers", TRANSFER_BYTES)
+    done = [
+        transfer
+        for cpu, *written in zip(cpus, operations, transfers)
+        for transfer in list_model.decode(f"CPU {cpu}", *written)
+    ]
+    left = list(rest(guest, name))
+    anomalies = list_model.check(done, left, rank)
+    twins = [
+        experiment.run_twin(real, partial(experiment.run, guest, plan, way))
+        for way in (UNLOCKED, SKIPS_64)
+    ]
+    verdict = judge(real, twins)
+    taken = sum(bool(transfer.taken) for transfer in done)
+    seen = f"{sum(bool(t.put) for t in done)} put in, {taken} taken out, {len(left)} left"
+    if anomalies and verdict.kind is not Kind.FAIL:
+        sentences = "; ".join(f"{a.name}: {a.sentence}" for a in anomalies)
+        verdict = Verdict(Kind.FAIL, sentences, verdict.evidence)
+    elif verdict.kind is Kind.PASS and not taken:
+        verdict = Verdict(Kind.INCONCLUSIVE, f"{seen}: nothing came out", verdict.evidence)
+    elif verdict.kind is Kind.PASS:
+        verdict = Verdict(Kind.PASS, f"{seen}, in order; {verdict.reason}", verdict.evidence)
+    guest.conclude(
+        verdict,
+        locked=real.measurements(),
+        twins=[twin.measurements() for twin in twins],
+        taken=taken,
+        left=len(left),
+    )
+
+
+def test_lock_of_object(guest):
+    """An allocated object with a lock, to which all CPUs hold references."""
+    guest.needs("bpf_refcount_acquire_impl", "6.4")
+    if guest.release < Version("6.8"):
+        reason = "a program takes a reference to an object that a map holds since v6.8 only"
+        guest.conclude(Verdict(Kind.SKIP, reason))
+        return
+    guest.load("places_objects.bpf.c", ["make_object", "count_object", "show_object"])
+    drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, "count_object", source=0)
+    plan = Plan((drive,), TURNS, map="shown", before="make_object", after="show_object")
+    verdict, numbers = prove(guest, plan, (UNLOCKED, SKIPS_64))
+    guest.conclude(verdict, **numbers)

@@ -1,0 +1,35 @@
+"""Concurrent updates under a lock in each kind of map: all CPUs that find one element find one lock.
+
+The programs are those of bpf_progs/driven/places.bpf.c; test_storage.py has the places that bcc
+cannot express, test_objects.py those that user space cannot read.
+"""
+
+import pytest
+
+from harness.judging.serialization import SKIPS_64, UNLOCKED
+from harness.running.experiment import Drive, Plan, prove
+
+RULE = "A lock serializes wherever it lives"
+
+OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
+MANY = 16  # elements
+
+
+@pytest.mark.parametrize("kind", ("array", "table", "lazy"))
+def test_place(guest, kind):
+    program = f"count_{kind}"
+    guest.load("places.bpf.c", [program])
+    drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)
+    verdict, numbers = prove(guest, Plan((drive,), TURNS, map=kind), (UNLOCKED, SKIPS_64))
+    guest.conclude(verdict, **numbers)
+
+
+@pytest.mark.parametrize("kind", ("array", "table", "lazy"))
+def test_many_elements(guest, kind):
+    """Neighbours in memory, each with a lock of its own, all used at once."""
+    program = f"count_{kind}"
+    guest.load("places.bpf.c", [program])
+    drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)
+    plan = Plan((drive,), TURNS, elements=MANY, map=kind)
+    verdict, numbers = prove(guest, plan, (UNLOCKED,))
+    guest.conclude(verdict, **numbers)

@@ -1,0 +1,48 @@
+"""Concurrent updates under the lock: every one counts, whatever hook they come from.
+
+Each driver runs a locked counter of bpf_progs/driven/counter.bpf.c on every CPU at once, and then its
+broken twins in the very same way: contended_counter.h has the operation and the ways to break it.
+"""
+
+import pytest
+
+from harness.judging.judge import Kind
+from harness.judging.serialization import UNLOCKED, judge
+from harness.running import contended, experiment
+
+RULE = "Locked updates of all CPUs are serialized"
+
+
+def conclude(guest, contest):
+    """Run a contest with the lock as it must be and in each broken way, and judge."""
+    plan = contest.plan(guest.cpus)
+    guest.load(contest.file, plan.programs())
+    verdict, numbers = experiment.prove(guest, plan, contest.twins)
+    guest.conclude(verdict, **numbers)
+
+
+@pytest.mark.parametrize("driver", contended.DRIVERS)
+def test_serialization(guest, driver):
+    conclude(guest, contended.DRIVERS[driver])
+
+
+def test_serialization_of_all_hooks(guest):
+    """One lock, asked for from XDP, tc, cgroups, test runs and user space at the same time."""
+    conclude(guest, contended.ALL_HOOKS)
+
+
+def test_independent_locks(guest):
+    """Many elements: the lock of one says nothing of another."""
+    conclude(guest, contended.INDEPENDENT)
+
+
+def test_serialization_has_power(guest):
+    """The judge convicts the unlocked twin when that is given as the real program."""
+    contest = contended.DRIVERS["test_run"]
+    plan = contest.plan(guest.cpus)
+    guest.load(contest.file, plan.programs())
+    broken = experiment.run(guest, plan, UNLOCKED)
+    verdict = judge(broken, [broken])
+    guest.check(verdict.kind is Kind.FAIL, "an unlocked counter is a FAIL", verdict)
+    for name in ("lost updates", "duplicate ticket"):
+        guest.check(name in verdict.reason, f"the anomaly is called {name}", verdict)

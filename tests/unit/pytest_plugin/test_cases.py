@@ -1,0 +1,92 @@
+"""What an item says of its case: names, and with which others it belongs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from harness.provision import build
+from harness.pytest_plugin import cases
+
+KERNELS = ["5.10", "6.12"]
+
+
+def about_a_program(name="lock_it", file="lock.bpf.c", loader="libbpf", kernel="6.12"):
+    case = SimpleNamespace(
+        name=name, file=Path("/src/bpf_progs") / file, line=7, rule="Lock", description="It locks."
+    )
+    params = {"scenario": case, "loader": loader, "kernel": kernel}
+    return SimpleNamespace(
+        fixturenames=["scenario", "verdict"],
+        callspec=SimpleNamespace(params=params),
+        path=Path("/src/tests/test_verdicts.py"),
+        location=("tests/lock/test_verdicts.py", 3, "test_verdict"),
+    )
+
+
+def run_time(loader="libbpf", kernel="6.12", **more):
+    def test_hooks():
+        """Each hook counts.
+
+        And so on.
+        """
+
+    return SimpleNamespace(
+        fixturenames=["guest"],
+        callspec=SimpleNamespace(params={"driver": "xdp", "loader": loader, "kernel": kernel}),
+        originalname="test_hooks",
+        name="test_hooks[...]",
+        obj=test_hooks,
+        path=Path("/src/tests/lock/serialization/test_hooks.py"),
+        location=("tests/lock/serialization/test_hooks.py", 11, "test_hooks"),
+        **more,
+    )
+
+
+def unit_test():
+    return SimpleNamespace(fixturenames=["tmp_path"], path=Path("/src/tests/unit/test_page.py"))
+
+
+def test_a_case_is_called_by_its_program_or_by_its_test():
+    assert cases.name(about_a_program()) == "lock_it"
+    assert cases.name(run_time()) == "hooks_xdp"
+
+
+def test_a_case_has_a_rule_a_place_and_a_description():
+    assert cases.rule(about_a_program()) == "Lock"
+    assert cases.where(about_a_program()) == "bpf_progs/lock.bpf.c:7"
+    ours = build.PROGRAMS / "rules/balance.bpf.c"
+    assert cases.where(about_a_program(file=ours)) == "bpf_progs/rules/balance.bpf.c:7"
+    assert cases.description(about_a_program()) == "It locks."
+    assert cases.rule(run_time(module=SimpleNamespace(RULE="Hooks"))) == "Hooks"
+    assert cases.rule(run_time()) == cases.RUNTIME_RULE
+    assert cases.where(run_time()) == "tests/lock/serialization/test_hooks.py:12"
+    assert cases.description(run_time()) == "Each hook counts."
+
+
+def test_what_runs_in_a_guest_is_told_from_a_unit_test():
+    assert cases.needs_guest(about_a_program()) and cases.needs_guest(run_time())
+    assert not cases.needs_guest(unit_test())
+
+
+def test_kernels_have_their_turns_and_what_runs_through_bcc_comes_last():
+    early, late = about_a_program(kernel="5.10"), run_time("bcc", "5.10")
+    other, unit = about_a_program(loader="bcc"), unit_test()
+    assert sorted([other, late, early, unit], key=lambda item: cases.turn(item, KERNELS)) == [
+        unit,
+        early,
+        late,
+        other,
+    ]
+
+
+def test_a_worker_has_a_kernel_or_with_one_kernel_a_file():
+    first, second = about_a_program(), about_a_program(file="other.bpf.c")
+    assert cases.group(first, KERNELS) == cases.group(second, KERNELS) == "6.12-libbpf"
+    assert cases.group(first, ["6.12"]) == "lock.bpf.c-libbpf"
+    assert cases.group(run_time("bcc"), ["6.12"]) == "test_hooks.py-bcc"
+
+
+def test_a_machine_takes_whole_requests():
+    files = [f"{number}.bpf.c" for number in range(4) for _ in range(3)]
+    items = [about_a_program(f"case{place}", file) for place, file in enumerate(files)]
+    first, second = (cases.in_shard(items, part) for part in ("1/2", "2/2"))
+    assert first == items[:6] and second == items[6:]

@@ -1,0 +1,77 @@
+"""What CPUs were told that asked for a res_spin_lock."""
+
+import struct
+from types import SimpleNamespace
+
+import pytest
+
+from harness.judging.judge import Kind
+from harness.machines.session import AgentError
+from harness.running import res_spin_lock
+from harness.running.driven import Unmet
+
+TOLD = struct.pack("<8Q", 10, 8, 1, 1, 0, 0, 250_000_000, 1)
+TOLD += struct.pack("<8Q", 5, 5, *[0] * 6)
+
+
+class Guest:
+    """Answers calls; knows how it was booted."""
+
+    def __init__(self, virtual=True):
+        self.facts, self.calls = {"virtual": virtual}, []
+
+    def call(self, function, **arguments):
+        self.calls.append((function, arguments))
+        return TOLD.hex() if function == "map_lookup" else {"seconds": 1.0}
+
+    def needs(self, name, since):
+        self.calls.append(("needs", name, since))
+
+    def boot_with(self, words):
+        self.calls.append(("boot_with", words))
+
+
+def test_answers_of_all_cpus_are_one_sentence():
+    told = res_spin_lock.total(Guest(), res_spin_lock.COUNT)
+    assert told.refused == 2 and res_spin_lock.by_cpu(Guest(), res_spin_lock.COUNT)[1].refused == 0
+    words = "15 asked: 13 taken, 1 EDEADLK, 1 ETIMEDOUT; the longest refusal took 250.0 ms, 1"
+    words += " under 1 ms"
+    assert str(told) == words
+
+
+def test_programs_are_driven_together():
+    guest = Guest()
+    facts = res_spin_lock.drive(
+        guest, {("a", res_spin_lock.HOLD): [0], ("b", 2): [1, 2]}, 9, seconds=0.5
+    )
+    (reset, _), (function, arguments) = guest.calls
+    assert (reset, function, facts) == ("map_reset", "drive", {"seconds": 1.0})
+    assert [order["cpus"] for order in arguments["orders"]] == [[0], [1, 2]]
+    assert {order["seconds"] for order in arguments["orders"]} == {0.5}
+
+
+@pytest.mark.parametrize("path", res_spin_lock.PATHS)
+def test_cpus_queue_in_a_guest_of_its_own(path):
+    guest = Guest(virtual=False)
+    res_spin_lock.boot(guest, path)
+    assert ("boot_with", res_spin_lock.QUEUES) in guest.calls or not path
+
+
+def test_cpus_that_still_know_that_they_are_virtual_are_an_error():
+    with pytest.raises(AgentError, match="still say that they are virtual"):
+        res_spin_lock.boot(Guest(virtual=True), "queued")
+
+
+def test_waiting_with_interrupts_off_needs_a_clock_that_goes_on():
+    res_spin_lock.needs_clock(SimpleNamespace(facts={"clocksource": "tsc"}))
+    with pytest.raises(Unmet) as raised:
+        res_spin_lock.needs_clock(SimpleNamespace(facts={"clocksource": "refined-jiffies"}))
+    assert raised.value.verdict.kind is Kind.SKIP
+
+
+def test_a_lost_record_is_blamed_only_for_what_does_not_hold():
+    guest = SimpleNamespace(check=lambda *arguments, bug: seen.append(bug))
+    seen = []
+    res_spin_lock.check_record(guest, True, "held", "")
+    res_spin_lock.check_record(guest, False, "held", "")
+    assert seen == [None, res_spin_lock.RECORD_IS_LOST]
