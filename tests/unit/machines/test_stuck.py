@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from harness.guest import calls
 from harness.machines import target
 from harness.machines.loss import GuestLost
 from harness.machines.qemu_guest import tick_is_pending
@@ -17,6 +18,8 @@ LAPIC = (  # of QEMU 7.2
     "LVTT\t 0x000400ec active-hi edge                 tsc-deadline Fixed  (vec 236)\r\n"
     "ISR\t (none)\r\nIRR\t {}\r\n\r\nAPR 0x00 TPR 0x00 DFR 0x0f LDR 0x00 PPR 0x00\r\n"
 )
+
+TEST_RUN = calls.TestRun("look")
 
 
 @pytest.mark.parametrize(
@@ -65,30 +68,30 @@ def session(monkeypatch):
 
 def test_a_cpu_without_a_tick_for_long_is_the_reason(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 2 took no timer interrupt") as lost:
-        session(running({2})).call("test_run", limit=30)
+        session(running({2})).call(TEST_RUN, limit=30)
     assert lost.value.crashed and lost.value.console == "backtraces"
 
 
 def test_busy_cpus_miss_a_tick_now_and_then(session):
     by_turns = running({0, 1}, {1, 2}, {2}, set())
     with pytest.raises(GuestLost, match="stopped answering"):
-        session(by_turns).call("test_run", limit=0.4)
+        session(by_turns).call(TEST_RUN, limit=0.4)
 
 
 def test_a_stuck_cpu_is_told_from_busy_ones(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 3 took"):
-        session(running({0, 3}, {1, 3}, {2, 3})).call("test_run", limit=30)
+        session(running({0, 3}, {1, 3}, {2, 3})).call(TEST_RUN, limit=30)
 
 
 def test_a_cpu_that_the_host_does_not_run_is_not_stuck(session):
     with pytest.raises(GuestLost, match="stopped answering"):
-        session(itertools.repeat({2: 40.0})).call("test_run", limit=0.4)
+        session(itertools.repeat({2: 40.0})).call(TEST_RUN, limit=0.4)
 
 
 def seconds_until_lost(session, waited):
     begun, asked = time.monotonic(), session([], waited=waited)
     with pytest.raises(GuestLost, match="stopped answering"):
-        asked.call("test_run", limit=0.2)
+        asked.call(TEST_RUN, limit=0.2)
     passed = time.monotonic() - begun
     assert passed - asked.waited < 0.6
     return passed
@@ -114,4 +117,4 @@ def test_patience_has_an_end(session):
 
 
 def test_an_answer_is_taken_whatever_the_pulse(session):
-    assert session(running({2}), {"return": 7}).call("test_run") == 7
+    assert session(running({2}), {"return": 7}).call(TEST_RUN) == 7
