@@ -60,7 +60,7 @@ class New:
         self.guest.call(calls.MapUpdateEach(self.map, keys(), POISON, flags=flags), limit=SECONDS)
 
     def _batch(self, flags):
-        elements = [[key, POISON] for key in keys()]
+        elements = [(key, POISON) for key in keys()]
         self.guest.call(calls.MapUpdateBatch(self.map, elements, flags=flags), limit=SECONDS)
 
     def _run(self, program):

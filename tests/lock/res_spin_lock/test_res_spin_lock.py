@@ -334,8 +334,8 @@ def hold_for_long(guest, program, path):
     guest.call(calls.MapUpdate("hold", FIRST, value))
     drive(guest, {("hold_long", HOLD): [0], (program, WAIT): waiting}, 1)
     holder, waiters = total(guest, HOLD), total(guest, WAIT)
-    value = bytes.fromhex(guest.call(calls.MapLookup("hold", FIRST)))
-    _, _, _, intruders, held_ns = HOLD_VALUE.unpack(value)
+    seen = bytes.fromhex(guest.call(calls.MapLookup("hold", FIRST)))
+    _, _, _, intruders, held_ns = HOLD_VALUE.unpack(seen)
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
     guest.check(intruders == 0, "nobody gets a lock that is held", f"{intruders} got it")
     # Before v6.19, those who queue behind one who has waited too long were told EDEADLK.

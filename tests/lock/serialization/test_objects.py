@@ -35,8 +35,8 @@ CONTAINERS = {
 
 def memory(guest, plan, name, size):
     """Return what each CPU wrote down in a map."""
-    pieces = [[cpu * plan.room * size, OPERATIONS * size] for cpu in plan.drives[0].cpus]
-    packed = guest.call(calls.MapMemory(map=name, pieces=pieces), limit=60)
+    pieces = [(cpu * plan.room * size, OPERATIONS * size) for cpu in plan.drives[0].cpus]
+    packed = guest.call(calls.MapMemory(name, pieces), limit=60)
     return [zlib.decompress(base64.b64decode(piece)) for piece in packed]
 
 

@@ -7,7 +7,7 @@ are in, one file and one process that all make system calls about.
 
 import struct
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import pytest
 from packaging.version import Version
@@ -49,10 +49,10 @@ class Place:
     twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
 
 
-INNER = {"since": "6.2", "why": "inner maps"}
-GLOBAL = {"unit": "global", "since": "6.2", "why": "variables"}
-PACKETS = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
-CALLS = {"operations": 6_000, "twins": (UNLOCKED,)}
+INNER: Dict[str, Any] = {"since": "6.2", "why": "inner maps"}
+GLOBAL: Dict[str, Any] = {"unit": "global", "since": "6.2", "why": "variables"}
+PACKETS: Dict[str, Any] = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
+CALLS: Dict[str, Any] = {"operations": 6_000, "twins": (UNLOCKED,)}
 PLACES = {
     "rhash": Place("rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
     "inner_array": Place("inner_array", **INNER),
