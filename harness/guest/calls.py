@@ -253,8 +253,6 @@ class Ran(TypedDict):
 class TestRun(Call[Ran], name="test_run"):
     """Run a loaded program by BPF_PROG_TEST_RUN, once or often in one system call; on a CPU."""
 
-    __test__: ClassVar[bool] = False  # pytest collects classes of such names
-
     program: str
     repeat: int = 1
     cpu: Optional[int] = None

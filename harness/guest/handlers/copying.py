@@ -20,7 +20,6 @@ FILL = 0xEE  # what is in the buffers of a sweep's reads
 
 @answers(calls.Copy)
 def copy(state: State, call: calls.Copy) -> calls.Copied:
-    """See calls.py, as for all that follow."""
     target, key = state.map(call.map), bytes.fromhex(call.access.key)
     copying = copies.Copying(
         map=target,

@@ -12,7 +12,6 @@ from harness.guest.state import LATE_SECONDS, Json, State
 
 @answers(calls.Facts)
 def collect(state: State, call: calls.Facts) -> Json:
-    """See calls.py, as for all that follow."""
     return facts.collect()
 
 

@@ -18,7 +18,6 @@ BPF_FILES = "/sys/fs/bpf"
 
 @answers(calls.MapMemory)
 def memory(state: State, call: calls.MapMemory) -> List[str]:
-    """See calls.py, as for all that follow."""
     size = max((begin + length for begin, length in call.pieces), default=0)
     if not size:
         return ["" for _ in call.pieces]

@@ -11,7 +11,6 @@ from harness.guest.state import Json, State
 
 @answers(calls.Examine)
 def look(state: State, call: calls.Examine) -> None:
-    """See calls.py, as for all that follow."""
     state.begin("examine")
     data = base64.b64decode(call.object)
     examine.examine(data, call.only, call.seconds, state.log_lines, state.emit)

@@ -15,7 +15,6 @@ from harness.guest.state import State, fd_key
 
 @answers(calls.Owner)
 def owner(state: State, call: calls.Owner) -> str:
-    """See calls.py, as for all that follow."""
     if call.kind in ("socket", "listener"):
         return _socket(state, call)
     if call.kind == "file":

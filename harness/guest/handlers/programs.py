@@ -17,7 +17,7 @@ RACE_POLL_SECONDS = 0.02
 
 @answers(calls.Load)
 def load(state: State, call: calls.Load) -> None:
-    """See calls.py, as for all that follow. Raises Refused."""
+    """Raises Refused."""
     state.unload()
     if call.source.loader == "bcc":
         text = call.source.text
