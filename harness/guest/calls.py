@@ -8,7 +8,7 @@ one by Session.call(), and a function in harness/guest/handlers/ that is marked 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import (
     Any,
@@ -46,11 +46,19 @@ class Call(Generic[Answer_co]):
 
     def to_json(self) -> Json:
         """Return it as the line by which the host makes it."""
-        assert is_dataclass(self) and not isinstance(self, type)
-        return {"call": self.name, "with": asdict(self)}
+        return {"call": self.name, "with": _plain(self)}
 
 
 CALLS: Dict[str, Type[Call[Any]]] = {}  # by name; the classes below put themselves in
+
+
+def _plain(value: Any) -> Any:
+    """Return a request, or a part of one, as JSON knows it: a range, say, is a list."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(part) for part in value]
+    return value
 
 
 def from_json(line: Json) -> Call[Any]:

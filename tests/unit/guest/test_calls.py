@@ -72,6 +72,12 @@ def test_all_modules_of_handlers_are_known_to_the_session():
     assert imported == [modules]
 
 
+def test_a_range_is_sent_as_a_list():
+    busy = calls.Busy("write", range(1, 3))
+    line = calls.Sweep(calls.Numbered("a", 1, "work"), "00", "ff", (), (), busy=busy).to_json()
+    assert json.loads(json.dumps(line))["with"]["busy"]["cpus"] == [1, 2]
+
+
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.name)
 def test_a_request_is_the_same_on_both_sides(request_):
     assert calls.from_json(json.loads(json.dumps(request_.to_json()))) == request_
