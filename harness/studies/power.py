@@ -481,7 +481,7 @@ def _unmet(
         if not session.call(calls.Has([need.name]))[need.name]:
             options = session.call(calls.Options([need.option])) if need.option else {}
             return judge.unmet([need], release, [need.name], options)
-    path = build.PROGRAMS / contest.file
+    path = build.DRIVEN / contest.file
     file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = contest.plan(facts["cpus"]).programs()
     try:
