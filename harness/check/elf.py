@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from harness.check.btf import Btf, Field, Malformed
+from harness.guest import uapi
 
 MOST_BYTES = 32 << 20
 MOST_INSTRUCTIONS = 1 << 20
@@ -238,7 +239,7 @@ class _Reader:
     def _target(
         self, insn: Insn, symbol: Optional[_Symbol], section: int, at: int, maps: Dict[str, Map]
     ) -> Optional[Target]:
-        if insn.code == 0x85 and insn.src == _PSEUDO_CALL:
+        if insn.code == uapi.BPF_JMP_CALL and insn.src == _PSEUDO_CALL:
             if symbol is not None and symbol.section == 0:
                 return Target("extern", symbol.name)
             place = (section, at + 8 * (insn.imm + 1))

@@ -14,6 +14,7 @@ from harness.check import bcc_source, elf, refusal
 from harness.check.btf import Malformed
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
+from harness.guest import calls
 from harness.judging import splat
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, Session
@@ -200,7 +201,7 @@ def examine(
     while left and told.problem is None:
         try:
             with guests.session() as session:
-                told.facts = told.facts or session.call("facts")
+                told.facts = told.facts or session.call(calls.Facts())
                 if isinstance(source, Source):
                     _load_object(session, source, left, told)
                 else:
@@ -241,12 +242,9 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
             told.end(event["end"], _by_libbpf(source, event["end"], event["seen"], told))
 
     session.call(
-        "examine",
+        calls.Examine(object=source.encoded, only=programs, seconds=OBJECT_SECONDS),
         note,
         limit=2 * OBJECT_SECONDS,
-        object=source.encoded,
-        only=programs,
-        seconds=OBJECT_SECONDS,
     )
 
 
@@ -258,17 +256,7 @@ def _load_text(
         told.problem = refusal.no_headers(told.facts["release"])
         return
     # Nothing is run: what is asked is whether it loads.
-    cases = [
-        {
-            "name": name,
-            "section": source.sections[name],
-            "user": "root",
-            "user_stage": "prog_load",
-            "run": False,
-            "attach": False,
-        }
-        for name in programs
-    ]
+    cases = [calls.Trial(name, source.sections[name]) for name in programs]
 
     def note(event: Json) -> None:
         seen = event.get("observation", {})
@@ -284,9 +272,9 @@ def _load_text(
         else:
             told.end(event["end"], _by_bcc(seen, told.release))
 
-    request = {"loader": "bcc", "text": source.text}
-    session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=cases)
-    told.add_late(session.call("late"))
+    request = calls.Verify(calls.Source("bcc", text=source.text), cases)
+    session.call(request, note, limit=2 * OBJECT_SECONDS)
+    told.add_late(session.call(calls.Late()))
 
 
 def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
@@ -315,11 +303,9 @@ def _run(guests: Target, source: Source, name: str, out: Outcome, excused: bool 
         with guests.session() as session:
             cpus = list(range(guests.cpus))
             facts = session.call(
-                "drive_object",
-                object=source.encoded,
-                program=name,
-                cpus=cpus,
-                seconds=RUN_SECONDS,
+                calls.DriveObject(
+                    object=source.encoded, program=name, cpus=cpus, seconds=RUN_SECONDS
+                )
             )
     except GuestLost as lost:
         if not lost.crashed and not excused:

@@ -459,7 +459,7 @@ def explain(
     messages = [str(message) for message in seen.get("messages", ())]
     name, line, at = _by_text(log, messages)
     if name in ("no-btf", "other", "lock-place", "") or errno == "EPERM":
-        hidden = _hidden(asked, maps, line, log, messages, errno, seen, release)
+        hidden = _hidden(asked, maps, seen, release, line)
         if hidden is not None and (name != "lock-place" or hidden[0] == "two-locks"):
             name, line = hidden[0], hidden[1] if name in ("", "other") else line
     if not line:
@@ -559,16 +559,10 @@ def _last(log: str) -> str:
 
 
 def _hidden(
-    asked: Json,
-    maps: Mapping[str, elf.Map],
-    line: str,
-    log: str,
-    messages: List[str],
-    errno: str,
-    seen: Json,
-    release: Version,
+    asked: Json, maps: Mapping[str, elf.Map], seen: Json, release: Version, line: str
 ) -> Optional[Tuple[str, str]]:
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
+    errno, log = str(seen.get("errno") or ""), str(seen.get("log", ""))
     named = re.search(r"map '([^']+)'", line)
     chosen = [m for m in maps.values() if named is None or m.name.startswith(named.group(1))]
     btf = asked.get("btf")
@@ -584,7 +578,8 @@ def _hidden(
     if errno == "EPERM":
         return "capability", line or "EPERM"
     if errno in ("ENOMEM", "E2BIG") and not log:
-        return "map-size", messages[-1] if messages else errno
+        messages = seen.get("messages", ())
+        return "map-size", str(messages[-1]) if messages else errno
     if seen.get("bare") is False:
         return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None

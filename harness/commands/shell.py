@@ -7,6 +7,7 @@ import sys
 
 from harness.commands import output
 from harness.errors import UsageError
+from harness.guest import calls
 from harness.machines import choose, target
 from harness.machines.session import KernelRefusal
 from harness.pytest_plugin import run_options
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         if words:
             typed = "" if command else sys.stdin.read()
             try:
-                done = session.call("command", arguments=words, input=typed, limit=LIMIT_SECONDS)
+                done = session.call(calls.Command(words, input=typed), limit=LIMIT_SECONDS)
             except KernelRefusal as refusal:
                 raise UsageError(f"The guest cannot run {words[0]!r}: {refusal.errno}.") from None
             sys.stdout.write(done["stdout"])

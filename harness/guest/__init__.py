@@ -1,1 +1,5 @@
-"""What runs as root in the guest: it loads, runs, drives and reports facts. It judges nothing."""
+"""What runs as root in the guest: it loads, runs, drives and reports facts. It judges nothing.
+
+The host imports only `calls`, the table of the agent's calls, and `uapi`, the kernel's constants.
+May import nothing of the host.
+"""

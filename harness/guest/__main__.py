@@ -49,7 +49,7 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
         if request.get("close"):
             return
         try:
-            value = session.call(request["call"], request.get("with", {}))
+            value = session.call(request)
         except Refused as refused:
             answer: Dict[str, Any] = {
                 "raise": {"kind": "refused", "message": str(refused), **refused.facts()}

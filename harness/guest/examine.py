@@ -8,6 +8,7 @@ Whatever ends the child convicts the program it was at; another child goes on wi
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -22,7 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
 
-from harness.guest import facts, libbpf, loaders
+from harness.guest import facts, libbpf, loaders, system, uapi
+from harness.guest.objects import Object
 
 Json = Dict[str, Any]
 Emit = Callable[[Json], None]
@@ -36,12 +38,8 @@ PROGRAMS_LOST = 3  # so many children may die at one object
 ROUND_RUNS = 256  # of a test run between two looks at the clock
 
 _CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
-_NEWNS, _MS_PRIVATE_ALL = 0x20000, 0x40000 | 0x4000
-_LOG_STATS = 4  # what the verifier says of itself and of errors, without the instructions
-_ENOSPC = 28
 _NOTHING_DONE = b"processed 0 insns"  # all that the verifier says where it did not begin
 _OUT_OF_MEMORY = 3  # a status of the child
-PACKET = bytes(64)
 
 
 def examine(
@@ -208,9 +206,9 @@ def _killed_in(group: Optional[Path]) -> int:
 @lru_cache(maxsize=None)
 def _own_files() -> FrozenSet[str]:
     """Give the session a BPF file system that ends with it; return what the kernel puts there."""
-    libbpf.unshare(_NEWNS)
-    libbpf.mount("none", "/", "", _MS_PRIVATE_ALL)
-    libbpf.mount("bpf", _FILES, "bpf", 0)
+    system.unshare(uapi.CLONE_NEWNS)
+    system.mount("none", "/", "", uapi.MS_PRIVATE | uapi.MS_REC)
+    system.mount("bpf", _FILES, "bpf", 0)
     return frozenset(os.listdir(_FILES))
 
 
@@ -245,8 +243,8 @@ def _messages() -> List[str]:
     return told
 
 
-def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
-    elf = libbpf.Object(data, programs)
+def _open(data: bytes, programs: Optional[List[str]] = None) -> Object:
+    elf = Object(data, programs)
     elf.assume_sizes(ASSUMED_ENTRIES)
     return elf
 
@@ -254,7 +252,7 @@ def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
 def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) -> None:
     libbpf.capture_messages()
     try:
-        elf = libbpf.Object(data)
+        elf = Object(data)
     except OSError as error:
         send({"damaged": "libbpf refuses it", "errno": _name(error), "messages": _messages()})
         return
@@ -287,13 +285,13 @@ def _can_attach(program: Json) -> bool:
     return kind in ("", "BPF_SK_REUSEPORT_SELECT") or facts.names([kind])[kind]
 
 
-def _probe(elf: libbpf.Object, data: bytes) -> Json:
+def _probe(elf: Object, data: bytes) -> Json:
     """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them.
 
     The BTF is the one that libbpf loads, which leaves out what an old kernel does not know.
     """
     answer: Json = {"btf": None, "maps": {}}
-    loaded = libbpf.Object(data, [])
+    loaded = Object(data, [])
     try:
         btf = loaded.load_btf()
         for name in elf.own_maps():
@@ -325,8 +323,8 @@ def _load(data: bytes, program: Json) -> Json:
             elf.load()
             return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
         except OSError as error:
-            if error.errno == _ENOSPC and level is None:  # the log is longer than the buffer
-                level = _LOG_STATS
+            if error.errno == errno.ENOSPC and level is None:  # the log is longer than the buffer
+                level = uapi.BPF_LOG_STATS
                 continue
             text: bytes = log.value
             seen = {
@@ -354,7 +352,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
         elf = _open(data, [program])
         elf.load()
         fd = elf.program_fd(program)
-        libbpf.test_run(fd, PACKET, 1)  # which fails where the kernel cannot
+        libbpf.test_run(fd, libbpf.PACKET, 1)  # which fails where the kernel cannot
     except OSError as error:
         send({"problem": f"BPF_PROG_TEST_RUN: {_name(error)}"})
         return
@@ -369,7 +367,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
             pass  # a map that cannot be pinned cannot be looked at
     looks: Dict[str, List[str]] = {}
     every = _run(fd, cpus, seconds, paths, looks)
-    retval = libbpf.test_run(fd, PACKET, 1)
+    retval = libbpf.test_run(fd, libbpf.PACKET, 1)
     send({"one_cpu": one, "all_cpus": every, "cpus": len(cpus), "retval": retval, "looks": looks})
 
 
@@ -390,7 +388,7 @@ def _run(
         barrier.wait()
         begun, runs = time.monotonic(), 0
         while time.monotonic() < until[0]:
-            libbpf.test_run(fd, PACKET, ROUND_RUNS)
+            libbpf.test_run(fd, libbpf.PACKET, ROUND_RUNS)
             runs += ROUND_RUNS
         spans.append((begun, time.monotonic(), runs))
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 from harness.errors import SetupError
 from harness.machines import host_cpus, qemu_guest
 from harness.machines.loss import EMULATOR_FAILED, GuestLost, why_lost
+from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
 from harness.machines.target import DEFAULT_KERNEL, Settings
 from harness.progress import Progress
@@ -95,10 +96,12 @@ class Qemu:
                 guest = qemu_guest.start(
                     self._kernel,
                     self._image,
+                    Machine(
+                        self.cpus,
+                        self._settings.memory_mib,
+                        f"{self._settings.append} {self._settings.also}".strip(),
+                    ),
                     agent=build.agent(),
-                    cpus=self.cpus,
-                    memory_mib=self._settings.memory_mib,
-                    append=f"{self._settings.append} {self._settings.also}".strip(),
                     progress=self._progress,
                 )
         except SetupError as error:

@@ -11,10 +11,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
+from harness.guest import calls
 from harness.judging import judge, splat
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
-from harness.machines.session import AgentError, KernelRefusal, Session
+from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Session
 from harness.machines.target import Target
 from harness.results.stored import Result
 from harness.running import experiment
@@ -68,10 +69,10 @@ class Guest:
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
         self._waited = self._session.waited  # a guest may have been used before
-        self.facts: Dict[str, Any] = self._session.call("facts")
+        self.facts: Dict[str, Any] = self._session.call(calls.Facts())
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
         self.cpus: int = self.facts["cpus"]
-        late = splat.find(self._session.call("begin", name=self._case.name))
+        late = splat.find(self._session.call(calls.Begin(self._case.name)))
         if late is not None:
             self._session.disturbed = True
             raise AgentError(f"in this guest a test before this one left behind: {late.line}")
@@ -106,17 +107,17 @@ class Guest:
                 raise
             raise Unmet(judge.no_lock(locks_since, self.release)) from None
 
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        """Make a call of harness/guest/session.py. Raises KernelRefusal with the errno."""
-        return self._session.call(function, **arguments)
+    def call(self, request: calls.Call[calls.Answer], limit: float = CALL_SECONDS) -> calls.Answer:
+        """Make a call of harness/guest/calls.py. Raises KernelRefusal with the errno."""
+        return self._session.call(request, limit=limit)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
         """Go on only where the kernel knows a name, as kernels do since that version.
 
         Without `option` of the configuration they do not.
         """
-        if not self._session.call("has", names=[name])[name]:
-            options = self._session.call("options", names=[option]) if option else {}
+        if not self._session.call(calls.Has([name]))[name]:
+            options = self._session.call(calls.Options([option])) if option else {}
             raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
 
     def check(
@@ -151,7 +152,9 @@ class Guest:
         observation = Observation(stage=None, kernel_log=())
         if not isinstance(error, GuestLost):
             try:
-                observation = Observation.from_json({"stage": None, **self._session.call("end")})
+                observation = Observation.from_json(
+                    {"stage": None, **self._session.call(calls.End())}
+                )
             except GuestLost as lost:
                 error = lost
             except (AgentError, KernelRefusal) as failure:

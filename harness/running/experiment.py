@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
+from harness.guest import calls
 from harness.judging.history import Kind, Operation
 from harness.judging.judge import Verdict
 from harness.judging.serialization import (
@@ -54,8 +55,8 @@ _LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take
 class Guest(Protocol):
     """What takes calls: a target's session, or a test's guest."""
 
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        """Make a call of harness/guest/session.py."""
+    def call(self, request: calls.Call[calls.Answer], *, limit: float = ...) -> calls.Answer:
+        """Make a call of harness/guest/calls.py; so many seconds may pass."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def load(
     """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
     sections = {program.name: program.section for program in file.programs}
     source = build.source(file.path, unit, loader, include)
-    wanted = [{"name": name, "section": sections[name]} for name in programs]
-    guest.call("load", source=source.request(), programs=wanted)
+    wanted = [calls.Program(name, sections[name]) for name in programs]
+    guest.call(calls.Load(source.request(), wanted))
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:
@@ -149,8 +150,8 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     Raises KernelRefusal, GuestLost, AgentError.
     """
     for key in plan.element_keys():
-        guest.call("map_update", map=plan.map, key=key, value=bytes(plan.value_bytes).hex())
-    guest.call("map_reset", map="runs")
+        guest.call(calls.MapUpdate(plan.map, key, bytes(plan.value_bytes).hex()))
+    guest.call(calls.MapReset("runs"))
     cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
     room = plan.room
     # A twin's sums convict it, unless user space sets them; to bring its history here takes seconds.
@@ -160,18 +161,18 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     for number, drive in enumerate(plan.drives):
         begins[drive.named()[1]] = number * cpus * room
     order = _ORDER.pack(plan.turns, way.mode, way.every, room, plan.elements, *begins)
-    guest.call("map_update", map="orders", key="00000000", value=order.hex())
+    guest.call(calls.MapUpdate("orders", calls.FIRST, order.hex()))
     if plan.before:
-        guest.call("test_run", program=plan.before)
-    facts = guest.call("drive", limit=_LIMIT_SECONDS, counter="runs", orders=_orders(plan))
+        guest.call(calls.TestRun(plan.before))
+    facts = guest.call(calls.Drive(_orders(plan), "runs"), limit=_LIMIT_SECONDS)
     if plan.after:
-        guest.call("test_run", program=plan.after)
+        guest.call(calls.TestRun(plan.after))
     visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
     histories: Dict[int, List[Operation]] = defaultdict(list)
     _programs_histories(guest, plan, visits, (begins, room), histories)
     torn = _user_spaces_history(plan, facts, histories)
     values = [
-        bytes.fromhex(guest.call("map_lookup", map=plan.map, key=key, fill=255))
+        bytes.fromhex(guest.call(calls.MapLookup(plan.map, key, fill=255)))
         for key in plan.element_keys()
     ]
     shared = [Shared.decode(value[:_SHARED_BYTES]) for value in values]
@@ -196,26 +197,26 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     )
 
 
-def _orders(plan: Plan) -> List[Dict[str, Any]]:
+def _orders(plan: Plan) -> List[calls.Order]:
     """Return what the guest's agent wants to know of a plan."""
     return [
-        {
-            "driver": drive.driver,
-            "program": drive.named()[0],
-            "source": drive.named()[1],
-            "cpus": drive.cpus,
-            "operations": drive.operations,
-            "seconds": drive.seconds,
-            "fd": drive.fd,
-            "map": plan.map if drive.driver == "user_space" else "",
-        }
+        calls.Order(
+            driver=drive.driver,
+            program=drive.named()[0],
+            source=drive.named()[1],
+            cpus=drive.cpus,
+            operations=drive.operations,
+            seconds=drive.seconds,
+            fd=drive.fd,
+            map=plan.map if drive.driver == "user_space" else "",
+        )
         for drive in plan.drives
     ]
 
 
 def _visits(guest: Guest, source: int) -> Tuple[Visits, ...]:
     key = source.to_bytes(4, "little").hex()
-    return Visits.decode(bytes.fromhex(guest.call("map_lookup", map="runs", key=key)))
+    return Visits.decode(bytes.fromhex(guest.call(calls.MapLookup("runs", key))))
 
 
 def _programs_histories(
@@ -233,8 +234,8 @@ def _programs_histories(
             name = f"CPU {cpu.cpu}"
             owners.append(name if len(plan.drives) == 1 else f"{drive.driver} on {name}")
             begin = (begins[drive.named()[1]] + cpu.cpu * room) * OPERATION.size
-            pieces.append([begin, min(cpu.runs, room) * OPERATION.size])
-    memory = guest.call("map_memory", limit=_LIMIT_SECONDS, map="operations", pieces=pieces)
+            pieces.append((begin, min(cpu.runs, room) * OPERATION.size))
+    memory = guest.call(calls.MapMemory("operations", pieces), limit=_LIMIT_SECONDS)
     for owner, piece in zip(owners, memory):
         for ticket, arrive, leave, element, _ in OPERATION.iter_unpack(_unpacked(piece)):
             histories[element].append(Operation(ticket, arrive, leave, owner))
@@ -245,7 +246,7 @@ def _unpacked(piece: str) -> bytes:
 
 
 def _user_spaces_history(
-    plan: Plan, facts: Dict[str, Any], histories: Dict[int, List[Operation]]
+    plan: Plan, facts: calls.Drove, histories: Dict[int, List[Operation]]
 ) -> int:
     """Add what user space copied, all of it of the first element; return how many were torn."""
     torn = 0

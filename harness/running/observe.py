@@ -25,6 +25,7 @@ from typing import (
 from packaging.version import Version
 
 from harness.errors import SetupError
+from harness.guest import calls
 from harness.judging import judge
 from harness.judging.judge import Observation, Verdict
 from harness.machines.loss import EMULATOR_FAILED, GuestLost
@@ -190,9 +191,9 @@ class Verifier:
     def _look_at_kernel(self, session: Session) -> None:
         """Ask the guest, once for all sessions, what kernel it has and what that lacks."""
         if not self._facts:
-            self._names = session.call("has", names=self._needed())
-            options = session.call("options", names=self._options())
-            self._facts = {**session.call("facts"), "options": options}
+            self._names = session.call(calls.Has(self._needed()))
+            options = session.call(calls.Options(self._options()))
+            self._facts = {**session.call(calls.Facts()), "options": options}
 
     def _needed(self) -> List[str]:
         return sorted({need.name for case in self._by_name.values() for need in case.needs})
@@ -233,9 +234,9 @@ class Verifier:
         release = kernel_version(self._facts["release"], self._facts["version"])
         seconds = {**boot, "build": source.seconds}
         events = session.events(
-            "verify",
-            source=source.request(),
-            cases=[_case(scenario, release) for scenario in cases.values()],
+            calls.Verify(
+                source.request(), [_case(scenario, release) for scenario in cases.values()]
+            )
         )
         with closing(events):
             for event in events:
@@ -270,7 +271,7 @@ class Verifier:
     def _close(self, session: Session) -> None:
         """Give the last case of a session what the kernel still has to say of it."""
         try:
-            self._add_late(session, session.call("late"))
+            self._add_late(session, session.call(calls.Late()))
         except GuestLost as lost:
             self._amend(**_loss(lost))
             session.disturbed = True
@@ -362,14 +363,14 @@ def _loss(lost: GuestLost) -> Json:
     return {"lost": str(lost), "lost_is_crash": lost.crashed, "console": lost.console}
 
 
-def _case(scenario: Scenario, release: Version) -> Json:
+def _case(scenario: Scenario, release: Version) -> calls.Trial:
     """Return what the guest must know of a scenario: what to do, never what to expect of it."""
     clause = scenario.expectation(release)
-    return {
-        "name": scenario.name,
-        "section": scenario.section,
-        "user": scenario.user,
-        "user_stage": scenario.user_stage,
-        "run": clause is not None and clause.retval is not None,
-        "attach": clause is not None and clause.stage == "attach",
-    }
+    return calls.Trial(
+        name=scenario.name,
+        section=scenario.section,
+        user=scenario.user,
+        user_stage=scenario.user_stage,
+        run=clause is not None and clause.retval is not None,
+        attach=clause is not None and clause.stage == "attach",
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import struct
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import List, Mapping, Sequence, Tuple
 
+from harness.guest import calls
 from harness.judging.judge import Kind, Verdict
 from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
@@ -63,7 +64,7 @@ class Answers:
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
     """Return what each CPU was told. Raises as Guest.call does."""
     key = kind.to_bytes(4, "little").hex()
-    data = bytes.fromhex(guest.call("map_lookup", map="told", key=key))
+    data = bytes.fromhex(guest.call(calls.MapLookup("told", key)))
     return [Answers(*fields) for fields in _ANSWERS.iter_unpack(data)]
 
 
@@ -80,25 +81,17 @@ def drive(
     programs: Mapping[Tuple[str, int], Sequence[int]],
     operations: int,
     seconds: float = 0.0,
-) -> Dict[str, Any]:
-    """Run programs, {(name, kind of answers): CPUs}, at the same time; return the facts of drive().
+) -> calls.Drove:
+    """Run programs, {(name, kind of answers): CPUs}, at the same time; return what came of it.
 
     So many times on each CPU, or for so long. Raises as Guest.call does.
     """
-    guest.call("map_reset", map="told")
+    guest.call(calls.MapReset("told"))
     orders = [
-        {
-            "driver": "test_run",
-            "program": program,
-            "source": kind,
-            "cpus": cpus,
-            "operations": operations,
-            "seconds": seconds,
-        }
+        calls.Order("test_run", program, kind, cpus, operations, seconds)
         for (program, kind), cpus in programs.items()
     ]
-    facts: Dict[str, Any] = guest.call("drive", limit=120, orders=orders, counter="told")
-    return facts
+    return guest.call(calls.Drive(orders, "told"), limit=120)
 
 
 def boot(guest: Guest, path: str) -> None:

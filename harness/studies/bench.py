@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 import jinja2
 
 from harness.errors import SetupError, UsageError
+from harness.guest import calls
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, KernelRefusal, Session
 from harness.machines.target import Target
@@ -398,7 +399,7 @@ def _measure(
     on_sample: Callable[[Sample], None],
 ) -> None:
     drivers, counts, times = wanted
-    facts = session.call("facts")
+    facts = session.call(calls.Facts())
     if loader == "bcc" and not facts["headers"]:
         raise SetupError("The kernel has no headers, which bcc needs: use --loader libbpf.")
     path = build.DRIVEN / FILE
@@ -438,25 +439,19 @@ def _count(
     empty = kind == NOTHING
     if not empty:
         number = KINDS.index(kind).to_bytes(4, "little").hex()
-        session.call("map_update", map="orders", key="00000000", value=number)
-        session.call("map_update", map="totals", key="00000000", value=bytes(_TOTAL.size).hex())
+        session.call(calls.MapUpdate("orders", calls.FIRST, number))
+        session.call(calls.MapUpdate("totals", calls.FIRST, bytes(_TOTAL.size).hex()))
         for name in ("runs", "own"):
-            session.call("map_reset", map=name)
-    order = {
-        "driver": driver,
-        "program": "speed_of_nothing" if empty else DRIVERS[driver],
-        "source": 0,
-        "cpus": list(range(cpus)),
-        "operations": operations,
-    }
-    counter = "" if empty else "runs"
-    facts = session.call("drive", limit=_LIMIT_SECONDS, orders=[order], counter=counter)
+            session.call(calls.MapReset(name))
+    program = "speed_of_nothing" if empty else DRIVERS[driver]
+    order = calls.Order(driver, program, 0, range(cpus), operations)
+    facts = session.call(calls.Drive([order], "" if empty else "runs"), limit=_LIMIT_SECONDS)
     if empty:
         sent = sum(facts["orders"][0]["sent"].values())
         return sent, facts["seconds"], sent, 0, 0
 
     def value(name: str) -> bytes:
-        return bytes.fromhex(session.call("map_lookup", map=name, key="00000000"))
+        return bytes.fromhex(session.call(calls.MapLookup(name, calls.FIRST)))
 
     seen = [sum(column) for column in zip(*_VISITS.iter_unpack(value("runs")))]
     if kind == PER_CPU:

@@ -31,6 +31,7 @@ from typing import (
 from packaging.version import Version
 
 from harness.errors import SetupError, UsageError
+from harness.guest import calls
 from harness.judging import judge, serialization
 from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
@@ -433,7 +434,7 @@ def measure(
     Raises SetupError.
     """
     with guests.session(warm=True) as session:
-        facts = session.call("facts")
+        facts = session.call(calls.Facts())
         setting = Setting(
             guests.kernel or facts["release"],
             facts["cpus"],
@@ -443,14 +444,14 @@ def measure(
         )
         verdict: Optional[Verdict] = None
         try:
-            session.call("begin", name=f"power_{name}")
+            session.call(calls.Begin(f"power_{name}"))
             verdict = _unmet(session, guests, loader, facts, name, contest)
             if verdict is None:
                 plan = contest.plan(facts["cpus"])
                 for number in range(1, times + 1):
                     for way in (LOCKED, *ways):
                         on_record(_trial(session, setting, (name, number), plan, way))
-            observation = Observation.from_json({"stage": None, **session.call("end")})
+            observation = Observation.from_json({"stage": None, **session.call(calls.End())})
             verdict = judge.disturbed(observation) or verdict
         except GuestLost as lost:
             verdict = Verdict(Kind.CRASH if lost.crashed else Kind.ERROR, str(lost))
@@ -477,8 +478,8 @@ def _unmet(
         return judge.no_headers()
     if contest.needs is not None:
         need = contest.needs
-        if not session.call("has", names=[need.name])[need.name]:
-            options = session.call("options", names=[need.option]) if need.option else {}
+        if not session.call(calls.Has([need.name]))[need.name]:
+            options = session.call(calls.Options([need.option])) if need.option else {}
             return judge.unmet([need], release, [need.name], options)
     path = build.DRIVEN / contest.file
     file = annotation.read(path.read_text(encoding="utf-8"), path)

@@ -13,15 +13,16 @@ from typing import Any, Optional, Tuple
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
 from harness.judging.judge import Kind, Verdict
 
 RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map
 
-NOEXIST, EXIST, LOCK = 1, 2, 4  # flags of element access
 PORT = 23313  # of the socket
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
-FIRST = "00000000"
 FLAGS = {0: "", NOEXIST: "BPF_NOEXIST", EXIST: "BPF_EXIST", LOCK: "BPF_F_LOCK"}
 
 
@@ -273,20 +274,21 @@ class Sweep:
     reads: list
     while_held: bool = False
 
-    def shown(self, guest, **arguments):
+    def shown(self, guest, element, times=1, busy=calls.Busy()):
         """Return what it showed; of the faults one for each thing that was seen.
 
         What the memory shows while the lock is held is a fault if it is neither held nor free.
         """
-        seen = guest.call(
-            "sweep",
-            limit=SECONDS,
+        sweep = calls.Sweep(
+            element,
             before=pattern(len(self.value), 101).hex(),
             value=self.value.hex(),
             writes=self.writes,
             reads=self.reads,
-            **arguments,
+            times=times,
+            busy=busy,
         )
+        seen = guest.call(sweep, limit=SECONDS)
         faults, fine, held = [], 0, 0
         for text, pairs in seen.items():
             by_fault = {}
@@ -352,7 +354,7 @@ class OneKind:
         where = f"{self.kind}, {name} ({layout.size} bytes, lock at {layout.lock})"
         writes, reads = known(self.guest, self.kind, self.group)
         sweep = Sweep(where, layout, pattern(layout.size, 1), writes, reads)
-        shown = sweep.shown(self.guest, **self._element(name))
+        shown = sweep.shown(self.guest, self._element(name))
         if layout.lock is None or not self.holder or shown.faulty:
             return shown
         held = Sweep(
@@ -371,10 +373,9 @@ class OneKind:
         for _ in range(turns):
             shown += sweep.shown(
                 self.guest,
-                **self._element(name),
+                self._element(name),
                 times=HELD_TIMES.get(self.kind, HELD_TIMES_OF_TABLES),
-                holder=self.holder,
-                cpus=[1],
+                busy=calls.Busy(self.holder, [1]),
             )
             if shown.held or shown.faulty:
                 break
@@ -382,18 +383,14 @@ class OneKind:
 
     def _element(self, name):
         place = self.group.kinds.index(self.kind) + 1
-        return {
-            "map": f"{name}_{self.kind}",
-            "key": self.key,
-            "program": self.group.program,
-            "number": 100 * place + self.group.layouts[name].number,
-        }
+        number = 100 * place + self.group.layouts[name].number
+        return calls.Numbered(f"{name}_{self.kind}", number, self.group.program, self.key)
 
 
 def owner(guest, kind, program):
     """Make what owns the elements of a local storage; return its key."""
     attached = program if kind == "attached" else ""
-    return guest.call("owner", kind=kind, program=attached, port=PORT if kind == "socket" else 0)
+    return guest.call(calls.Owner(kind, program=attached, port=PORT if kind == "socket" else 0))
 
 
 @pytest.mark.parametrize("unit", UNITS)

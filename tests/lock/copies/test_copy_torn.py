@@ -12,21 +12,22 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK
 from harness.judging.judge import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
-FIRST = "00000000"
 SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first
-EXIST, LOCK = 2, 4  # flags of element access
 WRITE, INSPECT = 1, 2  # modes of the programs
 
 # struct guarded: before, beside, lock; between in struct guarded_page; fields
 HEAD = struct.Struct("<QII")
 FIELDS = 14
 PAGE = 4096
-HIDDEN = [12, 16]
+HIDDEN = (12, 16)
 VISITS = struct.Struct("<QQQ")  # struct visits: runs, torn, intruders
 
 POISON = 0xABABABAB  # in place of the lock, in what is written
@@ -58,7 +59,7 @@ class Element:
     def even(self):
         """Return where in the value the fields are."""
         begin = HEAD.size + self.between
-        return [begin, begin + 8 * FIELDS]
+        return begin, begin + 8 * FIELDS
 
     def value(self, field):
         """Return a value in which all fields are the same byte, over and over."""
@@ -125,22 +126,22 @@ class Stirred:
             programs.append(f"put_{kind}")
         guest.load("copy_torn.bpf.c", programs, element.unit, element.locks_since)
         if kind == "inner":
-            guest.call("map_put_map", map="outer", key=FIRST, inner="guarded_inner")
+            guest.call(calls.MapPutMap("outer", FIRST, "guarded_inner"))
         if element.runs in ("system_call", "fcntl"):
-            guest.call("attach", program=programs[0])
+            guest.call(calls.Attach(programs[0]))
         if element.owned:
             program = programs[0] if kind == "attached" else ""
             joins = kind in ("cgroup", "attached")
-            self.key = guest.call("owner", kind=kind, program=program, port=PORT, join=joins)
+            self.key = guest.call(calls.Owner(kind, program=program, port=PORT, join=joins))
         images = "page_images" if element.between else "images"
         for key, image in zip((FIRST, SECOND), element.values):
-            guest.call("map_update", map=images, key=key, value=image)
+            guest.call(calls.MapUpdate(images, key, image))
         self.put()
 
     def put(self):
         keys = [self.key] if self.element.owned else [FIRST, SECOND]
-        arguments = {"map": f"guarded_{self.kind}", "value": self.element.values[0]}
-        self.guest.call("map_update_each", keys=keys, limit=SECONDS, **arguments)
+        update = calls.MapUpdateEach(f"guarded_{self.kind}", keys, self.element.values[0])
+        self.guest.call(update, limit=SECONDS)
 
     def copy(self, way, mode, flags=LOCK, times=0, enough=0):
         """Copy while programs do what the mode says; return what was seen, by them as well."""
@@ -152,31 +153,26 @@ class Stirred:
             "bare": f"smear_{self.kind}",
             "accept": "accept",
         }.get(way)
-        self.guest.call("map_update", map="mode", key=FIRST, value=f"{mode:02x}000000")
-        self.guest.call("map_reset", map="seen")
-        seen = self.guest.call(
-            "copy",
-            limit=SECONDS,
-            map=f"guarded_{self.kind}",
-            key=self.key,
-            way="other" if other else way,
-            times=times,
-            held=0,
-            seconds=PATIENCE,
-            values=values if mode == INSPECT else ["ff" * (len(values[0]) // 2)],
-            hidden=HIDDEN,
-            even=self.element.even,
-            flags=flags,
-            program=f"stir_{self.kind}",
-            cpus=self.cpus,
-            runs=self.element.runs,
-            other=other or "",
-            enough=enough,
-            least=0 if enough else LEAST,
-            renewed=values[0] if "delete" in way else "",
-            before="" if self.element.owned else FIRST,
+        self.guest.call(calls.MapUpdate("mode", FIRST, f"{mode:02x}000000"))
+        self.guest.call(calls.MapReset("seen"))
+        copy = calls.Copy(
+            f"guarded_{self.kind}",
+            calls.Access(
+                way="other" if other else way,
+                values=values if mode == INSPECT else ["ff" * (len(values[0]) // 2)],
+                key=self.key,
+                flags=flags,
+                other=other or "",
+            ),
+            calls.Shape(HIDDEN, self.element.even),
+            calls.Until(times, PATIENCE, least=0 if enough else LEAST, uneven=enough),
+            calls.Busy(f"stir_{self.kind}", self.cpus, self.element.runs),
+            calls.Renewed(
+                values[0] if "delete" in way else "", "" if self.element.owned else FIRST
+            ),
         )
-        data = bytes.fromhex(self.guest.call("map_lookup", map="seen", key=FIRST))
+        seen = self.guest.call(copy, limit=SECONDS)
+        data = bytes.fromhex(self.guest.call(calls.MapLookup("seen", FIRST)))
         visits = [sum(column) for column in zip(*VISITS.iter_unpack(data))]
         return {**seen, **dict(zip(("runs", "torn", "intruders"), visits))}
 

@@ -2,6 +2,7 @@
 
 from packaging.version import Version
 
+from harness.guest import calls
 from harness.judging.judge import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
@@ -34,7 +35,7 @@ def check_put(guest, unit, outer, maps):
         return
     for name, errno in maps.items():
         try:
-            guest.call("map_put_map", map=outer, key="00000000", inner=name)
+            guest.call(calls.MapPutMap(outer, calls.FIRST, name))
             seen = "accepted"
         except KernelRefusal as refusal:
             seen = refusal.errno

@@ -6,13 +6,14 @@ twins of their maps have no lock as far as the kernel knows, so what is written 
 
 import pytest
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
 from harness.judging.judge import Kind, Verdict
 
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-FIRST = "00000000"
-NOEXIST, LOCK = 1, 4  # flags of element access
 POISON = "ab" * 72  # struct guarded
 ELEMENTS = 256
 FILLED = 4096
@@ -32,7 +33,7 @@ def keys():
 
 def counted(guest, program):
     """Return how many elements there are, and of how many the lock word is not zero."""
-    result = guest.call("test_run", program=program)["retval"]
+    result = guest.call(calls.TestRun(program))["retval"]
     return result >> 16, result & 0xFFFF
 
 
@@ -56,18 +57,14 @@ class New:
         return ways
 
     def _each(self, flags):
-        self.guest.call(
-            "map_update_each", map=self.map, keys=keys(), value=POISON, flags=flags, limit=SECONDS
-        )
+        self.guest.call(calls.MapUpdateEach(self.map, keys(), POISON, flags=flags), limit=SECONDS)
 
     def _batch(self, flags):
-        elements = [[key, POISON] for key in keys()]
-        self.guest.call(
-            "map_update_batch", map=self.map, elements=elements, flags=flags, limit=SECONDS
-        )
+        elements = [(key, POISON) for key in keys()]
+        self.guest.call(calls.MapUpdateBatch(self.map, elements, flags=flags), limit=SECONDS)
 
     def _run(self, program):
-        self.guest.call("test_run", program=program, limit=SECONDS)
+        self.guest.call(calls.TestRun(program), limit=SECONDS)
 
 
 def fill(guest):
@@ -75,7 +72,7 @@ def fill(guest):
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
         filled = [number.to_bytes(4, "little").hex() for number in range(FILLED)]
-        guest.call("map_update_each", map=name, keys=filled, value="ff" * 72, limit=SECONDS)
+        guest.call(calls.MapUpdateEach(name, filled, "ff" * 72), limit=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,14 +82,14 @@ def test_lock_of_new_element_is_free(guest, kind):
     fill(guest)
     programs = [f"held_in_{kind}", f"shown_in_{kind}", f"make_{kind}", f"make_{kind}_locked"]
     guest.load("copy_new.bpf.c", programs, "rhash" if kind == "rhash" else "")
-    guest.call("map_update", map="image", key=FIRST, value=POISON)
+    guest.call(calls.MapUpdate("image", FIRST, POISON))
     twin = f"twin_{kind}"
-    guest.call("map_update_each", map=twin, keys=keys(), value=POISON)
+    guest.call(calls.MapUpdateEach(twin, keys(), POISON))
     found, shown = counted(guest, f"shown_in_{kind}")
     # Twice: what is deleted is memory for what is made after it.
     for again in ("", " again"):
         for way, make in New(guest, kind).ways().items():
-            guest.call("map_reset", map=f"guarded_{kind}")
+            guest.call(calls.MapReset(f"guarded_{kind}"))
             make()
             there, held = counted(guest, f"held_in_{kind}")
             guest.check(
@@ -105,10 +102,7 @@ def test_lock_of_new_element_is_free(guest, kind):
             # The kernel takes the lock, which is free.
             for flags in (LOCK, 0):
                 seen = guest.call(
-                    "map_read_batch",
-                    map=f"guarded_{kind}",
-                    name="lookup_batch",
-                    flags=flags,
+                    calls.MapReadBatch(f"guarded_{kind}", "lookup_batch", flags=flags),
                     limit=SECONDS,
                 )
                 guest.check(len(seen) == ELEMENTS, "all elements can be read", len(seen))
@@ -124,16 +118,17 @@ def test_lock_of_accepted_connection_is_free(guest):
         return
     looks = ["word_in_accepted_socket", "word_in_accepted_twin", "word_in_listener"]
     guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
-    key = guest.call("owner", kind="listener", port=PORT)
+    key = guest.call(calls.Owner("listener", port=PORT))
     for name in ("guarded_listener", "twin_listener"):
-        guest.call("map_update", map=name, key=key, value=POISON)
+        guest.call(calls.MapUpdate(name, key, POISON))
     seen = guest.call(
-        "accept",
+        calls.Accept(
+            times=CONNECTIONS,
+            looks=looks,
+            program="hold_listener",
+            cpus=list(range(1, min(guest.cpus, 3))),
+        ),
         limit=SECONDS,
-        times=CONNECTIONS,
-        looks=looks,
-        program="hold_listener",
-        cpus=list(range(1, min(guest.cpus, 3))),
     )
     accepted, twins, listeners = ([word & 0xFFFFFFFF for word in words] for words in zip(*seen))
     free = sum(word == 0 for word in accepted)

@@ -6,6 +6,8 @@ their own to whatever they find, and look whether the words of what is there the
 
 import pytest
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
 from harness.judging.judge import Kind, Verdict
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers
@@ -13,7 +15,6 @@ from harness.scenarios.versions import covers
 RULE = "A new element is written under its lock"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-FIRST = "00000000"
 WORDS = 1 + 440  # of struct image
 # Where a value is to be torn, one was in each of 20 runs per kernel and kind: within two seconds
 # and 42,000 elements added again, mostly within 5,000. Where not, so many are tried as well:
@@ -31,7 +32,7 @@ TORN = {
 
 def total(guest, counter):
     """Return the sum of all CPUs' counts."""
-    data = bytes.fromhex(guest.call("map_lookup", map=counter, key=FIRST))
+    data = bytes.fromhex(guest.call(calls.MapLookup(counter, FIRST)))
     return sum(int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8))
 
 
@@ -47,16 +48,17 @@ def test_new_element_is_whole(guest, kind):
     for cpu in range(guest.cpus):
         image = (cpu + 1).to_bytes(8, "little") * WORDS
         key = cpu.to_bytes(4, "little").hex()
-        guest.call("map_update", map="images", key=key, value=image.hex())
-    guest.call("map_update", map=kind, key=FIRST, value=bytes(8 * WORDS).hex())
+        guest.call(calls.MapUpdate("images", key, image.hex()))
+    guest.call(calls.MapUpdate(kind, FIRST, bytes(8 * WORDS).hex()))
 
     known_bug = TORN.get(kind)
     known = known_bug is not None and covers(known_bug.kernels, guest.release)
     seconds = guest.call(
-        "race",
-        programs=[add, *[rewrite] * (guest.cpus - 1)],
-        until={"torn": 1} if known else {"torn": 1, "added": ENOUGH},
-        seconds=SECONDS[known],
+        calls.Race(
+            programs=[add, *[rewrite] * (guest.cpus - 1)],
+            until={"torn": 1} if known else {"torn": 1, "added": ENOUGH},
+            seconds=SECONDS[known],
+        )
     )
     torn, added = total(guest, "torn"), total(guest, "added")
     seen = f"{torn} torn values; {added} elements were added again in {seconds} seconds"

@@ -8,6 +8,8 @@ import struct
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED
 from harness.running.res_spin_lock import (
@@ -30,7 +32,6 @@ RULE = (
 LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_spin_lock_interrupts.bpf.c"
-FIRST = "00000000"
 TURNS = 2000  # of what is done under the lock, and after it
 OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU, unless that takes longer
 LEAST_INSIDE = 10  # interrupts that came while the lock was held or waited for, where they may
@@ -46,9 +47,9 @@ RUNS = 200  # of what reads the preempt count
 def prepare(guest, asked_for):
     """Fill in how long things take, and which lock interrupts ask for."""
     order = struct.pack("<IIIII8I", TURNS, LOCKED.mode, 0, 0, 1, *[0] * 8).hex()
-    guest.call("map_update", map="orders", key=FIRST, value=order)
-    guest.call("map_update", map="asked_for", key=FIRST, value=struct.pack("<I", asked_for).hex())
-    guest.call("map_reset", map="stages")
+    guest.call(calls.MapUpdate("orders", FIRST, order))
+    guest.call(calls.MapUpdate("asked_for", FIRST, struct.pack("<I", asked_for).hex()))
+    guest.call(calls.MapReset("stages"))
 
 
 def interrupt(guest, program, asked_for=0):
@@ -73,7 +74,7 @@ def test_interrupts_ask_for_lock(guest, path):
     boot(guest, path)
     programs = ["hold_plain", "hold_irqsave", "hold_irqsave_around"]
     guest.load(FILE, ["ask_from_interrupt", *programs])
-    guest.call("attach", program="ask_from_interrupt")
+    guest.call(calls.Attach("ask_from_interrupt"))
     told = {
         "held": interrupt(guest, "hold_plain"),
         "another held": interrupt(guest, "hold_plain", asked_for=63),
@@ -118,7 +119,7 @@ def inside(guest, program):
     """Return (interrupts, those that came inside) while CPU 0 spends time where nothing is held."""
     prepare(guest, asked_for=0)
     drive(guest, {(program, OUTER): [0]}, OPERATIONS, SECONDS)
-    data = bytes.fromhex(guest.call("map_lookup", map="stages", key=FIRST))
+    data = bytes.fromhex(guest.call(calls.MapLookup("stages", FIRST)))
     _, interrupts, came = struct.unpack_from("<QQQ", data)
     return interrupts, came
 
@@ -128,7 +129,7 @@ def test_interrupts_are_on_after_refusal(guest):
     needs_record(guest)
     boot(guest, "")
     guest.load(FILE, ["ask_from_interrupt", "spend_after_unlock", "spend_after_refusal"])
-    guest.call("attach", program="ask_from_interrupt")
+    guest.call(calls.Attach("ask_from_interrupt"))
     ordinary, refused = inside(guest, "spend_after_unlock"), inside(guest, "spend_after_refusal")
     answers = total(guest, INNER)
     guest.check(answers.taken == 0, "who holds the lock is refused it", answers)
@@ -146,16 +147,16 @@ def test_res_spin_lock_preempt_count(guest, way):
     guest.needs("__preempt_count", "6.15")
     program = f"read_preempt_count_{way}"
     guest.load(FILE, [program])
-    told = guest.call("test_run", program=program, cpu=0)["retval"]
+    told = guest.call(calls.TestRun(program, cpu=0))["retval"]
     check_record(guest, told == EDEADLK, "the lock taken twice is a deadlock", told)
     if told != EDEADLK:
         return
-    guest.call("test_run", program=program, repeat=RUNS - 1, cpu=0)
-    data = bytes.fromhex(guest.call("map_lookup", map="preemption", key=FIRST))
+    guest.call(calls.TestRun(program, repeat=RUNS - 1, cpu=0))
+    data = bytes.fromhex(guest.call(calls.MapLookup("preemption", FIRST)))
     runs, refused, higher, unbalanced = struct.unpack("<QQQQ", data)
     seen = f"{runs} runs, {refused} refused, {higher} higher inside, {unbalanced} unbalanced"
     guest.check(runs == refused == RUNS, f"in {RUNS} runs it is taken once, and then refused", seen)
     guest.check(unbalanced == 0, "unlock and refusal put back the count", seen)
-    if guest.call("options", names=["CONFIG_PREEMPT_COUNT"]).get("CONFIG_PREEMPT_COUNT") == "y":
+    if guest.call(calls.Options(["CONFIG_PREEMPT_COUNT"])).get("CONFIG_PREEMPT_COUNT") == "y":
         guest.check(higher == runs, "the lock forbids preemption", seen)
     guest.conclude(Verdict(Kind.PASS, seen), higher=higher, unbalanced=unbalanced)

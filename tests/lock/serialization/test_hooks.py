@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from harness.guest import calls
 from harness.judging.serialization import LOCKED, judge
 from harness.running import contended, experiment
 
@@ -25,7 +26,7 @@ def test_serialization(guest, hook):
 
     def run(way):
         done = experiment.run(guest, plan, way)
-        word = guest.call("test_run", program="lock_word_of_hooks")["retval"]
+        word = guest.call(calls.TestRun("lock_word_of_hooks"))["retval"]
         guest.check(word == 0, f"the lock word is zero after the run, {way}", word)
         return done
 

@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
 from harness.judging import list_model
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
@@ -34,15 +35,15 @@ CONTAINERS = {
 
 def memory(guest, plan, name, size):
     """Return what each CPU wrote down in a map."""
-    pieces = [[cpu * plan.room * size, OPERATIONS * size] for cpu in plan.drives[0].cpus]
-    packed = guest.call("map_memory", limit=60, map=name, pieces=pieces)
+    pieces = [(cpu * plan.room * size, OPERATIONS * size) for cpu in plan.drives[0].cpus]
+    packed = guest.call(calls.MapMemory(name, pieces), limit=60)
     return [zlib.decompress(base64.b64decode(piece)) for piece in packed]
 
 
 def rest(guest, name):
     """Take out what is left."""
     while True:
-        taken = guest.call("test_run", program=f"take_from_{name}")["retval"] & 0xFFFFFFFF
+        taken = guest.call(calls.TestRun(f"take_from_{name}"))["retval"] & 0xFFFFFFFF
         if not taken:
             return
         yield taken

@@ -7,11 +7,13 @@ are in, one file and one process that all make system calls about.
 
 import struct
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
 from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
 from harness.running.experiment import Drive, Plan, prove
@@ -19,7 +21,6 @@ from harness.running.experiment import Drive, Plan, prove
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
 
-FIRST = "00000000"
 COUNTER = struct.Struct("<II")  # struct counter: lock, value
 
 PORT = 23313  # of the socket whose storage is made
@@ -48,10 +49,10 @@ class Place:
     twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
 
 
-INNER = {"since": "6.2", "why": "inner maps"}
-GLOBAL = {"unit": "global", "since": "6.2", "why": "variables"}
-PACKETS = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
-CALLS = {"operations": 6_000, "twins": (UNLOCKED,)}
+INNER: Dict[str, Any] = {"since": "6.2", "why": "inner maps"}
+GLOBAL: Dict[str, Any] = {"unit": "global", "since": "6.2", "why": "variables"}
+PACKETS: Dict[str, Any] = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
+CALLS: Dict[str, Any] = {"operations": 6_000, "twins": (UNLOCKED,)}
 PLACES = {
     "rhash": Place("rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
     "inner_array": Place("inner_array", **INNER),
@@ -96,10 +97,10 @@ def test_storage(guest, name):
     guest.load("places.bpf.c", [program], place.unit)
     key, fd = "", -1
     if place.driver == "socket":
-        channel = guest.call("channel", program=program)
+        channel = guest.call(calls.Channel(program))
         key, fd = channel[name], channel["fd"]
     elif place.owner:
-        key = guest.call("owner", kind=place.owner)
+        key = guest.call(calls.Owner(place.owner))
         fd = int.from_bytes(bytes.fromhex(key), "little")
     drive = Drive(
         place.driver, tuple(range(guest.cpus)), place.operations, program, source=0, fd=fd
@@ -115,12 +116,12 @@ def test_storage_made_at_once_is_one(guest):
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot make what another makes"))
         return
     guest.load("places.bpf.c", ["make_first", "make_second"], "made")
-    key = guest.call("owner", kind="socket", port=PORT)
-    guest.call("map_update", map="stays", key=key, value=bytes(8).hex())
+    key = guest.call(calls.Owner("socket", port=PORT))
+    guest.call(calls.MapUpdate("stays", key, bytes(8).hex()))
     programs = ["make_first", "make_second"]
     for _ in range(MOST_TURNS):
-        guest.call("race", programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS)
-        data = bytes.fromhex(guest.call("map_lookup", map="judgements", key=FIRST))
+        guest.call(calls.Race(programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS))
+        data = bytes.fromhex(guest.call(calls.MapLookup("judgements", FIRST)))
         rounds, wrong, late = (sum(column) for column in zip(*JUDGED.iter_unpack(data)))
         if wrong or late >= LEAST_LATE:
             break
@@ -137,10 +138,10 @@ def test_storage_made_at_once_is_one(guest):
 def test_storages_of_two_attach_types_are_two(guest):
     """Programs that see packets leave a cgroup and arrive there count in storages of their own."""
     guest.load("places.bpf.c", ["pass_out", "pass_in"], "passage")
-    keys = guest.call("passage", programs=["pass_out", "pass_in"], datagrams=DATAGRAMS)
+    keys = guest.call(calls.Passage(["pass_out", "pass_in"], DATAGRAMS))
     counts = []
     for key in keys:
-        value = guest.call("map_lookup", map="passages", key=key, flags=4)  # BPF_F_LOCK
+        value = guest.call(calls.MapLookup("passages", key, flags=4))  # BPF_F_LOCK
         counts.append(COUNTER.unpack(bytes.fromhex(value))[1])
     guest.check(
         counts == [DATAGRAMS, 1000 * DATAGRAMS],

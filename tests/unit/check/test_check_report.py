@@ -50,12 +50,12 @@ class Guests:
     def session(self, warm=False):
         yield self
 
-    def call(self, name, note=None, limit=0, **arguments):
-        if name == "facts":
+    def call(self, request, note=None, limit=0):
+        if request.name == "facts":
             return FACTS
-        self.asked.append(arguments["only"])
+        self.asked.append(request.only)
         note({"object": {"programs": [], "assumed": ["m"], "btf": None, "maps": {}}})
-        for program in arguments["only"]:
+        for program in request.only:
             note({"begin": program})
             outcome = self.outcomes[program]
             if outcome == "panic":
@@ -331,8 +331,8 @@ def test_report_of_one_that_loads_and_one_that_does_not():
 )
 def test_a_program_that_was_not_tried(programs, name, line):
     class Silent(Guests):
-        def call(self, function, note=None, limit=0, **arguments):
-            if function == "facts":
+        def call(self, request, note=None, limit=0):
+            if request.name == "facts":
                 return FACTS
             note({"object": {"programs": programs, "assumed": [], "btf": None, "maps": {}}})
             note({"end": "good", "seen": {**GOOD, "kernel_log": []}})

@@ -22,14 +22,14 @@ class Session:
     boot = {"seconds": 0.5}
     disturbed, waited = False, 0.0
 
-    fails = 0  # so many times at what is named "unlucky"
+    fails = 0  # so many times at a command, which says how often it is unlucky
 
-    def call(self, function, **arguments):
-        if function == "unlucky":
+    def call(self, request, limit=0):
+        if request.name == "command":
             Session.fails += 1
-            if Session.fails <= arguments["times"]:
+            if Session.fails <= int(request.input):
                 raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
-        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(function)
+        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(request.name)
 
 
 class Target:
@@ -69,11 +69,13 @@ def test_count(guest, driver):
 
 
 UNLUCKY = """
+from harness.guest import calls
+
 RULE = "Counters count"
 
 
 def test_unlucky(guest):
-    guest.call("unlucky", times=TIMES)
+    guest.call(calls.Command(["unlucky"], "TIMES"))
     guest.check(True, "200 runs")
 """
 

@@ -40,8 +40,8 @@ class Session:
             **answers,
         }
 
-    def call(self, function, **arguments):
-        answer = self._answers[function]
+    def call(self, request, limit=0):
+        answer = self._answers[request.name]
         if isinstance(answer, Exception):
             raise answer
         return answer

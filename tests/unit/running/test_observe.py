@@ -49,21 +49,21 @@ class ScriptedTarget:
         self.boot, self.disturbed = {"kind": "restored", "seconds": 0.1}, False
         yield self
 
-    def call(self, function, **arguments):
-        if function == "facts":
+    def call(self, request):
+        if request.name == "facts":
             return FACTS
-        if function == "options":
+        if request.name == "options":
             return {}
-        if function == "has":
-            return {name: False for name in arguments["names"]}
-        if function == "late":
+        if request.name == "has":
+            return {name: False for name in request.names}
+        if request.name == "late":
             if isinstance(self.late, Exception):
                 raise self.late
             return self.late
-        raise AssertionError(function)
+        raise AssertionError(request.name)
 
-    def events(self, function, **arguments):
-        self.asked.append([case["name"] for case in arguments["cases"]])
+    def events(self, request):
+        self.asked.append([case.name for case in request.cases])
         for step in self.scripts.pop(0):
             if isinstance(step, Exception):
                 raise step

@@ -20,9 +20,9 @@ class Guest:
     def __init__(self, virtual=True):
         self.facts, self.calls = {"virtual": virtual}, []
 
-    def call(self, function, **arguments):
-        self.calls.append((function, arguments))
-        return TOLD.hex() if function == "map_lookup" else {"seconds": 1.0}
+    def call(self, request, limit=0):
+        self.calls.append(request)
+        return TOLD.hex() if request.name == "map_lookup" else {"seconds": 1.0}
 
     def needs(self, name, since):
         self.calls.append(("needs", name, since))
@@ -44,10 +44,10 @@ def test_programs_are_driven_together():
     facts = res_spin_lock.drive(
         guest, {("a", res_spin_lock.HOLD): [0], ("b", 2): [1, 2]}, 9, seconds=0.5
     )
-    (reset, _), (function, arguments) = guest.calls
-    assert (reset, function, facts) == ("map_reset", "drive", {"seconds": 1.0})
-    assert [order["cpus"] for order in arguments["orders"]] == [[0], [1, 2]]
-    assert {order["seconds"] for order in arguments["orders"]} == {0.5}
+    reset, drive = guest.calls
+    assert (reset.name, drive.name, facts) == ("map_reset", "drive", {"seconds": 1.0})
+    assert [order.cpus for order in drive.orders] == [[0], [1, 2]]
+    assert {order.seconds for order in drive.orders} == {0.5}
 
 
 @pytest.mark.parametrize("path", res_spin_lock.PATHS)

@@ -1,0 +1,4 @@
+"""What answers the agent's calls, a module per subject.
+
+Each function is marked with the class of its call in calls.py, which says what it does.
+"""

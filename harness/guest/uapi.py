@@ -1,0 +1,57 @@
+"""Constants of the kernel's interface to user space, by the kernel's names; host and guest use them.
+
+They are those of linux/bpf.h, linux/btf.h and the like. None of them changes once it is there.
+"""
+
+from __future__ import annotations
+
+# Flags of element access.
+BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 1, 2, 4
+
+# enum bpf_prog_type
+BPF_PROG_TYPE_SOCKET_FILTER, BPF_PROG_TYPE_RAW_TRACEPOINT = 1, 17
+BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM = 26, 29
+BPF_PROG_TYPE_SK_LOOKUP, BPF_PROG_TYPE_SYSCALL = 30, 31
+
+# enum bpf_map_type
+BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY = 3, 4
+BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_STACK_TRACE = 5, 6, 7
+BPF_MAP_TYPE_LRU_PERCPU_HASH = 10
+BPF_MAP_TYPE_CGROUP_STORAGE, BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 19, 21
+BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_STRUCT_OPS = 24, 26
+BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_CGRP_STORAGE = 28, 29, 32
+
+# enum bpf_attach_type
+BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET_EGRESS, BPF_CGROUP_INET_SOCK_CREATE = 0, 1, 2
+BPF_CGROUP_DEVICE, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_UDP4_SENDMSG = 6, 10, 14
+BPF_CGROUP_SYSCTL, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_SETSOCKOPT = 18, 21, 22
+BPF_TRACE_RAW_TP, BPF_LSM_MAC, BPF_TRACE_ITER, BPF_LSM_CGROUP = 23, 27, 28, 43
+BPF_TCX_INGRESS, BPF_TCX_EGRESS = 46, 47
+
+# Flags of maps, programs, attachments and test runs.
+BPF_F_MMAPABLE = 1 << 10
+BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS = 1 << 4, 1 << 5
+BPF_F_ALLOW_MULTI = 1 << 1
+BPF_F_TEST_RUN_ON_CPU = 1 << 0
+XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE = 1 << 1, 1 << 2
+
+# Instructions: the code of a call, the source register that makes it a kfunc's; struct bpf_insn.
+BPF_JMP_CALL, BPF_PSEUDO_KFUNC_CALL = 0x85, 2
+INSN_BYTES = 8
+
+# Helpers, by their numbers.
+BPF_FUNC_SPIN_LOCK, BPF_FUNC_SPIN_UNLOCK = 93, 94
+
+# Kinds of BTF types.
+BTF_KIND_TYPEDEF, BTF_KIND_FUNC = 8, 12
+
+# A log of statistics and errors, without the instructions.
+BPF_LOG_STATS = 4
+
+# Other system calls than bpf(); numbers are those of x86-64.
+NR_MEMBARRIER, MEMBARRIER_CMD_GLOBAL = 324, 1
+CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+MS_PRIVATE, MS_REC = 1 << 18, 1 << 14
+PR_SET_KEEPCAPS, LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
+CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 12, 21, 38, 39
+SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
