@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
@@ -30,7 +29,6 @@ EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of bpf_progs/resilient.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
-_ANSWERS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,7 @@ class Answers:
 
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
     """Return what each CPU was told. Raises as Guest.call does."""
-    key = kind.to_bytes(4, "little").hex()
-    data = bytes.fromhex(guest.call("map_lookup", map="told", key=key))
-    return [Answers(*fields) for fields in _ANSWERS.iter_unpack(data)]
+    return [Answers(**dict(answers)) for answers in guest.map("told")[kind]]
 
 
 def total(guest: Guest, kind: int) -> Answers:
@@ -85,7 +81,7 @@ def drive(
 
     So many times on each CPU, or for so long. Raises as Guest.call does.
     """
-    guest.call("map_reset", map="told")
+    guest.map("told").reset()
     orders = [
         {
             "driver": "test_run",
