@@ -4,8 +4,6 @@ The programs are those of bpf_progs/map_copy.bpf.c. While "held", they take the 
 one, over and over; how often it was held is seen by a program that peeks at the lock word.
 """
 
-import struct
-
 import pytest
 from packaging.version import Version
 
@@ -19,12 +17,6 @@ FIRST, ABSENT = "00000000", "09000000"  # keys; no array has the second
 
 NOEXIST, EXIST, LOCK = 1, 2, 4  # flags of element access
 
-# struct guarded: before, lock, beside, fields
-GUARDED = struct.Struct("<QIIQQQQQQQQQQQQQQ")
-HIDDEN = [8, 12]
-EVEN = [16, GUARDED.size]
-VISITS = struct.Struct("<QQQ")  # struct visits: runs, busy, intruders
-
 POISON = 0xABABABAB
 TIMES = 300  # of copying at least,
 HELD = 10  # with so many peeks that found the lock held, if that can be had
@@ -32,17 +24,22 @@ PATIENCE = 5.0  # in so many seconds: the host may let one virtual CPU run at a 
 SECONDS = 30.0  # for a call; a lock word that was written would hang it for good
 
 
-def value(lock, field):
-    """Return a whole value, in hexadecimal."""
-    return GUARDED.pack(1, lock, 2, *[field] * 14).hex()
+def value(guest, kind, lock, field):
+    """Return a whole value, in hexadecimal; its fields are all the same."""
+    layout = guest.map(f"guarded_{kind}").value
+    begin, end = layout.span("fields")
+    fields = [field] * ((end - begin) // 8)
+    members = {"before": 1, "lock": {"val": lock}, "beside": 2, "fields": fields}
+    return layout.encode(members).hex()
 
 
 def put(guest, kind):
-    guest.call("map_update", map=f"guarded_{kind}", key=FIRST, value=value(0, 0))
+    guest.call("map_update", map=f"guarded_{kind}", key=FIRST, value=value(guest, kind, 0, 0))
 
 
-def copy(guest, kind, way, held, flags=0, times=TIMES, content="ff" * GUARDED.size, cpus=None):
+def copy(guest, kind, way, held, flags=0, times=TIMES, content=None, cpus=None):
     """Let user space copy, while the lock is held or while it is free; return what it saw."""
+    layout = guest.map(f"guarded_{kind}").value
     return guest.call(
         "copy",
         limit=SECONDS,
@@ -51,9 +48,9 @@ def copy(guest, kind, way, held, flags=0, times=TIMES, content="ff" * GUARDED.si
         times=times,
         held=HELD if held else 0,
         seconds=PATIENCE,
-        values=[content],
-        hidden=HIDDEN,
-        even=EVEN,
+        values=[content or "ff" * layout.size],
+        hidden=layout.span("lock"),
+        even=layout.span("fields"),
         peek=f"peek_{kind}",
         flags=flags,
         program=f"write_{kind}" if held else "",
@@ -77,9 +74,10 @@ def called(way, flags):
 
 def intruders(guest):
     """Return how often two CPUs were inside at once, and start counting anew."""
-    data = bytes.fromhex(guest.call("map_lookup", map="runs", key=FIRST))
-    guest.call("map_reset", map="runs")
-    return sum(cpu[2] for cpu in VISITS.iter_unpack(data))
+    runs = guest.map("runs")
+    seen = runs.total()
+    runs.reset()
+    return seen.intruders
 
 
 def takes_away(guest, kind):
@@ -138,7 +136,9 @@ def check_is_usable(guest, kind, after, field=None):
         "map_lookup", limit=SECONDS, map=f"guarded_{kind}", key=FIRST, flags=LOCK, fill=255
     )
     if field is not None:
-        guest.check(seen == value(0, field), f"all but the lock is written by {after}", seen)
+        guest.check(
+            seen == value(guest, kind, 0, field), f"all but the lock is written by {after}", seen
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,7 +152,7 @@ def test_lock_is_never_written(guest, kind):
 
     ways = [(way, flags) for way in ("update", "update_batch") for flags in (0, LOCK)]
     for field, (way, flags) in enumerate(ways, start=1):
-        content = value(POISON, field)
+        content = value(guest, kind, POISON, field)
         copy(guest, kind, way, held=False, flags=flags, times=1, content=content)
         check_is_usable(guest, kind, called(way, flags), field)
     for program in stores:
@@ -163,7 +163,8 @@ def test_lock_is_never_written(guest, kind):
     for way, flags in ways:
         for lock in (POISON, 0):
             intruders(guest)
-            seen = copy(guest, kind, way, held=True, flags=flags, content=value(lock, 7))
+            content = value(guest, kind, lock, 7)
+            seen = copy(guest, kind, way, held=True, flags=flags, content=content)
             what = f"{called(way, flags)} with lock bytes {lock:#x}"
             guest.check(
                 f"{POISON:#x}" not in seen["peeked"],
@@ -224,7 +225,7 @@ def test_lock_flag_is_checked(guest, kind):
     """BPF_F_LOCK is for maps with a lock, and changes nothing about the other flags."""
     guest.load("map_copy.bpf.c", [f"peek_{kind}"])
     guarded, plain = f"guarded_{kind}", f"plain_{kind}"
-    one = {guarded: value(0, 1), plain: "01" + "00" * 7}
+    one = {guarded: value(guest, kind, 0, 1), plain: guest.map(plain).value.encode(1).hex()}
     for name in one:
         guest.call("map_update", map=name, key=FIRST, value=one[name])
 

@@ -11,9 +11,8 @@ from harness.judging.judge import Kind, Verdict
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-FIRST = "00000000"
 NOEXIST, LOCK = 1, 4  # flags of element access
-POISON = "ab" * 72  # struct guarded
+POISON = 0xAB  # all bytes of a value
 ELEMENTS = 256
 FILLED = 4096
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
@@ -26,8 +25,13 @@ LEAST_HELD = 10  # of the looks at the listening socket's lock
 KINDS = ("array", "hash", "lazy", "rhash")
 
 
-def keys():
-    return [number.to_bytes(4, "little").hex() for number in range(ELEMENTS)]
+def keys(map, count=ELEMENTS):
+    return [map.key.encode(number).hex() for number in range(count)]
+
+
+def filled(map, byte=POISON):
+    """Return a value in which all bytes are the same, and none is zero."""
+    return bytes([byte]) * map.value.size
 
 
 def counted(guest, program):
@@ -40,7 +44,8 @@ class New:
     """Ways to make all elements of a map, each with bytes of no lock's in the lock's place."""
 
     def __init__(self, guest, kind):
-        self.guest, self.kind, self.map = guest, kind, f"guarded_{kind}"
+        self.guest, self.kind, self.map = guest, kind, guest.map(f"guarded_{kind}")
+        self.keys, self.value = keys(self.map), filled(self.map).hex()
 
     def ways(self):
         """Return what makes them, by its name."""
@@ -57,13 +62,18 @@ class New:
 
     def _each(self, flags):
         self.guest.call(
-            "map_update_each", map=self.map, keys=keys(), value=POISON, flags=flags, limit=SECONDS
+            "map_update_each",
+            map=self.map.name,
+            keys=self.keys,
+            value=self.value,
+            flags=flags,
+            limit=SECONDS,
         )
 
     def _batch(self, flags):
-        elements = [[key, POISON] for key in keys()]
+        elements = [[key, self.value] for key in self.keys]
         self.guest.call(
-            "map_update_batch", map=self.map, elements=elements, flags=flags, limit=SECONDS
+            "map_update_batch", map=self.map.name, elements=elements, flags=flags, limit=SECONDS
         )
 
     def _run(self, program):
@@ -74,8 +84,9 @@ def fill(guest):
     """Leave memory behind in which no byte is zero."""
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
-        filled = [number.to_bytes(4, "little").hex() for number in range(FILLED)]
-        guest.call("map_update_each", map=name, keys=filled, value="ff" * 72, limit=SECONDS)
+        map = guest.map(name)
+        value = filled(map, 0xFF).hex()
+        guest.call("map_update_each", map=name, keys=keys(map, FILLED), value=value, limit=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,9 +96,9 @@ def test_lock_of_new_element_is_free(guest, kind):
     fill(guest)
     programs = [f"held_in_{kind}", f"shown_in_{kind}", f"make_{kind}", f"make_{kind}_locked"]
     guest.load("copy_new.bpf.c", programs, "rhash" if kind == "rhash" else "")
-    guest.call("map_update", map="image", key=FIRST, value=POISON)
-    twin = f"twin_{kind}"
-    guest.call("map_update_each", map=twin, keys=keys(), value=POISON)
+    image, twin = guest.map("image"), guest.map(f"twin_{kind}")
+    image[0] = filled(image)
+    guest.call("map_update_each", map=twin.name, keys=keys(twin), value=filled(twin).hex())
     found, shown = counted(guest, f"shown_in_{kind}")
     # Twice: what is deleted is memory for what is made after it.
     for again in ("", " again"):
@@ -126,7 +137,8 @@ def test_lock_of_accepted_connection_is_free(guest):
     guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
     key = guest.call("owner", kind="listener", port=PORT)
     for name in ("guarded_listener", "twin_listener"):
-        guest.call("map_update", map=name, key=key, value=POISON)
+        map = guest.map(name)
+        map[bytes.fromhex(key)] = filled(map)
     seen = guest.call(
         "accept",
         limit=SECONDS,
@@ -142,7 +154,7 @@ def test_lock_of_accepted_connection_is_free(guest):
         f"the lock is free in the storages of {CONNECTIONS} accepted connections",
         f"{free} are, others have {sorted({hex(word) for word in accepted if word})[:3]}",
     )
-    shown = sum(word == int(POISON[:8], 16) for word in twins)
+    shown = sum(word == POISON * 0x01010101 for word in twins)
     held = sum(word != 0 for word in listeners)
     reason = f"{held} of {CONNECTIONS} looks found the listening socket's lock held"
     if shown < CONNECTIONS:
