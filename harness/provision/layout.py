@@ -136,7 +136,7 @@ class Layout:
     def rows(self, data: bytes, *paths: str) -> Iterator[Tuple[int, ...]]:
         """Yield numbers among the members of each of the values that lie one after the other.
 
-        For many values: it takes a tenth of the time of decode_each(). Raises Misnamed, Misfit.
+        For many values: some thirty times as fast as decode_each(). Raises Misnamed, Misfit.
         """
         self._checked(data)
         if paths not in self._rows:

@@ -39,8 +39,8 @@ struct key { __u64 inode; __u32 type; };
 struct { __uint(type, 2); __type(key, __u32); __type(value, struct all); } state SEC(".maps");
 struct { __uint(type, 6); __type(key, __u32); __type(value, struct operation); } runs SEC(".maps");
 struct { __uint(type, 6); __type(key, __u32); __type(value, struct odd); } odds SEC(".maps");
-struct { __uint(type, 1); __type(key, struct key); __type(value, struct bits); } few SEC(".maps");
-struct { __uint(type, 2); __type(key, __u32); __type(value, __u64); } number SEC(".maps");
+struct { __uint(type, 2); __type(key, __u32); __type(value, struct bits); } few SEC(".maps");
+struct { __uint(type, 1); __type(key, struct key); __type(value, __u64); } number SEC(".maps");
 struct { __uint(type, 2); __uint(key_size, 4); __uint(value_size, 8); } untyped SEC(".maps");
 static __u64 variable SEC(".data.shared") = 1;
 SEC("tc") int program(void *ctx) { return (int)variable++; }
@@ -64,7 +64,7 @@ def test_a_map_knows_its_types(types):
     key, value, per_cpu = types.map("state")
     assert (key.name, value.name, value.size, per_cpu) == ("__u32", "struct all", 72, False)
     assert types.map("runs").per_cpu
-    assert types.map("few").key.name == "struct key"
+    assert types.map("number").key.name == "struct key"
     assert types.map("number").value.name == "__u64"
 
 
