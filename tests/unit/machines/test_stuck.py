@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.machines import target
+from harness.machines import session as sessions
 from harness.machines.loss import GuestLost
 from harness.machines.qemu_guest import tick_is_pending
 from harness.machines.session import Session, Stream
@@ -40,7 +40,7 @@ def running(*overdue):
 @pytest.fixture
 def session(monkeypatch):
     """Give a function that opens a session with what the guest says, and its CPUs' pulses."""
-    monkeypatch.setattr(target, "PULSE_SECONDS", 0.01)
+    monkeypatch.setattr(sessions, "PULSE_SECONDS", 0.01)
     ends = []
 
     def opened(pulses, *answers, waited=dict):
