@@ -26,7 +26,7 @@ from harness.running import maps
 from harness.running.maps import Loaded, Map
 from harness.scenarios.scenario import SourceFile
 
-# The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
+# The programs of bpf_progs/driven/counter.bpf.c by driver, and the number of each one's histories.
 PROGRAMS: Dict[str, Tuple[str, int]] = {
     "test_run": ("count_test_run", 0),
     "tc_ingress": ("count_tc_ingress", 1),
@@ -38,7 +38,7 @@ PROGRAMS: Dict[str, Tuple[str, int]] = {
     "user_space": ("", 7),
 }
 
-# Of bpf_progs/contend.h.
+# Of contended_counter.h.
 _ROOM = 1 << 19  # operations
 _SOURCES = 8
 _TWINS_ROOM = 2_000  # operations of each CPU
