@@ -15,11 +15,11 @@ from rich.console import Console
 
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.provision import build
 from harness.reports import export, page, rulebook, terminal
 from harness.results import drift as drifting, expected_failures as known_list, matrix
-from harness.results.stored import Result
+from harness.results.result import Result
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 

@@ -12,11 +12,11 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import harness
 from harness.errors import SetupError, UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.machines.target import DEFAULT_KERNEL, Target
 from harness.provision import build
-from harness.results import matrix, stored
-from harness.results.stored import Result
+from harness.results import log, matrix
+from harness.results.result import Result
 
 OPTIONS = "options.json"  # in the directory of a run
 
@@ -32,7 +32,7 @@ def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     if not os.path.isdir(directory):
         raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
     file = directory / "results.jsonl"
-    before = matrix.read([file]).results if stored.mend(file) else ()
+    before = matrix.read([file]).results if log.mend(file) else ()
     try:
         options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def outdated(
         name = matrix.column(result)
         if name not in now or not result.facts or result.verdict is Kind.ERROR:
             continue
-        said = stored.differences(result.facts, now[name])
+        said = differences(result.facts, now[name])
         file = str(result.facts.get("source", ""))
         if file and result.facts.get("source_digest") != source_digest(root / file, programs):
             said.append(f"{file} has changed")
@@ -135,6 +135,40 @@ def outdated(
 def key(name: str, column: str, loader: str) -> str:
     """Return what a case is told from others by, when it is asked whether it has a result."""
     return f"{name} {column} {loader}"
+
+
+# What should be alike in all of a run, and what people call it.
+_ALIKE = {
+    "release": "kernel",
+    "kernel_package": "package",
+    "kernel_digest": "the kernel's files",
+    "config_sha256": "configuration",
+    "cpus": "CPUs",
+    "append": "--append",
+    "command_line": "command line",
+    "accelerator": "accelerator",
+    "qemu": "QEMU",
+    "libbpf": "libbpf",
+    "bcc": "bcc",
+    "image_digest": "image",
+    "agent": "agent",
+}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+    """Return in words in what the facts of two results of one run differ that should not.
+
+    What is known of one of them only is no difference, nor are words that a test wanted on the
+    kernel's command line.
+    """
+    alike = dict(_ALIKE)
+    if before.get("also", "") != now.get("also", ""):
+        del alike["command_line"]
+    return [
+        f"{name} {before[key] or 'none'}, now {now[key] or 'none'}"
+        for key, name in alike.items()
+        if key in before and key in now and before[key] != now[key]
+    ]
 
 
 class Before:
@@ -184,7 +218,7 @@ class Before:
         if before is None or not result.facts or result.column in self._compared:
             return ""
         self._compared.add(result.column)
-        changed = stored.differences(before.facts, result.facts)
+        changed = differences(before.facts, result.facts)
         if not changed:
             return ""
         return (

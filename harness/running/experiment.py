@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
 from harness.judging.history import Kind, Operation
-from harness.judging.judge import Verdict
 from harness.judging.serialization import (
     LOCKED,
     OPERATION,
@@ -25,6 +24,7 @@ from harness.judging.serialization import (
     judge,
     met_far_less,
 )
+from harness.judging.verdict import Verdict
 from harness.provision import build
 from harness.scenarios.scenario import SourceFile
 
@@ -135,12 +135,16 @@ def load(
     loader: str,
     include: Path,
     unit: str = "",
-) -> None:
-    """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
+) -> build.Source:
+    """Build a unit of a C file, load these of its programs, and return what was built.
+
+    Raises CompileError, KernelRefusal.
+    """
     sections = {program.name: program.section for program in file.programs}
     source = build.source(file.path, unit, loader, include)
     wanted = [{"name": name, "section": sections[name]} for name in programs]
     guest.call("load", source=source.request(), programs=wanted)
+    return source
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug

@@ -13,7 +13,7 @@ from typing import Any, Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map

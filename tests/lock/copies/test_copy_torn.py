@@ -12,7 +12,7 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 from harness.scenarios.scenario import KnownBug
 

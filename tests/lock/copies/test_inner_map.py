@@ -2,7 +2,7 @@
 
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "Inner maps"

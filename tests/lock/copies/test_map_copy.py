@@ -9,7 +9,7 @@ import struct
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"

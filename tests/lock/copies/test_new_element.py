@@ -6,7 +6,7 @@ twins of their maps have no lock as far as the kernel knows, so what is written 
 
 import pytest
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags

@@ -19,7 +19,7 @@ from typing import Tuple
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Interrupts wait while the lock is held"
 

@@ -5,7 +5,7 @@ for a while, until its CPUs have passed through a grace period of RCU; so a prog
 again, until enough objects with a lock were in memory that another object had marked.
 """
 
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "An allocated object's lock is locked like a map value's"
 LOADERS = ("libbpf",)  # objects are made by kernel functions

@@ -15,8 +15,8 @@ import pytest
 from packaging.version import Version
 
 from harness.judging import list_model
-from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, prove
 

@@ -6,7 +6,6 @@ import struct
 import pytest
 
 from harness.judging.history import Kind as Did, Operation
-from harness.judging.judge import Kind
 from harness.judging.serialization import (
     LOCKED,
     SKIPS_64,
@@ -17,6 +16,7 @@ from harness.judging.serialization import (
     Visits,
     judge,
 )
+from harness.judging.verdict import Kind
 from harness.running.experiment import run_twin
 
 MASK = (1 << 64) - 1

@@ -28,7 +28,7 @@ class Session:
         if function == "unlucky":
             Session.fails += 1
             if Session.fails <= arguments["times"]:
-                raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
+                raise loss.EmulatorFailed("Oops: int3")
         return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(function)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import harness
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.pytest_plugin import resume
-from harness.results import matrix, stored
+from harness.results import matrix
 
 DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 HELD = matrix.read([DATA]).results[-1]
@@ -31,9 +31,9 @@ def sorted_out(tmp_path, result, **now):
 def test_what_differs_is_said_and_what_one_side_does_not_know_is_not():
     old = with_facts(cpus=4, kernel_package="6.12.117-1")
     new = {"cpus": 2, "kernel_package": "6.12.118-1", "qemu": "QEMU emulator version 7.2"}
-    assert stored.differences(old.facts, old.facts) == []
+    assert resume.differences(old.facts, old.facts) == []
     said = ["package 6.12.117-1, now 6.12.118-1", "CPUs 4, now 2"]
-    assert stored.differences(old.facts, new) == said
+    assert resume.differences(old.facts, new) == said
 
 
 def test_results_of_another_kernel_package_do_not_hold(tmp_path):

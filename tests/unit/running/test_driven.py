@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import UsageError
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, KernelRefusal
-from harness.running.driven import Case, Guest, Unmet
+from harness.results.record import Case
+from harness.running.driven import Guest, Unmet
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 
@@ -68,7 +69,7 @@ def test_what_held_is_a_pass_with_its_evidence():
     result = held.finish(None)
     assert (result.verdict, result.reason) == (Kind.PASS, "all ran")
     assert result.evidence == ("MATCHED    200 runs", "of 4 CPUs")
-    assert result.observation["measurements"] == {"runs": 200}
+    assert result.observation.measurements == {"runs": 200}
     assert (result.column, result.kernel, result.rule) == ("6.12", "6.12.1-amd64", "Hooks")
     assert (
         result.facts["source"] == "tests/lock/serialization/test_hooks.py"

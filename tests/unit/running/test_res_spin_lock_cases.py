@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.machines.session import AgentError
 from harness.running import res_spin_lock
 from harness.running.driven import Unmet
