@@ -46,7 +46,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
     )
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown, a summary for a mail")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
     form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
     form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
     form.add_argument(

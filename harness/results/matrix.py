@@ -209,7 +209,7 @@ class Matrix:
 
 
 def to_json(matrix: Matrix) -> Dict[str, Any]:
-    """Return a matrix as JSON of a stable structure; harness/README.md documents it."""
+    """Return a matrix as JSON of a stable structure; docs/formats.md documents it."""
     return {
         "format": 1,
         "kernels": [
