@@ -110,7 +110,9 @@ def declare(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
     if options.rules:
-        output.put(rulebook.markdown(Programs.read(options.programs).files), options.output)
+        output.put(
+            rulebook.markdown(Programs.read(options.programs, build.PROGRAMS)), options.output
+        )
         return OK
     if options.against and options.verdict:
         raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
@@ -163,7 +165,7 @@ def _rejudge(
     options: argparse.Namespace, found: Sequence[Result], selected: Sequence[Result]
 ) -> int:
     """Judge results again; their twins may be among all that were `found`."""
-    scenarios = Programs.read(options.programs).scenarios()
+    scenarios = Programs.read(options.programs, build.PROGRAMS).scenarios()
     rejudged = rejudging.rejudge(selected, scenarios, found)
     text = "\n".join(rejudged.lines())
     if options.json:

@@ -18,6 +18,7 @@ from harness.machines.target import DEFAULT_KERNEL, Target
 from harness.provision import build
 from harness.results import log, matrix
 from harness.results.result import Result
+from harness.scenarios.programs import c_files, headers_of
 
 OPTIONS = "options.json"  # in the directory of a run
 
@@ -76,8 +77,10 @@ def source_digest(file: Path, programs: Path) -> str:
 
     That is a C file with the headers, or a test with all C files.
     """
-    headers = {*programs.glob("*.h"), *build.PROGRAMS.glob("*.h")}
-    parts = headers if file.name.endswith(".c") else headers.union(programs.glob("*.c"))
+    directory = file.parent if file.name.endswith(".c") else programs
+    parts = {*build.headers(directory), *headers_of(programs)}
+    if not file.name.endswith(".c"):
+        parts.update(c_files(programs))
     digest = hashlib.sha256()
     try:
         for part in sorted({file, *parts}):
@@ -116,7 +119,7 @@ def build_digests(units: Collection[_Unit], programs: Path) -> Dict[_Unit, str]:
     A file is one of these programs, or else of the harness's own. Raises SetupError without a
     compiler.
     """
-    files = {path.name: path for top in (build.PROGRAMS, programs) for path in top.rglob("*.c")}
+    files = {path.name: path for top in (build.PROGRAMS, programs) for path in c_files(top)}
 
     def digest(wanted: _Unit) -> str:
         file, unit, loader, include = wanted

@@ -123,7 +123,7 @@ class Run:
     def pytest_sessionstart(self) -> None:
         """Read the C files, and with xdist make here what its workers need, where errors show."""
         try:
-            self.programs = Programs.read(self.config.option.programs)
+            self.programs = Programs.read(self.config.option.programs, build.PROGRAMS)
             option = self.config.option
             worker = hasattr(self.config, "workerinput")
             if not (only_unit_tests(self.config) or option.collectonly or worker):

@@ -45,6 +45,9 @@ class Target:
     def describe(self):
         return {"qemu": "QEMU emulator version 9"}
 
+    def headers(self):
+        return "/none"
+
     def close(self):
         pass
 
