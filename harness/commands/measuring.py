@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
@@ -51,11 +52,8 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
     for name in names or [None]:
         for count in cpus:
             settings = target.Settings(options.target, name, count, append=options.append)
-            guests = choose.open_target(settings, output.progress)
-            try:
+            with closing(choose.open_target(settings, output.progress)) as guests:
                 yield guests
-            finally:
-                guests.close()
 
 
 class Ticker:

@@ -109,6 +109,8 @@ def declare(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
+    if options.rejudge:
+        _no_other_form(options)
     if options.rules:
         output.put(
             rulebook.markdown(Programs.read(options.programs, build.PROGRAMS)), options.output
@@ -116,8 +118,6 @@ def run(options: argparse.Namespace) -> int:
         return OK
     if options.against and options.verdict:
         raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
-    if options.rejudge:
-        _no_other_form(options)
     if options.html and options.output:
         raise UsageError("--html FILE says where the page goes: leave out -o.")
     reading = matrix.read(options.places)
@@ -155,6 +155,7 @@ def _no_other_form(options: argparse.Namespace) -> None:
         "--ktap": options.ktap,
         "--kcidb": options.kcidb,
         "--html": options.html,
+        "--rules": options.rules,
     }
     for name, value in others.items():
         if value:

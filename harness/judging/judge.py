@@ -8,8 +8,8 @@ from typing import Mapping, Optional, Sequence
 from packaging.version import Version
 
 from harness.judging import splat
-from harness.judging.outcome import in_words, telling_line
 from harness.judging.verdict import Kind, Observation, Verdict
+from harness.judging.wording import in_words, telling_line
 from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
 from harness.scenarios.versions import covers
 

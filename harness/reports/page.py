@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import jinja2
 
-from harness.judging.outcome import in_words, telling_line
 from harness.judging.verdict import Kind, Observation
+from harness.judging.wording import in_words, telling_line
 from harness.reports.rulebook import LINK
 from harness.results import matrix
 from harness.results.drift import Drift, What

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.judging import splat
-from harness.judging.outcome import telling_line
 from harness.judging.verdict import Kind, Observation
+from harness.judging.wording import telling_line
 from harness.results import matrix
 from harness.results.drift import Drift, What
 from harness.results.expected_failures import Known

@@ -9,8 +9,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from harness.judging.outcome import in_words
 from harness.judging.verdict import Kind
+from harness.judging.wording import in_words
 from harness.results import matrix
 from harness.results.matrix import Key
 from harness.results.result import Result

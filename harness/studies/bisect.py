@@ -18,8 +18,8 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequ
 
 from harness import paths
 from harness.errors import UsageError
-from harness.judging.outcome import in_words
 from harness.judging.verdict import Kind, Observation, Verdict
+from harness.judging.wording import in_words
 from harness.progress import Progress
 from harness.provision import catalogue, kernel_store
 from harness.results import matrix

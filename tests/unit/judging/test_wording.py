@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.judging.outcome import in_words, telling_line
 from harness.judging.verdict import Observation
+from harness.judging.wording import in_words, telling_line
 
 REFUSED = Observation("prog_load", "EINVAL", "0: (95) exit\nlock is missing\nprocessed 9 insns")
 
