@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from harness.judging import history
 from harness.judging.history import Anomaly, Operation
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 _WORD = (1 << 64) - 1
 

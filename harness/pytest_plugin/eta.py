@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, Optional, Sequence
 
 from harness.reports import terminal
-from harness.results.stored import Result
+from harness.results.result import Result
 
 
 class Countdown:

@@ -6,13 +6,15 @@ import os
 import shlex
 import sys
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Dict, Generator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 
 from harness.errors import SetupError, UsageError
-from harness.judging.judge import Kind
+from harness.judging import judge
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.target import Settings
 from harness.provision import build
@@ -22,9 +24,11 @@ from harness.pytest_plugin.eta import Countdown
 from harness.pytest_plugin.outcome import NOT_RUN, RESULT, Judged
 from harness.pytest_plugin.targets import Targets
 from harness.reports import export, page, terminal
-from harness.results import matrix, stored
-from harness.results.stored import Result, ResultLog
-from harness.running.driven import Case
+from harness.results import matrix
+from harness.results.log import ResultLog, new_directory
+from harness.results.record import Case, Place, record
+from harness.results.result import Result
+from harness.running.ended import observed
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Scenario
 
@@ -45,7 +49,8 @@ class Run:
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         option = config.option
         settings = Settings(option.target, None, option.cpus, append=option.append)
-        self.targets = Targets(settings, self.kernels, self._progress)
+        self._held = ExitStack()  # what ends with the run
+        self.targets = self._held.enter_context(Targets(settings, self.kernels, self._progress))
         self.failed_setup: Optional[SetupError] = None
         self._said: Set[str] = set()  # errors of kernels that were shown already
         self._countdown = Countdown(self.kernels)
@@ -64,7 +69,7 @@ class Run:
             self.directory = Path(option.results or matrix.LATEST)
             self._before = resume.Before(*resume.read(self.directory))
         else:
-            self.directory = stored.new_directory(option.results)
+            self.directory = new_directory(option.results)
             resume.write_options(self.directory, self._options())
         if _has_workers(self.config) or option.resume:
             self._open()
@@ -192,18 +197,12 @@ class Run:
 
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
         """Return the result of a case that ended before there was anything to judge."""
-        crashed = isinstance(error, GuestLost) and error.crashed
-        return Result(
-            name=cases.name(item),
-            loader=cases.loader(item),
-            kernel="",
-            verdict=Kind.CRASH if crashed else Kind.ERROR,
-            reason=str(error),
-            column=cases.kernel(item) or "",
-            evidence=tuple(getattr(error, "console", "").splitlines()),
-            rule=cases.rule(item),
-            repeat=self.repeat(item),
-        )
+        seen = observed(error) if isinstance(error, GuestLost) else None
+        verdict = judge.disturbed(seen) if seen is not None else None
+        if verdict is None:
+            lines = tuple(getattr(error, "console", "").splitlines())
+            verdict = Verdict(Kind.ERROR, str(error), lines)
+        return record(self.case(item), verdict, seen, Place(kernel=cases.kernel(item) or ""))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Store a result the moment it is known; runs in the process that talks to the user."""
@@ -217,7 +216,8 @@ class Run:
                 self._progress(said)
             try:
                 if self._log is None:
-                    self._log = ResultLog(self.directory / "results.jsonl")
+                    log = ResultLog(self.directory / "results.jsonl")
+                    self._log = self._held.enter_context(closing(log))
                 self._log.add(result)
             except SetupError as error:
                 self.failed_setup = error
@@ -279,25 +279,24 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
-        self.targets.close()
-        if self._log is not None:
-            self._log.close()
+        self._held.close()
 
     # -- results ------------------------------------------------------------------------------------
 
-    def sources(self, file: Path) -> Dict[str, str]:
-        """Return which file a result is of, for its facts."""
-        return resume.sources(file, self.programs.directory.absolute(), _root(self.config))
-
     def case(self, item: pytest.Item) -> Case:
-        """Return what a run-time test is, for its result."""
+        """Return what a test is about, for its result."""
+        written, programs = cases.scenario(item), self.programs.directory.absolute()
+        file = item.path if written is None else written.file
         return Case(
             name=cases.name(item),
             loader=cases.loader(item),
             rule=self.programs.rule(cases.rule(item)),
             where=cases.where(item),
             description=cases.description(item),
-            sources=self.sources(item.path),
+            comment="" if written is None else written.comment,
+            expectations=() if written is None else written.expectations,
+            known_bugs=() if written is None else written.known_bugs,
+            sources=resume.sources(file, programs, _root(self.config)),
             repeat=self.repeat(item),
         )
 

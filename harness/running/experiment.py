@@ -10,7 +10,6 @@ from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
 from harness.guest import calls
 from harness.judging.history import Kind, Operation
-from harness.judging.judge import Verdict
 from harness.judging.serialization import (
     LOCKED,
     Part,
@@ -22,6 +21,7 @@ from harness.judging.serialization import (
     judge,
     met_far_less,
 )
+from harness.judging.verdict import Verdict
 from harness.provision import build
 from harness.running import maps
 from harness.running.maps import Loaded, Map
@@ -144,7 +144,7 @@ def load(
     source = build.source(file.path, unit, loader, include)
     wanted = [calls.Program(name, sections[name]) for name in programs]
     session.call(calls.Load(source.request(), wanted))
-    return Loaded(session, lambda: build.source(file.path, unit, "libbpf", include).content)
+    return Loaded(session, source, lambda: build.source(file.path, unit, "libbpf", include).content)
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:

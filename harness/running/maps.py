@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, List, Protocol, Sequence, Tuple
 from harness.guest import calls
 from harness.machines.session import CALL_SECONDS
 from harness.provision import layout
+from harness.provision.build import Source
 from harness.provision.layout import Layout, Misfit, Value
 
 
@@ -94,9 +95,10 @@ class Map:
 class Loaded:
     """A session with programs that are loaded in it, and the types of their object."""
 
-    def __init__(self, session: Caller, build: Callable[[], bytes]) -> None:
-        """`build` returns the object that clang makes of the same file and unit."""
-        self._session, self._build = session, build
+    def __init__(self, session: Caller, source: Source, build: Callable[[], bytes]) -> None:
+        """`source` is what the loader was given; `build` returns the object that clang makes of the
+        same file and unit."""
+        self._session, self.source, self._build = session, source, build
 
     def call(
         self, request: calls.Call[calls.Answer], *, limit: float = CALL_SECONDS

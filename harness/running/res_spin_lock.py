@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import List, Mapping, Sequence, Tuple
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug

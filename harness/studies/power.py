@@ -33,8 +33,8 @@ from packaging.version import Version
 from harness.errors import SetupError, UsageError
 from harness.guest import calls
 from harness.judging import judge, serialization
-from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
+from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, KernelRefusal, Session
 from harness.machines.target import Target

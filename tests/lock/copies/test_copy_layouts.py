@@ -16,7 +16,7 @@ from packaging.version import Version
 from harness.guest import calls
 from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map

@@ -14,7 +14,7 @@ from packaging.version import Version
 from harness.guest import calls
 from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both

@@ -10,7 +10,7 @@ import pytest
 
 from harness.guest import calls
 from harness.guest.uapi import BPF_F_LOCK as LOCK
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 from harness.scenarios.scenario import KnownBug
 

@@ -3,7 +3,7 @@
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "Inner maps"

@@ -8,7 +8,7 @@ import pytest
 
 from harness.guest import calls
 from harness.guest.uapi import BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags

@@ -7,7 +7,7 @@ their own to whatever they find, and look whether the words of what is there the
 import pytest
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Unlock puts interrupts and preemption back"
 LOADERS = ("libbpf",)  # some of it needs functions and variables of the kernel

@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from harness.guest import calls
 from harness.guest.uapi import BPF_F_LOCK as LOCK
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Interrupts wait while the lock is held"
 

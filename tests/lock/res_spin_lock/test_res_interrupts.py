@@ -7,8 +7,8 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED
+from harness.judging.verdict import Kind, Verdict
 from harness.running.res_spin_lock import (
     EDEADLK,
     HOLD,

@@ -13,8 +13,8 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, damage, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, run_twin
 from harness.running.res_spin_lock import (

@@ -6,7 +6,7 @@ again, until enough objects with a lock were in memory that another object had m
 """
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "An allocated object's lock is locked like a map value's"
 LOADERS = ("libbpf",)  # objects are made by kernel functions

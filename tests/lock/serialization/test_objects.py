@@ -14,9 +14,9 @@ from packaging.version import Version
 
 from harness.guest import calls
 from harness.judging import list_model
-from harness.judging.judge import Kind, Verdict
 from harness.judging.list_model import Transfer
 from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, prove
 

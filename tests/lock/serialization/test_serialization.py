@@ -6,8 +6,8 @@ broken twins in the very same way: contended_counter.h has the operation and the
 
 import pytest
 
-from harness.judging.judge import Kind
 from harness.judging.serialization import UNLOCKED, judge
+from harness.judging.verdict import Kind
 from harness.running import contended, experiment
 
 RULE = "Locked updates of all CPUs are serialized"

@@ -12,8 +12,8 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
+from harness.judging.verdict import Kind, Verdict
 from harness.running.experiment import Drive, Plan, prove
 
 RULE = "A lock serializes wherever it lives"

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from harness.judging.history import Kind as Did, Operation
-from harness.judging.judge import Kind
 from harness.judging.serialization import (
     LOCKED,
     SKIPS_64,
@@ -16,6 +15,7 @@ from harness.judging.serialization import (
     Visits,
     judge,
 )
+from harness.judging.verdict import Kind
 from harness.running.experiment import run_twin
 
 MASK = (1 << 64) - 1

@@ -28,7 +28,7 @@ class Session:
         if request.name == "command":
             Session.fails += 1
             if Session.fails <= int(request.input):
-                raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
+                raise loss.EmulatorFailed("Oops: int3")
         return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(request.name)
 
 
@@ -44,6 +44,9 @@ class Target:
 
     def describe(self):
         return {"qemu": "QEMU emulator version 9"}
+
+    def headers(self):
+        return "/none"
 
     def close(self):
         pass

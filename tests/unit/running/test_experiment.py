@@ -9,6 +9,7 @@ import pytest
 
 from harness.judging.history import Operation
 from harness.judging.serialization import LOCKED, SKIPS_64
+from harness.provision.build import Source
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan
 from harness.running.maps import Loaded
@@ -48,7 +49,7 @@ class Session:
     """Counts one operation on CPU 0, and one on CPU 2."""
 
     def __init__(self, data):
-        self.maps = Loaded(self, lambda: data)
+        self.maps = Loaded(self, Source("x.bpf.c", "", "libbpf", data, 0.0), lambda: data)
         self.elements, self.calls = {}, []
 
     def encoded(self, name, *values):

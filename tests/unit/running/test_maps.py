@@ -7,10 +7,13 @@ import zlib
 
 import pytest
 
+from harness.provision.build import Source
 from harness.provision.layout import Misfit, Misnamed
 from harness.running.maps import Loaded
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+
+SOURCE = Source("x.bpf.c", "", "libbpf", b"", 0.0)
 
 TEXT = """
 typedef unsigned int __u32; typedef unsigned long long __u64;
@@ -52,7 +55,7 @@ class Session:
 
 def test_an_element_is_written_and_read(data):
     session = Session()
-    visits = Loaded(session, lambda: data).map("visits")
+    visits = Loaded(session, SOURCE, lambda: data).map("visits")
     visits[3] = {"torn": 7}
     assert visits[3].torn == 7 and visits[3].runs == 0
     visits.lookup(3, flags=4, fill=255)
@@ -63,7 +66,7 @@ def test_an_element_is_written_and_read(data):
 
 def test_an_element_of_all_cpus(data):
     session = Session()
-    each = Loaded(session, lambda: data).map("each")
+    each = Loaded(session, SOURCE, lambda: data).map("each")
     session.content = b"".join(each.value.encode({"runs": n, "torn": 1}) for n in range(4))
     assert [cpu.runs for cpu in each[0]] == [0, 1, 2, 3]
     assert (each.total().runs, each.total().torn) == (6, 4)
@@ -76,7 +79,7 @@ def test_an_element_of_all_cpus(data):
 
 def test_pieces_of_memory(data):
     session = Session()
-    visits = Loaded(session, lambda: data).map("visits")
+    visits = Loaded(session, SOURCE, lambda: data).map("visits")
     session.content = b"".join(visits.value.encode({"runs": n}) for n in range(8))
     rows = visits.memory([(1, 2), (5, 0), (6, 1)], 60.0, "runs")
     assert [list(piece) for piece in rows] == [[(1,), (2,)], [], [(6,)]]
@@ -84,7 +87,7 @@ def test_pieces_of_memory(data):
 
 
 def test_the_object_is_made_only_if_asked_for(data):
-    loaded = Loaded(Session(), lambda: pytest.fail("made an object"))
+    loaded = Loaded(Session(), SOURCE, lambda: pytest.fail("made an object"))
     loaded.call("attach", program="program")
     with pytest.raises(Misnamed, match="no map 'visit'; the nearest are: visits"):
-        Loaded(Session(), lambda: data).map("visit")
+        Loaded(Session(), SOURCE, lambda: data).map("visit")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.machines.session import AgentError
 from harness.provision.layout import Value
 from harness.running import res_spin_lock
