@@ -30,7 +30,7 @@ if [ "${1:-}" != --inside ]; then
         echo "run-tests: .venv is missing: run \`make setup\`." >&2
         exit 4
     fi
-    "$python" -m harness.box # a network of our own has no way out for downloads
+    "$python" -m harness.machines.vagrant_box # a network of our own has no way out for downloads
     exec vagrant/with-libvirt.sh "vagrant/${0##*/}" --inside "$@"
 fi
 shift
