@@ -14,6 +14,7 @@ from harness.provision import build
 from harness.results.record import Case
 from harness.running import experiment
 from harness.running.driven import Guest, Unmet
+from harness.running.maps import Loaded
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 
@@ -198,7 +199,8 @@ def test_a_machine_that_is_not_ours_to_boot_skips_what_wants_to():
 
 def test_a_result_names_what_was_loaded_and_what_made_it(monkeypatch):
     def load(session, file, programs, loader, include, unit):
-        return build.Source(file.path.name, unit, loader, f"object {unit}".encode(), 0.0)
+        source = build.Source(file.path.name, unit, loader, f"object {unit}".encode(), 0.0)
+        return Loaded(session, source, lambda: source.content)
 
     monkeypatch.setattr(experiment, "load", load)
     monkeypatch.setattr(build, "compiler", lambda: "clang version 14.0.6")

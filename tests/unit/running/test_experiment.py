@@ -55,9 +55,9 @@ class Session:
     def encoded(self, name, *values):
         return b"".join(map(self.maps.map(name).value.encode, values))
 
-    def call(self, function, **arguments):
-        self.calls.append((function, arguments))
-        return getattr(self, function)(**arguments)
+    def call(self, request, limit=0):
+        self.calls.append(request)
+        return getattr(self, request.name)(**vars(request))
 
     def map_update(self, map, key, value, flags):
         self.elements[map, key] = value
@@ -65,7 +65,7 @@ class Session:
     def map_reset(self, map):
         self.elements = {place: v for place, v in self.elements.items() if place[0] != map}
 
-    def drive(self, orders, counter, limit):
+    def drive(self, orders, counter):
         end = {"count": 2, "inverse": ~2 & WORD, "doubled": 4, "handovers": 1, "last_cpu": 3}
         seen = {"runs": 1, "busy": 1, "first_ns": 10, "last_ns": 30}
         self.elements["state", "00000000"] = self.encoded("state", end).hex()
@@ -76,7 +76,7 @@ class Session:
     def map_lookup(self, map, key, flags, fill):
         return self.elements[map, key]
 
-    def map_memory(self, map, pieces, limit):
+    def map_memory(self, map, pieces):
         assert map == "operations"
         done = self.encoded(
             map,
@@ -110,9 +110,7 @@ def test_the_order_says_how(data):
     orders = session.maps.map("orders")
     order = orders.value.decode(bytes.fromhex(session.elements["orders", "00000000"]))
     assert (order.turns, order.mode, order.every, order.elements) == (7, SKIPS_64.mode, 64, 1)
-    asked = {name: arguments for name, arguments in session.calls}
+    asked = {request.name: request for request in session.calls}
     size = session.maps.map("operations").value.size
-    assert asked["map_memory"]["pieces"] == [
-        [0, size],
-        [2 * order.room * size, size],
-    ]  # of CPUs 0 and 2
+    of_cpus_0_and_2 = [(0, size), (2 * order.room * size, size)]
+    assert asked["map_memory"].pieces == of_cpus_0_and_2

@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from harness.guest import calls
 from harness.provision.build import Source
 from harness.provision.layout import Misfit, Misnamed
 from harness.running.maps import Loaded
@@ -43,12 +44,12 @@ class Session:
     def __init__(self, content=b""):
         self.content, self.calls = content, []
 
-    def call(self, function, **arguments):
-        self.calls.append((function, arguments))
-        if function == "map_update":
-            self.content = bytes.fromhex(arguments["value"])
-        if function == "map_memory":
-            pieces = [self.content[at : at + size] for at, size in arguments["pieces"]]
+    def call(self, request, limit=0):
+        self.calls.append(request)
+        if isinstance(request, calls.MapUpdate):
+            self.content = bytes.fromhex(request.value)
+        if isinstance(request, calls.MapMemory):
+            pieces = [self.content[at : at + size] for at, size in request.pieces]
             return [base64.b64encode(zlib.compress(p)).decode() if p else "" for p in pieces]
         return self.content.hex()
 
@@ -59,9 +60,9 @@ def test_an_element_is_written_and_read(data):
     visits[3] = {"torn": 7}
     assert visits[3].torn == 7 and visits[3].runs == 0
     visits.lookup(3, flags=4, fill=255)
-    (wrote, written), *_, (read, asked) = session.calls
-    assert (wrote, written["map"], written["key"]) == ("map_update", "visits", "03000000")
-    assert (read, asked["flags"], asked["fill"]) == ("map_lookup", 4, 255)
+    written, *_, asked = session.calls
+    assert (written.name, written.map, written.key) == ("map_update", "visits", "03000000")
+    assert asked == calls.MapLookup("visits", "03000000", flags=4, fill=255)
 
 
 def test_an_element_of_all_cpus(data):
@@ -74,7 +75,7 @@ def test_an_element_of_all_cpus(data):
     with pytest.raises(Misfit, match="a value of each CPU"):
         each[0] = {}
     each.reset()
-    assert session.calls[-1] == ("map_reset", {"map": "each"})
+    assert session.calls[-1] == calls.MapReset("each")
 
 
 def test_pieces_of_memory(data):
@@ -83,11 +84,11 @@ def test_pieces_of_memory(data):
     session.content = b"".join(visits.value.encode({"runs": n}) for n in range(8))
     rows = visits.memory([(1, 2), (5, 0), (6, 1)], 60.0, "runs")
     assert [list(piece) for piece in rows] == [[(1,), (2,)], [], [(6,)]]
-    assert session.calls[-1][1]["pieces"] == [[16, 32], [80, 0], [96, 16]]
+    assert session.calls[-1].pieces == [(16, 32), (80, 0), (96, 16)]
 
 
 def test_the_object_is_made_only_if_asked_for(data):
     loaded = Loaded(Session(), SOURCE, lambda: pytest.fail("made an object"))
-    loaded.call("attach", program="program")
+    loaded.call(calls.Attach("program"))
     with pytest.raises(Misnamed, match="no map 'visit'; the nearest are: visits"):
         Loaded(Session(), SOURCE, lambda: data).map("visit")
