@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any, Counter, Dict, List, Optional, Sequence
 
-from harness.check import elf, lockset, refusal
-from harness.check.btf import Malformed
+from harness.check import lockset, refusal
 from harness.errors import SetupError
 from harness.machines import choose, loss, session, target
+from harness.provision import elf
+from harness.provision.btf import Malformed
 from harness.scenarios.versions import kernel_version
 
 SECONDS = 10.0  # for one object

@@ -10,8 +10,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness.check import bcc_source, elf, refusal
-from harness.check.btf import Malformed
+from harness.check import bcc_source, refusal
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.guest import calls
@@ -19,7 +18,8 @@ from harness.judging import splat
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, Session
 from harness.machines.target import Target
-from harness.provision import build
+from harness.provision import build, elf
+from harness.provision.btf import Malformed
 from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version
 

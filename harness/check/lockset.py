@@ -15,10 +15,10 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from harness.check import elf
-from harness.check.btf import Field
-from harness.check.elf import Function, Insn, Object
 from harness.guest import uapi
+from harness.provision import elf
+from harness.provision.btf import Field
+from harness.provision.elf import Function, Insn, Object
 
 LIMITS = (
     "Found in the instructions, not in a run. Not followed: pointers kept in maps, allocated objects,"

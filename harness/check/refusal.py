@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from packaging.version import Version
 
-from harness.check import elf
+from harness.provision import elf
 
 Json = Mapping[str, Any]
 PAGE = "docs/refusals.md"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, elf, lockset, refusal
+from harness.check import bcc_source, lockset, refusal
 from harness.check.examine import Json, OnKernel, Source
 from harness.check.refusal import Refusal
+from harness.provision import elf
 from harness.scenarios.scenario import anchor
 
 

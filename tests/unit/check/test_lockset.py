@@ -8,8 +8,9 @@ import textwrap
 
 import pytest
 
-from harness.check import elf, lockset
-from harness.check.btf import Field, Malformed
+from harness.check import lockset
+from harness.provision import elf
+from harness.provision.btf import Field, Malformed
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 

@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from harness.check.btf import Btf, Field, Malformed
 from harness.guest import uapi
+from harness.provision.btf import Btf, Field, Malformed
 
 MOST_BYTES = 32 << 20
 MOST_INSTRUCTIONS = 1 << 20
