@@ -49,6 +49,8 @@ class Map:
     has_btf: bool
     fields: Tuple[Field, ...] = ()
     inner: Optional["Map"] = None
+    key_type: Optional[int] = None  # numbers in the object's BTF
+    value_type: Optional[int] = None
 
     @property
     def locks(self) -> Tuple[Field, ...]:
@@ -80,6 +82,7 @@ class Object:
     programs: Tuple[str, ...]
     maps: Dict[str, Map]
     problem: str = ""  # what of its types and lines could not be read
+    types: Optional[Btf] = None
 
 
 class _Section(NamedTuple):
@@ -188,7 +191,7 @@ class _Reader:
         programs = tuple(
             f.name for f in functions.values() if f.section != ".text" or len(functions) == 1
         )
-        return Object(functions, programs, maps, self._problem)
+        return Object(functions, programs, maps, self._problem, self._btf)
 
     # -- code ------------------------------------------------------------------------------------
 
@@ -304,6 +307,8 @@ class _Reader:
             value is not None,
             tuple(self._btf.fields(value)) if value is not None else (),
             inner,
+            self._btf.pointed(members["key"]) if "key" in members else None,
+            value,
         )
 
     def _data_map(self, index: int, name: str) -> Map:
