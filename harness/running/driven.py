@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
+from harness.errors import UsageError
 from harness.guest import calls
 from harness.judging import judge, splat
 from harness.judging.judge import Kind, Observation, Verdict
@@ -19,6 +20,7 @@ from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Se
 from harness.machines.target import Target
 from harness.results.stored import Result
 from harness.running import experiment
+from harness.running.maps import Loaded, Map
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Need, Rule
 from harness.scenarios.versions import covers, kernel_version
@@ -68,6 +70,7 @@ class Guest:
 
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
+        self._loaded: Optional[Loaded] = None
         self._waited = self._session.waited  # a guest may have been used before
         self.facts: Dict[str, Any] = self._session.call(calls.Facts())
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
@@ -100,7 +103,9 @@ class Guest:
             raise Unmet(judge.no_headers())
         include = self._target.headers()
         try:
-            experiment.load(self._session, source_file, programs, self.loader, include, unit)
+            self._loaded = experiment.load(
+                self._session, source_file, programs, self.loader, include, unit
+            )
         except KernelRefusal as refusal:
             old = locks_since and self.release < Version(locks_since)
             if not old or "unknown func bpf_spin_lock" not in refusal.log:
@@ -110,6 +115,15 @@ class Guest:
     def call(self, request: calls.Call[calls.Answer], limit: float = CALL_SECONDS) -> calls.Answer:
         """Make a call of harness/guest/calls.py. Raises KernelRefusal with the errno."""
         return self._session.call(request, limit=limit)
+
+    def map(self, name: str, value: str = "") -> Map:
+        """Return a map of the loaded programs: guest.map("visits")[0].torn; see maps.Loaded.map().
+
+        Raises UsageError when nothing is loaded.
+        """
+        if self._loaded is None:
+            raise UsageError(f"There is no map {name} yet: load() its programs first.")
+        return self._loaded.map(name, value)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
         """Go on only where the kernel knows a name, as kernels do since that version.

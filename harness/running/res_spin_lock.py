@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
 from typing import List, Mapping, Sequence, Tuple
 
@@ -31,7 +30,6 @@ EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of res_spin_lock_answers.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
-_ANSWERS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Answers:
 
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
     """Return what each CPU was told. Raises as Guest.call does."""
-    key = kind.to_bytes(4, "little").hex()
-    data = bytes.fromhex(guest.call(calls.MapLookup("told", key)))
-    return [Answers(*fields) for fields in _ANSWERS.iter_unpack(data)]
+    return [Answers(**dict(answers)) for answers in guest.map("told")[kind]]
 
 
 def total(guest: Guest, kind: int) -> Answers:
@@ -86,7 +82,7 @@ def drive(
 
     So many times on each CPU, or for so long. Raises as Guest.call does.
     """
-    guest.call(calls.MapReset("told"))
+    guest.map("told").reset()
     orders = [
         calls.Order("test_run", program, kind, cpus, operations, seconds)
         for (program, kind), cpus in programs.items()
