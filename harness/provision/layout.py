@@ -95,8 +95,8 @@ class Layout:
 
     def _of_members(self, types: Btf, number: int, offset: int) -> None:
         bare = types.bare(number)
-        for name, kind, bits in bare.members if bare.is_struct else ():
-            if name in bare.bit_fields:
+        for (name, kind, bits), width in zip(bare.members, bare.widths):
+            if width:
                 raise Malformed(f"{self.name}.{name} is a bit field, which is not read here.")
             if name:
                 self.members[name] = Member(offset + bits // 8, Layout(types, kind))
