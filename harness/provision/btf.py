@@ -52,18 +52,13 @@ class Type:
     members: Tuple[Tuple[str, int, int], ...] = ()
     element: int = 0  # of an array
     length: int = 0
+    widths: Tuple[int, ...] = ()  # of members that are bit-fields, in bits; 0 for others
     signed: bool = False  # of a number
-    bit_fields: Tuple[str, ...] = ()  # names of members
 
     @property
     def is_number(self) -> bool:
         """Tell whether it is an integer, an enumeration or a pointer."""
         return self.kind in (_INT, _ENUM, _ENUM64, _PTR)
-
-    @property
-    def is_struct(self) -> bool:
-        """Tell whether it has members."""
-        return self.kind in (_STRUCT, _UNION)
 
     @property
     def is_array(self) -> bool:
@@ -101,7 +96,7 @@ class Btf:
             extra, each = _EXTRA.get(kind, (0, 0))
             at += 12
             members: List[Tuple[str, int, int]] = []
-            bit_fields: List[str] = []
+            widths: List[int] = []
             element = length = 0
             signed = kind in (_ENUM, _ENUM64) and bool(info >> 31)
             if kind == _INT:
@@ -116,20 +111,11 @@ class Btf:
                     else:
                         bits = third & 0xFFFFFF if info >> 31 else third
                         members.append((self.string(first), second, bits))
-                        if info >> 31 and third >> 24:
-                            bit_fields.append(self.string(first))
+                        widths.append(third >> 24 if info >> 31 else 0)
             at += extra + each * count
+            called = self.string(name)
             self.types.append(
-                Type(
-                    kind,
-                    self.string(name),
-                    ref,
-                    tuple(members),
-                    element,
-                    length,
-                    signed,
-                    tuple(bit_fields),
-                )
+                Type(kind, called, ref, tuple(members), element, length, tuple(widths), signed)
             )
 
     def string(self, at: int) -> str:

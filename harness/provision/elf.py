@@ -191,7 +191,7 @@ class _Reader:
         programs = tuple(
             f.name for f in functions.values() if f.section != ".text" or len(functions) == 1
         )
-        return Object(functions, programs, maps, self._problem, self._btf)
+        return Object(functions, programs, maps, self._problem, types=self._btf)
 
     # -- code ------------------------------------------------------------------------------------
 
@@ -307,8 +307,8 @@ class _Reader:
             value is not None,
             tuple(self._btf.fields(value)) if value is not None else (),
             inner,
-            self._btf.pointed(members["key"]) if "key" in members else None,
-            value,
+            key_type=self._btf.pointed(members["key"]) if "key" in members else None,
+            value_type=value,
         )
 
     def _data_map(self, index: int, name: str) -> Map:

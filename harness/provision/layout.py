@@ -95,8 +95,8 @@ class Layout:
 
     def _of_members(self, types: Btf, number: int, offset: int) -> None:
         bare = types.bare(number)
-        for name, kind, bits in bare.members if bare.is_struct else ():
-            if name in bare.bit_fields:
+        for (name, kind, bits), width in zip(bare.members, bare.widths):
+            if width:
                 raise Malformed(f"{self.name}.{name} is a bit field, which is not read here.")
             if name:
                 self.members[name] = Member(offset + bits // 8, Layout(types, kind))
@@ -113,10 +113,10 @@ class Layout:
             offset += at
         return Member(offset, layout)
 
-    def span(self, path: str) -> List[int]:
+    def span(self, path: str) -> Tuple[int, int]:
         """Return where a member begins and where it ends, in bytes. Raises Misnamed."""
         offset, layout = self.member(path)
-        return [offset, offset + layout.size]
+        return offset, offset + layout.size
 
     # -- reading
 

@@ -44,6 +44,7 @@ _ROOM = 1 << 19  # operations
 _SOURCES = 8
 _TWINS_ROOM = 2_000  # operations of each CPU
 # Members of its structures, as they are judged.
+_COUNTED = ("count", "inverse", "doubled")  # user space writes them, too
 _VISITS = ("runs", "busy", "torn", "bare", "first_ns", "last_ns")
 _OPERATION = ("ticket", "arrive", "leave", "element")
 
@@ -53,9 +54,6 @@ _LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take
 
 class Guest(maps.Caller, Protocol):
     """What has programs loaded: maps.Loaded, or a test's guest."""
-
-    def call(self, request: calls.Call[calls.Answer], *, limit: float = ...) -> calls.Answer:
-        """Make a call of harness/guest/calls.py; so many seconds may pass."""
 
     def map(self, name: str, value: str = "") -> Map:
         """Return a map of theirs."""
@@ -174,7 +172,7 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     }
     if plan.before:
         guest.call(calls.TestRun(plan.before))
-    facts = guest.call(calls.Drive(_orders(plan), "runs"), limit=_LIMIT_SECONDS)
+    facts = guest.call(calls.Drive(_orders(plan, state), "runs"), limit=_LIMIT_SECONDS)
     if plan.after:
         guest.call(calls.TestRun(plan.after))
     visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
@@ -203,8 +201,9 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     )
 
 
-def _orders(plan: Plan) -> List[calls.Order]:
+def _orders(plan: Plan, state: Map) -> List[calls.Order]:
     """Return what the guest's agent wants to know of a plan."""
+    members = {name: state.value.span(name)[0] for name in _COUNTED}
     return [
         calls.Order(
             driver=drive.driver,
@@ -215,6 +214,7 @@ def _orders(plan: Plan) -> List[calls.Order]:
             seconds=drive.seconds,
             fd=drive.fd,
             map=plan.map if drive.driver == "user_space" else "",
+            members=members if drive.driver == "user_space" else {},
         )
         for drive in plan.drives
     ]

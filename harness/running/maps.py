@@ -74,8 +74,8 @@ class Map:
             raise Misfit(
                 f"an element of {self.name} has a value of each CPU: reset() makes all zero."
             )
-        content = self.value.encode(value).hex()
-        self._session.call(calls.MapUpdate(self.name, self.key.encode(key).hex(), content, flags))
+        place, content = self.key.encode(key).hex(), self.value.encode(value).hex()
+        self._session.call(calls.MapUpdate(self.name, place, content, flags))
 
     def reset(self) -> None:
         """Bring the map back to its state at creation."""

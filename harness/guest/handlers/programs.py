@@ -61,6 +61,7 @@ def drive(state: State, call: calls.Drive) -> calls.Drove:
             number=number,
             map=state.map(wanted.map) if wanted.map else None,
             fd=wanted.fd,
+            members=wanted.members,
         )
 
     return drivers.drive([order(*pair) for pair in enumerate(call.orders)])

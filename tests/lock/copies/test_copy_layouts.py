@@ -133,6 +133,7 @@ TAKE = tuple(
     (way, flags) for way in ("lookup_and_delete", "lookup_and_delete_batch") for flags in (0, LOCK)
 )
 MEMORY = (("memory", 0),)
+ORDERS = range(3)  # SHOW, STORE and STORE_LOCKED of value_layouts.h
 # While the lock is held: what would wait for it is the matter of test_copy_torn.py.
 HELD = bytes([1, 0, 0, 0])
 HELD_WRITES = (("update", 0, False), ("update_batch", 0, False), ("program", 0, False))
@@ -382,6 +383,7 @@ class OneKind:
 
     def _while_held(self, name, sweep, turns):
         """Return what a sweep shows while the lock is held, of as many turns as it takes to see it."""
+        self.guest.map("holds")[0] = {"map": self._number(name)}
         shown = Shown()
         for _ in range(turns):
             shown += sweep.shown(
@@ -395,9 +397,14 @@ class OneKind:
         return shown
 
     def _element(self, name):
-        place = self.group.kinds.index(self.kind) + 1
-        number = 100 * place + self.group.layouts[name]
-        return calls.Numbered(f"{name}_{self.kind}", number, self.group.program, self.key)
+        order = self.guest.map("orders").value
+        number = self._number(name)
+        orders = [order.encode({"map": number, "what": what}).hex() for what in ORDERS]
+        return calls.Numbered(f"{name}_{self.kind}", orders, self.group.program, self.key)
+
+    def _number(self, name):
+        """Return the number by which programs know a map."""
+        return 100 * (self.group.kinds.index(self.kind) + 1) + self.group.layouts[name]
 
 
 def owner(guest, kind, program):

@@ -67,8 +67,7 @@ class New:
 
     def _batch(self, flags):
         elements = [(key, self.value) for key in self.keys]
-        update = calls.MapUpdateBatch(self.map.name, elements, flags=flags)
-        self.guest.call(update, limit=SECONDS)
+        self.guest.call(calls.MapUpdateBatch(self.map.name, elements, flags=flags), limit=SECONDS)
 
     def _run(self, program):
         self.guest.call(calls.TestRun(program), limit=SECONDS)
@@ -79,8 +78,8 @@ def fill(guest):
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
         map = guest.map(name)
-        value = filled(map, 0xFF).hex()
-        guest.call(calls.MapUpdateEach(name, keys(map, FILLED), value), limit=SECONDS)
+        update = calls.MapUpdateEach(name, keys(map, FILLED), filled(map, 0xFF).hex())
+        guest.call(update, limit=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

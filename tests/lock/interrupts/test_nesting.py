@@ -220,7 +220,7 @@ def copy_under_timer(guest, way, bare):
     copy = calls.Copy(
         "larges",
         calls.Access(way, values, flags=0 if bare else LOCK),
-        calls.Shape(larges.span("lock"), (begin, begin + 8)),
+        calls.Shape(hidden=larges.span("lock"), even=(begin, begin + 8)),
         calls.Until(times=1, seconds=COPY_SECONDS, least=COPY_SECONDS),
         here=0,
     )

@@ -12,6 +12,7 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
+from harness.guest.uapi import BPF_F_LOCK as LOCK
 from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
 from harness.judging.verdict import Kind, Verdict
 from harness.running.experiment import Drive, Plan, prove
@@ -26,7 +27,6 @@ LEAST_LATE = 5  # times another CPU was making it,
 MOST_TURNS = 10  # unless a busy host keeps the CPUs apart for so many times MADE_SECONDS
 
 DATAGRAMS = 100
-LOCK = 4  # BPF_F_LOCK
 
 
 @dataclass(frozen=True)

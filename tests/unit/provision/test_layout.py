@@ -70,9 +70,9 @@ def test_a_map_knows_its_types(types):
 
 def test_members_are_where_the_compiler_put_them(types):
     value = types.layout("struct all")
-    assert value.span("lock") == [0, 4] and value.span("lock.val") == [0, 4]
-    assert value.span("text") == [9, 14] and value.span("many") == [16, 28]
-    assert value.span("high") == [44, 48] and value.span("count") == [64, 72]
+    assert value.span("lock") == (0, 4) and value.span("lock.val") == (0, 4)
+    assert value.span("text") == (9, 14) and value.span("many") == (16, 28)
+    assert value.span("high") == (44, 48) and value.span("count") == (64, 72)
 
 
 def test_what_is_written_is_read(types):
