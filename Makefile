@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # The two commands a newcomer needs: `make run` and `make test`. Everything else serves them.
 PYTHON ?= python3
 VENV := .venv

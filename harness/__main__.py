@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The `spinlock` command: which commands there are, and what ends them early."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # The whole way through Vagrant: up, halt, up again, a selection of the tests, destroy.
 #
 #     vagrant/run-tests.sh [PYTEST ARGUMENTS]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Examine somebody's own program on a kernel: does each part load, what refuses it, how it runs."""
 
 from __future__ import annotations

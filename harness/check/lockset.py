@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which fields of a value with a lock are touched under it and which without. Pure.
 
 In the spirit of Eraser (Savage et al., 1997), but from the instructions, not from a run: a forward

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a kernel said no to, in a class that has a name, a rule and a way out. Pure.
 
 A class is known by the shortest stable text of what the verifier or libbpf prints; what they do not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `spinlock check` says of a program, as text, Markdown and JSON."""
 
 from __future__ import annotations

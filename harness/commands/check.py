@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check`: the user's own program on every kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `spinlock power` and `spinlock bench` share: options, targets, and how far they are."""
 
 from __future__ import annotations

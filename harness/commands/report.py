@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock report`: the results of runs, as table, page or in a form for others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock run`: scenarios through pytest, which is given them here."""
 
 from __future__ import annotations

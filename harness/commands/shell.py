@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock shell`: a root shell in a fresh guest."""
 
 from __future__ import annotations

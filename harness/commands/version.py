@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock --version`: which release this is and, in a checkout, which commit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent's calls, each a request that host and guest share. Pure.
 
 A class says all of a call: its name on the wire, its arguments (JSON holds them; bytes are in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What makes loaded programs run on several CPUs at once: test runs, packets, system calls.
 
 A driver attaches a program to where it belongs and says what makes it run there. Any number of them

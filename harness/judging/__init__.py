@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An observation becomes a verdict. Pure: no kernel, no file, no clock.
 
 What was seen and what came of it are records (`verdict`), and have words (`wording`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """(Expectation, Observation) -> Verdict with its explanation. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What all CPUs put into a list or a tree and took out of it -> anomalies by name. Pure.
 
 Each operation has a ticket, so the order in which they happened is known: a model goes through them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What contended counters and their broken twins add up to -> Verdict. Pure.
 
 The values are those of contended_counter.h. A lock is convicted by what its operations left behind:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What was observed of a case, and what came of it: the two records that every room shares. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An Observation -> what happened, in words: the one place that says it. Pure."""
 
 from __future__ import annotations

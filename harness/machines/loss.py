@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Why a guest was lost: the kernel's doing, the emulator's, or somebody's outside. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU guests as a target: each session has a guest of its own, restored from a saved state."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `vagrant up` needs: the userland as a Vagrant box, and a kernel where libvirt can read it.
 
     KERNEL=6.1 python -m harness.machines.vagrant_box [DOTFILES [up | reload]]

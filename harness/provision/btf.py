@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """BTF, the types of a BPF object, as far as maps and locks need them. Pure; trusts no byte of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One C file -> what a loader eats: an ELF object for libbpf, flat text for bcc; and the agent.
 
 Results are cached by the hash of everything that goes in.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A BPF object as a compiler leaves it: programs, instructions, maps, source lines.
 
 Pure, and made for files of strangers: whatever is wrong with one is a sentence (Malformed). What

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Values of maps, read and written by the names that the C source gave their members. Pure.
 
 The compiler leaves the types in the object (BTF), so no test repeats a C struct by hand. bcc compiles

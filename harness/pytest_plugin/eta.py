@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How far a run of several kernels is: which are done, and how long the others may take. Pure."""
 
 from __future__ import annotations

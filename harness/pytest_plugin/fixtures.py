@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The fixtures that tests of this project use: `verdict`, `guest`, and the run that they are of."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin: collection, running, reporting, and a result for every case.
 
 A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How a test with a guest ends: in a verdict, and the verdict in pytest's outcome."""
 
 from __future__ import annotations

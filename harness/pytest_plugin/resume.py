@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What of an interrupted run still holds when it goes on: the same kernel, tools, sources, options."""
 
 from __future__ import annotations

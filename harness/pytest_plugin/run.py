@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One run of pytest: its cases, its targets once needed, its results."""
 
 from __future__ import annotations

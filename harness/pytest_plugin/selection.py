@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which cases a run has: kernels, loaders and scenarios make items, and options choose among them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The one owner of a run's guests: it opens a target per kernel, and lends guests to one at a time."""
 
 from __future__ import annotations

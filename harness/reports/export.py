@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results in the forms of others: JUnit, KTAP, KCIDB. Each is a view of the matrix, without I/O."""
 
 from __future__ import annotations

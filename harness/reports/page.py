@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The matrix as one HTML page that needs nothing else: no network, no server, no second file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results for people: the terminal's tables, Markdown, and what a failing case says of itself."""
 
 from __future__ import annotations

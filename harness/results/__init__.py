@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A case's Result, the file that stores it, and what several runs say together.
 
 `record` builds a Result, `log` stores it, `matrix` reads it. `results.jsonl` is the only stored

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What changed between two sets of results, and whether the kernel got worse. Pure."""
 
 from __future__ import annotations

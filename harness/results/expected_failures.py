@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Failures that are expected for a while: a list with reasons and dates of expiry. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """results.jsonl on the disk: one line per case, written as it goes; the only stored truth of a run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results arranged as rules x cases x kernels x loaders: read, merge, select, pivot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """(Case, Verdict, Observation, Place) -> Result: the one builder of results. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Stored results are judged again with today's rules: what would be said of them now? Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A case's Result, and how it is written as JSON and read again. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a run-time test holds while it runs: a session on a kernel, and what it found there.
 
 Its verdict is made of what it checked, what it concluded and how it ended.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What ended a session before its time, as an observation of the case that is to blame for it. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Run contended counters in a guest and bring back what they left behind, as a Run to be judged."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The maps of programs that are loaded in a guest: elements by key, members of values by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios -> observations: batches them by file, and blames a lost guest on the right one."""
 
 from __future__ import annotations

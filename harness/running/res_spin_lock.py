@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUs were told that asked for a res_spin_lock: the map of res_spin_lock_answers.h."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock bench`: what does a lock cost, at each hook and on so many CPUs?
 
 The same program counts in four ways: each CPU a counter of its own, or all CPUs one, by an atomic

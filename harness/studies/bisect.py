@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where did the outcome of a case change? A search over versions, and what counts as a change.
 
 Everything but `Bisection` is pure. What is compared is what was observed on each kernel, not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock power`: how often is each broken twin seen, and is the real program ever accused?
 
 A contest is run so often, with the lock as it must be and in every broken way, just as its scenario

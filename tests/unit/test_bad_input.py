@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is damaged, tampered with, out of reach or misspelt ends in a sentence, not in a traceback."""
 
 from __future__ import annotations

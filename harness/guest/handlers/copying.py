@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Copies of elements by each way of access; see copies.py."""
 
 from __future__ import annotations

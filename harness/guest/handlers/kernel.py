@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Facts, the kernel log, and whatever else is asked of the guest as a machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Programs that stay loaded, and what makes them run."""
 
 from __future__ import annotations

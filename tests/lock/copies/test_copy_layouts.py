@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every byte of values with a lock, written by each way and read by each way, from every layout.
 
 The maps are those of bpf_progs/driven/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
 
 The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is

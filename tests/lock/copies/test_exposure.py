@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
 
 The programs are those of bpf_progs/driven/exposure.bpf.c, the storages those of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Maps put into a map of maps whose template has a lock."""
 
 from packaging.version import Version

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
 The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Values with a lock, copied by user space: the lock is neither shown nor written.
 
 The programs are those of bpf_progs/driven/map_copy.bpf.c. While "held", they take the lock on all CPUs but

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new element: free, whatever was written in its place or was in its memory before.
 
 The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The

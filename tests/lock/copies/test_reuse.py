@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A hash table's element that is deleted and added again while others write to it.
 
 One CPU does that to the programs of bpf_progs/driven/reuse.bpf.c; on all others, programs write values of

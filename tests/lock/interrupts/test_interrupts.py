@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What was before the lock is after unlock: interrupts on or off, preemption forbidden or not.
 
 The programs are those of bpf_progs/driven/interrupts.bpf.c.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
 
 On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
 The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.

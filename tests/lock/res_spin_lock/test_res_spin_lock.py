@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
 
 The programs are those of res_spin_lock_contended.bpf.c. CPUs that know that they are virtual test and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new object: free, whatever was in its memory before.
 
 The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects

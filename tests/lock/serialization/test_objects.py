@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent use of lists, trees and allocated objects under their lock.
 
 The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier lets no program touch a list

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent updates under the lock: every one counts, whatever hook they come from.
 
 Each driver runs a locked counter of bpf_progs/driven/counter.bpf.c on every CPU at once, and then its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent updates under a lock that is not simply in a map: inner maps, variables, storage.
 
 The programs are those of bpf_progs/driven/places.bpf.c. Storage that belongs to a kernel object is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check` without a kernel: what the guest reports, and what is made of it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Objects as the compiler leaves them, read and followed without a kernel."""
 
 import random

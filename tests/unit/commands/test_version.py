@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock --version`, in a checkout and elsewhere."""
 
 import configparser

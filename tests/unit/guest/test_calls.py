@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent's calls: each has a handler, each handler a call, and a request survives the wire.
 
 The handlers are read, not imported: the machine's own libbpf may be too old to be loaded.

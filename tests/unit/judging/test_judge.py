@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Judging: what passes, what does not, and what outweighs what."""
 
 from pathlib import Path

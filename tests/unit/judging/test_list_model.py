@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What went into a list or a tree and came out of it: good orders, and each way to be wrong."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Judging what a locked counter and its broken twins left behind."""
 
 import dataclasses

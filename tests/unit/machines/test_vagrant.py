@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The Vagrant way without a VM: what is read, what is written, and what is said when it fails."""
 
 from __future__ import annotations

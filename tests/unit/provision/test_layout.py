@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Types of objects as the compiler leaves them: what is read and written, and what is refused."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is said when a kernel of several is done."""
 
 from harness.judging.verdict import Kind

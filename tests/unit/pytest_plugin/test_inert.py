@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The plugin is for a project that asks for it: pytest anywhere else is as if it were not installed."""
 
 from __future__ import annotations

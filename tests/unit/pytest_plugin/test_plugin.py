@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The plugin from a test to its result, on a target that only plays one: also in xdist's workers."""
 
 import json

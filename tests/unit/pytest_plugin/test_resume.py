@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What an interrupted run keeps when it goes on."""
 
 import ast

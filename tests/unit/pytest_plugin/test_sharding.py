@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What one machine of several takes, and how many guests it runs at once."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Opening the targets of a run's kernels, none of which is one: once each, and failures cost their own."""
 
 from contextlib import contextmanager

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reports made of results that real kernels gave (data/results.jsonl, trimmed)."""
 
 import json

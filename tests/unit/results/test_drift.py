@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What changed between two runs, made of results that real kernels gave."""
 
 import dataclasses

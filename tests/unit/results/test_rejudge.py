@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results that real kernels gave, judged again with today's rules."""
 
 import json

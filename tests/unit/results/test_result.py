@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A result as JSON and back, also one that an older harness wrote."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A run-time test's guest, on a session that only plays one: what becomes of what was checked."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A plan carried out on a guest that only plays one: what is asked for, and what becomes of it."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Maps of loaded programs: what is asked of the guest, and what its answers say."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Who is blamed when a guest is lost or complains late; a scripted session stands for the guest."""
 
 from contextlib import contextmanager

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUs were told that asked for a res_spin_lock."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bisection: the search itself, what counts as a change, and which versions there are."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Counting how often twins are seen; the recorded runs are of a real kernel."""
 
 import dataclasses
