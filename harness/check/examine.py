@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from harness.check import bcc_source, elf, refusal
 from harness.check.btf import Malformed
+from harness.check.linked import Linked
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.judging import splat
@@ -54,6 +55,14 @@ class OnKernel:
     problem: Optional[Refusal] = None  # for which the object was not opened
     assumed: Tuple[str, ...] = ()  # maps that got a size because they had none
     btf_refused: Mapping[str, str] = field(default_factory=dict)  # of a map, "" of all -> errno
+
+    banner: str = ""  # /proc/version, which says more than the release where that is frozen
+
+    @property
+    def version(self) -> Version:
+        """Its version, to be compared with others; 0 where nothing was told."""
+        known = self.release[:1].isdigit() or " #" in self.banner
+        return kernel_version(self.release, self.banner) if known else Version("0")
 
     @property
     def good(self) -> bool:
@@ -224,7 +233,8 @@ def examine(
     release = str(told.facts.get("release", "unknown"))
     assumed, all_btf = tuple(told.object.get("assumed", ())), told.object.get("btf")
     btf_refused = {"": all_btf} if all_btf else told.object.get("maps", {})
-    return OnKernel(kernel, release, seen, told.problem, assumed, btf_refused)
+    banner = str(told.facts.get("version") or "")
+    return OnKernel(kernel, release, seen, told.problem, assumed, btf_refused, banner)
 
 
 def _load_object(session: Session, source: Source, programs: Sequence[str], told: _Told) -> None:
@@ -293,8 +303,9 @@ def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
     warning = _complaint(seen.get("kernel_log"))
     if seen["stage"] is None:
         return Outcome(None, warning, seconds=seen["seconds"])
-    program = source.object.functions.get(name)
-    why = refusal.explain(seen, told.object, told.release, program, source.object.maps)
+    known = name in source.object.functions
+    linked = Linked(source.object.functions, name) if known else None
+    why = refusal.explain(seen, told.object, told.release, linked, source.object.maps)
     return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
 
 

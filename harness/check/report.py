@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, elf, lockset, refusal
+from harness.check import bcc_source, elf, lockset, since
+from harness.check.classes import PAGE
 from harness.check.examine import Json, OnKernel, Source
 from harness.check.refusal import Refusal
 from harness.scenarios.scenario import anchor
@@ -42,8 +43,36 @@ class Report:
                     why = row.programs[name].refusal
                 if why is not None:
                     key = (why.name, why.where, why.advice)
-                    alike.setdefault(key, (why, []))[1].append(row.kernel)
+                    first, kernels = alike.setdefault(key, (why, []))
+                    kernels.append(row.kernel)
+                    if why.reason and not first.reason:  # in the words of a later kernel
+                        told = replace(first, reason=why.reason, suggestion=why.suggestion)
+                        alike[key] = told, kernels
             found += [(name or "the object", why, kernels) for why, kernels in alike.values()]
+        return found
+
+    def claim(self, name: str, why: Refusal) -> Optional[since.Claim]:
+        """Return what the rule book says of other kernels, unless one of this run contradicts it."""
+        claim = why.claim
+        for row in self.kernels if claim is not None else ():
+            seen = row.programs.get(name)
+            again = seen.refusal if seen is not None else None
+            if claim is None or again is None or not claim.covers(row.version):
+                continue
+            same_place = bool(why.where) and again.where == why.where and not claim.has
+            if again.name == why.name or same_place:
+                return None
+        return claim
+
+    def turns(self, name: str) -> List[Tuple[bool, List[str]]]:
+        """Return (loads or not, kernels in order of version) as often as the answer changes."""
+        found: List[Tuple[bool, List[str]]] = []
+        for row in sorted(self.kernels, key=lambda row: row.version):
+            if row.problem is None and name in row.programs:
+                loads = row.programs[name].refusal is None
+                if not found or found[-1][0] != loads:
+                    found.append((loads, []))
+                found[-1][1].append(row.kernel)
         return found
 
     def cell(self, row: OnKernel, name: str) -> str:
@@ -86,9 +115,10 @@ def terminal(report: Report) -> str:
     for name in report.programs:
         shown = (f"{report.cell(r, name):<{c}}" for r, c in zip(report.kernels, columns))
         lines.append(f"{name:<{width}}" + "".join(shown).rstrip())
+    lines += [f"\n{text}" for text in _turns(report)]
     for name, why, kernels in report.groups():
         lines += ["", f"{name} on {', '.join(kernels)}: {why.of.title}"]
-        lines += [f"  {key:<8} {text}" for key, text in _said(why) if text]
+        lines += [f"  {key:<8} {text}" for key, text in _said(report, name, why) if text]
     lines += [f"\n{text}" for text in _warnings(report)]
     locked = _locked(report)
     lines += ["", *locked] if locked else []
@@ -103,15 +133,16 @@ def markdown(report: Report) -> str:
     lines += ["|---" * (len(report.kernels) + 1) + "|"]
     for name in report.programs:
         cells = [
-            cell if cell in ("loads", "WARNS") else f"[{cell}]({refusal.PAGE}#{cell})"
+            cell if cell in ("loads", "WARNS") else f"[{cell}]({PAGE}#{cell})"
             for cell in (report.cell(row, name) for row in report.kernels)
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [f"\n{text}" for text in _turns(report)]
     for name, why, kernels in report.groups():
         lines += ["", f"**{name}** on {', '.join(kernels)}: {why.of.title}", ""]
         lines += [
             f"* {key}: `{text}`" if key in ("line", "source") else f"* {key}: {text}"
-            for key, text in _said(why)
+            for key, text in _said(report, name, why)
             if text
         ]
     lines += [f"\n{text}" for text in _warnings(report)]
@@ -134,13 +165,13 @@ def to_json(report: Report) -> Json:
                 "name": row.kernel,
                 "release": row.release,
                 "loads": row.good,
-                "problem": _refusal_json(row.problem),
+                "problem": _refusal_json(report, "", row.problem),
                 "assumed_sizes": list(row.assumed),
                 "btf_refused": dict(row.btf_refused),
                 "programs": {
                     name: {
                         "loads": seen.refusal is None,
-                        "refusal": _refusal_json(seen.refusal),
+                        "refusal": _refusal_json(report, name, seen.refusal),
                         "warning": seen.warning or None,
                         "log": seen.log,
                         "seconds": seen.seconds,
@@ -155,9 +186,10 @@ def to_json(report: Report) -> Json:
     }
 
 
-def _refusal_json(why: Optional[Refusal]) -> Optional[Json]:
+def _refusal_json(report: Report, name: str, why: Optional[Refusal]) -> Optional[Json]:
     if why is None:
         return None
+    claim = report.claim(name, why)
     return {
         "class": why.name,
         "title": why.of.title,
@@ -167,9 +199,12 @@ def _refusal_json(why: Optional[Refusal]) -> Optional[Json]:
         "source": why.source or None,
         "instruction": why.insn,
         "rule": why.of.rule or None,
-        "since": why.since or None,
+        "since": next((span.first for span in claim.spans if span.first), None) if claim else None,
+        "other_kernels": str(claim) if claim is not None else None,
+        "reason": why.reason or None,
+        "suggestion": why.suggestion or None,
         "advice": why.advice,
-        "page": f"{refusal.PAGE}#{why.name}",
+        "page": f"{PAGE}#{why.name}",
     }
 
 
@@ -223,16 +258,34 @@ def _without_btf(report: Report) -> List[str]:
     ]
 
 
-def _said(why: Refusal) -> List[Tuple[str, str]]:
+def _turns(report: Report) -> List[str]:
+    """Say of which kernels what loads and what does not, where that is not so from one kernel on."""
+    lines = []
+    for name in report.programs:
+        turns = report.turns(name)
+        if len(turns) > 2 or turns and turns[0][0] and len(turns) == 2:
+            parts = [f"{'loads' if good else 'refused'} on {_range(k)}" for good, k in turns]
+            lines.append(f"{name}: {', '.join(parts)}")
+    return lines
+
+
+def _range(kernels: List[str]) -> str:
+    return kernels[0] if len(kernels) == 1 else f"{kernels[0]} to {kernels[-1]}"
+
+
+def _said(report: Report, name: str, why: Refusal) -> List[Tuple[str, str]]:
     rule = why.of.rule
+    claim = report.claim(name, why)
     where = f"{_near(why.where)}  {why.source}".strip()
     return [
         ("line", why.line),
         ("source", where),
         ("change", why.advice),
-        ("since", f"v{why.since} takes it as it is" if why.since else ""),
+        ("kernels", str(claim) if claim is not None else ""),
+        ("reason", f"in the kernel's words: {why.reason}" if why.reason else ""),
+        ("suggests", f"in the kernel's words: {why.suggestion}" if why.suggestion else ""),
         ("rule", f"{rule}: docs/rules.md#{anchor(rule)}" if rule else ""),
-        ("more", f"{refusal.PAGE}#{why.name}"),
+        ("more", f"{PAGE}#{why.name}"),
     ]
 
 

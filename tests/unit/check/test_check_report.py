@@ -8,11 +8,15 @@ import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import elf, examine, lockset, refusal, report
+from harness.check import classes, elf, examine, lockset, refusal, report, since
 from harness.check.btf import Field
 from harness.check.examine import Outcome
+from harness.check.linked import Linked
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
+from harness.provision import catalogue
+from harness.scenarios import versions
+from harness.scenarios.programs import Programs
 from harness.scenarios.versions import kernel_version
 
 LOG = """\
@@ -32,9 +36,26 @@ def seen(log="", stage="load", errno="EINVAL", messages=(), **more):
     return {"stage": stage, "errno": errno, "log": log, "messages": messages, **more}
 
 
-def why(log="", release="6.12", asked=None, maps=None, **more):
+def why(log="", release="6.12", asked=None, maps=None, linked=None, **more):
     asked = asked or {"btf": None, "maps": {}}
-    return refusal.explain(seen(log, **more), asked, Version(release), None, maps or {})
+    return refusal.explain(seen(log, **more), asked, Version(release), linked, maps or {})
+
+
+def linking(helpers=(), is_global=False, section="tc", calls_at=9):
+    """A program that calls a function at an instruction, which calls helpers."""
+    nothing = elf.Insn(0xB7, 0, 0, 0, 0)
+    code = [nothing] * calls_at + [elf.Insn(0x85, 0, 1, 0, 0), elf.Insn(0x95, 0, 0, 0, 0)]
+    targets = {calls_at: elf.Target("function", "inner")}
+    called = [*(elf.Insn(0x85, 0, 0, 0, helper) for helper in helpers), code[-1]]
+    functions = {
+        "main": elf.Function("main", section, code, targets),
+        "inner": elf.Function("inner", ".text", called, is_global=is_global),
+    }
+    return Linked(functions, "main")
+
+
+def first(claim):
+    return claim.spans[0].first if claim is not None else ""
 
 
 class Guests:
@@ -170,13 +191,15 @@ def test_recorded_logs(case):
     if case["seen"] is None:
         assert expected is None
         return
-    found = refusal.explain(case["seen"], case["asked"], release, None, maps)
+    insn = refusal.explain(case["seen"], case["asked"], release, None, maps).insn
+    linked = linking(calls_at=insn or 0) if case["program"] == "static_call" else None
+    found = refusal.explain(case["seen"], case["asked"], release, linked, maps)
     assert found.name == expected, found
     if expected in ("call-under-lock", "lock-place") and case["program"] in (
         "static_call",
         "of_the_map",
     ):
-        assert found.since in ("6.9", "6.11")
+        assert first(found.claim) in ("6.9", "6.11")
 
 
 def test_an_explanation_after_the_line_does_not_hide_it():
@@ -281,9 +304,87 @@ def test_a_program_for_another_one_is_not_taken_for_a_kind_the_kernel_has_not():
 
 def test_since_which_kernel():
     log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
-    assert why(log, "6.1").since == "6.9"
-    assert why(log, "6.12").since == ""
-    assert why("sleepable progs cannot use bpf_spin_lock yet", "6.1").since == "6.6"
+    assert first(why(log, "6.1", linked=linking()).claim) == "6.9"
+    assert why(log, "6.12", linked=linking()).claim is None, "the rule book says it loads there"
+    assert first(why("sleepable progs cannot use bpf_spin_lock yet", "6.1").claim) == "6.6"
+
+
+def test_nothing_is_claimed_for_a_function_that_no_kernel_takes_under_the_lock():
+    log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
+    assert why(log, "6.1").claim is None, "what it calls is not known"
+    for linked in (linking(helpers=(1,)), linking(is_global=True)):
+        found = why(log, "6.1", linked=linked)
+        assert found.claim is None and "would be refused still" in found.advice
+
+
+@pytest.mark.parametrize("example", since.EXAMPLES, ids=lambda e: f"{e.of}-{e.scenario}")
+def test_a_claim_is_what_the_rule_book_says(example):
+    """On the kernels of the catalogue: where its scenario is refused, and nowhere else."""
+    case = {s.name: s for s in Programs.read(examine.build.PROGRAMS).scenarios()}[example.scenario]
+    for version in map(Version, catalogue.CHECKED.values()):
+        text = {r"bitfield": "a bitfield"}.get(example.text, example.text.replace("\\b", ""))
+        found = since.claim(example.of, [text], {example.trait}, version)
+        expected = case.expectation(version)
+        bugs = any(versions.covers(bug.kernels, version) for bug in case.known_bugs)
+        if expected is None:
+            continue
+        if expected.accepted != bugs:
+            assert found is None, "this kernel takes it"
+        else:
+            assert found is not None and not found.covers(version)
+            for other in map(Version, catalogue.CHECKED.values()):
+                there = case.expectation(other)
+                broken = any(versions.covers(bug.kernels, other) for bug in case.known_bugs)
+                exists = all(Version(need.since) <= other for need in case.needs)
+                takes = there is not None and there.accepted != broken and exists
+                assert found.covers(other) == takes, other
+
+
+def test_a_claim_that_another_kernel_of_the_run_contradicts_is_not_made():
+    log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
+    old = why(log, "6.1", linked=linking())
+    later = why(log, "6.12")
+
+    def claimed(then):
+        rows = (
+            examine.OnKernel("6.1", "6.1.1", {"good": Outcome(old)}),
+            examine.OnKernel("6.12", "6.12.1", {"good": then}),
+        )
+        none = lockset.Findings((), ())
+        return report.terminal(report.Report(SOURCE, ("good",), rows, none))
+
+    assert "v6.9 takes it as it is" in claimed(Outcome())
+    assert "v6.9 takes it" not in claimed(Outcome(later))
+
+
+def test_answers_that_change_more_than_once_are_said_as_ranges():
+    no = Outcome(why("no such luck"))
+    answers = {"5.10": Outcome(), "6.1": Outcome(), "6.12": no, "7.1": no, "7.2": Outcome()}
+    rows = tuple(examine.OnKernel(k, f"{k}.1", {"good": o}) for k, o in answers.items())
+    found = report.Report(SOURCE, ("good",), rows, lockset.Findings((), ()))
+    text = report.terminal(found)
+    assert "good: loads on 5.10 to 6.1, refused on 6.12 to 7.1, loads on 7.2" in text
+
+
+def test_a_name_of_the_kernels_is_known_by_its_version():
+    log = "9: (85) call unknown#2002000001\nfunction calls are not allowed while holding a lock\n"
+    nothing = elf.Insn(0xB7, 0, 0, 0, 0)
+    code = [nothing] * 9 + [elf.Insn(0x85, 0, 2, 0, -1)]
+    target = elf.Target("extern", "bpf_preempt_disable")
+    linked = Linked({"main": elf.Function("main", "tc", code, {9: target})}, "main")
+    found = why(log, "6.1", linked=linked)
+    assert found.name == "kernel-function"
+    assert str(found.claim) == "v6.10 has bpf_preempt_disable"
+
+
+def test_the_kernels_own_words_are_shown():
+    log = (
+        "7: (85) call bpf_spin_unlock#94\nbpf_spin_unlock without taking a lock\n\n"
+        "Verification failed: Unlock without lock\n\nReason:\n  This unlock has\n  no lock.\n\n"
+        "Suggestion:\n  Take it.\n\nprocessed 9 insns\n"
+    )
+    found = why(log, "7.3")
+    assert (found.reason, found.suggestion) == ("This unlock has no lock.", "Take it.")
 
 
 def test_limits():
@@ -302,8 +403,8 @@ def test_limits():
 
 
 def test_every_class_is_explained():
-    page = (examine.build.PROGRAMS.parent / refusal.PAGE).read_text()
-    for row in refusal.CLASSES:
+    page = (examine.build.PROGRAMS.parent / classes.PAGE).read_text()
+    for row in classes.CLASSES:
         assert f"\n## {row.name}\n" in page and row.advice in page
         rules = (examine.build.PROGRAMS.parent / "docs/rules.md").read_text()
         assert not row.rule or f"\n## {row.rule}\n" in rules
