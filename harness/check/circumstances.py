@@ -15,7 +15,13 @@ from harness.check.linked import Linked
 _ATOMIC = (0xC3, 0xDB)
 _FETCH, _ACQUIRE, _RELEASE = 1, 0x100, 0x110
 _TRACING = ("fentry", "fexit", "fmod_ret", "tp_btf", "iter")
+_IMPL = "_impl"
 _NO_BTF_TYPE = "has to have BTF in order to use bpf_"
+
+
+def other_name(name: str) -> str:
+    """Return what later or earlier kernels call a kernel function: with _impl, or without."""
+    return name[: -len(_IMPL)] if name.endswith(_IMPL) else name + _IMPL
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Circumstances:
     insn: Optional[int] = None
     linked: Optional[Linked] = None  # None: no object, or one that cannot be read
     maps: Mapping[str, elf.Map] = field(default_factory=dict)
+    known: Mapping[str, bool] = field(default_factory=dict)  # names that the kernel has or not
 
     # -- what the rule book is asked by -------------------------------------------------------------
 
@@ -130,6 +137,8 @@ class Circumstances:
             "lock-place": self._of_lock_place,
             "map-type": self._of_map,
             "no-btf": self._of_no_btf,
+            "kernel-function": self._of_kernel_function,
+            "btf-refused": self._of_btf,
         }.get(of)
         return method() if method is not None else ""
 
@@ -199,6 +208,29 @@ class Circumstances:
             "The program takes no lock: leave the lock out of the value of this map, or use a type of"
             " map that holds one."
         )
+
+    def _of_kernel_function(self) -> str:
+        name = self.called_extern
+        other = other_name(name) if name else ""
+        if not self.known.get(other):
+            return ""
+        return (
+            f"This kernel calls it {other}(): declare both __weak, and choose by"
+            f" `if (bpf_ksym_exists({other}))`."
+        )
+
+    def _of_btf(self) -> str:
+        if "a bitfield" in self.line:
+            return (
+                "Make the bitfields of the struct with the lock one whole integer, whose bits you set by"
+                " masks, or move them into another map's value."
+            )
+        if "the type tag" in self.line:
+            return (
+                "Leave the tag out of the struct with the lock; it comes from a macro, such as __user or"
+                " __rcu, of a header."
+            )
+        return ""
 
     def _of_no_btf(self) -> str:
         found = re.search(_NO_BTF_TYPE + r"(timer|wq|task_work)", self.line)

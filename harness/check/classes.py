@@ -242,7 +242,7 @@ CLASSES: Tuple[Class, ...] = (
         'Declare the map in SEC(".maps") with __type(key, …) and __type(value, …), and compile'
         " with -g.",
         "The map has BTF",
-        (r"has to have BTF in order to use bpf_\w+",),
+        (r"has to have BTF in order to use bpf_\w+", r"requires prog(ram)? BTF"),
     ),
     Class(
         "btf-refused",
@@ -434,14 +434,16 @@ CLASSES: Tuple[Class, ...] = (
     ),
     Class(
         "needs-target",
-        "the program extends another one, which only its own loader knows",
-        "`check` cannot load it alone; test it through its loader.",
+        "the program extends another one, which is not there",
+        '`check` loads an extension on a target that is in the same object, as SEC("freplace/function")'
+        " names it; test others through their loader.",
         "",
         (
             r"attach program FD is not set",
             r"attach_prog_fd",
             r"failed to find .*prog.* FD",
             r"Invalid target program",
+            r"its target '.*' is refused itself",
         ),
     ),
     Class(
@@ -538,8 +540,8 @@ CLASSES: Tuple[Class, ...] = (
     Class(
         "map-size",
         "a map too large for memory",
-        "Make max_entries smaller, or add BPF_F_NO_PREALLOC to a hash; `check` allows 400 MiB, and"
-        " kernels before v5.11 what RLIMIT_MEMLOCK does.",
+        "Make max_entries smaller, or add BPF_F_NO_PREALLOC to a hash; `check` loads a map that is too"
+        " large with fewer entries, and all together may take 400 MiB.",
     ),
     Class(
         "kind-missing",
@@ -552,9 +554,23 @@ CLASSES: Tuple[Class, ...] = (
         "Load it as root, or with CAP_BPF and what its type needs (CAP_NET_ADMIN, CAP_PERFMON).",
         "Only privileged users may lock",
     ),
-    Class("time", "verification did not end in time", "See too-complex: it may be without end."),
-    Class("memory", "it took more memory than the guest allows", "Make its maps smaller."),
-    Class("libbpf", "libbpf broke on it", "The object is damaged: compile it again."),
+    Class(
+        "time",
+        "`check` gave up: it did not end in its time",
+        "This is a limit of `check`, not of the kernel; a verification that takes so long is too"
+        " complex, too, or without end.",
+    ),
+    Class(
+        "memory",
+        "`check` gave up: it took more memory than a guest has for it",
+        "This is a limit of `check`, not of the kernel: make the maps smaller, or load it elsewhere.",
+    ),
+    Class(
+        "libbpf",
+        "libbpf itself died of it",
+        "This is libbpf's bug, of the guest's version, whatever the object is: compile it again, and if"
+        " it stays so, report it there.",
+    ),
     Class(
         "object", "no object that libbpf opens", "Compile it again, with `clang -g -target bpf`."
     ),

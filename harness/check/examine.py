@@ -6,12 +6,13 @@ import base64
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
 from harness.check import bcc_source, elf, refusal
 from harness.check.btf import Malformed
+from harness.check.circumstances import other_name
 from harness.check.linked import Linked
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
@@ -24,7 +25,7 @@ from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
-OBJECT_SECONDS = 90.0  # for one object on one kernel, emulated
+PROGRAM_SECONDS = 60.0  # for one program on one kernel, emulated
 RUN_SECONDS = 1.0
 HEADERS = "vmlinux.h"
 
@@ -56,6 +57,9 @@ class OnKernel:
     assumed: Tuple[str, ...] = ()  # maps that got a size because they had none
     btf_refused: Mapping[str, str] = field(default_factory=dict)  # of a map, "" of all -> errno
 
+    causes: Tuple[str, ...] = ()  # for which the BTF of all is refused
+    shrunk: Tuple[str, ...] = ()  # maps that got fewer entries, because they were too large
+    warning: str = ""  # the line by which the kernel complained at the BTF or the maps
     banner: str = ""  # /proc/version, which says more than the release where that is frozen
 
     @property
@@ -67,7 +71,8 @@ class OnKernel:
     @property
     def good(self) -> bool:
         """Tell whether everything loads."""
-        return self.problem is None and all(seen.good for seen in self.programs.values())
+        fine = self.problem is None and not self.warning
+        return fine and all(seen.good for seen in self.programs.values())
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,34 @@ class Source:
         """The names of its programs."""
         return self.object.programs
 
+    def extended(self) -> Dict[str, Tuple[str, str]]:
+        """Return, of each program that replaces a function of the object, (a program with it, it)."""
+        found: Dict[str, Tuple[str, str]] = {}
+        functions = self.object.functions
+        for name in set(self.programs) & set(functions):
+            kind, _, replaced = functions[name].section.partition("/")
+            if kind != "freplace" or replaced not in functions:
+                continue
+            others = [each for each in self.programs if each != name and each in functions]
+            holders = [each for each in others if replaced in _names(Linked(functions, each))]
+            if holders:
+                found[name] = (replaced if replaced in holders else holders[0], replaced)
+        return found
+
+    def asked_names(self) -> List[str]:
+        """Return the kernel functions that it calls, and what other kernels call these."""
+        targets = [t for f in self.object.functions.values() for t in f.targets.values()]
+        called = {target.name for target in targets if target.kind == "extern"}
+        return sorted(called | {other_name(name) for name in called})
+
     @property
     def encoded(self) -> str:
         """It as the guest takes it."""
         return base64.b64encode(self.data).decode()
+
+
+def _names(linked: Linked) -> List[str]:
+    return [part.name for part in linked.parts]
 
 
 def open_source(
@@ -233,8 +262,18 @@ def examine(
     release = str(told.facts.get("release", "unknown"))
     assumed, all_btf = tuple(told.object.get("assumed", ())), told.object.get("btf")
     btf_refused = {"": all_btf} if all_btf else told.object.get("maps", {})
-    banner = str(told.facts.get("version") or "")
-    return OnKernel(kernel, release, seen, told.problem, assumed, btf_refused, banner)
+    return OnKernel(
+        kernel,
+        release,
+        seen,
+        told.problem,
+        assumed,
+        btf_refused,
+        tuple(map(refusal.cause_words, told.object.get("causes", ()))),
+        tuple(told.object.get("shrunk", ())),
+        _complaint(told.object.get("kernel_log", ())),
+        str(told.facts.get("version") or ""),
+    )
 
 
 def _load_object(session: Session, source: Source, programs: Sequence[str], told: _Told) -> None:
@@ -253,10 +292,12 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
     session.call(
         "examine",
         note,
-        limit=2 * OBJECT_SECONDS,
+        limit=PROGRAM_SECONDS * (len(programs) + 2),
         object=source.encoded,
         only=programs,
-        seconds=OBJECT_SECONDS,
+        seconds=PROGRAM_SECONDS,
+        extends=source.extended(),
+        names=source.asked_names(),
     )
 
 
@@ -295,7 +336,8 @@ def _load_text(
             told.end(event["end"], _by_bcc(seen, told.release))
 
     request = {"loader": "bcc", "text": source.text}
-    session.call("verify", note, limit=2 * OBJECT_SECONDS, source=request, cases=cases)
+    limit = PROGRAM_SECONDS * (len(programs) + 1)
+    session.call("verify", note, limit=limit, source=request, cases=cases)
     told.add_late(session.call("late"))
 
 

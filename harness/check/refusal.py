@@ -27,6 +27,11 @@ _WITHOUT_LOCKS = frozenset(range(1, 35)) - {1, 2, 19, 24, 28, 29, 32}
 _INSN = re.compile(r"^(?:\d+: )*(\d+): \(([0-9a-f]{2})\) (.*)", re.MULTILINE)
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@\n]+?):(\d+))?$", re.MULTILINE)
 _UNRESOLVED = r"call unknown#2002\d{6}|<invalid kfunc call>"  # libbpf's mark of a kernel function
+# What is said of types, and is a symptom where the kernel knows none of the object's.
+_OF_TYPES = (
+    *("", "other", "no-btf", "lock-place", "lock-pointer", "field-place", "contains"),
+    *("type-forward", "list-lock", "tree-lock", "not-a-pointer", "stale-reference"),
+)
 _INTO_LISTS = r"bpf_(list_(push|pop|front|back|add|del)|rbtree_(add|remove|first|root|left|right))"
 _FINAL = re.compile(r"^processed \d+ insns|^verification time|^stack depth|^max_states|^$")
 
@@ -79,7 +84,10 @@ def explain(
     log = str(seen.get("log", ""))
     messages = [str(message) for message in seen.get("messages", ())]
     name, line, at = _by_text(log, messages)
-    if name in ("no-btf", "other", "lock-place", "") or errno == "EPERM":
+    if asked.get("btf") and name in _OF_TYPES:
+        name, told = _by_btf(asked, maps, release)
+        line = f"{told}; so: {line}" if line else told
+    elif name in ("no-btf", "other", "lock-place", "") or errno == "EPERM":
         hidden = _hidden(asked, maps, line, log, messages, errno, seen, release)
         if hidden is not None and (name != "lock-place" or hidden[0] == "two-locks"):
             name, line = hidden[0], hidden[1] if name in ("", "other") else line
@@ -88,7 +96,7 @@ def explain(
     insn, code, source, file, number = _place(log, at if at >= 0 else len(log))
     if linked is not None:
         file, number = linked.line(insn) or (file, number)
-    case = Circumstances(line, code, log, insn, linked, maps)
+    case = Circumstances(line, code, log, insn, linked, maps, asked.get("names", {}))
     name = _refined(name or "other", case)
     reason, suggestion = _own_words(log)
     return Refusal(
@@ -230,11 +238,8 @@ def _hidden(
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
     named = re.search(r"map '([^']+)'", line)
     chosen = [m for m in maps.values() if named is None or m.name.startswith(named.group(1))]
-    btf = asked.get("btf")
-    if any(len(m.locks) > 1 for m in chosen) and (btf or named):
-        return "two-locks", f"the kernel refuses the object's BTF: {btf or errno}"
-    if btf in ("E2BIG", "EFAULT"):
-        return _by_btf(btf, maps, release), f"the kernel refuses the object's BTF: {btf}"
+    if named and any(len(m.locks) > 1 for m in chosen):
+        return "two-locks", line
     for name, answer in dict(asked.get("maps", {})).items():
         if named is None or name.startswith(named.group(1)):
             found = _by_map(maps.get(name), answer, release, log)
@@ -249,13 +254,33 @@ def _hidden(
     return None
 
 
-def _by_btf(answer: str, maps: Mapping[str, elf.Map], release: Version) -> str:
-    """Return the class of a BTF that the kernel does not take."""
+def cause_words(cause: Mapping[str, str]) -> str:
+    """Say for what a BTF is refused, as the guest found it."""
+    if cause["in"] in ("the global variables", "the tags"):
+        return f"{cause['member']} of {cause['in']}, {cause['type']}"
+    return f"the member {cause['member']} of {cause['in']}, {cause['type']}"
+
+
+def _by_btf(asked: Json, maps: Mapping[str, elf.Map], release: Version) -> Tuple[str, str]:
+    """Return (class, words) of a BTF that the kernel does not take."""
+    answer = str(asked["btf"])
+    causes = [dict(cause) for cause in asked.get("causes", ())]
+    told = f"the kernel refuses the object's BTF ({answer})"
+    if causes:
+        told += f" for {'; '.join(map(cause_words, causes))}"
+    kinds = {cause["type"] for cause in causes}
     if answer == "EFAULT":
-        return "lock-place"
+        return "lock-place", told
+    if kinds & {"struct bpf_list_head", "struct bpf_rb_root"}:
+        return "contains", told
+    two = any(len(m.locks) > 1 for m in maps.values())
+    if kinds & {"struct bpf_spin_lock", "struct bpf_res_spin_lock"} or two and not causes:
+        return "two-locks", told
+    if answer != "E2BIG" or causes:
+        return "btf-refused", told
     # Before v6.2 the kernel counted a map's locks alone. Types that are too deep for it are not
     # read here either, so nothing is known of the maps then.
-    return "two-locks" if maps and release >= Version("6.2") else "btf-depth"
+    return ("two-locks" if maps and release >= Version("6.2") else "btf-depth"), told
 
 
 def _by_map(
@@ -264,7 +289,7 @@ def _by_map(
     """Return the class of a map that the kernel does not take, and words on it; None: it is not why."""
     has_lock = declared is not None and bool(declared.locks)
     unsupported = answer in ("EOPNOTSUPP", "ENOTSUPP")
-    if declared is not None and declared.inner is not None and declared.inner.locks:
+    if declared is not None and declared.inner is not None and declared.inner.locks and unsupported:
         return "inner-map", ""
     if declared is not None and has_lock and declared.type in _WITHOUT_LOCKS:
         # Some types are refused for what they need themselves, before the lock is looked at.

@@ -9,6 +9,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from harness.check import bcc_source, elf, lockset, since
 from harness.check.classes import PAGE
 from harness.check.examine import Json, OnKernel, Source
+from harness.check.linked import Linked
 from harness.check.refusal import Refusal
 from harness.scenarios.scenario import anchor
 
@@ -167,7 +168,10 @@ def to_json(report: Report) -> Json:
                 "loads": row.good,
                 "problem": _refusal_json(report, "", row.problem),
                 "assumed_sizes": list(row.assumed),
+                "shrunk": list(row.shrunk),
+                "warning": row.warning or None,
                 "btf_refused": dict(row.btf_refused),
+                "btf_causes": list(row.causes),
                 "programs": {
                     name: {
                         "loads": seen.refusal is None,
@@ -236,7 +240,42 @@ def _head(report: Report) -> List[str]:
     assumed = sorted({name for row in report.kernels for name in row.assumed})
     if assumed:
         lines.append(f"note: no size in the object, 1024 entries assumed: {', '.join(assumed)}")
-    return lines + _without_btf(report)
+    shrunk = sorted({name for row in report.kernels for name in row.shrunk})
+    if shrunk:
+        lines.append(
+            f"note: too large for a guest, loaded with fewer entries here: {', '.join(shrunk)}"
+        )
+    return lines + _without_btf(report) + _locks_unseen(report)
+
+
+def _locks_unseen(report: Report) -> List[str]:
+    """Say where programs load that use a map of which the kernel sees one lock of several."""
+    lines = []
+    for name, declared in report.maps.items():
+        if len(declared.locks) < 2:
+            continue
+        bugs: Dict[str, List[str]] = {}
+        for row in report.kernels:
+            if any(row.programs[p].refusal is None for p in _users(report, name, row)):
+                scenario = "lock_and_inner_lock"
+                if all("." in lock.name for lock in declared.locks):
+                    scenario = "two_inner_locks"
+                bugs.setdefault(since.bug_of(scenario, row.version), []).append(row.kernel)
+        for bug, kernels in bugs.items():
+            found = f" (a bug of the kernel on record: {bug})" if bug else ""
+            lines.append(
+                f"note: {', '.join(kernels)}: map {name!r} has {len(declared.locks)} locks in a value:"
+                f" the kernel knows one at most, and copies the others like data{found}"
+            )
+    return lines
+
+
+def _users(report: Report, name: str, row: OnKernel) -> List[str]:
+    """Return the programs on a kernel that name a map."""
+    assert isinstance(report.source, Source)
+    functions = report.source.object.functions
+    known = [each for each in row.programs if each in functions]
+    return [each for each in known if name in Linked(functions, each).maps()]
 
 
 def _without_btf(report: Report) -> List[str]:
@@ -244,17 +283,19 @@ def _without_btf(report: Report) -> List[str]:
 
     Of a map only if there is a lock in it, which nobody knows of then.
     """
-    alike: Dict[Tuple[str, str], List[str]] = {}
+    alike: Dict[Tuple[str, str, Tuple[str, ...]], List[str]] = {}
     for row in report.kernels:
         if any(seen.refusal is None for seen in row.programs.values()):
             for name, errno in row.btf_refused.items():
                 if not name or (name in report.maps and report.maps[name].locks):
-                    alike.setdefault((name, errno), []).append(row.kernel)
+                    causes = row.causes if not name else ()
+                    alike.setdefault((name, errno, causes), []).append(row.kernel)
     return [
         f"note: {', '.join(kernels)}: the kernel refuses the BTF of"
-        f" {f'map {name!r}' if name else 'the object'} ({errno}), and libbpf goes on without it:"
+        f" {f'map {name!r}' if name else 'the object'} ({errno})"
+        f"{' for ' + '; '.join(causes) if causes else ''}, and libbpf goes on without it:"
         f" {'its lock is unknown' if name else 'no lock, list or tree is known'} there"
-        for (name, errno), kernels in alike.items()
+        for (name, errno, causes), kernels in alike.items()
     ]
 
 
@@ -296,12 +337,25 @@ def _near(where: str) -> str:
 
 
 def _warnings(report: Report) -> List[str]:
-    return [
-        f"{name} on {row.kernel}: the kernel complained: {seen.warning}"
-        for row in report.kernels
-        for name, seen in row.programs.items()
-        if seen.warning
-    ]
+    lines = []
+    for row in report.kernels:
+        if row.warning:
+            lines.append(
+                f"the object's BTF or maps on {row.kernel}: the kernel complained:"
+                f" {row.warning}{_on_record(row.warning, row)}"
+            )
+        lines += [
+            f"{name} on {row.kernel}: the kernel complained:"
+            f" {seen.warning}{_on_record(seen.warning, row)}"
+            for name, seen in row.programs.items()
+            if seen.warning
+        ]
+    return lines
+
+
+def _on_record(complaint: str, row: OnKernel) -> str:
+    commit = since.known_bug(complaint, row.version)
+    return f" (a bug of the kernel on record: {commit})" if commit else ""
 
 
 def _runs(report: Report) -> List[str]:

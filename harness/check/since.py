@@ -120,6 +120,27 @@ def claim(
     return None
 
 
+# The function in which a kernel warns -> a scenario with the bug on record.
+SPLATS = (
+    ("btf_parse_fields", "lock_and_inner_lock"),
+    ("bpf_obj_free_fields", "list_under_res_lock"),
+)
+
+
+def known_bug(complaint: str, release: Version) -> str:
+    """Return the commit on record for a bug by which a kernel complains, "" if there is none."""
+    for function, scenario in SPLATS:
+        if function in complaint:
+            return bug_of(scenario, release)
+    return ""
+
+
+def bug_of(scenario: str, release: Version) -> str:
+    """Return the commit on record for what a kernel does wrong in a scenario, "" if it does not."""
+    bugs = _book()[scenario].known_bugs
+    return next((bug.commit for bug in bugs if covers(bug.kernels, release)), "")
+
+
 def has(name: str, release: Version) -> Optional[Claim]:
     """Return which kernels have a name of the kernel's own, such as a function."""
     since = _needs().get(name)

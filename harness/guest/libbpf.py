@@ -22,6 +22,9 @@ _PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_LSM = 1, 29
 MAP_TYPE_PROG_ARRAY = 3
 _MAP_TYPE_STACK_TRACE, _MAP_TYPE_STRUCT_OPS = 7, 26
 _MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
+# To these libbpf gives no BTF: perf event arrays, stacks, maps of maps, sockets, devices, CPUs, arenas.
+_MAP_TYPES_WITHOUT_BTF = (4, 7, 8, 12, 13, 14, 15, 16, 17, 18, 22, 23, 25, 33)
+_MAP_TYPE_PERF_EVENT_ARRAY, _MAP_TYPE_RINGBUF, _MAP_TYPE_ARENA = 4, 27, 33
 _MAP_TYPES_PER_CPU = (5, 6, 10, 21)  # PERCPU_HASH, _ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _BPF_F_ALLOW_MULTI = 2
@@ -29,6 +32,7 @@ _BPF_F_SLEEPABLE, _BPF_F_XDP_HAS_FRAGS = 16, 32
 _BPF_F_TEST_RUN_ON_CPU = 1
 _BPF_F_MMAPABLE = 1 << 10  # an array, and one without a lock
 _MANY = 1 << 12  # elements
+_ELEMENT_BYTES = 64  # of an element beside its key and value, at most
 _TRACE_RAW_TP, _LSM_MAC, _TRACE_ITER, _LSM_CGROUP = 23, 27, 28, 43  # of enum bpf_attach_type
 _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 8, 12
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2  # an instruction's code; its source register
@@ -158,6 +162,7 @@ _map_type = _function("bpf_map__type", _INT, _VOIDP)
 _map_entries = _function("bpf_map__max_entries", _U32, _VOIDP)
 _map_set_entries = _function("bpf_map__set_max_entries", _INT, _VOIDP, _U32)
 _map_set_autocreate = _function("bpf_map__set_autocreate", _INT, _VOIDP, ct.c_bool)
+_map_key_size = _function("bpf_map__key_size", _U32, _VOIDP)
 _map_value_size = _function("bpf_map__value_size", _U32, _VOIDP)
 _map_set_value_size = _function("bpf_map__set_value_size", _INT, _VOIDP, _U32)
 _map_name = _function("bpf_map__name", _CHARP, _VOIDP)
@@ -536,6 +541,15 @@ class Map:
                 self.update(key, bytes(self.value_size))
 
 
+def _corrected(kind: int, entries: int) -> int:
+    """Return a map's entries as libbpf corrects them."""
+    if kind == _MAP_TYPE_PERF_EVENT_ARRAY and not entries:
+        return possible_cpus()
+    if kind == _MAP_TYPE_RINGBUF:  # bytes: pages, and a power of two
+        return max(mmap.PAGESIZE, 1 << (entries - 1).bit_length())
+    return entries
+
+
 class Object:
     """An ELF object that libbpf opened, to be loaded with just the named programs.
 
@@ -581,15 +595,16 @@ class Object:
         fd: int = _btf_fd(_pointer(_object_btf(self._object)))
         return fd if fd >= 0 else load_btf(self.btf())
 
-    def create_map(self, name: str, btf_fd: int) -> int:
+    def create_map(self, name: str, btf_fd: int, like_libbpf: bool = False) -> int:
         """Create one of its maps by a plain system call, BTF included; return the fd.
 
         libbpf itself creates the map again without BTF when the kernel refuses it, and so hides
-        the kernel's answer.
+        the kernel's answer. Like libbpf: with the sizes that it corrects, and without BTF for those
+        types to which it gives none.
         """
-        return self._create(self._maps[name], name, btf_fd)
+        return self._create(self._maps[name], name, btf_fd, like_libbpf)
 
-    def _create(self, pointer: int, name: str, btf_fd: int) -> int:
+    def _create(self, pointer: int, name: str, btf_fd: int, like_libbpf: bool) -> int:
         kind, key_size, value_size, entries, flags, key_type, value_type = (
             _function(f"bpf_map__{field}", _U32, _VOIDP)(pointer)
             for field in (
@@ -604,11 +619,14 @@ class Object:
         )
         opts = MapCreateOpts(sz=ct.sizeof(MapCreateOpts), map_flags=flags)
         inner = _map_inner(pointer)
+        if like_libbpf:
+            entries = _corrected(kind, entries)
+            value_type = 0 if kind in _MAP_TYPES_WITHOUT_BTF else value_type
         if value_type:  # a key's alone, as a map of maps has it, is refused
             opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         try:
             if inner:
-                opts.inner_map_fd = self._create(inner, "inner", btf_fd)
+                opts.inner_map_fd = self._create(inner, "inner", btf_fd, like_libbpf)
             return _check(
                 _map_create(kind, name[:15].encode(), key_size, value_size, entries, ct.byref(opts))
             )
@@ -628,6 +646,29 @@ class Object:
     def own_maps(self) -> List[str]:
         """Return the names of the maps that the source declares; .rodata and such are not."""
         return [name for name, m in self._maps.items() if not _map_is_internal(m)]
+
+    def all_maps(self) -> List[str]:
+        """Return the names of all maps, sections of data among them."""
+        return list(self._maps)
+
+    def shrink(self, most: int) -> List[str]:
+        """Give fewer entries to the maps that would take more bytes than this; return which."""
+        shrunk = []
+        for name, pointer in self._maps.items():
+            kind, entries = _map_type(pointer), _map_entries(pointer)
+            if _map_is_internal(pointer) or kind in (_MAP_TYPE_RINGBUF, _MAP_TYPE_ARENA):
+                continue  # of these it is the size in bytes, or pages
+            values = possible_cpus() if kind in _MAP_TYPES_PER_CPU else 1
+            each = _ELEMENT_BYTES + _map_key_size(pointer) + values * _map_value_size(pointer)
+            if entries * each > most:
+                _check(_map_set_entries(pointer, max(1, most // each)))
+                shrunk.append(name)
+        return shrunk
+
+    def arena_bytes(self) -> int:
+        """Return how much address space its arenas take, of which libbpf maps all."""
+        arenas = [m for m in self._maps.values() if _map_type(m) == _MAP_TYPE_ARENA]
+        return sum(_map_entries(m) * mmap.PAGESIZE for m in arenas)
 
     def is_struct_ops(self, name: str) -> bool:
         """Tell whether a map is a struct_ops, of which libbpf makes one of the kernel's types."""

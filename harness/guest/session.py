@@ -156,10 +156,11 @@ class Session:
 
     # -- objects of anybody's ------------------------------------------------------------------------
 
-    def examine(self, object: str, only: Sequence[str] = (), seconds: float = 60.0) -> None:
+    def examine(self, object: str, **asked: Any) -> None:
         """Load each program of an object, which need not be sound; see examine.py for the events."""
         self.begin("examine")
-        examine.examine(base64.b64decode(object), only, seconds, self._log_lines, self._emit)
+        wanted = examine.Wanted(base64.b64decode(object), **asked)
+        examine.examine(wanted, self._log_lines, self._emit)
 
     def drive_object(self, object: str, program: str, cpus: List[int], seconds: float) -> Json:
         """Run one program of an object on CPUs at once; see examine.py."""
