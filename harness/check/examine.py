@@ -330,10 +330,10 @@ def _load_text(
         elif seen["stage"] == "agent":
             raise AgentError(seen["detail"])
         elif seen["stage"] in ("compile", "open"):  # which holds for all of the text
-            told.problem = refusal.by_bcc({**seen, "stage": "compile"}, told.release)
+            told.problem = refusal.by_bcc({**seen, "stage": "compile"}, told.release, {})
             told.begun = ""
         else:
-            told.end(event["end"], _by_bcc(seen, told.release))
+            told.end(event["end"], _by_bcc(seen, told.release, source.maps))
 
     request = {"loader": "bcc", "text": source.text}
     limit = PROGRAM_SECONDS * (len(programs) + 1)
@@ -351,12 +351,12 @@ def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
     return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
 
 
-def _by_bcc(observation: Json, release: Version) -> Outcome:
+def _by_bcc(observation: Json, release: Version, kinds: Mapping[str, int]) -> Outcome:
     warning = _complaint(observation.get("kernel_log"))
     seconds = sum(observation["seconds"].get(part, 0.0) for part in ("open", "load"))
     if observation["stage"] is None:
         return Outcome(None, warning, seconds=seconds)
-    why = refusal.by_bcc(observation, release)
+    why = refusal.by_bcc(observation, release, kinds)
     return Outcome(why, warning, str(observation.get("log") or ""), seconds)
 
 

@@ -164,8 +164,11 @@ def broken(event: Json) -> Refusal:
     return _plain("object" if name in ("", "other") else name, told, errno)
 
 
-def by_bcc(seen: Json, release: Version) -> Refusal:
-    """Tell why bcc or the kernel refused a program of a text; `seen` is the fields of an observation."""
+def by_bcc(seen: Json, release: Version, kinds: Mapping[str, int]) -> Refusal:
+    """Tell why bcc or the kernel refused a program of a text; `seen` is the fields of an observation.
+
+    `kinds` are the types of the maps that the text declares.
+    """
     detail = str(seen.get("detail") or "")
     if seen["stage"] == "compile":
         errors = [line for line in detail.splitlines() if " error: " in line]
@@ -178,7 +181,12 @@ def by_bcc(seen: Json, release: Version) -> Refusal:
         # bcc drops a map's BTF that the kernel does not take, and then the kernel misses it.
         if answer in ("EOPNOTSUPP", "ENOTSUPP"):
             return _plain("map-type", detail, answer)
-    return explain({**seen, "messages": [detail] if detail else []}, asked, release, None, {})
+    why = explain({**seen, "messages": [detail] if detail else []}, asked, release, None, {})
+    missing = re.search(r"map '([^']+)' has to have BTF", why.line)
+    if missing and any(n.startswith(missing[1]) and k in _WITHOUT_LOCKS for n, k in kinds.items()):
+        # Before v6.2 bcc makes a map again without BTF when the kernel does not support it.
+        return replace(why, name="map-type", advice=BY_NAME["map-type"].advice)
+    return why
 
 
 def no_headers(release: str) -> Refusal:
