@@ -145,6 +145,8 @@ class Circumstances:
     def _of_call_under_lock(self) -> str:
         if "bpf_tail_call" in self.code:
             return "Unlock, then make the tail call: it leaves the program for good, with the lock held."
+        if "bpf_iter_num_" in self.code:
+            return "Write the loop as a plain `for` with a constant bound: it calls nothing."
         if self.line.startswith("global function") or "global function calls" in self.log:
             return "Make the function static: static functions may run under the lock since v6.9."
         if not re.search(r"call pc", self.code):

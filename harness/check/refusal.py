@@ -23,9 +23,10 @@ Json = Mapping[str, Any]
 _MAPS_OF_MAPS = (12, 13)  # ARRAY_OF_MAPS, HASH_OF_MAPS
 # Types up to INSN_ARRAY, without HASH, ARRAY, CGROUP_STORAGE and those of sockets, inodes, tasks and
 # cgroups, which some kernel lets hold a lock.
-_WITHOUT_LOCKS = frozenset(range(1, 35)) - {1, 2, 19, 24, 28, 29, 32}
+WITHOUT_LOCKS = frozenset(range(1, 35)) - {1, 2, 19, 24, 28, 29, 32}
 _INSN = re.compile(r"^(?:\d+: )*(\d+): \(([0-9a-f]{2})\) (.*)", re.MULTILINE)
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@\n]+?):(\d+))?$", re.MULTILINE)
+_EXPLAINED = "\nVerification failed:"  # what v7.3 says after the telling line
 _UNRESOLVED = r"call unknown#2002\d{6}|<invalid kfunc call>"  # libbpf's mark of a kernel function
 # What is said of types, and is a symptom where the kernel knows none of the object's.
 _OF_TYPES = (
@@ -140,7 +141,7 @@ def _claim(name: str, case: Circumstances, release: Version) -> Optional[since.C
 
 def _own_words(log: str) -> Tuple[str, str]:
     """Return the reason and the suggestion that kernels give in words since v7.3, "" if none."""
-    _, _, told = log.partition("\nVerification failed:")
+    _, _, told = log.partition(_EXPLAINED)
     words = []
     for title in ("Reason", "Suggestion"):
         found = re.search(rf"^{title}:\n((?:  .*\n?)+)", told, re.MULTILINE)
@@ -183,7 +184,7 @@ def by_bcc(seen: Json, release: Version, kinds: Mapping[str, int]) -> Refusal:
             return _plain("map-type", detail, answer)
     why = explain({**seen, "messages": [detail] if detail else []}, asked, release, None, {})
     missing = re.search(r"map '([^']+)' has to have BTF", why.line)
-    if missing and any(n.startswith(missing[1]) and k in _WITHOUT_LOCKS for n, k in kinds.items()):
+    if missing and any(n.startswith(missing[1]) and k in WITHOUT_LOCKS for n, k in kinds.items()):
         # Before v6.2 bcc makes a map again without BTF when the kernel does not support it.
         return replace(why, name="map-type", advice=BY_NAME["map-type"].advice)
     return why
@@ -209,16 +210,20 @@ def crashed(reason: str) -> Refusal:
 
 def _by_text(log: str, messages: List[str]) -> Tuple[str, str, int]:
     """Return (class, telling line, its position in the verifier's log or -1)."""
+    told = log.split(_EXPLAINED)[0]
     for row in CLASSES:
         for pattern in row.texts:
-            for found in re.finditer(pattern, log):
-                start = log.rfind("\n", 0, found.start()) + 1
-                if log.startswith(";", start):  # the program's own text, which the log quotes
+            for found in re.finditer(pattern, told):
+                start = told.rfind("\n", 0, found.start()) + 1
+                if told.startswith(";", start):  # the program's own text, which the log quotes
                     continue
-                end = log.find("\n", found.end())
-                whole = log[start : end if end >= 0 else len(log)]
-                glued = re.match(r"\d+: \([0-9a-f]{2}\) ", whole)  # to the instruction's line
-                return row.name, log[found.start() :].split("\n")[0] if glued else whole, start
+                glued = re.match(
+                    r"\d+: \([0-9a-f]{2}\) ", told[start:]
+                )  # to the instruction's line
+                line, _, rest = told[found.start() if glued else start :].partition("\n")
+                if line.endswith(","):  # it goes on
+                    line += " " + rest.split("\n")[0]
+                return row.name, line, start
             for message in messages:
                 if re.search(pattern, message):
                     return row.name, message, -1
@@ -228,7 +233,7 @@ def _by_text(log: str, messages: List[str]) -> Tuple[str, str, int]:
 
 def _last(log: str) -> str:
     """Return the last line that says something; later kernels explain it further below."""
-    told = log.split("\nVerification failed:")[0]
+    told = log.split(_EXPLAINED)[0]
     lines = [line for line in told.split("\n") if not _FINAL.match(line.strip())]
     return lines[-1].strip() if lines else ""
 
@@ -299,7 +304,7 @@ def _by_map(
     unsupported = answer in ("EOPNOTSUPP", "ENOTSUPP")
     if declared is not None and declared.inner is not None and declared.inner.locks and unsupported:
         return "inner-map", ""
-    if declared is not None and has_lock and declared.type in _WITHOUT_LOCKS:
+    if declared is not None and has_lock and declared.type in WITHOUT_LOCKS:
         # Some types are refused for what they need themselves, before the lock is looked at.
         if unsupported or answer in ("EINVAL", "EACCES"):
             return "map-type", ""

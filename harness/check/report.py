@@ -10,7 +10,7 @@ from harness.check import bcc_source, elf, lockset, since
 from harness.check.classes import PAGE
 from harness.check.examine import Json, OnKernel, Source
 from harness.check.linked import Linked
-from harness.check.refusal import Refusal
+from harness.check.refusal import WITHOUT_LOCKS, Refusal
 from harness.scenarios.scenario import anchor
 
 
@@ -295,6 +295,7 @@ def _without_btf(report: Report) -> List[str]:
         f" {f'map {name!r}' if name else 'the object'} ({errno})"
         f"{' for ' + '; '.join(causes) if causes else ''}, and libbpf goes on without it:"
         f" {'its lock is unknown' if name else 'no lock, list or tree is known'} there"
+        f"{_of_type(report, name)}"
         for (name, errno, causes), kernels in alike.items()
     ]
 
@@ -312,6 +313,16 @@ def _turns(report: Report) -> List[str]:
 
 def _range(kernels: List[str]) -> str:
     return kernels[0] if len(kernels) == 1 else f"{kernels[0]} to {kernels[-1]}"
+
+
+def _of_type(report: Report, name: str) -> str:
+    """Say of a map that no kernel lets hold a lock what other loaders make of it."""
+    if not name or report.maps[name].type not in WITHOUT_LOCKS:
+        return ""
+    return (
+        "; a map of its type holds no lock, and loaders that do not try again without BTF"
+        " (cilium/ebpf, bcc since v6.2) refuse it"
+    )
 
 
 def _said(report: Report, name: str, why: Refusal) -> List[Tuple[str, str]]:
