@@ -136,6 +136,12 @@ def _claim(name: str, case: Circumstances, release: Version) -> Optional[since.C
     """Return what the rule book says of the same on other kernels."""
     if name == "kernel-function":
         return since.has(case.called_extern, release)
+    helper = re.search(r"unknown func bpf_(\w+)#", case.line) if name == "helper-missing" else None
+    if helper is not None:
+        return since.has(f"BPF_FUNC_{helper[1]}", release)
+    hook = re.search(r"no attach type (\w+)", case.line) if name == "hook-missing" else None
+    if hook is not None:
+        return since.has(hook[1], release)
     return since.claim(name, (case.line, case.code), case.traits(), release)
 
 

@@ -333,7 +333,7 @@ def _said(report: Report, name: str, why: Refusal) -> List[Tuple[str, str]]:
         ("line", why.line),
         ("source", where),
         ("change", why.advice),
-        ("kernels", str(claim) if claim is not None else ""),
+        ("others", str(claim) if claim is not None else ""),
         ("reason", f"in the kernel's words: {why.reason}" if why.reason else ""),
         ("suggests", f"in the kernel's words: {why.suggestion}" if why.suggestion else ""),
         ("rule", f"{rule}: docs/rules.md#{anchor(rule)}" if rule else ""),

@@ -120,6 +120,8 @@ def claim(
     return None
 
 
+_HELPER = "BPF_FUNC_"  # in front of a helper's name, in enum bpf_func_id
+
 # The function in which a kernel warns -> a scenario with the bug on record.
 SPLATS = (
     ("btf_parse_fields", "lock_and_inner_lock"),
@@ -146,7 +148,8 @@ def has(name: str, release: Version) -> Optional[Claim]:
     since = _needs().get(name)
     if since is None or release >= Version(since):
         return None
-    return Claim((Span(since, ""),), name)
+    shown = f"bpf_{name[len(_HELPER) :]}()" if name.startswith(_HELPER) else name
+    return Claim((Span(since, ""),), shown)
 
 
 def _other_kernels(scenario: Scenario, release: Version) -> Optional[Claim]:

@@ -375,6 +375,13 @@ def test_a_name_of_the_kernels_is_known_by_its_version():
     found = why(log, "6.1", linked=linked)
     assert found.name == "kernel-function"
     assert str(found.claim) == "v6.10 has bpf_preempt_disable"
+    helper = why("9: (85) call bpf_loop#181\nunknown func bpf_loop#181\n", "5.10")
+    assert str(helper.claim) == "v5.17 has bpf_loop()"
+    assert why("unknown func bpf_loop#181\n", "6.1").claim is None, "this kernel has it"
+    told = ["this kernel has no attach type BPF_TCX_INGRESS"]
+    assert (
+        str(why(messages=told, stage="attach", release="6.1").claim) == "v6.6 has BPF_TCX_INGRESS"
+    )
 
 
 def test_the_kernels_own_words_are_shown():
