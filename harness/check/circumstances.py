@@ -56,7 +56,7 @@ class Circumstances:
             yield "plain static"
 
     def _of_kind(self) -> Iterator[str]:
-        kind = self.section.split("/")[0].rstrip("s.")
+        kind = self.section.split("/")[0].split(".")[0]
         if kind in _TRACING:
             yield "tracing"
         if kind == "lsm":

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness.check import bcc_source, elf, refusal
+from harness.check import bcc_source, elf, refusal, since
 from harness.check.btf import Malformed
 from harness.check.circumstances import other_name
 from harness.check.linked import Linked
@@ -192,6 +192,7 @@ class _Told:
     begun: str = ""  # the program that has begun and not ended, if one has
     seen: Dict[str, Outcome] = field(default_factory=dict)
     problem: Optional[Refusal] = None
+    warning: str = ""  # by which the kernel complained of the object's types or maps
 
     @property
     def release(self) -> Version:
@@ -271,7 +272,7 @@ def examine(
         btf_refused,
         tuple(map(refusal.cause_words, told.object.get("causes", ()))),
         tuple(told.object.get("shrunk", ())),
-        _complaint(told.object.get("kernel_log", ())),
+        told.warning,
         str(told.facts.get("version") or ""),
     )
 
@@ -282,6 +283,7 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
     def note(event: Json) -> None:
         if "object" in event:
             told.object = event["object"]
+            told.warning = told.warning or _complaint(told.object.get("kernel_log", ()))
         elif "begin" in event:
             told.begun = event["begin"]
         elif "damaged" in event:
@@ -343,6 +345,8 @@ def _load_text(
 
 def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
     warning = _complaint(seen.get("kernel_log"))
+    if since.is_of_object(warning):  # a map is freed some time after it is closed
+        told.warning, warning = told.warning or warning, ""
     if seen["stage"] is None:
         return Outcome(None, warning, seconds=seen["seconds"])
     known = name in source.object.functions

@@ -33,7 +33,9 @@ _OF_TYPES = (
     *("", "other", "no-btf", "lock-place", "lock-pointer", "field-place", "contains"),
     *("type-forward", "list-lock", "tree-lock", "not-a-pointer", "stale-reference"),
 )
-_INTO_LISTS = r"bpf_(list_(push|pop|front|back|add|del)|rbtree_(add|remove|first|root|left|right))"
+_INTO_LISTS = (
+    r"bpf_(obj_drop|list_(push|pop|front|back|add|del)|rbtree_(add|remove|first|root|left|right))"
+)
 _FINAL = re.compile(r"^processed \d+ insns|^verification time|^stack depth|^max_states|^$")
 
 

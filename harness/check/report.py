@@ -166,7 +166,7 @@ def to_json(report: Report) -> Json:
                 "name": row.kernel,
                 "release": row.release,
                 "loads": row.good,
-                "problem": _refusal_json(report, "", row.problem),
+                "problem": _refusal_json(report, row, "", row.problem),
                 "assumed_sizes": list(row.assumed),
                 "shrunk": list(row.shrunk),
                 "warning": row.warning or None,
@@ -175,7 +175,7 @@ def to_json(report: Report) -> Json:
                 "programs": {
                     name: {
                         "loads": seen.refusal is None,
-                        "refusal": _refusal_json(report, name, seen.refusal),
+                        "refusal": _refusal_json(report, row, name, seen.refusal),
                         "warning": seen.warning or None,
                         "log": seen.log,
                         "seconds": seen.seconds,
@@ -190,7 +190,9 @@ def to_json(report: Report) -> Json:
     }
 
 
-def _refusal_json(report: Report, name: str, why: Optional[Refusal]) -> Optional[Json]:
+def _refusal_json(
+    report: Report, row: OnKernel, name: str, why: Optional[Refusal]
+) -> Optional[Json]:
     if why is None:
         return None
     claim = report.claim(name, why)
@@ -203,7 +205,7 @@ def _refusal_json(report: Report, name: str, why: Optional[Refusal]) -> Optional
         "source": why.source or None,
         "instruction": why.insn,
         "rule": why.of.rule or None,
-        "since": next((span.first for span in claim.spans if span.first), None) if claim else None,
+        "since": claim.first_after(row.version) or None if claim is not None else None,
         "other_kernels": str(claim) if claim is not None else None,
         "reason": why.reason or None,
         "suggestion": why.suggestion or None,

@@ -129,6 +129,11 @@ SPLATS = (
 )
 
 
+def is_of_object(complaint: str) -> bool:
+    """Tell whether a kernel complains of types or maps, whatever program was loaded last."""
+    return any(function in complaint for function, _ in SPLATS)
+
+
 def known_bug(complaint: str, release: Version) -> str:
     """Return the commit on record for a bug by which a kernel complains, "" if there is none."""
     for function, scenario in SPLATS:

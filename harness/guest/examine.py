@@ -429,11 +429,17 @@ def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> J
                 "messages": _messages(),
                 "seconds": round(time.monotonic() - started, 3),
             }
-            if (not text or text.startswith(_NOTHING_DONE)) and program["section"]:
+            if (not text or text.startswith(_NOTHING_DONE)) and _has_bare_twin(program):
                 seen["bare"] = loaders.load_errno(program["section"]) == 0
             return seen
         finally:
             elf.close()
+
+
+def _has_bare_twin(program: Json) -> bool:
+    """Tell whether its section says all that a program of its kind which does nothing needs."""
+    section = program["section"]
+    return bool(section) and not section.startswith(("struct_ops", "freplace"))
 
 
 def _attach_to_lock(elf: libbpf.Object, program: Json) -> None:

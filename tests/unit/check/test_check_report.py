@@ -528,3 +528,90 @@ def test_bad_files_are_usage_errors(tmp_path, capsys, content, text):
 def test_a_program_that_is_not_there():
     with pytest.raises(UsageError, match="has no program 'x'; it has: good, bad"):
         examine.choose(SOURCE, ["x"])
+
+
+WARNED = [
+    "------------[ cut here ]------------",
+    "WARNING: CPU: 0 PID: 9 at kernel/bpf/btf.c:4030 btf_parse_fields+0x7a1/0x7d0",
+    "Call Trace:",
+    "---[ end trace 0000000000000000 ]---",
+]
+
+
+@pytest.mark.parametrize("at", ["object", "program"])
+def test_a_complaint_about_types_is_not_put_on_the_program_that_came_then(at):
+    class Complaining(Guests):
+        def call(self, function, note=None, limit=0, **arguments):
+            if function == "facts":
+                return {"release": "6.16.1", "version": ""}
+            facts = {"programs": [], "assumed": [], "btf": None, "maps": {}}
+            note({"object": {**facts, "kernel_log": WARNED if at == "object" else []}})
+            for name in arguments["only"]:
+                note({"begin": name})
+                said = WARNED if at == "program" and name == "good" else []
+                note({"end": name, "seen": {**GOOD, "kernel_log": said}})
+
+    row = examine.examine(Complaining({}), "6.16", SOURCE, SOURCE.object.programs)
+    assert "btf_parse_fields" in row.warning and not row.good
+    assert all(seen.good for seen in row.programs.values())
+    found = report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ()))
+    text = report.terminal(found)
+    assert "the object's BTF or maps on 6.16: the kernel complained: WARNING" in text
+    assert "on record: f08619f06046" in text
+
+
+def test_two_locks_of_which_the_kernel_sees_one_are_told():
+    locks = tuple(Field(f"{n}.lock", 8 * i, 4, lock="bpf_spin_lock") for i, n in enumerate("ab"))
+    code = [elf.Insn(0x18, 1, 1, 0, 0), elf.Insn(0, 0, 0, 0, 0), elf.Insn(0x95, 0, 0, 0, 0)]
+    uses = elf.Function("good", "tc", code, {0: elf.Target("map", "twos")})
+    found = elf.Object({"good": uses}, ("good",), {"twos": elf.Map("twos", 1, True, locks)})
+    rows = tuple(
+        examine.OnKernel(kernel, release, {"good": Outcome()})
+        for kernel, release in (("6.16", "6.16.1"), ("7.3", "7.3.1"))
+    )
+    source = examine.Source("prog.o", b"", found)
+    text = report.terminal(report.Report(source, ("good",), rows, lockset.Findings((), ())))
+    assert "note: 6.16: map 'twos' has 2 locks in a value" in text
+    assert "on record: f08619f06046" in text
+
+
+def test_what_the_btf_is_refused_for_is_the_cause_of_all_that_is_said_of_types():
+    log = "map 'm' has to have BTF in order to use bpf_spin_lock\n"
+    cause = {"in": "struct s", "member": "low", "type": "a bitfield of 3 bits"}
+    found = why(log, "6.12", {"btf": "EINVAL", "causes": [cause], "maps": {}})
+    assert found.name == "btf-refused" and "whole integer" in found.advice
+    assert "the member low of struct s, a bitfield of 3 bits" in found.line
+    assert "before v6.11" in str(found.claim) and "a7db0d4f872a" in str(found.claim)
+    for kind, name in (
+        ("struct bpf_spin_lock", "two-locks"),
+        ("struct bpf_list_head", "contains"),
+        ("a pointer with the type tag 'user'", "btf-refused"),
+    ):
+        asked = {"btf": "EINVAL", "causes": [{**cause, "type": kind}], "maps": {}}
+        assert why(log, "6.12", asked).name == name
+
+
+@pytest.mark.parametrize(
+    "section, helpers, line, words",
+    [
+        ("kprobe", (93,), "tracing progs cannot use bpf_spin_lock yet", ["bpf_res_spin_lock()"]),
+        ("kprobe", (93,), "tracing progs cannot use bpf_spin_lock yet", ["mean to refuse it"]),
+        ("socket", (), "socket filter progs cannot use bpf_spin_lock yet", ["takes no lock"]),
+    ],
+)
+def test_advice_fits_the_program(section, helpers, line, words):
+    found = why(f"{line}\n", linked=linking(helpers, section=section))
+    assert found.name == "program-type" and all(word in found.advice for word in words)
+    assert ("takes no lock" in found.advice) is (not helpers)
+    assert "fentry" not in found.advice or "refuse it there" in found.advice
+
+
+def test_advice_for_a_tail_call_is_not_to_move_it():
+    log = "9: (85) call bpf_tail_call#12\nfunction calls are not allowed while holding a lock\n"
+    assert why(log).advice.startswith("Unlock, then make the tail call")
+
+
+def test_a_function_that_other_kernels_call_otherwise():
+    log = "9: <invalid kfunc call>\nkfunc 'bpf_obj_new' is referenced but wasn't resolved\n"
+    asked = {"btf": None, "maps": {}, "names": {"bpf_obj_new": False, "bpf_obj_new_impl": True}}
+    assert why(log, asked=asked).advice.startswith("This kernel calls it bpf_obj_new_impl()")
