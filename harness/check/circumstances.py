@@ -144,7 +144,7 @@ class Circumstances:
 
     def _of_call_under_lock(self) -> str:
         if "bpf_tail_call" in self.code:
-            return "Unlock, then make the tail call: it leaves the program for good, with the lock held."
+            return "Unlock, then make the tail call: it never comes back to the unlock."
         if "bpf_iter_num_" in self.code:
             return "Write the loop as a plain `for` with a constant bound: it calls nothing."
         if self.line.startswith("global function") or "global function calls" in self.log:

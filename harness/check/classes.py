@@ -138,7 +138,7 @@ CLASSES: Tuple[Class, ...] = (
     ),
     Class(
         "contains",
-        "a node that is not of the list or tree",
+        "a list, tree or node that does not match __contains",
         "Name in __contains(struct, member) the very struct and member that are put in, and pass the"
         " address of that member.",
         "Lists and trees are changed under the lock by these functions",

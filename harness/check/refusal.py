@@ -27,6 +27,7 @@ WITHOUT_LOCKS = frozenset(range(1, 35)) - {1, 2, 19, 24, 28, 29, 32}
 _INSN = re.compile(r"^(?:\d+: )*(\d+): \(([0-9a-f]{2})\) (.*)", re.MULTILINE)
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@\n]+?):(\d+))?$", re.MULTILINE)
 _EXPLAINED = "\nVerification failed:"  # what v7.3 says after the telling line
+_LOG_OF_OTHER = "-- BEGIN PROG LOAD LOG --"  # that of the program itself is not among the messages
 _UNRESOLVED = r"call unknown#2002\d{6}|<invalid kfunc call>"  # libbpf's mark of a kernel function
 # What is said of types, and is a symptom where the kernel knows none of the object's.
 _OF_TYPES = (
@@ -101,6 +102,9 @@ def explain(
         file, number = linked.line(insn) or (file, number)
     case = Circumstances(line, code, log, insn, linked, maps, asked.get("names", {}))
     name = _refined(name or "other", case)
+    if name == "kernel-function" and re.search(_UNRESOLVED, code) and case.called_extern:
+        told = f"this kernel has no {case.called_extern}()"
+        line = line if case.called_extern in line else f"{told}; so: {line}"
     reason, suggestion = _own_words(log)
     return Refusal(
         name,
@@ -219,6 +223,7 @@ def crashed(reason: str) -> Refusal:
 def _by_text(log: str, messages: List[str]) -> Tuple[str, str, int]:
     """Return (class, telling line, its position in the verifier's log or -1)."""
     told = log.split(_EXPLAINED)[0]
+    own = [line for m in messages if _LOG_OF_OTHER not in m for line in m.splitlines()]
     for row in CLASSES:
         for pattern in row.texts:
             for found in re.finditer(pattern, told):
@@ -232,9 +237,9 @@ def _by_text(log: str, messages: List[str]) -> Tuple[str, str, int]:
                 if line.endswith(","):  # it goes on
                     line += " " + rest.split("\n")[0]
                 return row.name, line, start
-            for message in messages:
-                if re.search(pattern, message):
-                    return row.name, message, -1
+            for line in own:
+                if re.search(pattern, line):
+                    return row.name, line, -1
     last = _last(log)
     return ("other", last, log.rfind(last)) if last else ("", "", -1)
 

@@ -294,6 +294,8 @@ def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
     elf = libbpf.Object(data, programs)
     elf.assume_sizes(ASSUMED_ENTRIES)
     elf.shrink(MOST_MAP_BYTES)
+    if programs and not any(elf.is_of_struct_ops(name) for name in programs):
+        elf.leave_struct_ops()
     return elf
 
 
@@ -398,6 +400,14 @@ def _load(data: bytes, program: Json, extends: Sequence[str]) -> Json:
 
 
 def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:
+    """Load one program, others of its struct_ops being empty; return what was seen."""
+    if not program["section"].startswith("struct_ops"):
+        return _load_once(data, program, target)
+    with libbpf.alone_in_struct_ops(data, program["name"]):
+        return _load_once(data, program, target)
+
+
+def _load_once(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:
     libbpf.messages.clear()
     log = libbpf.log_buffer()
     started = time.monotonic()
@@ -413,8 +423,8 @@ def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> J
             _attach_to_lock(elf, program)
             return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
         except _NoAttach as refused:
-            told = "the lock's own functions cannot be attached to"
             errno = libbpf.errno_name(refused.number)
+            told = f"the lock's own functions cannot be attached to: {errno}"
             return {"stage": "attach", "errno": errno, "log": "", "messages": [told]}
         except OSError as error:
             if error.errno == _ENOSPC and level is None:  # the log is longer than the buffer

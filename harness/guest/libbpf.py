@@ -11,14 +11,14 @@ import errno
 import mmap
 import os
 import resource
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 17, 26
 PROG_TYPE_SK_LOOKUP, PROG_TYPE_SYSCALL = 30, 31
-_PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_LSM = 1, 29
+_PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_STRUCT_OPS, _PROG_TYPE_LSM = 1, 27, 29
 MAP_TYPE_PROG_ARRAY = 3
 _MAP_TYPE_STACK_TRACE, _MAP_TYPE_STRUCT_OPS = 7, 26
 _MAP_TYPES_WITHOUT_ENTRIES = (4, 19, 21, 24, 26, 28, 29, 32)  # storages; libbpf sizes the rest
@@ -647,6 +647,18 @@ class Object:
         """Return the names of the maps that the source declares; .rodata and such are not."""
         return [name for name, m in self._maps.items() if not _map_is_internal(m)]
 
+    def is_of_struct_ops(self, program: str) -> bool:
+        """Tell whether a program is a function of a struct_ops."""
+        return bool(_program_type(self._programs[program]) == _PROG_TYPE_STRUCT_OPS)
+
+    def leave_struct_ops(self) -> None:
+        """Make no struct_ops: for one libbpf loads its programs, whichever were asked for."""
+        if not any(self.is_of_struct_ops(name) for name in self._programs):
+            return
+        for name, pointer in self._maps.items():
+            if self.is_struct_ops(name):
+                _check(_map_set_autocreate(pointer, False))
+
     def all_maps(self) -> List[str]:
         """Return the names of all maps, sections of data among them."""
         return list(self._maps)
@@ -673,6 +685,10 @@ class Object:
     def is_struct_ops(self, name: str) -> bool:
         """Tell whether a map is a struct_ops, of which libbpf makes one of the kernel's types."""
         return bool(_map_type(self._maps[name]) == _MAP_TYPE_STRUCT_OPS)
+
+    def programs(self) -> List[str]:
+        """Return the names of its programs, in the order of the file."""
+        return list(self._programs)
 
     def program_facts(self) -> List[Dict[str, Any]]:
         """Return name, section, type and, as the kernel names it, expected attach type of each
@@ -818,6 +834,32 @@ class PreparedObject:
     def close(self) -> None:
         """Free it and close its fds."""
         self._object.close()
+
+
+@contextmanager
+def alone_in_struct_ops(data: bytes, program: str) -> Iterator[None]:
+    """Let libbpf load, of a struct_ops with this program, nothing but empty ones beside it."""
+    elf = Object(data)
+    try:
+        others = [name for name in elf.programs() if elf.is_of_struct_ops(name)]
+        sections = elf.sections(others) if program in others else []
+    finally:
+        elf.close()
+
+    def prepare(section: str, pointer: int, options: Any) -> None:
+        if _program_name(pointer).decode(errors="replace") == program:
+            if section.startswith("struct_ops.s"):
+                options.prog_flags |= _BPF_F_SLEEPABLE
+            return
+        options.func_info_cnt = options.line_info_cnt = 0
+        _check(_set_insns(pointer, _RETURN_0, len(_RETURN_0) // _INSN_BYTES))
+
+    handlers = [_Handler(section, prepare) for section in sections]
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.remove()
 
 
 class _Handler:

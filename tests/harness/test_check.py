@@ -88,7 +88,7 @@ def test_the_cause_of_an_objects_trouble(guests):
         "attaches_to_lock": "hook-missing" if old else "lock-functions",
         "tail_call_under_lock": "call-under-lock",
     }
-    assert "leaves the program for good" in row.programs["tail_call_under_lock"].refusal.advice
+    assert "never comes back" in row.programs["tail_call_under_lock"].refusal.advice
 
 
 def test_the_member_for_which_the_kernel_refuses_the_btf(guests):
