@@ -2,22 +2,28 @@
 /*
  * One C source, two loaders; and the words in which a program says what must happen to it.
  *
+ * rules/ has the programs with such words, driven/ what the run-time tests load, include/ what
+ * several of them share.
+ *
  * 1. Annotations
  * --------------
  * They stand between SEC() and the function and expand to nothing, so that they cannot change the
  * object under test. harness/scenarios/annotation.py reads them from the text. The words are those of the
  * kernel's own BPF selftests where those have one.
  *
- *   __rule("...")          the rule this case belongs to, in words: a row of the rule table. A rule
- *                          is declared by a comment, once: "Rule: its name", what it is and why,
- *                          and the commits that made or changed it.
+ *   __rule("...")          the rule this case belongs to, in words: a row of the rule table; see 2
  *   __description("...")   one line for people, when the function's name does not say it
  *   __twin(program)        the legal twin of a refused program: the same code but for the one thing
  *                          that breaks the rule. If the twin is refused as well, the refusal proves
- *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __failure.
+ *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __refused and
+ *                          __failure.
  *   __loader(libbpf)       only this loader can express the case (the comment above says why)
  *   __success              it must load; with __retval it must also run
- *   __failure              it must be refused, as the next three say; at least __msg or __errno
+ *   __refused(name)        it must be refused as a Refusal of that name says, which is declared
+ *                          beside the cases of this file or, for several files, in
+ *                          include/refusals.h. In a clause, only its texts for those kernels count.
+ *   __failure              it must be refused, as the next three say; at least __msg or __errno.
+ *                          For what one case alone is told; else give it a name, see 2.
  *   __stage(prog_load)     where: btf_load, map_create, prog_load (the default) or attach
  *   __errno(EINVAL)        with this errno
  *   __msg("text")          the verifier log holds this text, literally; {{...}} holds a regular
@@ -40,14 +46,36 @@
  *                          these kernels are known to break the rule; the commit mends it or,
  *                          as the comment says then, brought it, because nothing mends it yet
  *
- * 2. Objects
+ * 2. Declarations
+ * ---------------
+ * A comment that begins with one of these words declares what cases name. Each name is declared once.
+ *
+ *   Rule: its name         what it is and why, and the commits that made or changed it; the first
+ *                          of these is the one that made it. Its second line may name its topic:
+ *                          "Topic: name".
+ *   Topic: its name        a chapter of docs/rules.md: what its rules have in common. Chapters stand
+ *                          in the order in which include/topics.h declares them.
+ *   Refusal: its_name      how kernels refuse something that several cases do: below, a line for each
+ *                          text, then why, and the commits that changed the text
+ *
+ * The first text of a refusal holds from the first kernel on, each other one from its version on,
+ * always until the next. So a new text is one new line. A line is an errno and what the verifier log
+ * holds, in this order, as in __msg; a stage other than prog_load stands before the errno:
+ *
+ *   Refusal: missing_unlock
+ *   EINVAL "bpf_spin_unlock is missing"
+ *   since v6.13: EINVAL "BPF_EXIT instruction" "cannot be used inside bpf_spin_lock-ed region"
+ *   The program returns with the lock held.
+ *   commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)
+ *
+ * 3. Objects
  * ----------
  * The programs of a file share one object (libbpf) or module (bcc). What stands inside
  * "#if UNIT(name)" ... "#endif" is an object of its own: needed where a map or its BTF cannot be
  * created, because that would take every other program of the object with it. The program of
  * SEC("freplace/name") replaces the main function of the object's program of that name.
  *
- * 3. Two loaders
+ * 4. Two loaders
  * --------------
  * libbpf gets an object from clang. bcc gets this text after "clang -E -DLOADER_BCC", because bcc
  * rewrites map calls in the source before the preprocessor runs and refuses those it finds inside a
@@ -61,6 +89,7 @@
 #define __twin(program)
 #define __loader(name)
 #define __success
+#define __refused(name)
 #define __failure
 #define __stage(name)
 #define __errno(name)
@@ -123,6 +152,10 @@ char _license[] SEC("license") = "GPL";
 unsigned long long load_byte(void *skb, unsigned long long offset) asm("llvm.bpf.load.byte");
 
 #endif
+
+/* A load and a store that clang makes once: it drops none and merges none with others. */
+#define READ_ONCE(variable) (*(volatile typeof(variable) *)&(variable))
+#define WRITE_ONCE(variable, value) (*(volatile typeof(variable) *)&(variable) = (value))
 
 /* What most programs protect: a counter beside its lock. */
 struct counter {

@@ -92,7 +92,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
     if options.rules:
-        output.put(rulebook.markdown(Programs.read(build.PROGRAMS).files), options.output)
+        output.put(rulebook.markdown(Programs.read(build.PROGRAMS)), options.output)
         return OK
     if options.against and options.verdict:
         raise UsageError("--verdict and --against do not go together: a verdict may have changed.")

@@ -15,7 +15,7 @@ from harness import paths
 from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE
 from harness.errors import SetupError, UsageError
 from harness.pytest_plugin import cases, run_options, sharding
-from harness.pytest_plugin.hooks import Run
+from harness.pytest_plugin.run import Run
 from harness.results import stored
 
 ROOT = paths.root()

@@ -165,7 +165,7 @@ class Sweep:
     fill: int  # of the buffers of reads
     writes: Tuple[Tuple[str, int, bool], ...]  # update, update_batch, program; flags; whether new
     reads: Tuple[Tuple[str, int], ...]  # as Copying's, neighbour or memory; flags
-    program: Callable[[int], int]  # which gets an order; see bpf_progs/copy_layouts.bpf.c
+    program: Callable[[int], int]  # which gets an order; see bpf_progs/driven/copy_layouts.bpf.c
     image: libbpf.Map  # what it stores
     memory: libbpf.Map  # what it shows
     times: int = 1

@@ -6,8 +6,8 @@ How often each asked for a run is told here; how often the program did run, and 
 in the program's own maps.
 
 Whatever needs a network happens in a child process with a network namespace of its own, which has no
-name and vanishes with it. Frames and datagrams carry the marks by which bpf_progs/counter.bpf.c knows them;
-bpf_progs/counter_hooks.bpf.c knows senders by their name, and otherwise by what they ask for.
+name and vanishes with it. Frames and datagrams carry the marks by which counter.bpf.c knows them;
+counter_hooks.bpf.c knows senders by their name, and otherwise by what they ask for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _CGROUP_CONNECT4, _CGROUP_SENDMSG4, _CGROUP_SYSCTL = 10, 14, 18
 _CGROUP_GETSOCKOPT, _CGROUP_SETSOCKOPT = 21, 22
 _TCX = {"ingress": 46, "egress": 47}
 
-# By these the programs of bpf_progs/counter_hooks.bpf.c know what they count.
+# By these the programs of bpf_progs/driven/counter_hooks.bpf.c know what they count.
 _SENDER = "spinlock"  # the name of a process
 _DEVICE = "/dev/full"
 _SYSCTL = "/proc/sys/kernel/ostype"
@@ -203,7 +203,7 @@ def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
 def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
     """Let user space copy an element's value out and, now and then, in, with BPF_F_LOCK.
 
-    What it writes is struct shared of bpf_progs/contend.h, its epoch one higher each time.
+    What it writes is struct shared of contended_counter.h, its epoch one higher each time.
     """
     assert order.map is not None
     key, values = bytes(order.map.key_size), order.map

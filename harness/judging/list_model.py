@@ -2,7 +2,7 @@
 
 Each operation has a ticket, so the order in which they happened is known: a model goes through them
 in that order, and whatever came out of the real thing must be what comes out of the model. The
-values are those of bpf_progs/places_objects.bpf.c.
+values are those of bpf_progs/driven/places_objects.bpf.c.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What contended counters and their broken twins add up to -> Verdict. Pure.
 
-The values are those of bpf_progs/contend.h. A lock is convicted by what its operations left behind:
+The values are those of contended_counter.h. A lock is convicted by what its operations left behind:
 sums, fields, histories. It is acquitted only with evidence that it was needed: CPUs met in the
 critical section, and every way to do the same work wrong was seen to go wrong.
 """
@@ -35,7 +35,7 @@ FAR_LESS = 10
 
 @dataclass(frozen=True)
 class Way:
-    """How the lock is taken: as it must be, or broken on purpose. The numbers are contend.h's."""
+    """How the lock is taken: as it must be, or broken on purpose. The numbers are contended_counter.h's."""
 
     name: str
     mode: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, TypeVar
 
 from harness.errors import SetupError
 from harness.machines import host_cpus, qemu_guest
@@ -19,6 +19,8 @@ Json = Dict[str, Any]
 
 _DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
 _QUIET_SECONDS = 5.0  # of a console on which a panic was being printed
+
+_Seen = TypeVar("_Seen")  # of a CPU
 
 
 class Qemu:
@@ -71,7 +73,7 @@ class Qemu:
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 
-        def asked(look: Callable[[], Mapping[int, float]]) -> Mapping[int, float]:
+        def asked(look: Callable[[], Mapping[int, _Seen]]) -> Mapping[int, _Seen]:
             try:
                 return look()
             except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells

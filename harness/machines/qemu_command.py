@@ -35,6 +35,8 @@ STOP_ON_TROUBLE = (
     "softlockup_panic=1",
     "hung_task_panic=1",
     "unknown_nmi_panic",
+    # Under KVM as well, QEMU then tells how a CPU's timer is set: see pulse.py.
+    "lapic=notscdeadline",
     # A soft lockup is called after twice the first, an RCU stall after the second, in seconds: long
     # enough for an emulated CPU that its host makes wait.
     "watchdog_thresh=8",

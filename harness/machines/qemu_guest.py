@@ -31,6 +31,7 @@ from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import qemu_command
+from harness.machines.pulse import Tick, kept_registers, pending_tick
 from harness.machines.qemu_command import QEMU
 from harness.machines.qmp import Qmp
 from harness.progress import Progress
@@ -46,7 +47,6 @@ BOOT_ATTEMPTS = 3  # under emulation; see splat.is_emulators
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
 KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
 SPARE_MIB = 64  # beside the memory: device state
-TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 DYING_LOOK_S = 0.2  # between looks at the console of a guest that is about to end
 LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
 CONSOLE_KEPT = 16000  # characters of it in a SetupError
@@ -84,13 +84,6 @@ def telling(console: str) -> str:
     if found is None:
         return console[-CONSOLE_KEPT:]
     return "".join(lines[found.position :])[:CONSOLE_KEPT]
-
-
-def tick_is_pending(lapic: str) -> bool:
-    """Tell from what QEMU says of a local APIC whether the kernel's timer interrupt waits in it."""
-    requested = re.search(r"^IRR\s+(.*)$", lapic, re.MULTILINE)
-    vectors = re.findall(r"\d+", requested.group(1)) if requested else []
-    return str(TIMER_VECTOR) in vectors
 
 
 class Guest:
@@ -174,27 +167,34 @@ class Guest:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
         self._qmp.execute("inject-nmi")
 
-    def overdue_ticks(self) -> dict[int, float]:
-        """Return the CPUs that have a timer interrupt to take and have not taken it yet, and for how
-        many seconds the host has run each in its life.
+    def overdue_ticks(self) -> dict[int, Tick]:
+        """Return, by CPU, the timer interrupts that CPUs have not taken yet.
 
-        A CPU takes it at once but for moments, also one that spends nearly all its time with
-        interrupts off: a spin lock's holder lets go of it, and takes the tick then. One that a busy
-        host leaves waiting for a core has a tick to take for most of the time, hence many looks.
+        A CPU takes its interrupt at once but for moments. So does one that spends nearly all its
+        time with interrupts off: it takes the tick when it lets go of the lock. One that a busy host
+        leaves waiting for a core has a tick to take most of the time, hence many looks.
         """
-        overdue = frozenset(range(self.cpus))
+        overdue = {cpu: Tick("") for cpu in range(self.cpus)}
         for _ in range(LOOKS):
-            overdue = frozenset(
-                cpu for cpu in overdue if tick_is_pending(self._qmp.human(f"info lapic {cpu}"))
-            )
+            found = {cpu: pending_tick(self._qmp.human(f"info lapic {cpu}")) for cpu in overdue}
+            overdue = {cpu: tick for cpu, tick in found.items() if tick is not None}
             if not overdue:
-                break
+                return {}
             time.sleep(BETWEEN_LOOKS_S)
-        if not overdue:
-            return {}
         threads = psutil.Process(self.pid).threads()
         ran = {thread.id: thread.user_time + thread.system_time for thread in threads}
-        return {cpu: ran[self._threads[cpu]] for cpu in overdue}
+        return {
+            cpu: Tick(self._armed(cpu, tick), ran[self._threads[cpu]])
+            for cpu, tick in overdue.items()
+        }
+
+    def _armed(self, cpu: int, tick: Tick) -> str:
+        """Return how a CPU's timer is set; of a periodic one, which nobody sets again, where the
+        CPU is instead."""
+        if tick.armed != "periodic":
+            return tick.armed
+        self._qmp.human(f"cpu {cpu}")
+        return kept_registers(self._qmp.human("info registers"))
 
     def waited(self) -> dict[int, float]:
         """Return for how many seconds of its life each CPU could have run and the host had no core.

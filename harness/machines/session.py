@@ -14,43 +14,27 @@ import termios
 import time
 import tty
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import (
     Any,
     Callable,
     Dict,
-    FrozenSet,
     Generator,
     Iterator,
     Mapping,
     Optional,
     Sequence,
-    Tuple,
 )
 
-from harness.machines import host_cpus
+from harness.machines import host_cpus, pulse
 from harness.machines.loss import GuestLost
+from harness.machines.pulse import Patience, Pulse, Tick
 
 Json = Dict[str, Any]
 
 # Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
 _MEETINGS = ("drive", "race", "copy", "sweep")
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
-# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
-# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
-PULSE_SECONDS = 1.0
-STUCK_PULSES = 12
-STUCK_RAN_SECONDS = (
-    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
-)
-CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
-# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
-# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
-PULSE_SECONDS = 1.0
-STUCK_PULSES = 12
-STUCK_RAN_SECONDS = (
-    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
-)
-MOST_PATIENCE = 9  # times the limit of a call may be added, where the host is busy
 
 
 class KernelRefusal(Exception):
@@ -78,46 +62,10 @@ class AgentError(Exception):
 class Gone(Exception):
     """Inside this module: the stream ended, or (`timed_out`) nothing came in time."""
 
-    def __init__(self, timed_out: bool, stuck: FrozenSet[int] = frozenset()) -> None:
+    def __init__(self, timed_out: bool, stuck: Mapping[int, str] = MappingProxyType({})) -> None:
         super().__init__("no answer in time" if timed_out else "the stream ended")
         self.timed_out = timed_out
-        self.stuck = stuck  # CPUs that took no timer interrupt meanwhile
-
-
-class _Pulse:
-    """Tells from look to look which CPUs take no timer interrupt, though the host runs them."""
-
-    def __init__(self) -> None:
-        self._looks = 0
-        self._since: Dict[int, Tuple[int, float]] = (
-            {}
-        )  # CPU -> the first look, what it had run then
-
-    def stuck(self, overdue: Mapping[int, float]) -> FrozenSet[int]:
-        """Look once more, at the CPUs with a tick to take and the seconds they have run so far."""
-        since = {cpu: self._since.get(cpu, (self._looks, ran)) for cpu, ran in overdue.items()}
-        self._looks, self._since = self._looks + 1, since
-        return frozenset(
-            cpu
-            for cpu, (look, before) in since.items()
-            if self._looks - look >= STUCK_PULSES and overdue[cpu] - before >= STUCK_RAN_SECONDS
-        )
-
-
-class _Patience:
-    """How long an answer may take: what a busy host keeps a guest from running does not count."""
-
-    def __init__(self, seconds: float, waited: Callable[[], Mapping[int, float]]) -> None:
-        self._seconds, self._waited = seconds, waited
-        self._begun, self._before = time.monotonic(), waited()
-        self.more = 0.0  # seconds that did not count so far
-
-    def left(self) -> float:
-        """Return how many seconds are left."""
-        now = self._waited()
-        kept = (seconds - self._before.get(cpu, seconds) for cpu, seconds in now.items())
-        self.more = min(max(kept, default=0.0), MOST_PATIENCE * self._seconds)
-        return self._seconds + self.more - (time.monotonic() - self._begun)
+        self.stuck = stuck  # CPUs that took no timer interrupt meanwhile, with what shows it
 
 
 class Stream:
@@ -175,11 +123,11 @@ class Session:
         stream: Stream,
         lost: Callable[[bool], GuestLost],
         boot: Json,
-        overdue: Callable[[], Mapping[int, float]] = dict,
+        overdue: Callable[[], Mapping[int, Tick]] = dict,
         waited: Callable[[], Mapping[int, float]] = dict,
     ) -> None:
-        """`overdue` tells which CPUs do not take their timer interrupt at this moment, and for how
-        many seconds the host has run each so far; `waited`, for how many each has waited for it."""
+        """`overdue` tells which CPUs do not take their timer interrupt at this moment; `waited`, for
+        how many seconds each has waited for the host so far."""
         self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
         self.waited = 0.0  # seconds that did not count against a limit, as the host was busy
@@ -244,17 +192,17 @@ class Session:
 
     def _receive(self, limit: float) -> Json:
         """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
-        patience, pulse = _Patience(limit, self._waited), _Pulse()
+        patience, pulses = Patience(limit, self._waited), Pulse()
         left = limit
         while True:
             try:
-                return self._stream.receive(min(left, PULSE_SECONDS))
+                return self._stream.receive(min(left, pulse.PULSE_SECONDS))
             except Gone as gone:
                 before, left = patience.more, patience.left()
                 self.waited += patience.more - before
                 if not gone.timed_out or left <= 0:
                     raise
-            stuck = pulse.stuck(self._overdue())
+            stuck = pulses.stuck(self._overdue())
             if stuck:
                 raise Gone(timed_out=True, stuck=stuck)
 
@@ -315,14 +263,15 @@ class Session:
         return Session(self._stream, self._lost, kept, self._overdue, self._waited)
 
 
-def named(lost: GuestLost, stuck: FrozenSet[int]) -> GuestLost:
+def named(lost: GuestLost, stuck: Mapping[int, str]) -> GuestLost:
     """Return a lost guest with the CPUs that were found stuck as the reason, if there are any."""
     if not stuck:
         return lost
     numbers = ", ".join(map(str, sorted(stuck)))
+    looks = "; ".join(f"CPU {cpu}'s timer stood at {stuck[cpu]}" for cpu in sorted(stuck))
     return GuestLost(
-        f"hard lockup: CPU {numbers} took no timer interrupt for {STUCK_PULSES * PULSE_SECONDS:.0f} s"
-        f" ({lost})",
+        f"hard lockup: CPU {numbers} took no timer interrupt for"
+        f" {pulse.STUCK_PULSES * pulse.PULSE_SECONDS:.0f} s ({looks}; {lost})",
         crashed=True,
         console=lost.console,
     )

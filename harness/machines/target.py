@@ -17,18 +17,6 @@ Json = Dict[str, Any]
 NAMES = ("qemu", "vagrant", "local")
 DEFAULT_KERNEL = catalogue.DEFAULT
 
-# Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
-_MEETINGS = ("drive", "race", "copy", "sweep")
-CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
-# A CPU that spins with interrupts off sees no watchdog of its own, and RCU complains only when
-# somebody waits for it. Its timer interrupt stays pending, which a call that takes long is asked for.
-PULSE_SECONDS = 1.0
-STUCK_PULSES = 12
-STUCK_RAN_SECONDS = (
-    3.0  # of the host's time, meanwhile: one that is left waiting for it is not stuck
-)
-DEFAULT_KERNEL = catalogue.DEFAULT
-
 
 class Target(Protocol):
     """What takes sessions."""

@@ -24,6 +24,8 @@ from harness.errors import SetupError
 COMPILE_SECONDS = 120.0
 OLDEST_CLANG = 11  # older ones lack -mcpu=v3 or complete BTF
 PROGRAMS = paths.root() / "bpf_progs"
+DRIVEN = PROGRAMS / "driven"  # what the run-time tests load
+_INCLUDED = (PROGRAMS, PROGRAMS / "include")
 
 # -mcpu=v3 (32-bit registers and jumps) is what kernels from v5.1 on, the first with the lock, know.
 _CFLAGS = ("-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
@@ -82,7 +84,7 @@ def source(
     `include` holds the uapi and libbpf headers of the guest's image, so that every host compiles
     the same text. Raises CompileError with the compiler's message, SetupError without a compiler.
     """
-    options = [f"-I{file.parent}", f"-I{PROGRAMS}"]
+    options = [f"-I{place}" for place in (file.parent, *_INCLUDED)]
     options += [f"-DUNIT_{unit}=1"] if unit else []
     options += [f"-D{name}={value}" for name, value in (defines or {}).items()]
     if loader == "bcc":
@@ -108,6 +110,11 @@ def source(
     return Source(file.name, unit, loader, cached.read_bytes(), seconds)
 
 
+def headers(directory: Path) -> List[Path]:
+    """Return the headers that a C file of a directory can include: its own, and the shared ones."""
+    return sorted({header for place in (directory, *_INCLUDED) for header in place.glob("*.h")})
+
+
 def compile_object(
     file: Path, include: Path, directories: Sequence[Path] = (), defines: Sequence[str] = ()
 ) -> bytes:
@@ -118,7 +125,7 @@ def compile_object(
     file.read_bytes()
     command = [str(clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-nostdlibinc"]
     command += ["-D__TARGET_ARCH_x86", *(f"-D{define}" for define in defines)]
-    command += [f"-I{place}" for place in (file.parent, *directories, PROGRAMS)]
+    command += [f"-I{place}" for place in (file.parent, *directories, *_INCLUDED)]
     command += [f"-isystem{include}", "-c", str(file)]
     with paths.Scratch() as directory:
         output = directory / "output"
@@ -129,7 +136,7 @@ def compile_object(
 def _key(command: List[str], file: Path) -> str:
     digest = hashlib.sha256(repr([clang_version(command[0]), command]).encode())
     digest.update(file.read_bytes())
-    for header in sorted({*file.parent.glob("*.h"), *PROGRAMS.glob("*.h")}):
+    for header in headers(file.parent):
         digest.update(header.read_bytes())
     return digest.hexdigest()[:32]
 

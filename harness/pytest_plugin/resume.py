@@ -17,6 +17,7 @@ from harness.machines.target import DEFAULT_KERNEL, Target
 from harness.provision import build
 from harness.results import matrix, stored
 from harness.results.stored import Result
+from harness.scenarios.programs import c_files, headers_of
 
 OPTIONS = "options.json"  # in the directory of a run
 
@@ -75,8 +76,10 @@ def source_digest(file: Path, programs: Path) -> str:
 
     That is a C file with the headers, or a test with all C files.
     """
-    headers = {*programs.glob("*.h"), *build.PROGRAMS.glob("*.h")}
-    parts = headers if file.name.endswith(".c") else headers.union(programs.glob("*.c"))
+    directory = file.parent if file.name.endswith(".c") else programs
+    parts = {*build.headers(directory), *headers_of(programs)}
+    if not file.name.endswith(".c"):
+        parts.update(c_files(programs))
     digest = hashlib.sha256()
     try:
         for part in sorted({file, *parts}):

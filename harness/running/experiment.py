@@ -28,7 +28,7 @@ from harness.judging.serialization import (
 from harness.provision import build
 from harness.scenarios.scenario import SourceFile
 
-# The programs of bpf_progs/counter.bpf.c by driver, and the number of each one's histories.
+# The programs of bpf_progs/driven/counter.bpf.c by driver, and the number of each one's histories.
 PROGRAMS: Dict[str, Tuple[str, int]] = {
     "test_run": ("count_test_run", 0),
     "tc_ingress": ("count_tc_ingress", 1),
@@ -40,7 +40,7 @@ PROGRAMS: Dict[str, Tuple[str, int]] = {
     "user_space": ("", 7),
 }
 
-# Of bpf_progs/contend.h.
+# Of contended_counter.h.
 _ORDER = struct.Struct("<IIIII8I")  # turns, mode, every, room, elements, begin of each source
 _ROOM = 1 << 19  # operations
 _SOURCES = 8

@@ -1,4 +1,4 @@
-"""What CPUs were told that asked for resilient locks: the map of bpf_progs/resilient.h."""
+"""What CPUs were told that asked for a res_spin_lock: the map of res_spin_lock_answers.h."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECORD_IS_LOST = KnownBug("beb7021a6003", ">=6.17.13,<6.18")
 
 EDEADLK = -errno.EDEADLK  # as programs return it
 
-# Of bpf_progs/resilient.h: the numbers of answers.
+# Of res_spin_lock_answers.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
 _ANSWERS = struct.Struct("<8Q")
 

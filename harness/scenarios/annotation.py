@@ -6,50 +6,53 @@ The vocabulary is documented once, at the top of ``bpf_progs/spinlock.h``.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from types import MappingProxyType
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from harness.errors import UsageError
+from harness.scenarios import declarations
+from harness.scenarios.declarations import (
+    ERRNOS,
+    STAGES,
+    AnnotationError,
+    Comment,
+    blank_comments,
+    line_of,
+    pattern,
+    unquoted,
+)
 from harness.scenarios.scenario import (
     LOADERS,
+    Declared,
     Expectation,
     KnownBug,
     Need,
     Program,
-    Rule,
+    Refusal,
     Scenario,
     SourceFile,
-    commits,
-    compile_message,
     nearest,
 )
-from harness.scenarios.versions import covers, is_range, releases
+from harness.scenarios.versions import covers, is_range, meet, releases
 
 CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
-STAGES = ("btf_load", "map_create", "prog_load", "attach")
-_RULE = "Rule:"  # begins the comment that declares one
-# By the names that the guest reports: 524 is known to kernels only.
-_ERRNOS = sorted({*errno.errorcode.values(), "EOPNOTSUPP", "ENOTSUPP"} - {"ENOTSUP"})
 
 
-class AnnotationError(UsageError):
-    """An annotation that cannot be meant; the message starts with ``file:line``."""
-
-
-def read(text: str, path: Path) -> SourceFile:
-    """Read the programs and scenarios of one C file.
+def read(text: str, path: Path, shared: Mapping[str, Refusal] = MappingProxyType({})) -> SourceFile:
+    """Read the programs and scenarios of one C file; `shared` are the refusals of its headers.
 
     Raises AnnotationError ("file:line: what is wrong, what to write") at the first bad annotation.
     """
-    code, comments = _blank_comments(text)
+    code, comments = blank_comments(text)
     units = _units(code, path)
+    declared = declarations.of(comments, text, path)
+    refusals = {**shared, **{refusal.name: refusal for refusal in declared.refusals}}
     programs: List[Program] = []
     scenarios: List[Scenario] = []
     for section in re.finditer(r'^SEC\("([^"]+)"\)', code, re.MULTILINE):
-        line = _line(code, section.start())
+        line = line_of(code, section.start())
         words = list(_annotations(code, section.end(), path))
         end = _header(code, section.end(), path)
         head = re.compile(r"\s*(\w+)\s*\(").match(code, end)
@@ -58,20 +61,26 @@ def read(text: str, path: Path) -> SourceFile:
         name, unit = head.group(1), units[line - 1]
         programs.append(Program(name, section.group(1), line, unit))
         if words:
-            scenarios.append(
-                _scenario(
-                    path, programs[-1], words, _comment_above(comments, code, section.start())
-                )
-            )
+            draft = _draft(path, programs[-1], words, refusals)
+            comment = _comment_above(comments, code, section.start())
+            scenarios.append(_scenario(path, programs[-1], draft, comment))
     if not programs:
         raise AnnotationError(f'{path}:1: no program in this file; one starts with SEC("tc"), say.')
-    return SourceFile(path, tuple(programs), tuple(scenarios), _rules(text, comments, path))
+    return SourceFile(path, tuple(programs), tuple(scenarios), declared)
 
 
-def check_together(files: Sequence[SourceFile]) -> None:
-    """Raise AnnotationError where files contradict each other."""
+def check_together(files: Sequence[SourceFile], headers: Sequence[Declared] = ()) -> None:
+    """Raise AnnotationError where files, or they and their headers, contradict each other."""
     _check_names(files)
-    _check_rules(files)
+    declared = [*headers, *(file.declared for file in files)]
+    declarations.check_rules(declared)
+    used = {name for file in files for case in file.scenarios for name in case.refusals}
+    for refusal in declarations.refusals(declared).values():
+        if refusal.name not in used:
+            raise AnnotationError(
+                f"{refusal.where}: no case is refused by {refusal.name}: write"
+                f" __refused({refusal.name}) at one, or leave it out."
+            )
     scenarios = {s.name: s for file in files for s in file.scenarios}
     for scenario in scenarios.values():
         if scenario.twin is not None:
@@ -89,17 +98,6 @@ def _check_names(files: Sequence[SourceFile]) -> None:
                     f" by {other}; a scenario is run by its name, so it must be unique."
                 )
             seen[program.name] = file
-
-
-def _check_rules(files: Sequence[SourceFile]) -> None:
-    declared: Dict[str, Rule] = {}
-    for rule in (rule for file in files for rule in file.rules):
-        if rule.name in declared:
-            raise AnnotationError(
-                f"{rule.where}: the rule '{rule.name}' is declared at {declared[rule.name].where};"
-                " once is enough."
-            )
-        declared[rule.name] = rule
 
 
 def _check_twin(scenario: Scenario, name: str, scenarios: Dict[str, Scenario]) -> None:
@@ -126,6 +124,7 @@ class _Clause:
     messages: List[str] = field(default_factory=list)
     absent: List[str] = field(default_factory=list)
     retval: Optional[int] = None
+    refusal: Optional[Refusal] = None
 
 
 @dataclass
@@ -134,6 +133,7 @@ class _Draft:
 
     where: str
     common: _Clause
+    refusals: Mapping[str, Refusal]  # that it may name
     clauses: List[_Clause] = field(default_factory=list)
     rule: str = ""
     description: str = ""
@@ -154,8 +154,7 @@ def _text(argument: str) -> str:
     literals = re.findall(r'"((?:[^"\\]|\\.)*)"', argument)
     if not literals or re.sub(r'"(?:[^"\\]|\\.)*"|\s', "", argument):
         raise ValueError('needs text in double quotes, as in ("text")')
-    escapes = {"n": "\n", "t": "\t"}
-    return re.sub(r"\\(.)", lambda m: escapes.get(m.group(1), m.group(1)), "".join(literals))
+    return unquoted("".join(literals))
 
 
 def _word(argument: str, allowed: Sequence[str] = ()) -> str:
@@ -214,22 +213,22 @@ def _retval(argument: str) -> int:
 
 
 def _errno_name(argument: str) -> str:
-    if argument not in _ERRNOS:
+    if argument not in ERRNOS:
         raise ValueError(
-            f"needs an errno by name, as in (EINVAL), not '{argument}'{nearest(argument, _ERRNOS)}"
+            f"needs an errno by name, as in (EINVAL), not '{argument}'{nearest(argument, ERRNOS)}"
         )
     return argument
 
 
-def _pattern(argument: str) -> str:
-    text = _text(argument)
-    if not text.strip():
-        raise ValueError("is empty, which any log would satisfy")
-    try:
-        compile_message(text)
-    except re.error as error:
-        raise ValueError(f"holds a bad regular expression: {error}") from None
-    return text
+def _refused(draft: _Draft, argument: str) -> None:
+    name = _word(argument)
+    if name not in draft.refusals:
+        raise ValueError(
+            f"needs a refusal that this file or a header declares, which '{name}' is not"
+            f"{nearest(name, draft.refusals)}"
+        )
+    _outcome(False)(draft, "")
+    draft.clause.refusal = draft.refusals[name]
 
 
 def _known_bug(draft: _Draft, argument: str) -> None:
@@ -271,10 +270,11 @@ _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__needs": (True, _need),
     "__success": (False, _outcome(True)),
     "__failure": (False, _outcome(False)),
+    "__refused": (True, _refused),
     "__stage": (True, _single("stage", lambda a: _word(a, STAGES))),
     "__errno": (True, _single("errno", _errno_name)),
-    "__msg": (True, lambda draft, a: draft.clause.messages.append(_pattern(a))),
-    "__not_msg": (True, lambda draft, a: draft.clause.absent.append(_pattern(a))),
+    "__msg": (True, lambda draft, a: draft.clause.messages.append(pattern(_text(a)))),
+    "__not_msg": (True, lambda draft, a: draft.clause.absent.append(pattern(_text(a)))),
     "__retval": (True, _single("retval", _retval)),
     "__kernel": (True, lambda draft, a: None),  # starts a clause; see _annotations
 }
@@ -295,64 +295,21 @@ _TOKEN = re.compile(
 )
 
 
-def _rules(text: str, comments: Sequence[Tuple[int, int, str]], path: Path) -> Tuple[Rule, ...]:
-    """Return the rules that comments declare."""
-    rules = []
-    for start, _, comment in comments:
-        lines = _comment_lines(comment)
-        if not lines or not lines[0].startswith(_RULE):
-            continue
-        where = f"{path}:{_line(text, start)}"
-        words = " ".join(lines[1:])
-        cited = commits(words)
-        if not cited:
-            raise AnnotationError(
-                f'{where}: the rule names no commit; write: commit 0123456789ab ("subject") (in v5.1).'
-            )
-        prose = re.split(r"commit [0-9a-f]{12} \(", words)[0].strip()
-        rules.append(Rule(lines[0][len(_RULE) :].strip(), prose, cited, where))
-    return tuple(rules)
-
-
-def _line(code: str, position: int) -> int:
-    return code.count("\n", 0, position) + 1
-
-
-def _blank_comments(text: str) -> Tuple[str, List[Tuple[int, int, str]]]:
-    """Replace comments by blanks, keeping every position; return them as (start, end, text)."""
-    comments: List[Tuple[int, int, str]] = []
-
-    def blank(match: "re.Match[str]") -> str:
-        if match.group().startswith('"'):
-            return match.group()
-        comments.append((match.start(), match.end(), match.group()))
-        return re.sub(r"[^\n]", " ", match.group())
-
-    return re.sub(r'"(?:[^"\\\n]|\\.)*"|/\*.*?\*/|//[^\n]*', blank, text, flags=re.DOTALL), comments
-
-
-def _comment_above(comments: Sequence[Tuple[int, int, str]], code: str, start: int) -> str:
+def _comment_above(comments: Sequence[Comment], code: str, start: int) -> str:
     """Return the words of the comment that ends right above a position, or "".
 
-    One that declares a rule is about that rule.
+    One that declares a rule, say, is about that rule.
     """
-    for begin, end, comment in comments:
-        between = code[end:start]
+    for comment in comments:
+        between = code[comment.end : start]
         if (
-            end <= start
+            comment.end <= start
             and not between.strip()
             and between.count("\n") == 1
-            and comment.startswith("/*")
+            and comment.text.startswith("/*")
         ):
-            lines = _comment_lines(comment)
-            return "" if lines and lines[0].startswith(_RULE) else " ".join(lines)
+            return "" if comment.declares else " ".join(comment.lines)
     return ""
-
-
-def _comment_lines(comment: str) -> List[str]:
-    """Return the lines of a C comment without its stars, empty ones left out."""
-    lines = (line.strip().lstrip("*").strip() for line in comment[2:-2].splitlines())
-    return [line for line in lines if line]
 
 
 def _units(code: str, path: Path) -> List[str]:
@@ -405,7 +362,7 @@ def _tokens(code: str, start: int, path: Path) -> Iterator[Tuple[str, int, int]]
         position = token.end()
         word = token.group("word")
         if word and position < len(code) and code[position] == "(":
-            _, position = _argument(code, position, f"{path}:{_line(code, position)}")
+            _, position = _argument(code, position, f"{path}:{line_of(code, position)}")
         yield word or "", token.start("word") if word else token.start(), position
 
 
@@ -422,7 +379,7 @@ def _annotations(code: str, start: int, path: Path) -> Iterator[Tuple[str, Optio
     for word, begin, end in _tokens(code, start, path):
         if not word or word in _PLAIN_C:
             continue
-        where = f"{path}:{_line(code, begin)}"
+        where = f"{path}:{line_of(code, begin)}"
         if word not in _VOCABULARY:
             raise AnnotationError(
                 f"{where}: unknown annotation {word}{nearest(word, list(_VOCABULARY))}."
@@ -432,13 +389,16 @@ def _annotations(code: str, start: int, path: Path) -> Iterator[Tuple[str, Optio
         if (argument is not None) != _VOCABULARY[word][0]:
             need = "needs an argument" if _VOCABULARY[word][0] else "takes no argument"
             raise AnnotationError(f"{where}: {word} {need}.")
-        yield word, argument, _line(code, begin)
+        yield word, argument, line_of(code, begin)
 
 
-def _scenario(
-    path: Path, program: Program, words: Sequence[Tuple[str, Optional[str], int]], comment: str
-) -> Scenario:
-    draft = _Draft(f"{path}:{program.line}", _Clause(program.line))
+def _draft(
+    path: Path,
+    program: Program,
+    words: Sequence[Tuple[str, Optional[str], int]],
+    refusals: Mapping[str, Refusal],
+) -> _Draft:
+    draft = _Draft(f"{path}:{program.line}", _Clause(program.line), refusals)
     for word, argument, line in words:
         try:
             if word == "__kernel":
@@ -454,8 +414,14 @@ def _scenario(
             f"{draft.where}: only a case of libbpf can leave maps and BTF to a user; bcc makes them"
             " as root: write __loader(libbpf)."
         )
+    return draft
+
+
+def _scenario(path: Path, program: Program, draft: _Draft, comment: str) -> Scenario:
     clauses = [_merge(draft.common, clause) for clause in draft.clauses] or [draft.common]
-    expectations = tuple(_expectation(path, clause) for clause in clauses)
+    expectations = tuple(
+        expectation for clause in clauses for expectation in _expectations(path, clause)
+    )
     _check_ranges(path, clauses)
     if draft.twin is None and any(not e.accepted for e in expectations):
         raise AnnotationError(
@@ -478,6 +444,7 @@ def _scenario(
         user_stage=draft.user_stage,
         known_bugs=tuple(draft.known_bugs),
         needs=tuple(draft.needs),
+        refusals=tuple(dict.fromkeys(c.refusal.name for c in clauses if c.refusal)),
     )
 
 
@@ -491,7 +458,27 @@ def _merge(common: _Clause, clause: _Clause) -> _Clause:
         messages=common.messages + clause.messages,
         absent=common.absent + clause.absent,
         retval=common.retval if clause.retval is None else clause.retval,
+        refusal=clause.refusal or common.refusal,
     )
+
+
+def _expectations(path: Path, clause: _Clause) -> List[Expectation]:
+    """Return a clause as it is written, or one for each text of the refusal that it names."""
+    if clause.refusal is None:
+        return [_expectation(path, clause)]
+    said = f"{path}:{clause.line}: __refused({clause.refusal.name})"
+    if clause.accepted:
+        raise AnnotationError(f"{said} contradicts __success.")
+    if clause.stage or clause.errno or clause.messages or clause.retval is not None:
+        raise AnnotationError(
+            f"{said} says all of the refusal: leave out __stage, __errno, __msg and __retval."
+        )
+    absent = tuple(clause.absent)
+    narrowed = [
+        dataclasses.replace(each, kernels=meet(each.kernels, clause.kernels), absent=absent)
+        for each in clause.refusal.clauses
+    ]
+    return [each for each in narrowed if is_range(each.kernels)]
 
 
 def _expectation(path: Path, clause: _Clause) -> Expectation:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from harness.errors import UsageError
-from harness.scenarios import annotation
-from harness.scenarios.scenario import Rule, Scenario, SourceFile, nearest
+from harness.scenarios import annotation, declarations
+from harness.scenarios.scenario import (
+    Declared,
+    Refusal,
+    Rule,
+    Scenario,
+    SourceFile,
+    Topic,
+    nearest,
+)
 
 
 @dataclass(frozen=True)
@@ -17,32 +25,56 @@ class Programs:
 
     directory: Path
     files: Tuple[SourceFile, ...] = ()
+    headers: Tuple[Declared, ...] = ()  # what they declare
 
     @classmethod
-    def read(cls, directory: Path) -> "Programs":
-        """Read every ``*.bpf.c`` of a directory, in order of name.
+    def read(cls, directory: Path, shared: Optional[Path] = None) -> "Programs":
+        """Read every C file of a directory, as in `c_files`, and what its headers declare.
+
+        `shared` is another directory whose headers declare refusals that its cases may name.
 
         Raises UsageError when there is none or one that cannot be read, or for what an annotation
         says that cannot be meant.
         """
-        paths = sorted(directory.glob("*.bpf.c"))
-        files = tuple(annotation.read(_text_of(path), path) for path in paths)
+        headers = [_declared(path) for path in headers_of(directory)]
+        refusals = declarations.refusals(headers)
+        if shared is not None and shared != directory:
+            refusals = {
+                **declarations.refusals(_declared(h) for h in headers_of(shared)),
+                **refusals,
+            }
+        files = tuple(annotation.read(_text_of(f), f, refusals) for f in c_files(directory))
         if not files:
             raise UsageError(f"There is no C file (*.bpf.c) in {directory}.")
-        annotation.check_together(files)
-        return cls(directory, files)
+        _check_file_names(files)
+        annotation.check_together(files, headers)
+        return cls(directory, files, tuple(headers))
 
     def file(self, name: str) -> SourceFile:
-        """Return what a file holds. Raises UsageError."""
-        path = self.directory / name
+        """Return what the file of that name holds, in whatever folder. Raises UsageError."""
         for file in self.files:
-            if file.path == path:
+            if file.path.name == name:
                 return file
-        raise UsageError(f"There is no C file {path}.")
+        raise UsageError(f"There is no C file {name} in {self.directory}.")
+
+    def rules(self) -> List[Rule]:
+        """Return all rules as they are declared."""
+        return [rule for file in self.files for rule in file.rules]
+
+    def topics(self) -> List[Topic]:
+        """Return all topics as they are declared, those of headers first."""
+        return [topic for each in self._declared() for topic in each.topics]
+
+    def refusals(self) -> List[Refusal]:
+        """Return all refusals that cases share as they are declared, those of headers first."""
+        return [refusal for each in self._declared() for refusal in each.refusals]
+
+    def _declared(self) -> List[Declared]:
+        return [*self.headers, *(file.declared for file in self.files)]
 
     def rule(self, name: str) -> Rule:
         """Return a rule as it is declared, or one without words or commits."""
-        declared = (rule for file in self.files for rule in file.rules if rule.name == name)
+        declared = (rule for rule in self.rules() if rule.name == name)
         return next(declared, Rule(name, "", (), ""))
 
     def scenarios(self) -> List[Scenario]:
@@ -69,6 +101,33 @@ class Programs:
             f"There is no scenario '{name}'{nearest(name, known)};"
             " `spinlock list` shows them all."
         )
+
+
+def c_files(directory: Path) -> List[Path]:
+    """Return every ``*.bpf.c`` of a directory and of the folders in it, in order of name."""
+    found = {path for pattern in ("*.bpf.c", "*/*.bpf.c") for path in directory.glob(pattern)}
+    return sorted(found, key=lambda path: (path.name, path))
+
+
+def headers_of(directory: Path) -> List[Path]:
+    """Return the headers of a directory, in order of name."""
+    return sorted([*directory.glob("*.h"), *directory.glob("include/*.h")])
+
+
+def _declared(path: Path) -> Declared:
+    return declarations.read(_text_of(path), path)
+
+
+def _check_file_names(files: Sequence[SourceFile]) -> None:
+    """Raise UsageError for two files of one name, by which tests load them."""
+    seen: Dict[str, Path] = {}
+    for file in files:
+        if file.path.name in seen:
+            raise UsageError(
+                f"{file.path} has the name of {seen[file.path.name]}: a C file is found by its"
+                " name, so give it another."
+            )
+        seen[file.path.name] = file.path
 
 
 def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:

@@ -39,7 +39,23 @@ class Rule:
 
     name: str
     text: str
-    commits: Tuple[str, ...]  # those that made or changed it, as in `commits`
+    commits: Tuple[str, ...]  # those that made or changed it, as in `commits`; the first made it
+    where: str  # file:line
+    topic: str = ""
+
+    @property
+    def since(self) -> str:
+        """The kernel version that brought it, as in "5.1"."""
+        found = re.search(r"\(in v(\d+\.\d+)", self.commits[0]) if self.commits else None
+        return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A chapter of the rule book: what a comment that begins with "Topic:" says of it."""
+
+    name: str
+    text: str
     where: str  # file:line
 
 
@@ -66,6 +82,17 @@ class Expectation:
         words += [f'"{message}"' for message in self.messages]
         words += [f'no "{message}"' for message in self.absent]
         return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How kernels refuse what several cases do: what a comment that begins with "Refusal:" says."""
+
+    name: str
+    clauses: Tuple[Expectation, ...]  # one for every kernel
+    text: str  # why, in words
+    commits: Tuple[str, ...]  # those that changed it, as in `commits`
+    where: str  # file:line
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,7 @@ class Scenario:
     user_stage: str = "prog_load"  # where root leaves off and the user goes on
     known_bugs: Tuple[KnownBug, ...] = ()
     needs: Tuple[Need, ...] = ()
+    refusals: Tuple[str, ...] = ()  # the names of those that it shares with other cases
 
     def expectation(self, release: Version) -> Optional[Expectation]:
         """Return the one clause that speaks about this kernel, or None."""
@@ -107,13 +135,27 @@ class Scenario:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What the comments of a C file or header declare."""
+
+    rules: Tuple[Rule, ...] = ()
+    topics: Tuple[Topic, ...] = ()
+    refusals: Tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """What one C file holds."""
 
     path: Path
     programs: Tuple[Program, ...]
     scenarios: Tuple[Scenario, ...]
-    rules: Tuple[Rule, ...] = ()
+    declared: Declared = Declared()
+
+    @property
+    def rules(self) -> Tuple[Rule, ...]:
+        """The rules that it declares."""
+        return self.declared.rules
 
 
 def commits(comment: str) -> Tuple[str, ...]:

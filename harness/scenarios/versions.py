@@ -27,6 +27,21 @@ def is_range(kernels: str) -> bool:
     return any(covers(kernels, release) for release in releases(kernels))
 
 
+@lru_cache(maxsize=None)
+def meet(one: str, other: str) -> str:
+    """Return the range of the kernels that two ranges share, which is no range if there is none."""
+    bounds = [bound for bound in f"{one},{other}".split(",") if bound]
+    of_interest = releases(one, other)
+    for bound in list(bounds):
+        rest = [each for each in bounds if each is not bound]
+        if all(
+            covers(",".join(rest), release) == covers(",".join(bounds), release)
+            for release in of_interest
+        ):
+            bounds = rest
+    return ",".join(sorted(bounds, key=lambda bound: bound.startswith("<")))
+
+
 def releases(*ranges: str) -> List[Version]:
     """Return releases of which each range holds one if it holds any."""
     minors = [f"{major}.{minor}" for major in (5, 6, 7) for minor in range(20)]

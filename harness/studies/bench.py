@@ -26,7 +26,7 @@ from harness.running import experiment
 from harness.scenarios import annotation
 
 FILE = "speed.bpf.c"
-# Of bpf_progs/speed.bpf.c, the kinds of counter in the order of their numbers.
+# Of bpf_progs/driven/speed.bpf.c, the kinds of counter in the order of their numbers.
 PER_CPU, ATOMIC, UNLOCKED, LOCKED = "per-CPU", "atomic", "unlocked", "locked"
 KINDS = (PER_CPU, ATOMIC, UNLOCKED, LOCKED)
 NOTHING = "nothing"  # an empty program under BPF_PROG_TEST_RUN: the raw rate
@@ -401,7 +401,7 @@ def _measure(
     facts = session.call("facts")
     if loader == "bcc" and not facts["headers"]:
         raise SetupError("The kernel has no headers, which bcc needs: use --loader libbpf.")
-    path = build.PROGRAMS / FILE
+    path = build.DRIVEN / FILE
     file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = ["speed_of_nothing", *dict.fromkeys(DRIVERS[driver] for driver in drivers)]
     experiment.load(session, file, programs, loader, guests.headers())

@@ -480,7 +480,7 @@ def _unmet(
         if not session.call("has", names=[need.name])[need.name]:
             options = session.call("options", names=[need.option]) if need.option else {}
             return judge.unmet([need], release, [need.name], options)
-    path = build.PROGRAMS / contest.file
+    path = build.DRIVEN / contest.file
     file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = contest.plan(facts["cpus"]).programs()
     try:

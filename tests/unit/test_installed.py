@@ -24,8 +24,10 @@ def test_a_wheel_has_what_the_command_reads() -> None:
         place: {path.name for pattern in text.split() for path in ROOT.glob(pattern)}
         for place, text in setup["options.data_files"].items()
     }
-    programs = {path.name for path in (ROOT / "bpf_progs").iterdir()}
-    assert installed["share/spinlock/bpf_progs"] == programs
+    programs = ROOT / "bpf_progs"
+    for folder in (programs, *(path for path in programs.iterdir() if path.is_dir())):
+        there = {path.name for path in folder.iterdir() if path.is_file()}
+        assert installed[f"share/spinlock/{folder.relative_to(ROOT)}"] == there
     for place in {path.parent for path in ROOT.glob("tests/lock/**/*.py")}:
         listed = installed[f"share/spinlock/{place.relative_to(ROOT)}"]
         assert listed == {path.name for path in place.glob("*.py")}

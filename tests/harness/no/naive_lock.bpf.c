@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A lock that leaves interrupts on, as bpf_spin_lock must not: what interrupts its holder and wants
- * it waits for ever. The holder and those that want it are those of bpf_progs/nesting.bpf.c.
+ * it waits for ever. The holder and those that want it are those of bpf_progs/driven/nesting.bpf.c.
  */
 #include "spinlock.h"
 

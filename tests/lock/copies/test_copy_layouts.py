@@ -1,7 +1,7 @@
 """Every byte of values with a lock, written by each way and read by each way, from every layout.
 
-The maps are those of bpf_progs/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,
-copy_resilient.bpf.c and copy_storages.bpf.c. All bytes of a value differ from their neighbours,
+The maps are those of bpf_progs/driven/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,
+copy_res_spin_lock.bpf.c and copy_storages.bpf.c. All bytes of a value differ from their neighbours,
 from what was there before and from what buffers hold. One layout is the twin: to the kernel it has
 no lock, so its lock bytes must arrive like all others; where they do not, the ways of this test
 could not show a lock that is copied.
@@ -34,12 +34,12 @@ class Layout:
     size: int
     zeros: Tuple[Tuple[int, int], ...] = ()  # (offset, size) of what is zero while not in use
     lists: Tuple[Tuple[int, int], ...] = ()  # of list heads: not zero, but nobody else's bytes
-    resilient: bool = False  # the lock, which the kernel never takes then
+    res_spin_lock: bool = False  # the lock, which the kernel never takes then
 
     @property
     def takes_flag(self):
         """Tell whether it can be copied with BPF_F_LOCK."""
-        return self.lock is not None and not self.resilient
+        return self.lock is not None and not self.res_spin_lock
 
     def expected(self, value):
         """Return what is seen of a value that was written, but for list heads."""
@@ -95,7 +95,7 @@ PLAIN = {
 }
 FAR = {"far": Layout(1, 65548, 65583)}
 TWIN = {"no_lock": Layout(14, None, 20)}
-RESILIENT = {name: replace(layout, resilient=True) for name, layout in PLAIN.items()}
+RES_SPIN_LOCK = {name: replace(layout, res_spin_lock=True) for name, layout in PLAIN.items()}
 TIMER = {
     "lock_then_timer": Layout(1, 4, 41, zeros=((16, 16),)),
     "timer_then_lock": Layout(2, 28, 39, zeros=((8, 16),)),
@@ -149,18 +149,18 @@ class Kinds:
 
 
 TABLES = ("array", "hash", "lazy")
-WHOLE_FILES = ("tables", "far", "resilient")
+WHOLE_FILES = ("tables", "far", "res_spin_lock")
 UNITS = {
     "tables": Kinds(TABLES, file="copy_layouts.bpf.c", program="work", holder="hold"),
     # To copy so much takes long: too few copies would meet a lock that is held.
     "far": Kinds(TABLES, FAR, file="copy_far.bpf.c", program="work_on_far"),
-    "resilient": Kinds(
+    "res_spin_lock": Kinds(
         TABLES,
-        {**RESILIENT, **TWIN},
+        {**RES_SPIN_LOCK, **TWIN},
         ("bpf_res_spin_lock", "6.15"),
-        file="copy_resilient.bpf.c",
-        program="work_on_resilient",
-        holder="hold_resilient",
+        file="copy_res_spin_lock.bpf.c",
+        program="work_on_res_spin_lock",
+        holder="hold_res_spin_lock",
     ),
     "timer": Kinds(
         TABLES,

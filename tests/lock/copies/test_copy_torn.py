@@ -1,6 +1,6 @@
 """Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
 
-The programs are those of bpf_progs/copy_torn.bpf.c. First they write under the lock, and what is
+The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is
 copied out must be whole; then they look whether what is copied in is. Each way of copying is shown
 to be torn without the lock: a copy out without the flag, and a program that copies in bare.
 """

@@ -1,7 +1,7 @@
 """Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
 
-The programs are those of bpf_progs/exposure.bpf.c, the storages those of
-bpf_progs/map_syscalls.bpf.c.
+The programs are those of bpf_progs/driven/exposure.bpf.c, the storages those of
+bpf_progs/driven/map_syscalls.bpf.c.
 """
 
 import re

@@ -1,6 +1,6 @@
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
-The maps are those of bpf_progs/map_syscalls.bpf.c: each kind with a lock, and the same without.
+The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.
 """
 
 from dataclasses import dataclass
@@ -130,10 +130,10 @@ def test_lock_flag_in_calls(guest, kind):
 
 
 @pytest.mark.parametrize("kind", ("array", "hash"))
-def test_lock_flag_and_resilient_lock(guest, kind):
+def test_lock_flag_and_res_spin_lock(guest, kind):
     """The kernel takes no bpf_res_spin_lock to copy an element."""
     guest.needs("bpf_res_spin_lock", "6.15")
-    guest.load("map_syscalls.bpf.c", [], "resilient")
+    guest.load("map_syscalls.bpf.c", [], "res_spin_lock")
     asked = Asked(guest, f"res_{kind}", FIRST, "ab" * 16)
     asked.put()
     for call in KINDS[kind].calls:

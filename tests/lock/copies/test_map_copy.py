@@ -1,6 +1,6 @@
 """Values with a lock, copied by user space: the lock is neither shown nor written.
 
-The programs are those of bpf_progs/map_copy.bpf.c. While "held", they take the lock on all CPUs but
+The programs are those of bpf_progs/driven/map_copy.bpf.c. While "held", they take the lock on all CPUs but
 one, over and over; how often it was held is seen by a program that peeks at the lock word.
 """
 

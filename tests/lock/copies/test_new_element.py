@@ -1,6 +1,6 @@
 """The lock of a new element: free, whatever was written in its place or was in its memory before.
 
-The programs are those of bpf_progs/copy_new.bpf.c: they count the lock words that are not zero. The
+The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The
 twins of their maps have no lock as far as the kernel knows, so what is written in its place stays.
 """
 

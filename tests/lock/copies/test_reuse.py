@@ -1,6 +1,6 @@
 """A hash table's element that is deleted and added again while others write to it.
 
-One CPU does that to the programs of bpf_progs/reuse.bpf.c; on all others, programs write values of
+One CPU does that to the programs of bpf_progs/driven/reuse.bpf.c; on all others, programs write values of
 their own to whatever they find, and look whether the words of what is there then agree.
 """
 

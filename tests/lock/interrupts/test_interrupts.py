@@ -1,6 +1,6 @@
 """What was before the lock is after unlock: interrupts on or off, preemption forbidden or not.
 
-The programs are those of bpf_progs/interrupts.bpf.c.
+The programs are those of bpf_progs/driven/interrupts.bpf.c.
 """
 
 import struct

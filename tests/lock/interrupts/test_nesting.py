@@ -1,6 +1,6 @@
 """What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
 
-On CPU 0 a program of a cgroup holds the lock of bpf_progs/nesting.bpf.c, over and over. Meanwhile
+On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile
 packets for CPU 0 come from other CPUs, or timers expire there, and the programs that run then want
 the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
 wait for itself for ever: a CRASH, by the kernel's watchdogs.
@@ -24,7 +24,7 @@ from harness.judging.judge import Kind, Verdict
 RULE = "Interrupts wait while the lock is held"
 
 FIRST = "00000000"
-OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/nesting.bpf.c
+OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/driven/nesting.bpf.c
 LOCKS = 256  # of a run of lock_over_and_over
 TURNS = 1000
 LEAST_HITS = 5  # inside the unlocked section

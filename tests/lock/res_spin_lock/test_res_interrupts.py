@@ -1,6 +1,6 @@
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
-The programs are those of bpf_progs/res_interrupt.bpf.c.
+The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.
 """
 
 import struct
@@ -25,11 +25,11 @@ from harness.running.res_spin_lock import (
 )
 
 RULE = (
-    "A resilient lock forbids preemption, its irqsave flavour interrupts too, and both end with it"
+    "A res_spin_lock forbids preemption, its irqsave flavour interrupts too, and both end with it"
 )
 LOADERS = ("libbpf",)  # they are kernel functions
 
-FILE = "res_interrupt.bpf.c"
+FILE = "res_spin_lock_interrupts.bpf.c"
 FIRST = "00000000"
 TURNS = 2000  # of what is done under the lock, and after it
 OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU, unless that takes longer
@@ -140,7 +140,7 @@ def test_interrupts_are_on_after_refusal(guest):
 
 
 @pytest.mark.parametrize("way", ("plain", "irqsave"))
-def test_resilient_preempt_count(guest, way):
+def test_res_spin_lock_preempt_count(guest, way):
     """The lock forbids preemption, and unlock and refusal put back what was."""
     boot(guest, "")
     guest.needs("__preempt_count", "6.15")

@@ -1,6 +1,6 @@
 """bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
 
-The programs are those of bpf_progs/res_contend.bpf.c. CPUs that know that they are virtual test and
+The programs are those of res_spin_lock_contended.bpf.c. CPUs that know that they are virtual test and
 set the lock word, and wait for a second; others queue, by other code of the kernel's, and wait for a
 quarter of one. Both are asked what depends on how they wait, the others in a guest whose CPUs do not
 know.
@@ -34,10 +34,10 @@ from harness.running.res_spin_lock import (
     total,
 )
 
-RULE = "A resilient lock serializes, and ends a deadlock"
+RULE = "A res_spin_lock serializes, and ends a deadlock"
 LOADERS = ("libbpf",)  # they are kernel functions
 
-FILE = "res_contend.bpf.c"
+FILE = "res_spin_lock_contended.bpf.c"
 TURNS = 1000  # of the critical section
 OPERATIONS, SECONDS = 10_000, 1.2  # per CPU, unless that takes longer
 FIRST = "00000000"
@@ -130,7 +130,7 @@ AS_NEW = ("count_held", "take_twice", "count_res")
         ("count_res", "queued_by_two"),
     ],
 )
-def test_resilient_lock(guest, program, path):
+def test_res_spin_lock(guest, program, path):
     """Each operation is counted once, or refused."""
     boot(guest, path)
     guest.load(FILE, [program])

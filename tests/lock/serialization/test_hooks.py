@@ -1,6 +1,6 @@
 """The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
 
-Each hook runs the locked counter of bpf_progs/counter_hooks.bpf.c on every CPU at once, and then the
+Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then the
 unlocked one in the very same way.
 """
 

@@ -1,6 +1,6 @@
 """The lock of a new object: free, whatever was in its memory before.
 
-The programs are those of bpf_progs/object_new.bpf.c. The kernel keeps the memory of dropped objects
+The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects
 for a while, until its CPUs have passed through a grace period of RCU; so a program runs again and
 again, until enough objects with a lock were in memory that another object had marked.
 """
@@ -37,6 +37,6 @@ def test_lock_of_object_in_used_memory(guest):
     run_in_used_memory(guest, "lock_new_objects")
 
 
-def test_resilient_lock_of_object_in_used_memory(guest):
+def test_res_spin_lock_of_object_in_used_memory(guest):
     guest.needs("bpf_res_spin_lock", "6.15")
-    run_in_used_memory(guest, "lock_new_resilient_objects")
+    run_in_used_memory(guest, "lock_new_res_spin_lock_objects")

@@ -1,6 +1,6 @@
 """Concurrent use of lists, trees and allocated objects under their lock.
 
-The programs are those of bpf_progs/places_objects.bpf.c. The verifier lets no program touch a list
+The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier lets no program touch a list
 or a tree without its lock, so a broken twin cannot: it counts beside the list without the lock. What
 it proves is that CPUs met in these programs, at this pace, often enough to be seen; a lock that does
 not serialize breaks that counter before all else. What is checked of the list and the tree comes on

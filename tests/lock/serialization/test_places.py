@@ -1,6 +1,6 @@
 """Concurrent updates under a lock in each kind of map: all CPUs that find one element find one lock.
 
-The programs are those of bpf_progs/places.bpf.c; test_storage.py has the places that bcc
+The programs are those of bpf_progs/driven/places.bpf.c; test_storage.py has the places that bcc
 cannot express, test_objects.py those that user space cannot read.
 """
 

@@ -1,7 +1,7 @@
 """Concurrent updates under the lock: every one counts, whatever hook they come from.
 
-Each driver runs a locked counter of bpf_progs/counter.bpf.c on every CPU at once, and then its
-broken twins in the very same way: bpf_progs/contend.h has the operation and the ways to break it.
+Each driver runs a locked counter of bpf_progs/driven/counter.bpf.c on every CPU at once, and then its
+broken twins in the very same way: contended_counter.h has the operation and the ways to break it.
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """Concurrent updates under a lock that is not simply in a map: inner maps, variables, storage.
 
-The programs are those of bpf_progs/places.bpf.c. Storage that belongs to a kernel object is
+The programs are those of bpf_progs/driven/places.bpf.c. Storage that belongs to a kernel object is
 contended where that object is met on all CPUs: one socket that all send from, one cgroup that all
 are in, one file and one process that all make system calls about.
 """

@@ -414,7 +414,7 @@ def test_every_class_is_explained():
     for row in classes.CLASSES:
         assert f"\n## {row.name}\n" in page and row.advice in page
         rules = (examine.build.PROGRAMS.parent / "docs/rules.md").read_text()
-        assert not row.rule or f"\n## {row.rule}\n" in rules
+        assert not row.rule or f"\n### {row.rule}\n" in rules
 
 
 def test_report_of_one_that_loads_and_one_that_does_not():

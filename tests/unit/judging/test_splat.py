@@ -122,9 +122,9 @@ def test_a_silent_guest_s_backtraces_say_which_cpu_was_where():
     assert lost.crashed
     assert str(lost).endswith("a word: CPU 1 was in native_queued_spin_lock_slowpath")
     assert "bpf_prog_4693340318089e07_healthy" in lost.console
-    named_by_its_tick = named(lost, frozenset({1}))
+    named_by_its_tick = named(lost, {1: "initial_count = 7"})
     assert str(named_by_its_tick).startswith("hard lockup: CPU 1 took no timer interrupt")
-    assert named_by_its_tick.console == lost.console and named(lost, frozenset()) is lost
+    assert named_by_its_tick.console == lost.console and named(lost, {}) is lost
 
 
 def test_a_stopped_agent_leaves_every_cpu_idle():

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+from harness.provision import build
 from harness.pytest_plugin import cases
 
 KERNELS = ["5.10", "6.12"]
@@ -52,6 +53,8 @@ def test_a_case_is_called_by_its_program_or_by_its_test():
 def test_a_case_has_a_rule_a_place_and_a_description():
     assert cases.rule(about_a_program()) == "Lock"
     assert cases.where(about_a_program()) == "bpf_progs/lock.bpf.c:7"
+    ours = build.PROGRAMS / "rules/balance.bpf.c"
+    assert cases.where(about_a_program(file=ours)) == "bpf_progs/rules/balance.bpf.c:7"
     assert cases.description(about_a_program()) == "It locks."
     assert cases.rule(run_time(module=SimpleNamespace(RULE="Hooks"))) == "Hooks"
     assert cases.rule(run_time()) == cases.RUNTIME_RULE

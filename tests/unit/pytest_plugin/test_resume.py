@@ -53,13 +53,25 @@ def test_a_kernel_that_is_not_run_any_more_keeps_its_results(tmp_path):
     [
         ("one.bpf.c", "one.bpf.c", False),
         ("one.bpf.c", "spinlock.h", False),
+        ("one.bpf.c", "include/refusals.h", False),
         ("one.bpf.c", "two.bpf.c", True),
+        ("test_it.py", "driven/three.bpf.c", False),
         ("test_it.py", "two.bpf.c", False),  # which of them a test loads only the test knows
         ("test_it.py", "other.py", True),
     ],
 )
 def test_a_changed_source_costs_the_results_that_it_may_concern(tmp_path, file, changed, holds):
-    for name in ("one.bpf.c", "two.bpf.c", "spinlock.h", "test_it.py", "other.py"):
+    for folder in ("include", "driven"):
+        (tmp_path / folder).mkdir()
+    for name in (
+        "one.bpf.c",
+        "two.bpf.c",
+        "driven/three.bpf.c",
+        "spinlock.h",
+        "include/refusals.h",
+    ):
+        (tmp_path / name).write_text(name)
+    for name in ("test_it.py", "other.py"):
         (tmp_path / name).write_text(name)
     resume.source_digest.cache_clear()
     old = with_facts(**resume.sources(tmp_path / file, tmp_path, tmp_path))

@@ -14,7 +14,7 @@ from harness.judging.judge import Kind
 from harness.provision import build, catalogue
 from harness.reports import page, rulebook, terminal
 from harness.results import matrix
-from harness.scenarios import annotation
+from harness.scenarios import annotation, declarations
 from harness.scenarios.programs import Programs
 
 DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
@@ -299,7 +299,7 @@ def test_the_command_writes_each_form(tmp_path, capsys):
 
 
 def test_docs_rules_md_is_what_the_c_files_say():
-    text = rulebook.markdown(Programs.read(build.PROGRAMS).files)
+    text = rulebook.markdown(Programs.read(build.PROGRAMS))
     written = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert text == written, f"docs/rules.md is out of date: run `{rulebook.COMMAND}`"
 
@@ -320,7 +320,9 @@ __kernel("<6.13") __failure __errno(EINVAL) __msg("old | text")
 __kernel(">=6.13") __failure __stage(map_create) __errno(EPERM)
 int refused(struct __sk_buff *skb) { return 0; }
 """
-    text = rulebook.markdown([annotation.read(source, Path("bpf_progs/a.bpf.c"))])
+    file = annotation.read(source, Path("/src/bpf_progs/rules/a.bpf.c"))
+    text = rulebook.markdown(Programs(Path("/src/bpf_progs"), (file,)))
+    assert "(../bpf_progs/rules/a.bpf.c)" in text
     assert "[0123456789ab](https://git.kernel.org/torvalds/c/0123456789ab)" in text
     rows = {
         row[1]: [re.sub(r"\(https.*?\)", "", cell).strip() for cell in row[2:]]
@@ -337,3 +339,54 @@ int refused(struct __sk_buff *skb) { return 0; }
         "map_create EPERM **BUG** [ba9876543210]",
     ]
     assert refused[9:11] == ["map_create EPERM", "″"]
+
+
+def test_the_rule_book_is_in_the_order_of_its_topics_and_of_versions():
+    def rule(name, version, topic=""):
+        topic = f" * Topic: {topic}\n" if topic else ""
+        commit = f'commit 0123456789ab ("subject") (in v{version})'
+        return (
+            f"/*\n * Rule: {name}\n{topic} * Its prose.\n * {commit}\n */\n"
+            f'SEC("tc") __rule("{name}") __success\nint {name.lower()}(void *c) {{ return 0; }}\n'
+        )
+
+    topics = "/* Topic: First\n * Its words. */\n\n/* Topic: Empty */\n\n/* Topic: Second */\n"
+    source = rule("A", "6.10") + rule("B", "6.10", "Second") + rule("C", "6.2", "Second")
+    source += rule("D", "6.2", "Second") + rule("E", "7.0", "First")
+    text = rulebook.markdown(
+        Programs(
+            Path("/src/bpf_progs"),
+            (annotation.read(source, Path("/src/bpf_progs/rules/a.bpf.c")),),
+            (declarations.read(topics, Path("/src/bpf_progs/include/topics.h")),),
+        )
+    )
+    headings = [line for line in text.splitlines() if line.startswith("##")]
+    assert headings == [
+        *("## First", "### E", "## Second", "### C", "### D", "### B", "## Other rules", "### A")
+    ]
+    assert "* [First](#first)\n  * v7.0: [E](#e): 1\n* [Second](#second)\n  * v6.2: [C]" in text
+    assert "## First\n\nIts words.\n\n### E\n\nIts prose. Since v7.0.\n" in text
+
+
+def test_the_rule_book_has_the_refusals_that_cases_share():
+    source = """
+/*
+ * Refusal: x
+ * EINVAL "old | text"
+ * since v6.13: map_create EPERM
+ * Why.
+ * commit 0123456789ab ("subject") (in v6.13)
+ */
+SEC("tc") __rule("A rule") __success
+int legal(struct __sk_buff *skb) { return 0; }
+
+SEC("tc") __rule("A rule") __twin(legal) __refused(x)
+int refused(struct __sk_buff *skb) { return 0; }
+"""
+    file = annotation.read(source, Path("/src/bpf_progs/rules/a.bpf.c"))
+    text = rulebook.markdown(Programs(Path("/src/bpf_progs"), (file,)))
+    assert (
+        r"| [x](../bpf_progs/rules/a.bpf.c) | <6.13: EINVAL: `old \| text`<br>>=6.13: map_create EPERM"
+        " | Why.<br>[0123456789ab](https://git.kernel.org/torvalds/c/0123456789ab)"
+        ' ("subject") (in v6.13) |\n'
+    ) in text

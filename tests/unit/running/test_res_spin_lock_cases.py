@@ -1,4 +1,4 @@
-"""What CPUs were told that asked for resilient locks."""
+"""What CPUs were told that asked for a res_spin_lock."""
 
 import struct
 from types import SimpleNamespace

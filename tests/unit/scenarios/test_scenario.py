@@ -6,7 +6,7 @@ import pytest
 from packaging.version import Version
 
 from harness.provision.build import PROGRAMS
-from harness.scenarios import annotation, scenario, versions
+from harness.scenarios import annotation, declarations, scenario, versions
 from harness.scenarios.programs import Programs
 
 FILE = Path("bpf_progs/x.bpf.c")
@@ -185,3 +185,212 @@ def test_debian_tells_the_version_of_a_stable_kernel_in_its_banner():
 def test_the_project_s_own_files_are_sound():
     files = Programs.read(PROGRAMS).files
     assert sum(len(file.scenarios) for file in files) > 50
+
+
+# -- topics ------------------------------------------------------------------------------------------
+
+
+def test_a_rule_may_name_its_topic_and_has_the_version_of_its_first_commit():
+    header = declarations.read("/* Topic: Lock and unlock\n * In words. */\n", Path("topics.h"))
+    (topic,) = header.topics
+    assert (topic.name, topic.text, topic.where) == ("Lock and unlock", "In words.", "topics.h:1")
+    rule = (
+        "/*\n * Rule: A rule\n * Topic: Lock and unlock\n * What it is.\n"
+        ' * commit 0123456789ab ("one\n * subject") (in v6.2)\n'
+        ' * commit 0123456789ac ("another") (in v5.1)\n */\n'
+    )
+    file = read(rule + LEGAL)
+    (declared,) = file.rules
+    assert (declared.topic, declared.text) == ("Lock and unlock", "What it is.")
+    assert declared.since == "6.2"
+    assert file.scenarios[0].comment == ""
+    annotation.check_together([file], [header])
+    with pytest.raises(
+        annotation.AnnotationError, match="x.bpf.c:1: there is no topic 'Lock and u"
+    ):
+        annotation.check_together([file])
+    with pytest.raises(annotation.AnnotationError, match="the topic 'Lock and unlock' is declared"):
+        annotation.check_together([file], [header, header])
+
+
+# -- refusals that cases share -----------------------------------------------------------------------
+
+MISSING = """/*
+ * Refusal: missing_unlock
+ * EINVAL "old text"
+ * since v6.13: map_create EPERM "new {{(very )?}}text"
+ *     "and more"
+ * Why,
+ * in two lines.
+ * commit d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)
+ */
+"""
+REFUSED = """SEC("tc") __rule("r") __twin(legal) ANNOTATIONS
+int refused(struct __sk_buff *skb) {}
+"""
+
+
+def refused(annotations, declared=MISSING, **more):
+    return annotation.read(declared + REFUSED.replace("ANNOTATIONS", annotations), FILE, **more)
+
+
+def test_a_refusal_is_declared_once_and_used_by_name():
+    file = refused("__refused(missing_unlock)")
+    (case,), (refusal,) = file.scenarios, file.declared.refusals
+    assert case.refusals == ("missing_unlock",) and refusal.where == f"{FILE}:1"
+    assert refusal.text == "Why, in two lines."
+    assert refusal.commits == ('d402755ced2e ("bpf: Unify resource leak checks") (in v6.13)',)
+    assert case.expectations == (
+        scenario.Expectation("<6.13", False, "prog_load", "EINVAL", ("old text",)),
+        scenario.Expectation(
+            ">=6.13", False, "map_create", "EPERM", ("new {{(very )?}}text", "and more")
+        ),
+    )
+
+
+def test_a_clause_takes_the_texts_of_its_kernels():
+    case = refused(
+        '__kernel("<6.2") __success __kernel(">=6.2,<6.14") __refused(missing_unlock)'
+        ' __kernel(">=6.14") __failure __errno(EACCES)'
+    ).scenarios[0]
+    said = [(e.kernels, e.accepted, e.errno) for e in case.expectations]
+    assert said == [
+        ("<6.2", True, None),
+        (">=6.2,<6.13", False, "EINVAL"),
+        (">=6.13,<6.14", False, "EPERM"),
+        (">=6.14", False, "EACCES"),
+    ]
+    case = refused('__kernel(">=6.14") __refused(missing_unlock)').scenarios[0]
+    assert [e.kernels for e in case.expectations] == [">=6.14"]
+
+
+def test_a_new_text_is_one_new_line():
+    changed = MISSING.replace(" * Why,", ' * since v7.4: EINVAL "newest text"\n * Why,')
+    case = refused("__refused(missing_unlock)", changed).scenarios[0]
+    assert case.expectation(Version("7.3.4")).messages == ("new {{(very )?}}text", "and more")
+    assert case.expectation(Version("7.4")).messages == ("newest text",)
+
+
+def test_a_stable_kernel_may_have_a_text_of_its_own():
+    texts = "/* Refusal: x\n * E2BIG\n * since v6.12.108: EINVAL\n * since v6.13: EPERM */\n"
+    case = refused("__refused(x)", texts).scenarios[0]
+    said = [case.expectation(Version(v)).errno for v in ("6.12.107", "6.12.108", "6.12.999", "7.3")]
+    assert said == ["E2BIG", "EINVAL", "EINVAL", "EPERM"]
+
+
+@pytest.mark.parametrize(
+    "annotations, complaint",
+    [
+        (
+            "__refused(mising_unlock)",
+            "10: __refused needs a refusal that this file or a header declares, which"
+            " 'mising_unlock' is not (did you mean 'missing_unlock'?)",
+        ),
+        ("__refused", "10: __refused needs an argument"),
+        ('__refused("x y")', "10: __refused needs one word"),
+        ("__success __refused(missing_unlock)", "10: __refused contradicts an outcome"),
+        ("__refused(missing_unlock) __failure", "10: __failure contradicts an outcome"),
+        (
+            "__refused(missing_unlock) __errno(EINVAL)",
+            "10: __refused(missing_unlock) says all of the refusal: leave out __stage",
+        ),
+        (
+            '__refused(missing_unlock) __kernel("<6.2") __success',
+            "10: __refused(missing_unlock) contradicts __success",
+        ),
+        (
+            '__kernel("<6.2") __success __kernel("<6.9") __refused(missing_unlock)',
+            "10: two clauses speak about kernel 5.0",
+        ),
+    ],
+)
+def test_a_bad_use_of_a_refusal_is_named_with_file_and_line(annotations, complaint):
+    with pytest.raises(annotation.AnnotationError) as error:
+        refused(annotations)
+    assert str(error.value).startswith(f"{FILE}:{complaint}"), error.value
+
+
+@pytest.mark.parametrize(
+    "texts, complaint",
+    [
+        ("", "what is said of the refusal x comes first"),
+        ("Why.\n * EINVAL", "what is said of the refusal x comes first"),
+        ("EINVAL\n * Why.\n * since v6.2: EPERM", "what is said of the refusal x comes first"),
+        ("EINVAL\n * since 6.2: EPERM", "'since 6.2: EPERM' is no text of a refusal; write one as"),
+        ('EINVAL "a" b', "what is said of the refusal x comes first"),
+        ("EINVALL", "there is no EINVALL (did you mean 'EINVAL'?)"),
+        ("map_creat EINVAL", "there is no map_creat (did you mean 'map_create'?)"),
+        ('EINVAL ""', "a text of the refusal is empty"),
+        ('EINVAL "{{(}}"', "a text of the refusal holds a bad regular expression"),
+        # a gap, and three overlaps
+        ("since v6.2: EINVAL", "the refusal x has no text for kernels before v6.2"),
+        ("EINVAL\n * EPERM", "the refusal x has two texts for the first kernels"),
+        (
+            "EINVAL\n * since v6.2: EPERM\n * since v6.2: E2BIG",
+            "the refusal x has two texts for kernels since v6.2",
+        ),
+        (
+            "EINVAL\n * since v6.13: EPERM\n * since v6.2: E2BIG",
+            "the refusal x has two texts for kernels since v6.2",
+        ),
+    ],
+)
+def test_a_bad_declaration_of_a_refusal_is_named_with_file_and_line(texts, complaint):
+    with pytest.raises(annotation.AnnotationError) as error:
+        refused("__refused(x)", f"\n/*\n * Refusal: x\n * {texts}\n */\n")
+    assert str(error.value).startswith(f"{FILE}:2: {complaint}"), error.value
+
+
+def test_a_refusal_has_one_word_for_a_name():
+    with pytest.raises(
+        annotation.AnnotationError, match="one word for a name, not .missing unlock"
+    ):
+        refused("__refused(x)", "/* Refusal: missing unlock\n * EINVAL */\n")
+
+
+def test_a_refusal_is_declared_once_and_not_in_vain():
+    used = refused("__refused(missing_unlock)")
+    legal, header = read(LEGAL), declarations.read(MISSING, Path("bpf_progs/include/refusals.h"))
+    annotation.check_together([legal, used])
+    with pytest.raises(annotation.AnnotationError, match="'missing_unlock' is declared at"):
+        annotation.check_together([legal, used], [header])
+    with pytest.raises(
+        annotation.AnnotationError, match="^bpf_progs/include/refusals.h:1: no case is ref"
+    ):
+        annotation.check_together([legal], [header])
+
+
+def test_a_header_declares_refusals_for_all_files(tmp_path):
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "refusals.h").write_text(MISSING)
+    case = REFUSED.replace("ANNOTATIONS", "__refused(missing_unlock)")
+    (tmp_path / "one.bpf.c").write_text(LEGAL + case)
+    assert Programs.read(tmp_path).scenarios()[1].refusals == ("missing_unlock",)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "two.bpf.c").write_text(LEGAL + case)
+    with pytest.raises(annotation.AnnotationError, match="needs a refusal that this file or a h"):
+        Programs.read(elsewhere)
+    read_too = Programs.read(elsewhere, tmp_path)
+    assert read_too.scenarios()[1].refusals == ("missing_unlock",)
+
+
+def test_a_refusal_may_be_asked_of_no_case_where_it_is_not_of_this_directory(tmp_path):
+    (tmp_path / "one.bpf.c").write_text(LEGAL)
+    assert len(Programs.read(tmp_path, PROGRAMS).scenarios()) == 1
+
+
+@pytest.mark.parametrize(
+    "one, other, both",
+    [
+        ("", "", ""),
+        ("<6.13", "", "<6.13"),
+        ("<6.13", "<6.9", "<6.9"),
+        (">=6.2,<6.13", ">=5.15", ">=6.2,<6.13"),
+        (">=6.2,<6.13", ">=6.4,<7.0", ">=6.4,<6.13"),
+        ("<6.2", ">=6.9", "<6.2,>=6.9"),  # none is in both
+    ],
+)
+def test_ranges_meet(one, other, both):
+    assert sorted(versions.meet(one, other).split(",")) == sorted(both.split(","))
+    assert versions.is_range(versions.meet(one, other)) == (">=6.9" not in both)
