@@ -67,7 +67,7 @@ CLASSES: Tuple[Class, ...] = (
     ),
     Class(
         "deadlock",
-        "a resilient lock that is taken while it is held",
+        "a bpf_res_spin_lock that is taken while it is held",
         "Take each lock once: release it first, or pass the held state on to the function that"
         " takes it again.",
         "A deadlock with oneself is refused, or found when it runs",
@@ -77,7 +77,7 @@ CLASSES: Tuple[Class, ...] = (
         "unlock-order",
         "locks that are released in another order than the last first",
         "Release the lock first that was taken last.",
-        "Resilient locks may nest, and are released innermost first",
+        "res_spin_locks nest, and are released innermost first",
         (r"spin_unlock(_irqrestore)? cannot be out of order",),
     ),
     Class(
