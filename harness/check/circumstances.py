@@ -77,12 +77,16 @@ class Circumstances:
             yield "one above"
 
     def _of_insn(self) -> Iterator[str]:
-        insn = self.linked.insn(self.insn) if self.linked is not None else None
-        if insn is not None and insn.code in _ATOMIC:
-            if insn.imm in (_ACQUIRE, _RELEASE):
-                yield "acquire"
-            elif insn.imm & _FETCH:
-                yield "fetch"
+        if self.linked is None:
+            return
+        at = self.linked.insn(self.insn)
+        every = [insn for part in self.linked.parts for insn in part.insns]
+        # Old kernels look for unknown ones before they walk, and do not say where.
+        found = {insn.imm for insn in ([at] if at is not None else every) if insn.code in _ATOMIC}
+        if found & {_ACQUIRE, _RELEASE}:
+            yield "acquire"
+        elif any(imm & _FETCH for imm in found):
+            yield "fetch"
 
     # -- the parts ---------------------------------------------------------------------------------
 
@@ -137,6 +141,8 @@ class Circumstances:
             "lock-place": self._of_lock_place,
             "map-type": self._of_map,
             "no-btf": self._of_no_btf,
+            "inner-map": self._of_unused_map,
+            "map-unknown": self._of_unused_map,
             "kernel-function": self._of_kernel_function,
             "btf-refused": self._of_btf,
         }.get(of)
@@ -153,6 +159,11 @@ class Circumstances:
             return ""
         name = self.called_function
         reason = self.linked.why_not_under_lock(name) if self.linked is not None and name else ""
+        if reason == f"the global function {name}()":
+            return (
+                f"Make {name}() static, and __always_inline for kernels before v6.9: a global function is"
+                " verified by itself, where no lock is held."
+            )
         if reason:
             return (
                 f"Keep {reason} out of the section: static functions without calls may be called"
@@ -201,6 +212,11 @@ class Circumstances:
     def _of_lock_place(self) -> str:
         if "nested" in self.traits():
             return "Move the lock to the top level of the value; since v6.11 it may be nested."
+        if any(len(m.locks) > 1 for m in self.used if m.name.startswith(self.named_map or "?")):
+            return (
+                "Put one lock at the top level of the value, for all of it: locks in inner structures are"
+                " not seen here, and two in one value are refused by every kernel that sees them."
+            )
         return ""
 
     def _of_map(self) -> str:
@@ -209,6 +225,15 @@ class Circumstances:
         return (
             "The program takes no lock: leave the lock out of the value of this map, or use a type of"
             " map that holds one."
+        )
+
+    def _of_unused_map(self) -> str:
+        name = self.named_map
+        if self.linked is None or not name or any(m.startswith(name) for m in self.linked.maps()):
+            return ""
+        return (
+            f"The program does not use the map {name!r}, but libbpf makes all maps of an object: leave"
+            " this one out on such kernels (bpf_map__set_autocreate()), or put it into another object."
         )
 
     def _of_kernel_function(self) -> str:

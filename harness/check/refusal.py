@@ -264,7 +264,7 @@ def _hidden(
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
     named = re.search(r"map '([^']+)'", line)
     chosen = [m for m in maps.values() if named is None or m.name.startswith(named.group(1))]
-    if named and any(len(m.locks) > 1 for m in chosen):
+    if named and any(len(m.locks) > 1 and _sees_one(m, release) for m in chosen):
         return "two-locks", line
     for name, answer in dict(asked.get("maps", {})).items():
         if named is None or name.startswith(named.group(1)):
@@ -278,6 +278,12 @@ def _hidden(
     if seen.get("bare") is False:
         return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None
+
+
+def _sees_one(declared: elf.Map, release: Version) -> bool:
+    """Tell whether the kernel sees any of a map's locks; those in inner structures not always."""
+    nested = all("." in lock.name for lock in declared.locks)
+    return not nested or since.takes("lock_in_inner_struct", release)
 
 
 def cause_words(cause: Mapping[str, str]) -> str:

@@ -142,6 +142,11 @@ def known_bug(complaint: str, release: Version) -> str:
     return ""
 
 
+def takes(scenario: str, release: Version) -> bool:
+    """Tell whether a kernel takes a scenario's program."""
+    return any(span.covers(release) for span in taken(_book()[scenario]))
+
+
 def bug_of(scenario: str, release: Version) -> str:
     """Return the commit on record for what a kernel does wrong in a scenario, "" if it does not."""
     bugs = _book()[scenario].known_bugs

@@ -97,6 +97,7 @@ def reported(outcomes):
     )
 
 
+LOCK = Field("lock", 0, 4, lock="bpf_spin_lock")
 GOOD = {"stage": None, "log": "", "seconds": 0.1}
 
 
@@ -312,9 +313,12 @@ def test_since_which_kernel():
 def test_nothing_is_claimed_for_a_function_that_no_kernel_takes_under_the_lock():
     log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
     assert why(log, "6.1").claim is None, "what it calls is not known"
-    for linked in (linking(helpers=(1,)), linking(is_global=True)):
+    for linked, words in (
+        (linking(helpers=(1,)), "would be refused still"),
+        (linking(is_global=True), "Make inner() static"),
+    ):
         found = why(log, "6.1", linked=linked)
-        assert found.claim is None and "would be refused still" in found.advice
+        assert found.claim is None and words in found.advice
 
 
 @pytest.mark.parametrize("example", since.EXAMPLES, ids=lambda e: f"{e.of}-{e.scenario}")
@@ -615,3 +619,25 @@ def test_a_function_that_other_kernels_call_otherwise():
     log = "9: <invalid kfunc call>\nkfunc 'bpf_obj_new' is referenced but wasn't resolved\n"
     asked = {"btf": None, "maps": {}, "names": {"bpf_obj_new": False, "bpf_obj_new_impl": True}}
     assert why(log, asked=asked).advice.startswith("This kernel calls it bpf_obj_new_impl()")
+
+
+def test_two_inner_locks_are_not_seen_before_inner_ones_are():
+    locks = tuple(Field(f"{n}.lock", 8 * i, 4, lock="bpf_spin_lock") for i, n in enumerate("ab"))
+    maps = {"m": elf.Map("m", 1, True, locks)}
+    old = why("map 'm' doesn't have 'struct bpf_spin_lock'\n", "6.1", maps=maps)
+    assert old.name == "lock-place" and "at the top level" in old.advice
+    assert why("map 'm' has no valid bpf_spin_lock\n", "7.3", maps=maps).name == "two-locks"
+
+
+def test_a_map_that_the_program_does_not_use_is_told_as_another():
+    maps = {"outer": elf.Map("outer", 12, True, (), elf.Map("outer[]", 1, True, (LOCK,)))}
+    asked = {"btf": None, "maps": {"outer": "ENOTSUPP"}}
+    found = why("", "6.1", asked, maps, linking(), errno="ENOTSUPP")
+    assert found.name == "inner-map" and "does not use the map 'outer'" in found.advice
+
+
+def test_an_atomic_operation_is_found_where_an_old_kernel_does_not_say_where():
+    code = [elf.Insn(0xDB, 1, 2, 0, 0xE1), elf.Insn(0x95, 0, 0, 0, 0)]
+    linked = Linked({"main": elf.Function("main", "tc", code)}, "main")
+    found = why("BPF_STX uses reserved fields\n", "5.10", linked=linked)
+    assert str(found.claim) == "v5.12 takes it as it is"
