@@ -189,7 +189,7 @@ CLASSES: Tuple[Class, ...] = (
     ),
     Class(
         "type-forward",
-        "a type that the object only names",
+        "a type that is no struct, or that the object only names",
         "Use the struct itself somewhere in the file (a variable, or sizeof), so that the compiler"
         " writes its members into the BTF.",
         "",

@@ -105,7 +105,8 @@ def explain(
     if name == "kernel-function" and re.search(_UNRESOLVED, code) and case.called_extern:
         told = f"this kernel has no {case.called_extern}()"
         line = line if case.called_extern in line else f"{told}; so: {line}"
-    reason, suggestion = _own_words(log)
+    # The kernel explains the symptom, where that is what it saw.
+    reason, suggestion = ("", "") if "; so: " in line else _own_words(log)
     return Refusal(
         name,
         line.strip(),
