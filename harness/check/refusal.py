@@ -31,8 +31,8 @@ _LOG_OF_OTHER = "-- BEGIN PROG LOAD LOG --"  # that of the program itself is not
 _UNRESOLVED = r"call unknown#2002\d{6}|<invalid kfunc call>"  # libbpf's mark of a kernel function
 # What is said of types, and is a symptom where the kernel knows none of the object's.
 _OF_TYPES = (
-    *("", "other", "no-btf", "lock-place", "lock-pointer", "field-place", "contains"),
-    *("type-forward", "list-lock", "tree-lock", "not-a-pointer", "stale-reference"),
+    *("no-btf", "lock-place", "field-place", "contains", "type-forward"),
+    *("list-lock", "tree-lock"),
 )
 _INTO_LISTS = (
     r"bpf_(obj_drop|list_(push|pop|front|back|add|del)|rbtree_(add|remove|first|root|left|right))"
@@ -194,7 +194,8 @@ def by_bcc(seen: Json, release: Version, kinds: Mapping[str, int]) -> Refusal:
         asked["maps"] = {named.group(1) if named else "": answer}
         # bcc drops a map's BTF that the kernel does not take, and then the kernel misses it.
         if answer in ("EOPNOTSUPP", "ENOTSUPP"):
-            return _plain("map-type", detail, answer)
+            told = f"{detail}: {answer}; bcc makes all maps of a text, used or not"
+            return _plain("map-type", told, answer)
     why = explain({**seen, "messages": [detail] if detail else []}, asked, release, None, {})
     missing = re.search(r"map '([^']+)' has to have BTF", why.line)
     if missing and any(n.startswith(missing[1]) and k in WITHOUT_LOCKS for n, k in kinds.items()):

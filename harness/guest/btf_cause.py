@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Sequence, Set, Tuple
 
 MOST_SECONDS = 8.0  # of trying
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
@@ -156,6 +156,35 @@ class _Types:
         return len(_ORDER), part.at
 
 
+class _Search:
+    """What is taken out of a BTF, and which parts may be put back."""
+
+    def __init__(self, types: _Types, loads: Callable[[bytes], bool]) -> None:
+        self._types, self._loads = types, loads
+        self._out: Set[_Part] = set(types.parts)
+        self._until = time.monotonic() + MOST_SECONDS
+
+    def taken(self) -> bool:
+        """Tell whether the kernel takes it as it is now."""
+        return self._loads(self._types.without(self._out))
+
+    def restore(self, parts: Sequence[_Part]) -> List[_Part]:
+        """Put parts back, but for those for which it is refused; return these.
+
+        Raises TimeoutError when that takes too long.
+        """
+        if time.monotonic() > self._until:
+            raise TimeoutError
+        self._out.difference_update(parts)
+        if self.taken():
+            return []
+        self._out.update(parts)
+        if len(parts) == 1:
+            return list(parts)
+        half = len(parts) // 2
+        return self.restore(parts[:half]) + self.restore(parts[half:])
+
+
 def find(data: bytes, loads: Callable[[bytes], bool]) -> List[Cause]:
     """Return the parts of a BTF for which the kernel refuses it, none if they are not found.
 
@@ -165,36 +194,14 @@ def find(data: bytes, loads: Callable[[bytes], bool]) -> List[Cause]:
         types = _Types(data)
     except struct.error:
         return []
-    until = time.monotonic() + MOST_SECONDS
-    out: Set[_Part] = set(types.parts)
-
-    def taken() -> bool:
-        return loads(types.without(out))
-
-    def restore(parts: Sequence[_Part]) -> Optional[List[_Part]]:
-        """Put parts back, but for those for which it is refused; return these."""
-        if time.monotonic() > until:
-            return None
-        out.difference_update(parts)
-        if taken():
-            return []
-        out.update(parts)
-        if len(parts) == 1:
-            return list(parts)
-        half = len(parts) // 2
-        first = restore(parts[:half])
-        second = restore(parts[half:])
-        return None if first is None or second is None else first + second
-
-    if not types.parts or not taken():
+    search = _Search(types, loads)
+    if not types.parts or not search.taken():
         return []
     # With everything else taken out no tag is wrong; a list's head is, without the tag that it needs.
     tags = [part for part in types.parts if part.kind == _DECL_TAG]
     others = sorted((part for part in types.parts if part.kind != _DECL_TAG), key=types.order)
-    found: List[_Part] = []
-    for parts in (tags, others):
-        bad = restore(parts) if parts else []
-        if bad is None:
-            return []
-        found += bad
+    try:
+        found = [part for parts in (tags, others) if parts for part in search.restore(parts)]
+    except TimeoutError:
+        return []
     return [{"in": types.owner(p), "member": p.name, "type": types.word(p)} for p in found]

@@ -593,6 +593,7 @@ def test_what_the_btf_is_refused_for_is_the_cause_of_all_that_is_said_of_types()
     ):
         asked = {"btf": "EINVAL", "causes": [{**cause, "type": kind}], "maps": {}}
         assert why(log, "6.12", asked).name == name
+        assert why("R1 !read_ok\n", "6.12", asked).name == "other", "of no types"
 
 
 @pytest.mark.parametrize(
