@@ -102,7 +102,5 @@ def _maps(text: str) -> Dict[str, int]:
         if kind in ("TABLE", "F_TABLE") and len(words) > 3:
             found[words[3]] = _MAPS.get(words[0].strip('"'), 0)
         elif kind.lower() in _MAPS:
-            found[words[1 if kind in ("QUEUE", "STACK") and len(words) > 1 else 0]] = _MAPS[
-                kind.lower()
-            ]
+            found[words[0]] = _MAPS[kind.lower()]
     return found
