@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is known of a refusal beside its text: what the program does there, and so what to change.
 
 Pure.
@@ -9,8 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import FrozenSet, Iterator, List, Mapping, Optional
 
-from harness.check import elf
 from harness.check.linked import Linked
+from harness.provision import elf
 
 _ATOMIC = (0xC3, 0xDB)
 _FETCH, _ACQUIRE, _RELEASE = 1, 0x100, 0x110

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The classes of reasons for which kernels refuse programs: name, text, rule and way out. Pure.
 
 docs/refusals.md explains each class under its name.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Examine somebody's own program on a kernel: does each part load, what refuses it, how it runs."""
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness.check import bcc_source, elf, refusal, since
-from harness.check.btf import Malformed
+from harness.check import bcc_source, refusal, since
 from harness.check.circumstances import other_name
 from harness.check.linked import Linked
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
+from harness.guest import calls
 from harness.judging import splat
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, Session
 from harness.machines.target import Target
-from harness.provision import build
+from harness.provision import build, elf
+from harness.provision.btf import Malformed
 from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version
 
@@ -239,7 +241,7 @@ def examine(
     while left and told.problem is None:
         try:
             with guests.session() as session:
-                told.facts = told.facts or session.call("facts")
+                told.facts = told.facts or session.call(calls.Facts())
                 if isinstance(source, Source):
                     _load_object(session, source, left, told)
                 else:
@@ -292,14 +294,15 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
             told.end(event["end"], _by_libbpf(source, event["end"], event["seen"], told))
 
     session.call(
-        "examine",
+        calls.Examine(
+            object=source.encoded,
+            only=programs,
+            seconds=PROGRAM_SECONDS,
+            extends=source.extended(),
+            names=source.asked_names(),
+        ),
         note,
         limit=PROGRAM_SECONDS * (len(programs) + 2),
-        object=source.encoded,
-        only=programs,
-        seconds=PROGRAM_SECONDS,
-        extends=source.extended(),
-        names=source.asked_names(),
     )
 
 
@@ -311,17 +314,7 @@ def _load_text(
         told.problem = refusal.no_headers(told.facts["release"])
         return
     # Nothing is run: what is asked is whether it loads.
-    cases = [
-        {
-            "name": name,
-            "section": source.sections[name],
-            "user": "root",
-            "user_stage": "prog_load",
-            "run": False,
-            "attach": False,
-        }
-        for name in programs
-    ]
+    cases = [calls.Trial(name, source.sections[name]) for name in programs]
 
     def note(event: Json) -> None:
         seen = event.get("observation", {})
@@ -337,10 +330,9 @@ def _load_text(
         else:
             told.end(event["end"], _by_bcc(seen, told.release, source.maps))
 
-    request = {"loader": "bcc", "text": source.text}
-    limit = PROGRAM_SECONDS * (len(programs) + 1)
-    session.call("verify", note, limit=limit, source=request, cases=cases)
-    told.add_late(session.call("late"))
+    request = calls.Verify(calls.Source("bcc", text=source.text), cases)
+    session.call(request, note, limit=PROGRAM_SECONDS * (len(programs) + 1))
+    told.add_late(session.call(calls.Late()))
 
 
 def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
@@ -372,11 +364,9 @@ def _run(guests: Target, source: Source, name: str, out: Outcome, excused: bool 
         with guests.session() as session:
             cpus = list(range(guests.cpus))
             facts = session.call(
-                "drive_object",
-                object=source.encoded,
-                program=name,
-                cpus=cpus,
-                seconds=RUN_SECONDS,
+                calls.DriveObject(
+                    object=source.encoded, program=name, cpus=cpus, seconds=RUN_SECONDS
+                )
             )
     except GuestLost as lost:
         if not lost.crashed and not excused:

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A program as libbpf hands it to the kernel: with the functions that it calls behind it. Pure."""
 
 from __future__ import annotations
 
 from typing import Iterator, List, Mapping, Optional, Set, Tuple
 
-from harness.check import elf
+from harness.provision import elf
 
 _CALL = 0x85
 _HELPER = 0  # a call's source register, as against a function's or a kernel function's

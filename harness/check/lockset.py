@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which fields of a value with a lock are touched under it and which without. Pure.
 
 In the spirit of Eraser (Savage et al., 1997), but from the instructions, not from a run: a forward
@@ -15,9 +16,10 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from harness.check import elf
-from harness.check.btf import Field
-from harness.check.elf import Function, Insn, Object
+from harness.guest import uapi
+from harness.provision import elf
+from harness.provision.btf import Field
+from harness.provision.elf import Function, Insn, Object
 
 LIMITS = (
     "Found in the instructions, not in a run. Not followed: pointers kept in maps, allocated objects,"
@@ -30,7 +32,7 @@ DEEPEST_CALLS = 8  # as the verifier has it
 READ, WRITE, ATOMIC, HELPER = "read", "written", "changed atomically", "given to a helper"
 LOCKED, OTHER, UNLOCKED = "under its lock", "under another lock", "without the lock"
 
-_LOCK, _UNLOCK = 93, 94
+_OF_LOCKS = (uapi.BPF_FUNC_SPIN_LOCK, uapi.BPF_FUNC_SPIN_UNLOCK)
 _LOOKUP, _UPDATE, _PERCPU_LOOKUP = 1, 2, 195
 _STORAGES = (81, 107, 145, 156, 210)  # get_local_storage and the _storage_get family
 # Helper -> (register with the callback, register with its context or None).
@@ -38,7 +40,6 @@ _CALLBACKS = {164: (2, 3), 170: (2, None), 181: (2, 3)}  # for_each_map_elem, ti
 _FOR_EACH, _TIMER, _LOOP = 164, 170, 181
 # Their callback is given what a timer's is; the second is how kernels up to v6.19 name it.
 _WORK_CALLBACKS = ("bpf_wq_set_callback", "bpf_wq_set_callback_impl")
-_F_NOEXIST, _F_LOCK = 1, 4
 _RES_CALLS = ("bpf_res_spin_lock", "bpf_res_spin_lock_irqsave")
 _RES_UNLOCKS = ("bpf_res_spin_unlock", "bpf_res_spin_unlock_irqrestore")
 
@@ -412,9 +413,9 @@ class _Walker:
         number = insn.imm if insn.src == 0 and not name else 0
         first = arguments[0]
         element = (first.map, first.inner, first.site) if isinstance(first, _Value) else None
-        if (number == _LOCK or name in _RES_CALLS) and element is not None:
+        if (number == uapi.BPF_FUNC_SPIN_LOCK or name in _RES_CALLS) and element is not None:
             held = held | {element}
-        elif (number == _UNLOCK or name in _RES_UNLOCKS) and element is not None:
+        elif (number == uapi.BPF_FUNC_SPIN_UNLOCK or name in _RES_UNLOCKS) and element is not None:
             held = held - {element}
         elif isinstance(first, _MapPointer) and number in (_LOOKUP, *_STORAGES):
             result = self._looked_up(point, first, state)
@@ -423,7 +424,7 @@ class _Walker:
         elif number in _CALLBACKS or name in _WORK_CALLBACKS:
             self._callback(point, number or _TIMER, arguments, state, after)
         for at, argument in enumerate(arguments):
-            if isinstance(argument, _Value) and number not in (_LOCK, _UNLOCK) and not name:
+            if isinstance(argument, _Value) and number not in _OF_LOCKS and not name:
                 if at < _arguments_of(number):
                     self._touch(function, point, argument, 0, 1, HELPER)
         state.registers[0:6] = [result, None, None, None, None, None]
@@ -453,9 +454,9 @@ class _Walker:
         if declared is None or not declared.locks:
             return
         value = flags.value if isinstance(flags, _Const) else 0
-        if value & _F_NOEXIST:
+        if value & uapi.BPF_NOEXIST:
             return  # nobody saw the element before
-        how = LOCKED if value & _F_LOCK else UNLOCKED
+        how = LOCKED if value & uapi.BPF_F_LOCK else UNLOCKED
         where = self._where(function, point)
         for part in declared.fields:
             if not part.lock:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a kernel said no to, in a class that has a name, a rule and a way out. Pure.
 
 A class is known by the shortest stable text of what the verifier or libbpf prints; what they do not
@@ -13,10 +14,11 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from packaging.version import Version
 
-from harness.check import elf, since
+from harness.check import since
 from harness.check.circumstances import Circumstances
 from harness.check.classes import BY_NAME, CLASSES, Class
 from harness.check.linked import Linked
+from harness.provision import elf
 
 Json = Mapping[str, Any]
 
@@ -92,7 +94,7 @@ def explain(
         name, told = _by_btf(asked, maps, release)
         line = f"{told}; so: {line}" if line else told
     elif name in ("no-btf", "other", "lock-place", "") or errno == "EPERM":
-        hidden = _hidden(asked, maps, line, log, messages, errno, seen, release)
+        hidden = _hidden(asked, maps, seen, release, line)
         if hidden is not None and (name != "lock-place" or hidden[0] == "two-locks"):
             name, line = hidden[0], hidden[1] if name in ("", "other") else line
     if not line:
@@ -254,16 +256,10 @@ def _last(log: str) -> str:
 
 
 def _hidden(
-    asked: Json,
-    maps: Mapping[str, elf.Map],
-    line: str,
-    log: str,
-    messages: List[str],
-    errno: str,
-    seen: Json,
-    release: Version,
+    asked: Json, maps: Mapping[str, elf.Map], seen: Json, release: Version, line: str
 ) -> Optional[Tuple[str, str]]:
     """Return the class of what libbpf hides: it drops the BTF when the kernel refuses it."""
+    errno, log = str(seen.get("errno") or ""), str(seen.get("log", ""))
     named = re.search(r"map '([^']+)'", line)
     chosen = [m for m in maps.values() if named is None or m.name.startswith(named.group(1))]
     if named and any(len(m.locks) > 1 and _sees_one(m, release) for m in chosen):
@@ -276,7 +272,8 @@ def _hidden(
     if errno == "EPERM":
         return "capability", line or "EPERM"
     if errno in ("ENOMEM", "E2BIG") and not log:
-        return "map-size", messages[-1] if messages else errno
+        messages = seen.get("messages", ())
+        return "map-size", str(messages[-1]) if messages else errno
     if seen.get("bare") is False:
         return "kind-missing", f"{errno}, as to a program of its kind that does nothing"
     return None

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which kernels take what this one refuses, by the rule book: the scenarios of bpf_progs/. Pure.
 
 Nothing here names a version: a refusal is matched with the scenario that does the same, and its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent: `agent.pyz serve [PORT]` answers JSON lines from a host, each session in a new process.
 
 Lines from the host            Lines to the host
@@ -49,7 +50,7 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
         if request.get("close"):
             return
         try:
-            value = session.call(request["call"], request.get("with", {}))
+            value = session.call(request)
         except Refused as refused:
             answer: Dict[str, Any] = {
                 "raise": {"kind": "refused", "message": str(refused), **refused.facts()}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Why the kernel refuses a BTF: the members without which it would take it, found by trying.
 
 A member is taken out by making it a plain byte, so that nothing moves and no type gets another

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """User space copies a map's elements, many times over, while programs on other CPUs use them."""
 
 from __future__ import annotations
@@ -13,57 +14,48 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from harness.guest import libbpf
-
-Json = Dict[str, Any]
+from harness.guest import libbpf, system, uapi
+from harness.guest.calls import Copied, Shape, Until
+from harness.guest.maps import Map
 
 _RUNS_AT_A_TIME = 10_000  # long enough to be at it nearly always, short enough to end soon
+SHORT_RUNS_AT_A_TIME = 100  # where something waits for RCU all the time
 _CALLS_AT_A_TIME = 1_000
-_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL = 324, 1  # on x86-64
 _COPIES_PER_PEEK = 10  # a peek costs ten times as much as a copy
 
 
 @dataclass(frozen=True)
 class Copying:
-    """What user space does: one way of access, until there was enough of it."""
+    """What user space does: one way of access, until there was enough of it; see calls.Copy."""
 
-    way: str  # lookup, lookup_and_delete, either with _batch, update, update_batch; or other
+    map: Map
+    way: str
     key: bytes
     flags: int
-    times: int  # at least,
-    least: float  # for so many seconds at least
-    held: int  # go on until so many peeks found the lock word other than 0,
-    seconds: float  # but no longer than this,
-    values: Tuple[bytes, ...]  # what updates write in turn; else what fills the buffer of a read
-    hidden: Tuple[int, int]  # where in the value the lock is: these bytes are tallied
-    even: Tuple[int, int]  # where the 64-bit words are of which is told whether they are equal
-    enough: int = 0  # and until so many reads found words that differ
-    renewed: bytes = b""  # is put back after each read, when nobody uses what that took away
-    before: bytes = b""  # the key of an element that update_batch writes first, and is put back too
-    other: Optional[Callable[[], List[bytes]]] = None  # the way "other": returns what it read
+    values: Tuple[bytes, ...]
+    shape: Shape
+    until: Until
+    renewed: bytes
+    before: bytes
+    other: Optional[Callable[[], List[bytes]]]  # the way "other": returns what it read
 
 
-def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -> Json:
+def copy(copying: Copying, peek: Optional[Callable[[], int]]) -> Copied:
     """Do it, and peek at the lock word now and then, and at the end.
 
     Raises OSError but for ENOENT.
-
-    Returns {"done": times, "missing": times there was no element, "hidden": {bytes: times},
-    "uneven": times words differed, "witness": the first such value, "peeked": {word: times}}.
     """
-    tally = _Tally(copying)
+    until, tally = copying.until, _Tally(copying.shape)
     peeked: "Counter[str]" = Counter()
     done, missing = 0, 0
-    act = _action(map, copying)
+    act = _action(copying)
     held, begin = 0, time.monotonic()
     for number in itertools.count():
         passed = time.monotonic() - begin
-        got_enough = (
-            tally.uneven >= copying.enough and held >= copying.held and passed >= copying.least
-        )
-        if number >= copying.times and (got_enough or passed > copying.seconds):
+        enough = tally.uneven >= until.uneven and held >= until.held and passed >= until.least
+        if number >= until.times and (enough or passed > until.seconds):
             break
         if peek is not None and number % _COPIES_PER_PEEK == 0:
             word = peek()
@@ -77,7 +69,7 @@ def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -
                 raise
             missing += 1
         if copying.renewed:
-            _renew(map, copying, begin + copying.seconds)
+            _renew(copying, begin + until.seconds)
     if peek is not None:
         peeked[f"{peek():#x}"] += 1
     return {
@@ -93,9 +85,9 @@ def copy(map: libbpf.Map, copying: Copying, peek: Optional[Callable[[], int]]) -
 class _Tally:
     """What the values were like that were read."""
 
-    def __init__(self, copying: Copying) -> None:
-        self._lock, self._begin = slice(*copying.hidden), copying.even[0]
-        self._words = struct.Struct(f"<{(copying.even[1] - copying.even[0]) // 8}Q")
+    def __init__(self, shape: Shape) -> None:
+        self._lock, (self._begin, end) = slice(*shape.hidden), shape.even
+        self._words = struct.Struct(f"<{(end - self._begin) // 8}Q")
         self.hidden: "Counter[str]" = Counter()  # the lock's bytes
         self.uneven = 0  # those whose words differ
         self.witness: Optional[str] = None  # the first of these
@@ -108,9 +100,10 @@ class _Tally:
                 self.witness = self.witness or value.hex()
 
 
-def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
+def _action(copying: Copying) -> Callable[[], List[bytes]]:
     """Return a function that copies once and returns the values read."""
-    key, flags, values, way = copying.key, copying.flags, copying.values, copying.way
+    map, way, key, flags = copying.map, copying.way, copying.key, copying.flags
+    values = copying.values
     fill = values[0][0] if values[0] else 0
     following = itertools.cycle(values)
 
@@ -139,17 +132,18 @@ def _action(map: libbpf.Map, copying: Copying) -> Callable[[], List[bytes]]:
     }[way]
 
 
-def _renew(map: libbpf.Map, copying: Copying, end: float) -> None:
+def _renew(copying: Copying, end: float) -> None:
     """Put elements back and wait until programs write to it, but not beyond the end.
 
     Before that, no program must still use the old one, whose memory it may get: one that does is a
     reader to RCU, for which this system call waits.
     """
-    libbpf.system_call(_SYS_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL, 0, 0)
+    system.system_call(uapi.NR_MEMBARRIER, uapi.MEMBARRIER_CMD_GLOBAL, 0, 0)
+    map = copying.map
     for key in (copying.before, copying.key):
         if key:
             map.update(key, copying.renewed, copying.flags)
-    begin = copying.even[0]
+    begin = copying.shape.even[0]
     while map.lookup(copying.key)[begin:] == copying.renewed[begin:] and time.monotonic() < end:
         pass
 
@@ -158,7 +152,7 @@ def _renew(map: libbpf.Map, copying: Copying, end: float) -> None:
 class Sweep:
     """One element of a map that is written by every way and then read by every way."""
 
-    map: libbpf.Map
+    map: Map
     key: bytes
     before: bytes  # what the element holds when it is written to, unless it is new,
     value: bytes  # and what is written
@@ -166,13 +160,12 @@ class Sweep:
     writes: Tuple[Tuple[str, int, bool], ...]  # update, update_batch, program; flags; whether new
     reads: Tuple[Tuple[str, int], ...]  # as Copying's, neighbour or memory; flags
     program: Callable[[int], int]  # which gets an order; see bpf_progs/driven/copy_layouts.bpf.c
-    image: libbpf.Map  # what it stores
-    memory: libbpf.Map  # what it shows
+    image: Map  # what it stores
+    memory: Map  # what it shows
     times: int = 1
 
 
 _SHOW, _STORE, _STORE_LOCKED, _REMOVE = range(4)  # orders
-_BPF_F_LOCK = 4
 
 
 def sweep(sweep: Sweep) -> Dict[str, List[List[int]]]:
@@ -197,7 +190,7 @@ def _written_and_read(sweep: Sweep, write: Tuple[str, int, bool], read: Tuple[st
         map.update(key, sweep.before)
     if way == "program":
         sweep.image.update(bytes(4), sweep.value.ljust(sweep.image.value_size, b"\0"))
-        _run(sweep, _STORE_LOCKED if flags & _BPF_F_LOCK else _STORE)
+        _run(sweep, _STORE_LOCKED if flags & uapi.BPF_F_LOCK else _STORE)
     elif way == "update_batch":
         map.update_batch([(key, sweep.value)], flags)
     else:
@@ -216,7 +209,7 @@ def _written_and_read(sweep: Sweep, write: Tuple[str, int, bool], read: Tuple[st
     return next(found for at, found in map.read_batch(way, flags, sweep.fill) if at == key)
 
 
-def _delete(map: libbpf.Map, key: bytes) -> None:
+def _delete(map: Map, key: bytes) -> None:
     try:
         map.delete(key)
     except OSError as error:
@@ -231,9 +224,7 @@ def _run(sweep: Sweep, order: int) -> None:
 
 
 @contextmanager
-def running(
-    programs: Dict[int, int], packet: bytes, at_a_time: int = _RUNS_AT_A_TIME
-) -> Iterator[None]:
+def running(programs: Dict[int, int], at_a_time: int = _RUNS_AT_A_TIME) -> Iterator[None]:
     """Run a program over and over on each of some CPUs, {CPU: program}, until the block ends."""
     stop = threading.Event()
     started = threading.Barrier(len(programs) + 1)
@@ -244,7 +235,7 @@ def running(
         started.wait()
         try:
             while not stop.is_set():
-                libbpf.test_run(program, packet, at_a_time)
+                libbpf.test_run(program, libbpf.PACKET, at_a_time)
         except OSError as error:
             errors.append(error)
 

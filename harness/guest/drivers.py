@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What makes loaded programs run on several CPUs at once: test runs, packets, system calls.
 
 A driver attaches a program to where it belongs and says what makes it run there. Any number of them
@@ -29,11 +30,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
-from harness.guest import libbpf
-
-Json = Dict[str, Any]
+from harness.guest import libbpf, system, uapi
+from harness.guest.calls import Driven, Drove
+from harness.guest.maps import Map
 
 # From 02:…:01 to 02:…:02, of the ethertype for local experiments.
 FRAME = bytes.fromhex("020000000002" "020000000001" "88b5") + bytes(50)
@@ -51,26 +63,16 @@ _BACKLOG_PACKETS = 1_000_000  # so that no burst is dropped on its way to an ing
 _STILL_SECONDS = 5.0  # without a run, whatever is still missing will not come
 _LOOK_SECONDS = 0.005
 
-_SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20
-_CLONE_NEWNET = 0x40000000
-_XDP_GENERIC, _XDP_NATIVE = 1 << 1, 1 << 2
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 
-# Of enum bpf_attach_type.
-_CGROUP_INET_INGRESS, _CGROUP_INET_EGRESS, _CGROUP_SOCK_CREATE, _CGROUP_DEVICE = 0, 1, 2, 6
-_CGROUP_CONNECT4, _CGROUP_SENDMSG4, _CGROUP_SYSCTL = 10, 14, 18
-_CGROUP_GETSOCKOPT, _CGROUP_SETSOCKOPT = 21, 22
-_TCX = {"ingress": 46, "egress": 47}
+_TCX = {"ingress": uapi.BPF_TCX_INGRESS, "egress": uapi.BPF_TCX_EGRESS}
 
 # By these the programs of bpf_progs/driven/counter_hooks.bpf.c know what they count.
 _SENDER = "spinlock"  # the name of a process
 _DEVICE = "/dev/full"
 _SYSCTL = "/proc/sys/kernel/ostype"
 
-# Of what user space copies: struct shared.
-_SHARED = struct.Struct("<II QQQQ")
 _WORD = (1 << 64) - 1
-_BPF_F_LOCK = 4
 _COPIES_PER_WRITE = 8
 
 _fork = multiprocessing.get_context("fork")
@@ -89,8 +91,9 @@ class Order:
     seconds: float  # after which no further part of a test run is begun; 0: no limit
     ran: Optional[Callable[[], int]]  # how often it has run so far, on all CPUs; None: untold
     number: int  # among the orders that are carried out together
-    map: Optional[libbpf.Map] = None  # of which user space copies the first element
+    map: Optional[Map] = None  # of which user space copies the first element
     fd: int = -1  # this session's, of what the senders use
+    members: Mapping[str, int] = field(default_factory=dict)  # of a value: where they begin
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,9 @@ class _Attached:
     group: Optional[Path] = None  # the cgroup that this process joins first
 
 
-def drive(orders: Sequence[Order]) -> Json:
+def drive(orders: Sequence[Order]) -> Drove:
     """Carry out orders at the same time. Raises KeyError for an unknown driver, OSError from the
     kernel.
-
-    Returns {"orders": [{"sent": {CPU: times}, "log": {CPU: […]}}, …], "dropped": {where: packets},
-    "seconds": from release to the end}.
     """
     drivers = [_DRIVERS[order.driver] for order in orders]
     prepare()  # here, so that the next drive of this session need not do it again
@@ -129,7 +129,7 @@ def drive(orders: Sequence[Order]) -> Json:
         process.start()
         theirs.close()
         try:
-            facts: Json = _receive(ours)
+            facts: Drove = _receive(ours)
         finally:
             process.join()
     return facts
@@ -152,7 +152,7 @@ def _talk_to_oneself() -> None:
     """
     from pyroute2 import IPRoute
 
-    libbpf.unshare(_CLONE_NEWNET)
+    system.unshare(uapi.CLONE_NEWNET)
     with IPRoute() as network:
         network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
     with suppress(OSError):  # what this kernel cannot do it has no hashes for
@@ -169,7 +169,7 @@ def _apart(answer: Connection, drivers: Sequence["_Driver"], orders: Sequence[Or
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
-        libbpf.unshare(_CLONE_NEWNET)
+        system.unshare(uapi.CLONE_NEWNET)
         with ExitStack() as stack:
             network = stack.enter_context(IPRoute())
             network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
@@ -203,7 +203,8 @@ def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
 def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
     """Let user space copy an element's value out and, now and then, in, with BPF_F_LOCK.
 
-    What it writes is struct shared of contended_counter.h, its epoch one higher each time.
+    What it writes has the members of struct shared in contended_counter.h, its epoch one higher each
+    time.
     """
     assert order.map is not None
     key, values = bytes(order.map.key_size), order.map
@@ -217,19 +218,27 @@ def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
             written = b""
             if len(log) % _COPIES_PER_WRITE == _COPIES_PER_WRITE - 1:
                 count = next(epoch) << 32
-                fields = (count, ~count & _WORD, 0, 2 * count & _WORD)
-                written = _SHARED.pack(0, 0, *fields)
+                written = _with_count(count, order.members, values.value_size)
             arrive = time.monotonic_ns()
             if written:
-                values.update(key, written, _BPF_F_LOCK)
+                values.update(key, written, uapi.BPF_F_LOCK)
             else:
-                read = values.lookup(key, _BPF_F_LOCK)
+                read = values.lookup(key, uapi.BPF_F_LOCK)
             log.append([bool(written), arrive, time.monotonic_ns(), (written or read).hex()])
             return 1
 
         return _Sender(copy, log)
 
     yield _Attached(sender)
+
+
+def _with_count(count: int, members: Mapping[str, int], size: int) -> bytes:
+    """Return a value of so many bytes in which count, inverse and doubled agree; the rest is zero."""
+    value = bytearray(size)
+    numbers = {"count": count, "inverse": ~count & _WORD, "doubled": 2 * count & _WORD}
+    for name, number in numbers.items():
+        struct.pack_into("<Q", value, members[name], number)
+    return bytes(value)
 
 
 # -- hooks that see frames -------------------------------------------------------------------------
@@ -307,18 +316,18 @@ def _steer(index: int, cpu: int) -> None:
     """Let one CPU handle whatever an interface receives."""
     name = socket.if_indextoname(index)
     with tempfile.TemporaryDirectory() as directory:
-        libbpf.mount("sysfs", directory, "sysfs", 0)  # as this network namespace sees it
+        system.mount("sysfs", directory, "sysfs", 0)  # as this network namespace sees it
         try:
             for queue in Path(directory, "class/net", name, "queues").glob("rx-*"):
                 (queue / "rps_cpus").write_text(f"{1 << cpu:x}", encoding="ascii")
         finally:
-            libbpf.unmount(directory)
+            system.unmount(directory)
 
 
 def _frame_sender(index: int, bypass: bool, cpu: int) -> _Sender:
     """Return what sends frames out of an interface."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    sender.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, int(bypass))
+    sender.setsockopt(uapi.SOL_PACKET, uapi.PACKET_QDISC_BYPASS, int(bypass))
     sender.bind((socket.if_indextoname(index), 0))
     return _repeated(functools.partial(sender.send, FRAME))
 
@@ -363,6 +372,11 @@ def datagram_sender(address: Tuple[str, int], data: bytes) -> Callable[[], objec
         return sender.send(data)
 
     return send
+
+
+def datagrams(longer: int = 0) -> Callable[[], object]:
+    """Return what sends a datagram, padded by `longer` bytes, to a socket that never reads."""
+    return datagram_sender(("127.0.0.1", 0), DATAGRAM + bytes(longer))
 
 
 def _bound(address: Tuple[str, int]) -> socket.socket:
@@ -520,7 +534,7 @@ def _ask_process(pidfd: int) -> None:
 # -- senders ---------------------------------------------------------------------------------------
 
 
-def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
+def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
     """Let one pinned process per order and CPU send, all released together; wait until all has run."""
     before = _dropped()
     with ExitStack() as stack:
@@ -542,7 +556,7 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Json:
             _receive(answer)  # ready: pinned, joined, sockets open
         started = time.monotonic()
         os.close(release)
-        facts: List[Json] = [{"sent": {}, "log": {}} for _ in orders]
+        facts: List[Driven] = [{"sent": {}, "log": {}} for _ in orders]
         for number, cpu, answer in answers:
             done, log = _receive(answer)
             facts[number]["sent"][str(cpu)] = done
@@ -665,19 +679,19 @@ def _on_cgroup(*hooks: Tuple[str, int, Callable[[int, int], _Call]]) -> Dict[str
 
 
 _WITH_NETWORK: Dict[str, _Driver] = {
-    "xdp_native": functools.partial(_xdp, mode=_XDP_NATIVE),
-    "xdp_generic": functools.partial(_xdp, mode=_XDP_GENERIC),
+    "xdp_native": functools.partial(_xdp, mode=uapi.XDP_FLAGS_DRV_MODE),
+    "xdp_generic": functools.partial(_xdp, mode=uapi.XDP_FLAGS_SKB_MODE),
     "tc_ingress": functools.partial(_tc, direction="ingress"),
     "tc_egress": functools.partial(_tc, direction="egress"),
-    "xdp_generic_to_cpu_0": functools.partial(_xdp, mode=_XDP_GENERIC, receiver=0),
+    "xdp_generic_to_cpu_0": functools.partial(_xdp, mode=uapi.XDP_FLAGS_SKB_MODE, receiver=0),
     "tc_ingress_to_cpu_0": functools.partial(_tc, direction="ingress", receiver=0),
     "tcx_ingress": functools.partial(_tcx, direction="ingress"),
     "tcx_egress": functools.partial(_tcx, direction="egress"),
     **_on_cgroup(
-        ("skb_ingress", _CGROUP_INET_INGRESS, _send_datagram),
-        ("skb_egress", _CGROUP_INET_EGRESS, _send_datagram),
-        ("connect4", _CGROUP_CONNECT4, _connect),
-        ("sendmsg4", _CGROUP_SENDMSG4, _send_message),
+        ("skb_ingress", uapi.BPF_CGROUP_INET_INGRESS, _send_datagram),
+        ("skb_egress", uapi.BPF_CGROUP_INET_EGRESS, _send_datagram),
+        ("connect4", uapi.BPF_CGROUP_INET4_CONNECT, _connect),
+        ("sendmsg4", uapi.BPF_CGROUP_UDP4_SENDMSG, _send_message),
     ),
 }
 _WITHOUT_NETWORK: Dict[str, _Driver] = {
@@ -687,11 +701,11 @@ _WITHOUT_NETWORK: Dict[str, _Driver] = {
     "fcntl": functools.partial(_system_call, call=_ask_file),
     "signal": functools.partial(_system_call, call=_ask_process),
     **_on_cgroup(
-        ("sock_create", _CGROUP_SOCK_CREATE, _create_socket),
-        ("setsockopt", _CGROUP_SETSOCKOPT, _set_option),
-        ("getsockopt", _CGROUP_GETSOCKOPT, _get_option),
-        ("device", _CGROUP_DEVICE, _open_device),
-        ("sysctl", _CGROUP_SYSCTL, _read_sysctl),
+        ("sock_create", uapi.BPF_CGROUP_INET_SOCK_CREATE, _create_socket),
+        ("setsockopt", uapi.BPF_CGROUP_SETSOCKOPT, _set_option),
+        ("getsockopt", uapi.BPF_CGROUP_GETSOCKOPT, _get_option),
+        ("device", uapi.BPF_CGROUP_DEVICE, _open_device),
+        ("sysctl", uapi.BPF_CGROUP_SYSCTL, _read_sysctl),
     ),
     "tp_btf_sys_enter": functools.partial(_traced, call=os.getppid),
     "lsm_file_open": functools.partial(_traced, call=_open_device(0, 0)),

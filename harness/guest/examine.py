@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Any BPF object, sound or damaged: what the kernel says to each of its programs.
 
 The file is opened and loaded in a child process with limits on time, memory and log, and what it
@@ -8,6 +9,8 @@ Whatever ends the child convicts the program it was at; another child goes on wi
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
 import platform
@@ -20,7 +23,6 @@ import socket
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import (
@@ -30,13 +32,14 @@ from typing import (
     FrozenSet,
     Iterator,
     List,
-    Mapping,
     Optional,
     Sequence,
     Tuple,
 )
 
-from harness.guest import btf_cause, facts, libbpf, loaders
+from harness.guest import btf_cause, calls, facts, libbpf, loaders, system, uapi
+from harness.guest.objects import Object
+from harness.guest.prepared import alone_in_struct_ops
 
 Json = Dict[str, Any]
 Emit = Callable[[Json], None]
@@ -52,13 +55,9 @@ PROGRAMS_LOST = 3  # so many children may die at one object
 ROUND_RUNS = 256  # of a test run between two looks at the clock
 
 _CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
-_NEWNS, _MS_PRIVATE_ALL = 0x20000, 0x40000 | 0x4000
-_LOG_STATS = 4  # what the verifier says of itself and of errors, without the instructions
-_ENOSPC = 28
 _NOTHING_DONE = b"processed 0 insns"  # all that the verifier says where it did not begin
 _OF_FUNCTIONS = ("fentry", "fexit", "fmod_ret")
 _OUT_OF_MEMORY = 3  # a status of the child
-PACKET = bytes(64)
 
 
 class _NoAttach(Exception):
@@ -69,19 +68,7 @@ class _NoAttach(Exception):
         self.number = number
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of an object."""
-
-    data: bytes
-    only: Sequence[str] = ()  # programs; all, if none are named
-    seconds: float = 60.0  # for each program, and for what comes before them
-    # Of a program that replaces a function: the program that it is in, and the function.
-    extends: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    names: Sequence[str] = ()  # of the kernel's own, that it may have or not
-
-
-def examine(wanted: Wanted, log: Callable[[], Any], emit: Emit) -> None:
+def examine(wanted: calls.Examine, log: Callable[[], Any], emit: Emit) -> None:
     """Load each program of an object by itself, or those named; emit what became of each.
 
     Events: {"object": facts} or {"damaged": why}, then {"begin": name}, {"end": name, "seen": facts}.
@@ -241,9 +228,9 @@ def _killed_in(group: Optional[Path]) -> int:
 @lru_cache(maxsize=None)
 def _own_files() -> FrozenSet[str]:
     """Give the session a BPF file system that ends with it; return what the kernel puts there."""
-    libbpf.unshare(_NEWNS)
-    libbpf.mount("none", "/", "", _MS_PRIVATE_ALL)
-    libbpf.mount("bpf", _FILES, "bpf", 0)
+    system.unshare(uapi.CLONE_NEWNS)
+    system.mount("none", "/", "", uapi.MS_PRIVATE | uapi.MS_REC)
+    system.mount("bpf", _FILES, "bpf", 0)
     _show_configuration()
     return frozenset(os.listdir(_FILES))
 
@@ -255,7 +242,7 @@ def _show_configuration() -> None:
     if wanted.exists() or Path("/proc/config.gz").exists() or not config.exists():
         return
     if wanted.parent.is_dir():
-        libbpf.mount("none", str(wanted.parent), "tmpfs", 0)
+        system.mount("none", str(wanted.parent), "tmpfs", 0)
         wanted.symlink_to(config)
 
 
@@ -290,8 +277,8 @@ def _messages() -> List[str]:
     return told
 
 
-def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
-    elf = libbpf.Object(data, programs)
+def _open(data: bytes, programs: Optional[List[str]] = None) -> Object:
+    elf = Object(data, programs)
     elf.assume_sizes(ASSUMED_ENTRIES)
     elf.shrink(MOST_MAP_BYTES)
     if programs and not any(elf.is_of_struct_ops(name) for name in programs):
@@ -299,18 +286,18 @@ def _open(data: bytes, programs: Optional[List[str]] = None) -> libbpf.Object:
     return elf
 
 
-def _make_room(elf: libbpf.Object) -> None:
+def _make_room(elf: Object) -> None:
     """Let this process map the object's arenas."""
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     soft = most - MOST_ARENA_BYTES + min(elf.arena_bytes(), MOST_ARENA_BYTES)
     resource.setrlimit(resource.RLIMIT_AS, (soft, most))
 
 
-def _examine(send: Emit, wanted: Wanted, done: Sequence[str]) -> None:
+def _examine(send: Emit, wanted: calls.Examine, done: Sequence[str]) -> None:
     libbpf.capture_messages()
-    data = wanted.data
+    data = base64.b64decode(wanted.object)
     try:
-        elf = libbpf.Object(data)
+        elf = Object(data)
     except OSError as error:
         send({"damaged": "libbpf refuses it", "errno": _name(error), "messages": _messages()})
         return
@@ -347,13 +334,13 @@ def _can_attach(program: Json) -> bool:
     return kind in ("", "BPF_SK_REUSEPORT_SELECT") or facts.names([kind])[kind]
 
 
-def _probe(elf: libbpf.Object, data: bytes) -> Json:
+def _probe(elf: Object, data: bytes) -> Json:
     """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them.
 
     The BTF is the one that libbpf loads, which leaves out what an old kernel does not know.
     """
     answer: Json = {"btf": None, "causes": [], "maps": {}}
-    loaded = libbpf.Object(data, [])
+    loaded = Object(data, [])
     try:
         btf = loaded.load_btf()
         for name in elf.all_maps():
@@ -403,7 +390,7 @@ def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> J
     """Load one program, others of its struct_ops being empty; return what was seen."""
     if not program["section"].startswith("struct_ops"):
         return _load_once(data, program, target)
-    with libbpf.alone_in_struct_ops(data, program["name"]):
+    with alone_in_struct_ops(data, program["name"]):
         return _load_once(data, program, target)
 
 
@@ -423,12 +410,12 @@ def _load_once(data: bytes, program: Json, target: Optional[Tuple[int, str]]) ->
             _attach_to_lock(elf, program)
             return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
         except _NoAttach as refused:
-            errno = libbpf.errno_name(refused.number)
-            told = f"the lock's own functions cannot be attached to: {errno}"
-            return {"stage": "attach", "errno": errno, "log": "", "messages": [told]}
+            number = libbpf.errno_name(refused.number)
+            told = f"the lock's own functions cannot be attached to: {number}"
+            return {"stage": "attach", "errno": number, "log": "", "messages": [told]}
         except OSError as error:
-            if error.errno == _ENOSPC and level is None:  # the log is longer than the buffer
-                level = _LOG_STATS
+            if error.errno == errno.ENOSPC and level is None:  # the log is longer than the buffer
+                level = uapi.BPF_LOG_STATS
                 continue
             text: bytes = log.value
             seen = {
@@ -452,7 +439,7 @@ def _has_bare_twin(program: Json) -> bool:
     return bool(section) and not section.startswith(("struct_ops", "freplace"))
 
 
-def _attach_to_lock(elf: libbpf.Object, program: Json) -> None:
+def _attach_to_lock(elf: Object, program: Json) -> None:
     """Attach what is for one of the lock's own functions. Raises _NoAttach where it cannot be."""
     kind, _, function = program["section"].partition("/")
     if kind not in _OF_FUNCTIONS or not re.fullmatch(r"bpf_(res_)?spin_(un)?lock\w*", function):
@@ -473,7 +460,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
         elf = _open(data, [program])
         elf.load()
         fd = elf.program_fd(program)
-        libbpf.test_run(fd, PACKET, 1)  # which fails where the kernel cannot
+        libbpf.test_run(fd, libbpf.PACKET, 1)  # which fails where the kernel cannot
     except OSError as error:
         send({"problem": f"BPF_PROG_TEST_RUN: {_name(error)}"})
         return
@@ -488,7 +475,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
             pass  # a map that cannot be pinned cannot be looked at
     looks: Dict[str, List[str]] = {}
     every = _run(fd, cpus, seconds, paths, looks)
-    retval = libbpf.test_run(fd, PACKET, 1)
+    retval = libbpf.test_run(fd, libbpf.PACKET, 1)
     send({"one_cpu": one, "all_cpus": every, "cpus": len(cpus), "retval": retval, "looks": looks})
 
 
@@ -509,7 +496,7 @@ def _run(
         barrier.wait()
         begun, runs = time.monotonic(), 0
         while time.monotonic() < until[0]:
-            libbpf.test_run(fd, PACKET, ROUND_RUNS)
+            libbpf.test_run(fd, libbpf.PACKET, ROUND_RUNS)
             runs += ROUND_RUNS
         spans.append((begun, time.monotonic(), runs))
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which kernel this is and what it runs on."""
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
-from harness.guest import libbpf, loaders
+from harness.guest import libbpf, loaders, system
 
 VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
 SECURITY = "/sys/kernel/security"
@@ -35,7 +36,7 @@ def bcc_version() -> Optional[str]:
     return str(bcc.__version__)
 
 
-def names(wanted: List[str]) -> Dict[str, bool]:
+def names(wanted: Sequence[str]) -> Dict[str, bool]:
     """Say which names the string section of the kernel's BTF holds; none without BTF.
 
     A hook's name, as in bpf_lsm_file_open, counts only where the LSM for BPF is active too: else no
@@ -54,14 +55,14 @@ def _lsm_is_active() -> bool:
     active = _read(f"{SECURITY}/lsm")
     if active is None:
         try:
-            libbpf.mount("securityfs", SECURITY, "securityfs", 0)
+            system.mount("securityfs", SECURITY, "securityfs", 0)
         except OSError:  # built without CONFIG_SECURITYFS
             return True
         active = _read(f"{SECURITY}/lsm")
     return active is None or "bpf" in active.split(",")
 
 
-def _btf_names(names: List[str]) -> Dict[str, bool]:
+def _btf_names(names: Sequence[str]) -> Dict[str, bool]:
     try:
         data = Path(VMLINUX_BTF).read_bytes()
     except OSError:
@@ -72,7 +73,7 @@ def _btf_names(names: List[str]) -> Dict[str, bool]:
     return {name: b"\0" + name.encode() + b"\0" in section for name in names}
 
 
-def options(names: List[str]) -> Dict[str, str]:
+def options(names: Sequence[str]) -> Dict[str, str]:
     """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it.
 
     CONFIG_BPF_LSM is "inactive" when the kernel has that LSM and does not use it (its parameter lsm=),

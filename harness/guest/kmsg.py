@@ -1,16 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The kernel log: a marker before each case, and every record after it."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
 import time
 from typing import List
 
-_SYS_MEMBARRIER = 324  # x86-64
-_MEMBARRIER_GLOBAL = 1
+from harness.guest import system, uapi
+
 _MARKER = "spinlock: begin "
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -67,9 +67,9 @@ class KernelLog:
         A map is freed by a kernel worker after an RCU grace period: membarrier(GLOBAL) waits for
         the latter, and the worker is given `seconds`.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syscall(_SYS_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
-            number = ctypes.get_errno()
-            if number not in (errno.ENOSYS, errno.EINVAL):  # nohz_full kernels refuse it
-                raise OSError(number, os.strerror(number))
+        try:
+            system.system_call(uapi.NR_MEMBARRIER, uapi.MEMBARRIER_CMD_GLOBAL, 0, 0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EINVAL):  # nohz_full kernels refuse it
+                raise
         time.sleep(seconds)

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Two ways to bring one C source into the kernel: bcc and libbpf. Both end in the same fds."""
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import errno
 import json
@@ -14,12 +16,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence
 
-from harness.guest import libbpf
+from harness.guest import libbpf, system, uapi
+from harness.guest.calls import Source
+from harness.guest.maps import Map
+from harness.guest.objects import Object
+from harness.guest.prepared import Prepared, PreparedObject
 
 _NOBODY = 65534
 _EXTENSION = "freplace/"  # in a SEC(), before the name of a program of the same object
-# By their numbers in linux/capability.h.
-_CAPABILITIES = {"cap_net_admin": 12, "cap_sys_admin": 21, "cap_perfmon": 38, "cap_bpf": 39}
+_CAPABILITIES = {
+    "cap_net_admin": uapi.CAP_NET_ADMIN,
+    "cap_sys_admin": uapi.CAP_SYS_ADMIN,
+    "cap_perfmon": uapi.CAP_PERFMON,
+    "cap_bpf": uapi.CAP_BPF,
+}
 
 
 class Refused(Exception):
@@ -89,10 +99,10 @@ class LibbpfUnit:
         libbpf.capture_messages()
         self._data = data
         self._log = libbpf.log_buffer()
-        self._object: Optional[libbpf.Object] = None
+        self._object: Optional[Object] = None
         self._fds: Dict[str, int] = {}
         self._sharing = list(programs)
-        self._shared: Optional[libbpf.PreparedObject] = None
+        self._shared: Optional[PreparedObject] = None
         self._probe()
 
     def _probe(self, btf: Optional[int] = None) -> None:
@@ -101,7 +111,7 @@ class LibbpfUnit:
         With an fd of the BTF, which stays the caller's, only for the maps.
         """
         try:
-            elf = libbpf.Object(self._data)
+            elf = Object(self._data)
         except OSError as error:
             raise Refused("open", error.errno or 0, detail="; ".join(libbpf.messages)) from None
         fds: List[int] = []
@@ -114,7 +124,7 @@ class LibbpfUnit:
             for name in elf.own_maps():
                 what = f"map '{name}'"
                 fds.append(elf.create_map(name, btf))
-            if elf.has_map_of_type(libbpf.MAP_TYPE_PROG_ARRAY):
+            if elf.has_map_of_type(uapi.BPF_MAP_TYPE_PROG_ARRAY):
                 self._sharing = []  # the first program that uses it decides who else may
         except OSError as error:
             raise Refused(stage, error.errno or 0, detail=what) from None
@@ -134,7 +144,7 @@ class LibbpfUnit:
             if prepared is not None:
                 self._fds[programs[0].name] = self._load_prepared(prepared)
                 return
-        self._object = libbpf.Object(self._data, [p.name for p in programs])
+        self._object = Object(self._data, [p.name for p in programs])
         for program in programs:
             self._object.set_log(program.name, self._log)
         targets = [self._extended(self._object, program) for program in extensions]
@@ -150,10 +160,10 @@ class LibbpfUnit:
             if program.user != "root":
                 self._load_as_user(self._object, program)
 
-    def _extended(self, unit: libbpf.Object, program: Wanted) -> libbpf.Object:
+    def _extended(self, unit: Object, program: Wanted) -> Object:
         """Load the program whose main function another of the unit is to replace. Raises Refused."""
         name = program.section[len(_EXTENSION) :]
-        target = libbpf.Object(self._data, [name])
+        target = Object(self._data, [name])
         try:
             target.load()
             unit.extend(program.name, target.program_fd(name), name)
@@ -163,23 +173,23 @@ class LibbpfUnit:
             raise Refused("open", error.errno or 0, detail=detail) from None
         return target
 
-    def _prepared(self, name: str) -> Optional[libbpf.Prepared]:
+    def _prepared(self, name: str) -> Optional[Prepared]:
         """Return a program that is ready to be loaded by itself, if it can be."""
         if self._shared is None and self._sharing:
             try:
-                self._shared = libbpf.PreparedObject(self._data, self._sharing)
+                self._shared = PreparedObject(self._data, self._sharing)
             except OSError:
                 self._sharing = []
             libbpf.messages.clear()
         return self._shared.programs.get(name) if self._shared is not None else None
 
-    def _load_prepared(self, prepared: libbpf.Prepared) -> int:
+    def _load_prepared(self, prepared: Prepared) -> int:
         try:
             return prepared.load(self._log)
         except OSError as error:
             raise Refused("prog_load", error.errno or 0, _text(self._log)) from None
 
-    def _load_as_user(self, loaded: libbpf.Object, program: Wanted) -> None:
+    def _load_as_user(self, loaded: Object, program: Wanted) -> None:
         """Load a program once more, as its user and with root's maps. Raises Refused.
 
         Maps and BTF that the user makes first are like root's, and for nothing else.
@@ -188,7 +198,7 @@ class LibbpfUnit:
         insns, count = loaded.instructions(program.name)
         btf: Optional[int] = None
         if program.user_stage == "map_create":
-            elf = libbpf.Object(self._data)
+            elf = Object(self._data)
             btf = libbpf.load_btf(elf.btf())
             elf.close()
 
@@ -269,7 +279,7 @@ class BccUnit:
     def load(self, programs: List[Wanted]) -> None:
         """See Unit."""
         for index in range(self._lib.bpf_num_tables(self._module.module)):
-            libbpf.Map(self._lib.bpf_table_fd_id(self._module.module, index)).reset()
+            Map(self._lib.bpf_table_fd_id(self._module.module, index)).reset()
         for program in programs:
             name, self._log[0] = program.name.encode(), b"\0"
             insns = self._lib.bpf_function_start(self._module.module, name)
@@ -300,6 +310,13 @@ class BccUnit:
     def close(self) -> None:
         """See Unit."""
         self.unload()
+
+
+def open_unit(source: Source, programs: Sequence[str] = ()) -> Unit:
+    """Bring what the host built to a loader; see LibbpfUnit for the programs. Raises Refused."""
+    if source.loader == "bcc":
+        return BccUnit(source.text)
+    return LibbpfUnit(base64.b64decode(source.object), programs)
 
 
 def _load(kind: int, name: str, insns: int, count: int, log: Any, options: Dict[str, int]) -> int:
@@ -383,7 +400,7 @@ def as_user(user: str, work: Callable[[], None]) -> None:
     if child == 0:
         try:
             os.close(reader)
-            libbpf.become(_NOBODY, capabilities)
+            system.become(_NOBODY, capabilities)
             answer: Optional[List[Any]] = None
             try:
                 work()

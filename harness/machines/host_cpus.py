@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Who uses this machine's CPUs at the moment: many guests together, or one of them alone.
 
 What shows a lock's twin to be broken is two CPUs at the same moment. Where several guests share the
 cores, a guest's virtual CPUs take turns instead, for milliseconds each, and a twin that leaves out
 one lock in thousands may do no damage in a million operations. So such calls ask to be alone, and
-all others wait or go together: target.py asks, call by call. It holds between processes: xdist's
+all others wait or go together: harness/guest/calls.py says which. It holds between processes: xdist's
 workers, and runs that were started apart.
 """
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU guests as a target: each session has a guest of its own, restored from a saved state."""
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from harness.errors import SetupError
 from harness.machines import host_cpus, qemu_guest
-from harness.machines.loss import EMULATOR_FAILED, GuestLost, why_lost
+from harness.machines.loss import EmulatorFailed, GuestLost, why_lost
+from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
 from harness.machines.target import DEFAULT_KERNEL, Settings
 from harness.progress import Progress
@@ -69,7 +71,9 @@ class Qemu:
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
             why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
-            if str(why) == EMULATOR_FAILED:  # a case may now be run again, which must not go unseen
+            if isinstance(
+                why, EmulatorFailed
+            ):  # a case may now be run again, which must not go unseen
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 
@@ -95,10 +99,12 @@ class Qemu:
                 guest = qemu_guest.start(
                     self._kernel,
                     self._image,
+                    Machine(
+                        self.cpus,
+                        self._settings.memory_mib,
+                        f"{self._settings.append} {self._settings.also}".strip(),
+                    ),
                     agent=build.agent(),
-                    cpus=self.cpus,
-                    memory_mib=self._settings.memory_mib,
-                    append=f"{self._settings.append} {self._settings.also}".strip(),
                     progress=self._progress,
                 )
         except SetupError as error:

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU's command line, and the kernel's in it. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import Version
@@ -50,18 +52,32 @@ STOP_ON_TROUBLE = (
 )
 
 
+@dataclass(frozen=True)
+class Machine:
+    """The guest as a machine; `append` are more words of its kernel's command line."""
+
+    cpus: int = 4
+    memory_mib: int = 1024
+    append: str = ""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What one QEMU process reads, writes and talks to."""
+
+    initrd: Path
+    console: Path
+    channel_fd: int  # to the agent
+    qmp_fd: int
+
+
 def arguments(
     kernel: Kernel,
     image: Image,
-    *,
+    machine: Machine,
     accelerator: str,
-    cpus: int,
-    memory_mib: int,
-    append: str,
-    initrd: Path,
-    console: Path,
-    channel_fd: int,
-    qmp_fd: int,
+    runtime: Runtime,
+    *,
     memory: Path | None = None,
     incoming: bool = False,
 ) -> list[str]:
@@ -70,20 +86,21 @@ def arguments(
     `memory` is the file that backs the guest's memory: written when the guest is booted to be
     saved, only read when `incoming`.
     """
-    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *append.split()]
+    words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *machine.append.split()]
     command = [
         *_ALONE,
         *accelerator_arguments(accelerator, kernel.release),
-        *("-m", str(memory_mib), "-smp", str(cpus)),
-        *("-kernel", str(kernel.vmlinux), "-initrd", str(initrd), "-append", " ".join(words)),
+        *("-m", str(machine.memory_mib), "-smp", str(machine.cpus)),
+        *("-kernel", str(kernel.vmlinux), "-initrd", str(runtime.initrd)),
+        *("-append", " ".join(words)),
     ]
-    machine = "q35,hpet=off,vmport=off"
+    board = "q35,hpet=off,vmport=off"
     if memory is not None:
         share = "off" if incoming else "on"
-        backend = f"memory-backend-file,id=ram,size={memory_mib}M,share={share}"
+        backend = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share={share}"
         command += ["-object", f"{backend},mem-path={_escape(memory)}"]
-        machine += ",memory-backend=ram"
-    command += ["-machine", machine]
+        board += ",memory-backend=ram"
+    command += ["-machine", board]
     drives = [("base", image.root)]
     drives += [("modules", kernel.modules)] if kernel.modules is not None else []
     for name, path in drives:
@@ -91,10 +108,11 @@ def arguments(
         command += ["-drive", f"{drive},file={_escape(path)}"]
         command += ["-device", f"virtio-blk-pci,drive={name}"]
     command += [
-        *("-chardev", f"file,id=console,path={_escape(console)}", "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=agent,fd={channel_fd}", "-device", "virtio-serial-pci"),
+        *("-chardev", f"file,id=console,path={_escape(runtime.console)}"),
+        *("-serial", "chardev:console"),
+        *("-chardev", f"socket,id=agent,fd={runtime.channel_fd}", "-device", "virtio-serial-pci"),
         *("-device", "virtserialport,chardev=agent,name=spinlock"),
-        *("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=qmp,fd={runtime.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
     ]
     if incoming:
         command += ["-incoming", "defer"]

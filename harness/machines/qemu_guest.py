@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guests under QEMU: a kernel is cold-booted once, saved, and every later guest is restored.
 
 A saved guest is its memory as a sparse file plus QEMU's device state. Restored guests map the
@@ -32,7 +33,7 @@ from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import qemu_command
 from harness.machines.pulse import Tick, kept_registers, pending_tick
-from harness.machines.qemu_command import QEMU
+from harness.machines.qemu_command import QEMU, Machine, Runtime
 from harness.machines.qmp import Qmp
 from harness.progress import Progress
 from harness.provision.initramfs import cpio
@@ -290,11 +291,9 @@ class Guest:
 def start(
     kernel: Kernel,
     image: Image,
+    machine: Machine,
     *,
-    cpus: int = 4,
-    memory_mib: int = 1024,
     agent: Path,
-    append: str = "",
     snapshot: bool = True,
     progress: Progress = lambda message: None,
 ) -> Guest:
@@ -303,7 +302,7 @@ def start(
     With `snapshot` it is restored from a saved guest, which is made first if there is none.
     Raises SetupError, with the console's end, when there is no such guest to be had.
     """
-    plan = _Plan(kernel, image, cpus, memory_mib, agent, append, accelerator(kernel, progress))
+    plan = _Plan(kernel, image, machine, agent, accelerator(kernel, progress))
     if not snapshot:
         return plan.cold(progress, None)
     label = "own" if kernel.modules is None else kernel.name
@@ -381,34 +380,20 @@ class _Plan:
     """What one call of `start` wants, and the three ways to get there."""
 
     def __init__(
-        self,
-        kernel: Kernel,
-        image: Image,
-        cpus: int,
-        memory_mib: int,
-        agent: Path,
-        append: str,
-        accelerator: str,
+        self, kernel: Kernel, image: Image, machine: Machine, agent: Path, accelerator: str
     ) -> None:
-        self.kernel = kernel
+        self.kernel, self._machine = kernel, machine
         self.accelerator = accelerator
-        self._memory_mib, self._cpus = memory_mib, cpus
         try:
             self._agent = agent.read_bytes()
         except OSError as error:
             raise SetupError(f"The agent {agent} cannot be read: {error.strerror}.") from error
         self._arguments = functools.partial(
-            qemu_command.arguments,
-            kernel,
-            image,
-            accelerator=accelerator,
-            cpus=cpus,
-            memory_mib=memory_mib,
-            append=append,
+            qemu_command.arguments, kernel, image, machine, accelerator
         )
         # Names of runtime files do not matter to a saved guest.
         nowhere = Path("-")
-        command = self._arguments(initrd=nowhere, console=nowhere, channel_fd=0, qmp_fd=0)
+        command = self._arguments(Runtime(nowhere, nowhere, channel_fd=0, qmp_fd=0))
         self.key = save_key(
             command,
             version(),
@@ -433,7 +418,7 @@ class _Plan:
     def _boot(self, progress: Progress, memory: Path | None) -> Guest:
         progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
         started = time.monotonic()
-        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
+        guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
         try:
             self._launch(guest, memory, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
@@ -449,7 +434,10 @@ class _Plan:
         for leftover in saved.parent.glob(f"{saved.name}.building-*"):
             shutil.rmtree(leftover)
         # The disk filling up later would end QEMU with SIGBUS, which explains nothing.
-        free, needed = shutil.disk_usage(saved.parent).free >> 20, self._memory_mib + SPARE_MIB
+        free, needed = (
+            shutil.disk_usage(saved.parent).free >> 20,
+            self._machine.memory_mib + SPARE_MIB,
+        )
         if free < needed:
             raise SetupError(
                 f"{saved.parent} has {free} MiB free and a saved guest may need {needed} MiB: "
@@ -483,7 +471,7 @@ class _Plan:
         """Bring a saved guest back and wait until its agent answers."""
         started = time.monotonic()
         os.utime(saved)
-        guest = Guest(self.kernel.name, self.accelerator, self._cpus)
+        guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
         try:
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
             self._launch(guest, saved / "memory", incoming=True)
@@ -508,10 +496,12 @@ class _Plan:
             ) from None
         guest._spawn(
             self._arguments(
-                initrd=initrd,
-                console=guest.runtime / "console",
-                channel_fd=guest._channel_far.fileno(),
-                qmp_fd=guest._qmp_far.fileno(),
+                Runtime(
+                    initrd=initrd,
+                    console=guest.runtime / "console",
+                    channel_fd=guest._channel_far.fileno(),
+                    qmp_fd=guest._qmp_far.fileno(),
+                ),
                 memory=memory,
                 incoming=incoming,
             )

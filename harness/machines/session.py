@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One process of the agent, asked call by call over a stream of JSON lines."""
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from typing import (
     Sequence,
 )
 
+from harness.guest import calls
+from harness.guest.calls import Answer, Call
 from harness.machines import host_cpus, pulse
 from harness.machines.loss import GuestLost
 from harness.machines.pulse import Patience, Pulse, Tick
 
 Json = Dict[str, Any]
 
-# Calls in which CPUs of the guest must be in the same place at the same moment: see cores.py.
-_MEETINGS = ("drive", "race", "copy", "sweep")
 CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
 
 
@@ -143,39 +144,39 @@ class Session:
 
     def call(
         self,
-        function: str,
-        /,
+        request: Call[Answer],
         on_event: Callable[[Json], None] = lambda event: None,
         limit: float = CALL_SECONDS,
-        **arguments: Any,
-    ) -> Any:
-        """Make one call of harness/guest/session.py and return its value.
+    ) -> Answer:
+        """Make one call of harness/guest/calls.py and return its answer.
 
         `limit` seconds may pass between two events. Raises KernelRefusal, AgentError, GuestLost.
         """
-        answers = self.events(function, limit, **arguments)
+        answers = self.events(request, limit)
         while True:
             try:
                 on_event(next(answers))
             except StopIteration as ended:
-                return ended.value
+                answer: Answer = ended.value
+                return answer
 
     def events(
-        self, function: str, /, limit: float = CALL_SECONDS, **arguments: Any
-    ) -> Generator[Json, None, Any]:
-        """Make one call and yield its events as they come; the generator returns the call's value.
+        self, request: Call[Answer], limit: float = CALL_SECONDS
+    ) -> Generator[Json, None, Answer]:
+        """Make one call and yield its events as they come; the generator returns the answer.
 
         The guest goes on while nobody asks for the next one. Raises as `call` does.
         """
         if self._ended is not None:
             raise self._ended
-        with host_cpus.alone() if function in _MEETINGS else host_cpus.together():
+        with host_cpus.alone() if request.alone else host_cpus.together():
             try:
-                self._stream.send({"call": function, "with": arguments})
+                self._stream.send(request.to_json())
                 while True:
                     answer = self._receive(limit)
                     if "return" in answer:
-                        return answer["return"]
+                        value: Answer = answer["return"]
+                        return value
                     if "raise" in answer:
                         if answer["raise"]["kind"] == "agent":
                             raise AgentError(answer["raise"]["message"])
@@ -214,16 +215,7 @@ class Session:
         before = termios.tcgetattr(keyboard) if raw else None
         sources = [keyboard, self._stream.reader]
         try:
-            self._stream.send(
-                {
-                    "call": "terminal",
-                    "with": {
-                        "arguments": list(arguments),
-                        "rows": size.lines,
-                        "columns": size.columns,
-                    },
-                }
-            )
+            self._stream.send(calls.Terminal(arguments, size.lines, size.columns).to_json())
             if raw:
                 tty.setraw(keyboard)
             while True:

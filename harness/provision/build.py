@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One C file -> what a loader eats: an ELF object for libbpf, flat text for bcc; and the agent.
 
 Results are cached by the hash of everything that goes in.
@@ -15,11 +16,12 @@ import zipapp
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import harness
 from harness import paths
 from harness.errors import SetupError
+from harness.guest import calls
 
 COMPILE_SECONDS = 120.0
 OLDEST_CLANG = 11  # older ones lack -mcpu=v3 or complete BTF
@@ -45,11 +47,16 @@ class Source:
     content: bytes
     seconds: float  # compile time on the host; 0 when cached
 
-    def request(self) -> Dict[str, Any]:
+    @property
+    def digest(self) -> str:
+        """A digest of what the loader is given."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+    def request(self) -> calls.Source:
         """Return it as the guest's agent wants it."""
         if self.loader == "bcc":
-            return {"loader": "bcc", "text": self.content.decode()}
-        return {"loader": "libbpf", "object": base64.b64encode(self.content).decode()}
+            return calls.Source("bcc", text=self.content.decode())
+        return calls.Source("libbpf", object=base64.b64encode(self.content).decode())
 
 
 @lru_cache(maxsize=None)
@@ -67,6 +74,11 @@ def clang() -> Path:
             " needed: install one and point the variable CLANG at it."
         )
     return Path(found)
+
+
+def compiler() -> str:
+    """Return the version line of the compiler that makes objects. Raises SetupError without one."""
+    return clang_version(str(clang()))
 
 
 @lru_cache(maxsize=None)
@@ -161,20 +173,21 @@ def _compile(command: List[str], output: Path) -> float:
 
 def agent() -> Path:
     """Return the guest's agent as a zipapp, built when its code has changed."""
-    package = Path(harness.__file__).resolve().parent
-    files = sorted((package / "guest").glob("*.py"))
+    guest = Path(harness.__file__).resolve().parent / "guest"
+    files = {file.relative_to(guest): file for file in sorted(guest.rglob("*.py"))}
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + file.read_bytes())
+    for place, file in files.items():
+        digest.update(str(place).encode() + file.read_bytes())
     result = paths.cache("agent") / f"agent-{digest.hexdigest()[:16]}.pyz"
     if result.exists():
         return result
     with paths.Scratch(result.parent) as directory:
         tree = directory / "tree"
-        (tree / "harness" / "guest").mkdir(parents=True)
+        for place, file in files.items():
+            copy = tree / "harness" / "guest" / place
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
         (tree / "harness" / "__init__.py").write_text("")
-        for file in files:
-            shutil.copy(file, tree / "harness" / "guest" / file.name)
         (tree / "__main__.py").write_text(
             "import sys\nfrom harness.guest.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
         )

@@ -1,13 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUs were told that asked for a res_spin_lock: the map of res_spin_lock_answers.h."""
 
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import List, Mapping, Sequence, Tuple
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug
@@ -30,7 +31,6 @@ EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of res_spin_lock_answers.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
-_ANSWERS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class Answers:
 
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
     """Return what each CPU was told. Raises as Guest.call does."""
-    key = kind.to_bytes(4, "little").hex()
-    data = bytes.fromhex(guest.call("map_lookup", map="told", key=key))
-    return [Answers(*fields) for fields in _ANSWERS.iter_unpack(data)]
+    return [Answers(**dict(answers)) for answers in guest.map("told")[kind]]
 
 
 def total(guest: Guest, kind: int) -> Answers:
@@ -80,25 +78,17 @@ def drive(
     programs: Mapping[Tuple[str, int], Sequence[int]],
     operations: int,
     seconds: float = 0.0,
-) -> Dict[str, Any]:
-    """Run programs, {(name, kind of answers): CPUs}, at the same time; return the facts of drive().
+) -> calls.Drove:
+    """Run programs, {(name, kind of answers): CPUs}, at the same time; return what came of it.
 
     So many times on each CPU, or for so long. Raises as Guest.call does.
     """
-    guest.call("map_reset", map="told")
+    guest.map("told").reset()
     orders = [
-        {
-            "driver": "test_run",
-            "program": program,
-            "source": kind,
-            "cpus": cpus,
-            "operations": operations,
-            "seconds": seconds,
-        }
+        calls.Order("test_run", program, kind, cpus, operations, seconds)
         for (program, kind), cpus in programs.items()
     ]
-    facts: Dict[str, Any] = guest.call("drive", limit=120, orders=orders, counter="told")
-    return facts
+    return guest.call(calls.Drive(orders, "told"), limit=120)
 
 
 def boot(guest: Guest, path: str) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`make lint` asks whether a room imports only rooms below it; this asks whether it would notice."""
 
 import shutil
@@ -38,6 +39,7 @@ def test_the_rooms_are_as_they_must_be(copy):
         ("judging/splat.py", "import harness.machines.qemu", "imports only rooms below it"),
         ("reports/page.py", "import harness.check.report", "imports only rooms below it"),
         ("guest/facts.py", "import harness.errors", "imports nothing of the host"),
+        ("machines/local.py", "import harness.guest.libbpf", "only what both sides share"),
         ("judging/history.py", "import harness.judging.serialization", "No circles"),
     ],
 )

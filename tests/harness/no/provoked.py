@@ -1,6 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Tests that provoke what the harness must report; run by tests/harness/test_says_no.py alone."""
 
 import pytest
+
+from harness.guest import calls
 
 RULE = "Provoked"
 
@@ -10,25 +13,25 @@ def test_before(guest):
 
 
 def test_panic(guest):
-    guest.call("write", path="/proc/sysrq-trigger", text="c")
+    guest.call(calls.Write("/proc/sysrq-trigger", "c"))
 
 
 def test_warning(guest):
     # What a kernel says that accepts two locks in one value, before commit f08619f06046 (in v7.3).
     line = "WARNING: CPU: 1 PID: 213 at kernel/bpf/btf.c:3924 btf_parse_fields+0x5b6/0x6d0"
-    guest.call("write", path="/dev/kmsg", text=f"<4>{line}\n")
+    guest.call(calls.Write("/dev/kmsg", f"<4>{line}\n"))
     guest.check(True, "all else is well")
 
 
 def test_silence(guest):
     # No CPU is stuck, nothing is printed: only the time limit can tell.
-    guest.call("command", arguments=["sleep", "3600"], limit=3)
+    guest.call(calls.Command(["sleep", "3600"]), limit=3)
 
 
 def test_interrupts_off(guest):
     guest.load("no.bpf.c", ["takes_for_good", "healthy"])
-    guest.call("map_iterate", map="counters", program="takes_for_good")
-    guest.call("test_run", program="healthy")
+    guest.call(calls.MapIterate("counters", "takes_for_good"))
+    guest.call(calls.TestRun("healthy"))
 
 
 def test_busy_cpu(guest):
@@ -42,23 +45,23 @@ def test_busy_cpu(guest):
         taskset -c 2 chrt -f 99 sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &
         sleep 1
     """
-    guest.call("command", arguments=["sh", "-c", script])
+    guest.call(calls.Command(["sh", "-c", script]))
     guest.check(True, "the test itself sees nothing of it")
 
 
 def test_late_warning(guest):
     # Some time after the last call, but before the guest is let go of.
     script = "(sleep 0.05; echo '<4>WARNING: CPU: 1 PID: 2 at kernel/x.c:3 f+0x4/0x5' >/dev/kmsg) &"
-    guest.call("command", arguments=["sh", "-c", f"{script} exit 0 >/dev/null 2>&1"])
+    guest.call(calls.Command(["sh", "-c", f"{script} exit 0 >/dev/null 2>&1"]))
     guest.check(True, "it came after all checks")
 
 
 def test_stopped_agent(guest):
-    guest.call("command", arguments=["sh", "-c", "kill -STOP $PPID"], limit=5)
+    guest.call(calls.Command(["sh", "-c", "kill -STOP $PPID"]), limit=5)
 
 
 def test_dead_agent(guest):
-    guest.call("command", arguments=["sh", "-c", "kill -9 $PPID"])
+    guest.call(calls.Command(["sh", "-c", "kill -9 $PPID"]))
 
 
 def test_out_of_memory(guest):
@@ -68,18 +71,18 @@ def test_out_of_memory(guest):
         echo 0 > /proc/self/oom_score_adj
         exec python3 -c 'kept = [b"x" * (64 << 20) for _ in range(64)]'
     """
-    guest.call("command", arguments=["sh", "-c", script])
+    guest.call(calls.Command(["sh", "-c", script]))
 
 
 def test_rcu_stall(guest):
     # It runs with interrupts on and for ever. That no soft lockup is called before, it is told; and RCU
     # complains only when somebody waits for it: membarrier(GLOBAL) does.
     waiting = "import ctypes, time; time.sleep(1); ctypes.CDLL(None).syscall(324, 1, 0, 0)"
-    guest.call("write", path="/proc/sys/kernel/watchdog_thresh", text="60")
+    guest.call(calls.Write("/proc/sys/kernel/watchdog_thresh", "60"))
     guest.load("no.bpf.c", ["hang"])
     script = f"taskset -c 1 python3 -c '{waiting}' >/dev/null 2>&1 </dev/null &"
-    guest.call("command", arguments=["sh", "-c", script])
-    guest.call("test_run", program="hang")
+    guest.call(calls.Command(["sh", "-c", script]))
+    guest.call(calls.TestRun("hang"))
 
 
 # A writer waits, where no signal reaches it, for a lock of a file that another holds: one whose
@@ -100,13 +103,13 @@ os.write(waiter, b"x")
 
 
 def test_hung_task(guest):
-    guest.call("write", path="/proc/sys/kernel/hung_task_timeout_secs", text="3")
-    guest.call("command", arguments=["python3", "-c", BLOCKED], limit=60)
+    guest.call(calls.Write("/proc/sys/kernel/hung_task_timeout_secs", "3"))
+    guest.call(calls.Command(["python3", "-c", BLOCKED]), limit=60)
 
 
 def test_wait_to_be_killed(guest):
-    guest.call("write", path="/dev/kmsg", text="<0>waiting to be killed\n")
-    guest.call("command", arguments=["sleep", "3600"])
+    guest.call(calls.Write("/dev/kmsg", "<0>waiting to be killed\n"))
+    guest.call(calls.Command(["sleep", "3600"]))
 
 
 def test_checks_nothing(guest):
@@ -132,10 +135,8 @@ def test_lock_without_irqsave(guest, where, driver, cpus):
     """What tests/lock/interrupts/test_nesting.py sees of a kernel whose lock leaves interrupts on."""
     wanting = f"want_naively_at_{where}"
     guest.load("naive_lock.bpf.c", ["hold_naively", wanting])
-    names = ("driver", "program", "source", "cpus", "operations")
     orders = [
-        ("cgroup_skb_egress", "hold_naively", 0, [0], 200_000),
-        (driver, wanting, 1, cpus, 200_000),
+        calls.Order("cgroup_skb_egress", "hold_naively", 0, [0], 200_000),
+        calls.Order(driver, wanting, 1, cpus, 200_000),
     ]
-    orders = [dict(zip(names, order)) for order in orders]
-    guest.call("drive", limit=40.0, counter="runs", orders=orders)
+    guest.call(calls.Drive(orders, "runs"), limit=40.0)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
 
 The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is
@@ -5,29 +6,22 @@ copied out must be whole; then they look whether what is copied in is. Each way 
 to be torn without the lock: a copy out without the flag, and a program that copies in bare.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
-FIRST = "00000000"
 SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first
-EXIST, LOCK = 2, 4  # flags of element access
 WRITE, INSPECT = 1, 2  # modes of the programs
-
-# struct guarded: before, beside, lock; between in struct guarded_page; fields
-HEAD = struct.Struct("<QII")
-FIELDS = 14
-PAGE = 4096
-HIDDEN = [12, 16]
-VISITS = struct.Struct("<QQQ")  # struct visits: runs, torn, intruders
 
 POISON = 0xABABABAB  # in place of the lock, in what is written
 PORT = 23313  # of the socket
@@ -52,23 +46,7 @@ class Element:
     locks_since: str = ""  # where these programs could not from the first day on
     owned: bool = False  # by a kernel object, as elements of local storages are
     runs: str = "test_run"  # what makes the programs run
-    between: int = 0  # bytes, before the fields
-
-    @property
-    def even(self):
-        """Return where in the value the fields are."""
-        begin = HEAD.size + self.between
-        return [begin, begin + 8 * FIELDS]
-
-    def value(self, field):
-        """Return a value in which all fields are the same byte, over and over."""
-        head = HEAD.pack(1, 2, POISON).hex()
-        return head + f"{field:02x}" * (self.between + 8 * FIELDS)
-
-    @property
-    def values(self):
-        """Return two that differ in all fields."""
-        return [self.value(0x11), self.value(0x22)]
+    images: str = "images"  # the map of what programs copy in
 
 
 ARRAY = ("lookup", "lookup_batch")
@@ -76,7 +54,7 @@ TABLE = (*ARRAY, "lookup_and_delete", "lookup_and_delete_batch")
 CALLS = ("update", "update of what exists", "update_batch", "update by a program")
 KINDS = {
     "array": Element(ARRAY, CALLS),
-    "page": Element(ARRAY, CALLS, between=PAGE),
+    "page": Element(ARRAY, CALLS, images="page_images"),
     "hash": Element(TABLE, CALLS),
     "lazy": Element(TABLE, CALLS),
     "rhash": Element(TABLE, CALLS, unit="rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
@@ -115,6 +93,24 @@ class Stirred:
         self.key = SECOND
         self.cpus = list(range(1, min(guest.cpus, 3)))
 
+    @property
+    def layout(self):
+        """What its values are like."""
+        return self.guest.map(f"guarded_{self.kind}").value
+
+    def value(self, field):
+        """Return a value in which all fields are the same byte, over and over."""
+        members = {"before": 1, "beside": 2, "lock": {"val": POISON}}
+        for name in self.layout.members.keys() & {"between", "fields"}:
+            begin, end = self.layout.span(name)
+            members[name] = bytes([field]) * (end - begin)
+        return self.layout.encode(members).hex()
+
+    @property
+    def values(self):
+        """Return two that differ in all fields."""
+        return [self.value(0x11), self.value(0x22)]
+
     def make(self):
         """Load the programs and make the element, with fields that agree."""
         guest, kind, element = self.guest, self.kind, self.element
@@ -125,26 +121,26 @@ class Stirred:
             programs.append(f"put_{kind}")
         guest.load("copy_torn.bpf.c", programs, element.unit, element.locks_since)
         if kind == "inner":
-            guest.call("map_put_map", map="outer", key=FIRST, inner="guarded_inner")
+            guest.call(calls.MapPutMap("outer", FIRST, "guarded_inner"))
         if element.runs in ("system_call", "fcntl"):
-            guest.call("attach", program=programs[0])
+            guest.call(calls.Attach(programs[0]))
         if element.owned:
             program = programs[0] if kind == "attached" else ""
             joins = kind in ("cgroup", "attached")
-            self.key = guest.call("owner", kind=kind, program=program, port=PORT, join=joins)
-        images = "page_images" if element.between else "images"
-        for key, image in zip((FIRST, SECOND), element.values):
-            guest.call("map_update", map=images, key=key, value=image)
+            self.key = guest.call(calls.Owner(kind, program=program, port=PORT, join=joins))
+        images = guest.map(element.images)
+        for number, image in enumerate(self.values):
+            images[number] = bytes.fromhex(image)
         self.put()
 
     def put(self):
         keys = [self.key] if self.element.owned else [FIRST, SECOND]
-        arguments = {"map": f"guarded_{self.kind}", "value": self.element.values[0]}
-        self.guest.call("map_update_each", keys=keys, limit=SECONDS, **arguments)
+        update = calls.MapUpdateEach(f"guarded_{self.kind}", keys, self.values[0])
+        self.guest.call(update, limit=SECONDS)
 
     def copy(self, way, mode, flags=LOCK, times=0, enough=0):
         """Copy while programs do what the mode says; return what was seen, by them as well."""
-        values = self.element.values
+        values = self.values
         if way == "update of what exists":
             way, flags = "update", flags | EXIST
         other = {
@@ -152,33 +148,26 @@ class Stirred:
             "bare": f"smear_{self.kind}",
             "accept": "accept",
         }.get(way)
-        self.guest.call("map_update", map="mode", key=FIRST, value=f"{mode:02x}000000")
-        self.guest.call("map_reset", map="seen")
-        seen = self.guest.call(
-            "copy",
-            limit=SECONDS,
-            map=f"guarded_{self.kind}",
-            key=self.key,
-            way="other" if other else way,
-            times=times,
-            held=0,
-            seconds=PATIENCE,
-            values=values if mode == INSPECT else ["ff" * (len(values[0]) // 2)],
-            hidden=HIDDEN,
-            even=self.element.even,
-            flags=flags,
-            program=f"stir_{self.kind}",
-            cpus=self.cpus,
-            runs=self.element.runs,
-            other=other or "",
-            enough=enough,
-            least=0 if enough else LEAST,
-            renewed=values[0] if "delete" in way else "",
-            before="" if self.element.owned else FIRST,
+        self.guest.map("mode")[0] = mode
+        self.guest.map("seen").reset()
+        copy = calls.Copy(
+            f"guarded_{self.kind}",
+            calls.Access(
+                way="other" if other else way,
+                values=values if mode == INSPECT else ["ff" * (len(values[0]) // 2)],
+                key=self.key,
+                flags=flags,
+                other=other or "",
+            ),
+            calls.Shape(self.layout.span("lock"), self.layout.span("fields")),
+            calls.Until(times, PATIENCE, least=0 if enough else LEAST, uneven=enough),
+            calls.Busy(f"stir_{self.kind}", self.cpus, self.element.runs),
+            calls.Renewed(
+                values[0] if "delete" in way else "", "" if self.element.owned else FIRST
+            ),
         )
-        data = bytes.fromhex(self.guest.call("map_lookup", map="seen", key=FIRST))
-        visits = [sum(column) for column in zip(*VISITS.iter_unpack(data))]
-        return {**seen, **dict(zip(("runs", "torn", "intruders"), visits))}
+        seen = self.guest.call(copy, limit=SECONDS)
+        return {**seen, **dict(self.guest.map("seen").total())}
 
 
 def known_reads(guest, element):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
 
 The programs are those of bpf_progs/driven/exposure.bpf.c, the storages those of
@@ -8,20 +9,19 @@ import re
 
 import pytest
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.guest.uapi import BPF_F_LOCK as LOCK
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 from harness.scenarios.scenario import KnownBug
 
 RULE = "User space neither sees nor writes the lock"
 LOADERS = ("libbpf",)  # bcc has no local storages, and no iterators over a map
 
-LOCK = 4  # BPF_F_LOCK
-FIRST = "00000000"
 SECONDS = 10.0  # for a call; a lock word that was written would hang it for good
 HELD = 30  # times, in between readings of the file
 PATIENCE = 20.0  # in seconds, for that: the host may not let the CPU run that holds it
-POISON = "ab" * 8  # struct counter, with lock bytes that are no lock's
-HIDDEN = "00000000abababab"
+POISON = 0xABABABAB  # no lock's word
 
 # What owns a storage's elements -> (what kernels since a version have, that version)
 STORAGES = {
@@ -40,15 +40,16 @@ def test_storage_hides_lock(guest, kind):
     name = f"locked_{kind}"
     programs = ["use_locked_storage"] if kind == "attached" else []
     guest.load("map_syscalls.bpf.c", programs, kind)
-    owner = guest.call("owner", kind=kind, program="".join(programs))
+    owner = guest.call(calls.Owner(kind, program="".join(programs)))
+    counter = guest.map(name).value
+    value = counter.encode({"lock": {"val": POISON}, "value": POISON}).hex()
+    hidden = counter.encode({"value": POISON}).hex()
     for flags in (0, LOCK):
-        guest.call("map_update", limit=SECONDS, map=name, key=owner, value=POISON, flags=flags)
+        guest.call(calls.MapUpdate(name, owner, value, flags=flags), limit=SECONDS)
         for read in (0, LOCK):
-            seen = guest.call(
-                "map_lookup", limit=SECONDS, map=name, key=owner, flags=read, fill=255
-            )
+            seen = guest.call(calls.MapLookup(name, owner, flags=read, fill=255), limit=SECONDS)
             guest.check(
-                seen == HIDDEN,
+                seen == hidden,
                 f"after an update with flags {flags:#x} and lock bytes, a lookup with {read:#x}"
                 " shows zeros in their place",
                 seen,
@@ -59,7 +60,7 @@ def iterate(guest, program):
     """Run a program as an iterator; return None, or the kernel's refusal."""
     try:
         guest.load("exposure.bpf.c", [program, "iterator_reads_lock"])
-        guest.call("map_iterate", map="shown", program=program)
+        guest.call(calls.MapIterate("shown", program))
     except KernelRefusal as refusal:
         return refusal
     return None
@@ -74,11 +75,11 @@ def test_iterator_leaves_lock_alone(guest):
     bug = KnownBug("a5cbe05a6673", ">=5.9")
     refusal = iterate(guest, "iterator_writes_lock")
     if refusal is None:
-        guest.call("map_iterate", map="shown", program="iterator_reads_lock")
-        word = guest.call("map_lookup", map="seen", key=FIRST)
+        guest.call(calls.MapIterate("shown", "iterator_reads_lock"))
+        word = guest.map("seen")[0]
     else:
-        word = FIRST
-    guest.check(word == FIRST, "no iterator writes the lock", f"it wrote the lock: {word}", bug)
+        word = 0
+    guest.check(word == 0, "no iterator writes the lock", f"it wrote the lock: {word:#x}", bug)
 
 
 def test_bpffs_hides_lock(guest):
@@ -88,14 +89,15 @@ def test_bpffs_hides_lock(guest):
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
         return
     seen = guest.call(
-        "map_text",
+        calls.MapText(
+            map="shown",
+            program="hold_the_lock",
+            cpus=[1],
+            peek="peek_at_lock",
+            held=HELD,
+            seconds=PATIENCE,
+        ),
         limit=2 * PATIENCE,
-        map="shown",
-        program="hold_the_lock",
-        cpus=[1],
-        peek="peek_at_lock",
-        held=HELD,
-        seconds=PATIENCE,
     )
     shown = "\n".join(seen["texts"])
     words = {int(word) for word in re.findall(r"^0: \{\{(\d+),\}", shown, re.M)}

@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Maps put into a map of maps whose template has a lock."""
 
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "Inner maps"
@@ -34,7 +36,7 @@ def check_put(guest, unit, outer, maps):
         return
     for name, errno in maps.items():
         try:
-            guest.call("map_put_map", map=outer, key="00000000", inner=name)
+            guest.call(calls.MapPutMap(outer, calls.FIRST, name))
             seen = "accepted"
         except KernelRefusal as refusal:
             seen = refusal.errno

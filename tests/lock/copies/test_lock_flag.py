@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
 The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.
@@ -9,14 +10,16 @@ from typing import Optional, Tuple
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
 from harness.machines.session import KernelRefusal
 
 RULE = "BPF_F_LOCK is for maps with a lock"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
-NOEXIST, EXIST, LOCK, UNKNOWN = 1, 2, 4, 8  # flags of element access
+UNKNOWN = 8  # no flag of element access that all kernels know
 ACCEPTED = "accepted"
-FIRST = "00000000"
 SECONDS = 10.0  # for a call
 
 ONE = ("lookup", "update")
@@ -51,17 +54,8 @@ KINDS = {
 
 def answer(guest, call, name, key, flags, value):
     """Make a call; return the errno by name, or "accepted"."""
-    function, arguments = f"map_{call}", {"key": key}
-    if call.startswith("lookup") and call.endswith("batch"):
-        function, arguments = "map_read_batch", {"name": call}
-    elif call == "update_batch":
-        arguments = {"elements": [[key, value]]}
-    elif call == "delete_batch":
-        arguments = {"keys": [key]}
-    elif call == "update":
-        arguments["value"] = value
     try:
-        guest.call(function, limit=SECONDS, map=name, flags=flags, **arguments)
+        guest.call(calls.element_call(call, name, (key, value), flags), limit=SECONDS)
     except KernelRefusal as refusal:
         return refusal.errno
     return ACCEPTED
@@ -70,8 +64,9 @@ def answer(guest, call, name, key, flags, value):
 class Asked:
     """One map with one element, of which calls are asked."""
 
-    def __init__(self, guest, name, key, value="ab" * 8):
-        self.guest, self.name, self.key, self.value = guest, name, key, value
+    def __init__(self, guest, name, key):
+        self.guest, self.name, self.key = guest, name, key
+        self.value = "ab" * guest.map(name).value.size
 
     def put(self):
         return answer(self.guest, "update", self.name, self.key, 0, self.value)
@@ -104,7 +99,7 @@ def test_lock_flag_in_calls(guest, kind):
     def ask(which):
         if not maps.owner:
             return Asked(guest, f"{which}_{kind}", FIRST)
-        key = guest.call("owner", kind=maps.owner, program=programs[which] if attached else "")
+        key = guest.call(calls.Owner(maps.owner, program=programs[which] if attached else ""))
         return Asked(guest, f"{which}_{kind}", key)
 
     locked, plain = ask("locked"), ask("plain")
@@ -123,9 +118,9 @@ def test_lock_flag_in_calls(guest, kind):
     for asked in (locked, plain):  # deleting copies nothing
         asked.expect("EINVAL", "delete", LOCK)
     if maps.deletes:
-        guest.call("map_delete", map=locked.name, key=locked.key)
+        guest.call(calls.MapDelete(locked.name, locked.key))
         locked.expect("ENOENT", "update", LOCK | EXIST)
-        guest.call("map_delete", map=locked.name, key=locked.key)
+        guest.call(calls.MapDelete(locked.name, locked.key))
         locked.expect(ACCEPTED, "update", LOCK)
 
 
@@ -134,12 +129,12 @@ def test_lock_flag_and_res_spin_lock(guest, kind):
     """The kernel takes no bpf_res_spin_lock to copy an element."""
     guest.needs("bpf_res_spin_lock", "6.15")
     guest.load("map_syscalls.bpf.c", [], "res_spin_lock")
-    asked = Asked(guest, f"res_{kind}", FIRST, "ab" * 16)
+    asked = Asked(guest, f"res_{kind}", FIRST)
     asked.put()
     for call in KINDS[kind].calls:
         asked.expect(ACCEPTED, call, 0)
         asked.expect("EINVAL", call, LOCK)
-    seen = guest.call("map_lookup", map=asked.name, key=FIRST, fill=255)
+    seen = guest.call(calls.MapLookup(asked.name, FIRST, fill=255))
     guest.check(seen == FIRST + asked.value[8:], "a lookup shows zeros in place of the lock", seen)
 
 
@@ -149,9 +144,9 @@ def test_lock_flag_in_helpers(guest):
     guest.load("map_syscalls.bpf.c", [f"update_{which}_{kind}" for kind, which in kinds])
     for kind, which in kinds:
         expected = 0 if which == "locked" else -22  # EINVAL
-        seen = guest.call("test_run", program=f"update_{which}_{kind}")["retval"]
+        seen = guest.call(calls.TestRun(f"update_{which}_{kind}"))["retval"]
         guest.check(seen == expected, f"an update of {which}_{kind} returns {expected}", seen)
     guest.load("map_syscalls.bpf.c", ["get_storage", "get_storage_with_flag"], "socket")
     for program, expected in (("get_storage_with_flag", 0), ("get_storage", 1)):
-        seen = guest.call("test_run", program=program)["retval"]
+        seen = guest.call(calls.TestRun(program))["retval"]
         guest.check(seen == expected, f"{program} finds {expected} elements", seen)

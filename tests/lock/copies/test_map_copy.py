@@ -1,29 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Values with a lock, copied by user space: the lock is neither shown nor written.
 
 The programs are those of bpf_progs/driven/map_copy.bpf.c. While "held", they take the lock on all CPUs but
 one, over and over; how often it was held is seen by a program that peeks at the lock word.
 """
 
-import struct
+from dataclasses import replace
 
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.guest.calls import FIRST
+from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"
 
 KINDS = ("array", "table")
-FIRST, ABSENT = "00000000", "09000000"  # keys; no array has the second
-
-NOEXIST, EXIST, LOCK = 1, 2, 4  # flags of element access
-
-# struct guarded: before, lock, beside, fields
-GUARDED = struct.Struct("<QIIQQQQQQQQQQQQQQ")
-HIDDEN = [8, 12]
-EVEN = [16, GUARDED.size]
-VISITS = struct.Struct("<QQQ")  # struct visits: runs, busy, intruders
+ABSENT = "09000000"  # a key that no array has
 
 POISON = 0xABABABAB
 TIMES = 300  # of copying at least,
@@ -32,38 +28,47 @@ PATIENCE = 5.0  # in so many seconds: the host may let one virtual CPU run at a 
 SECONDS = 30.0  # for a call; a lock word that was written would hang it for good
 
 
-def value(lock, field):
-    """Return a whole value, in hexadecimal."""
-    return GUARDED.pack(1, lock, 2, *[field] * 14).hex()
+def value(guest, kind, lock, field):
+    """Return a whole value, in hexadecimal; its fields are all the same."""
+    layout = guest.map(f"guarded_{kind}").value
+    begin, end = layout.span("fields")
+    fields = [field] * ((end - begin) // 8)
+    members = {"before": 1, "lock": {"val": lock}, "beside": 2, "fields": fields}
+    return layout.encode(members).hex()
 
 
 def put(guest, kind):
-    guest.call("map_update", map=f"guarded_{kind}", key=FIRST, value=value(0, 0))
+    guest.call(calls.MapUpdate(f"guarded_{kind}", FIRST, value(guest, kind, 0, 0)))
 
 
-def copy(guest, kind, way, held, flags=0, times=TIMES, content="ff" * GUARDED.size, cpus=None):
-    """Let user space copy, while the lock is held or while it is free; return what it saw."""
-    return guest.call(
-        "copy",
-        limit=SECONDS,
-        map=f"guarded_{kind}",
-        way=way,
-        times=times,
-        held=HELD if held else 0,
-        seconds=PATIENCE,
-        values=[content],
-        hidden=HIDDEN,
-        even=EVEN,
+def access(way, flags=0, content=""):
+    return calls.Access(way, [content] if content else [], flags=flags)
+
+
+def others(guest):
+    """Return all CPUs but one, on which the lock is to be held."""
+    return range(1, guest.cpus)
+
+
+def copy(guest, kind, access, held_on=(), times=TIMES):
+    """Let user space copy, while the lock is held on some CPUs or is free; return what it saw."""
+    layout = guest.map(f"guarded_{kind}").value
+    if not access.values:  # what fills the buffers of reads
+        access = replace(access, values=["ff" * layout.size])
+    copy = calls.Copy(
+        f"guarded_{kind}",
+        access,
+        calls.Shape(layout.span("lock"), layout.span("fields")),
+        calls.Until(times, PATIENCE, held=HELD if held_on else 0),
+        calls.Busy(f"write_{kind}", held_on) if held_on else calls.Busy(),
         peek=f"peek_{kind}",
-        flags=flags,
-        program=f"write_{kind}" if held else "",
-        cpus=list(range(1, guest.cpus)) if cpus is None else cpus,
     )
+    return guest.call(copy, limit=SECONDS)
 
 
 def peek(guest, kind):
     """Return the lock word."""
-    return guest.call("test_run", program=f"peek_{kind}")["retval"] & 0xFFFFFFFF
+    return guest.call(calls.TestRun(f"peek_{kind}"))["retval"] & 0xFFFFFFFF
 
 
 def held_share(seen):
@@ -77,9 +82,10 @@ def called(way, flags):
 
 def intruders(guest):
     """Return how often two CPUs were inside at once, and start counting anew."""
-    data = bytes.fromhex(guest.call("map_lookup", map="runs", key=FIRST))
-    guest.call("map_reset", map="runs")
-    return sum(cpu[2] for cpu in VISITS.iter_unpack(data))
+    runs = guest.map("runs")
+    seen = runs.total()
+    runs.reset()
+    return seen.intruders
 
 
 def takes_away(guest, kind):
@@ -102,14 +108,14 @@ def test_lock_is_never_shown(guest, kind):
         for flags in (0, LOCK):
             put(guest, kind)
             removes = "delete" in way
-            free = copy(guest, kind, way, held=False, flags=flags, times=1 if removes else 10)
+            free = copy(guest, kind, (way, flags, None), times=1 if removes else 10)
             guest.check(
                 set(free["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a free lock shows zeros in its place",
                 free["hidden"],
             )
             put(guest, kind)
-            held = copy(guest, kind, way, held=True, flags=flags)
+            held = copy(guest, kind, (way, flags, None), others(guest))
             guest.check(
                 set(held["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a held lock shows zeros in its place",
@@ -135,10 +141,12 @@ def check_is_usable(guest, kind, after, field=None):
     """Check that the lock is free and can be taken, and that the field has arrived."""
     guest.check(peek(guest, kind) == 0, f"the lock is free after {after}")
     seen = guest.call(
-        "map_lookup", limit=SECONDS, map=f"guarded_{kind}", key=FIRST, flags=LOCK, fill=255
+        calls.MapLookup(f"guarded_{kind}", FIRST, flags=LOCK, fill=255), limit=SECONDS
     )
     if field is not None:
-        guest.check(seen == value(0, field), f"all but the lock is written by {after}", seen)
+        guest.check(
+            seen == value(guest, kind, 0, field), f"all but the lock is written by {after}", seen
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,18 +160,19 @@ def test_lock_is_never_written(guest, kind):
 
     ways = [(way, flags) for way in ("update", "update_batch") for flags in (0, LOCK)]
     for field, (way, flags) in enumerate(ways, start=1):
-        content = value(POISON, field)
-        copy(guest, kind, way, held=False, flags=flags, times=1, content=content)
+        content = value(guest, kind, POISON, field)
+        copy(guest, kind, access(way, flags, content), times=1)
         check_is_usable(guest, kind, called(way, flags), field)
     for program in stores:
-        guest.check(guest.call("test_run", program=program)["retval"] == 0, f"{program} stores")
+        guest.check(guest.call(calls.TestRun(program))["retval"] == 0, f"{program} stores")
         check_is_usable(guest, kind, program)
 
     shares = {}
     for way, flags in ways:
         for lock in (POISON, 0):
             intruders(guest)
-            seen = copy(guest, kind, way, held=True, flags=flags, content=value(lock, 7))
+            content = value(guest, kind, lock, 7)
+            seen = copy(guest, kind, access(way, flags, content), others(guest))
             what = f"{called(way, flags)} with lock bytes {lock:#x}"
             guest.check(
                 f"{POISON:#x}" not in seen["peeked"],
@@ -178,14 +187,8 @@ def test_lock_is_never_written(guest, kind):
             shares[what] = held_share(seen)
     conclude_held(guest, shares)
     if guest.cpus > 1:
-        careless = {
-            "driver": "test_run",
-            "program": f"careless_{kind}",
-            "source": 0,
-            "cpus": list(range(guest.cpus)),
-            "operations": 50_000,
-        }
-        guest.call("drive", orders=[careless], counter="runs")
+        careless = calls.Order("test_run", f"careless_{kind}", 0, range(guest.cpus), 50_000)
+        guest.call(calls.Drive([careless], "runs"))
     if not intruders(guest):
         reason = "no intruder was seen without the lock either"
         guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
@@ -196,9 +199,9 @@ def test_locked_lookup_is_never_torn(guest, kind):
     """What programs write under the lock is read whole with BPF_F_LOCK; without it, it is not."""
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
     put(guest, kind)
-    writers = list(range(1, min(guest.cpus, 3)))
-    plain = copy(guest, kind, "lookup", held=bool(writers), times=2_000, cpus=writers)
-    locked = copy(guest, kind, "lookup", held=bool(writers), flags=LOCK, times=2_000, cpus=writers)
+    writers = range(1, min(guest.cpus, 3))
+    plain = copy(guest, kind, ("lookup", 0, None), writers, times=2_000)
+    locked = copy(guest, kind, ("lookup", LOCK, None), writers, times=2_000)
     guest.check(
         locked["uneven"] == 0,
         "fields written under the lock agree in every lookup with BPF_F_LOCK",
@@ -210,10 +213,10 @@ def test_locked_lookup_is_never_torn(guest, kind):
     guest.conclude(Verdict(kind_of_verdict, reason), plain=plain, locked=locked)
 
 
-def answer(guest, function, **arguments):
-    """Return the errno of a call by name, or "accepted"."""
+def answer(guest, call):
+    """Return the errno of a call, or "accepted"."""
     try:
-        guest.call(function, limit=SECONDS, **arguments)
+        guest.call(call, limit=SECONDS)
     except KernelRefusal as refusal:
         return refusal.errno
     return "accepted"
@@ -224,52 +227,36 @@ def test_lock_flag_is_checked(guest, kind):
     """BPF_F_LOCK is for maps with a lock, and changes nothing about the other flags."""
     guest.load("map_copy.bpf.c", [f"peek_{kind}"])
     guarded, plain = f"guarded_{kind}", f"plain_{kind}"
-    one = {guarded: value(0, 1), plain: "01" + "00" * 7}
+    one = {guarded: value(guest, kind, 0, 1), plain: guest.map(plain).value.encode(1).hex()}
     for name in one:
-        guest.call("map_update", map=name, key=FIRST, value=one[name])
+        guest.call(calls.MapUpdate(name, FIRST, one[name]))
 
-    def expect(errno, function, name, key=FIRST, flags=LOCK, way=""):
-        arguments = {"map": name, "flags": flags}
-        if function == "map_read_batch":
-            arguments["name"] = way
-        elif function == "map_update_batch":
-            arguments["elements"] = [[key, one[name]]]
-        else:
-            arguments["key"] = key
-        if function == "map_update":
-            arguments["value"] = one[name]
-        seen = answer(guest, function, **arguments)
-        where = f"{way or function[4:]} of {name}[{key}] with flags {flags:#x}"
+    def expect(errno, way, name, key=FIRST, flags=LOCK):
+        seen = answer(guest, calls.element_call(way, name, (key, one[name]), flags))
+        where = f"{way} of {name}[{key}] with flags {flags:#x}"
         guest.check(seen == errno, f"{where}: {errno}", seen)
 
-    for function, way in (
-        ("map_lookup", ""),
-        ("map_update", ""),
-        ("map_read_batch", "lookup_batch"),
-        ("map_update_batch", ""),
-    ):
-        expect("accepted", function, guarded, way=way)
-        expect("EINVAL", function, plain, way=way)
-        expect("EINVAL", function, guarded, flags=LOCK | 8, way=way)
-    expect("EINVAL", "map_lookup", guarded, flags=NOEXIST)
-    expect("EINVAL", "map_lookup", guarded, flags=LOCK | NOEXIST)
-    expect("EINVAL", "map_update", guarded, flags=NOEXIST | EXIST)
-    expect("EINVAL", "map_update", guarded, flags=LOCK | NOEXIST | EXIST)
-    expect("EINVAL", "map_update", guarded, flags=8)
-    expect("EEXIST", "map_update", guarded, flags=LOCK | NOEXIST)
-    expect("accepted", "map_update", guarded, flags=LOCK | EXIST)
-    expect("ENOENT", "map_lookup", guarded, key=ABSENT)
+    for way in ("lookup", "update", "lookup_batch", "update_batch"):
+        expect("accepted", way, guarded)
+        expect("EINVAL", way, plain)
+        expect("EINVAL", way, guarded, flags=LOCK | 8)
+    expect("EINVAL", "lookup", guarded, flags=NOEXIST)
+    expect("EINVAL", "lookup", guarded, flags=LOCK | NOEXIST)
+    expect("EINVAL", "update", guarded, flags=NOEXIST | EXIST)
+    expect("EINVAL", "update", guarded, flags=LOCK | NOEXIST | EXIST)
+    expect("EINVAL", "update", guarded, flags=8)
+    expect("EEXIST", "update", guarded, flags=LOCK | NOEXIST)
+    expect("accepted", "update", guarded, flags=LOCK | EXIST)
+    expect("ENOENT", "lookup", guarded, key=ABSENT)
     if kind == "array":
-        expect("E2BIG", "map_update", guarded, key=ABSENT)
+        expect("E2BIG", "update", guarded, key=ABSENT)
         return
-    expect("ENOENT", "map_update", guarded, key=ABSENT, flags=LOCK | EXIST)
-    expect("accepted", "map_update", guarded, key=ABSENT)
-    expect("accepted", "map_lookup", guarded, key=ABSENT)
-    expect("EEXIST", "map_update", guarded, key=ABSENT, flags=LOCK | NOEXIST)
+    expect("ENOENT", "update", guarded, key=ABSENT, flags=LOCK | EXIST)
+    expect("accepted", "update", guarded, key=ABSENT)
+    expect("accepted", "lookup", guarded, key=ABSENT)
+    expect("EEXIST", "update", guarded, key=ABSENT, flags=LOCK | NOEXIST)
     for way in takes_away(guest, kind):
-        function = "map_read_batch" if way.endswith("batch") else f"map_{way}"
-        batch_way = way if way.endswith("batch") else ""
-        expect("EINVAL", function, plain, way=batch_way)
-        expect("accepted", function, guarded, way=batch_way)
-        expect("ENOENT", "map_lookup", guarded)
-        expect("accepted", "map_update", guarded, flags=LOCK | NOEXIST)
+        expect("EINVAL", way, plain)
+        expect("accepted", way, guarded)
+        expect("ENOENT", "lookup", guarded)
+        expect("accepted", "update", guarded, flags=LOCK | NOEXIST)

@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """mmap() and BPF_MAP_FREEZE of maps with a lock, and of their twins without."""
 
 import pytest
 from packaging.version import Version
 
+from harness.guest import calls
 from harness.machines.session import KernelRefusal
 
 RULE = "A map with a lock is neither mapped nor frozen"
@@ -20,10 +22,10 @@ KINDS = {
 }
 
 
-def answer(guest, function, **arguments):
-    """Return the errno of a call by name, or "accepted"."""
+def answer(guest, call):
+    """Return the errno of a call, or "accepted"."""
     try:
-        guest.call(function, **arguments)
+        guest.call(call)
     except KernelRefusal as refusal:
         return refusal.errno
     return "accepted"
@@ -32,7 +34,7 @@ def answer(guest, function, **arguments):
 def test_map_with_lock_is_not_mapped(guest):
     guest.load("map_syscalls.bpf.c", [])
     for name, errno in (("plain_mappable", "accepted"), ("locked_mappable", "ENOTSUPP")):
-        seen = answer(guest, "map_mmap", map=name, length=PAGE)
+        seen = answer(guest, calls.MapMmap(name, PAGE))
         guest.check(seen == errno, f"mmap() of {name}: {errno}", seen)
 
 
@@ -43,7 +45,7 @@ def check_freeze(guest, kind):
         (f"plain_{kind}", "accepted"),
         (f"locked_{kind}", "ENOTSUPP" if since else "accepted"),
     ):
-        seen = answer(guest, "map_freeze", map=name)
+        seen = answer(guest, calls.MapFreeze(name))
         guest.check(seen == errno, f"BPF_MAP_FREEZE of {name}: {errno}", seen)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new element: free, whatever was written in its place or was in its memory before.
 
 The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The
@@ -6,14 +7,14 @@ twins of their maps have no lock as far as the kernel knows, so what is written 
 
 import pytest
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.guest.uapi import BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-FIRST = "00000000"
-NOEXIST, LOCK = 1, 4  # flags of element access
-POISON = "ab" * 72  # struct guarded
+POISON = 0xAB  # all bytes of a value
 ELEMENTS = 256
 FILLED = 4096
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
@@ -26,13 +27,18 @@ LEAST_HELD = 10  # of the looks at the listening socket's lock
 KINDS = ("array", "hash", "lazy", "rhash")
 
 
-def keys():
-    return [number.to_bytes(4, "little").hex() for number in range(ELEMENTS)]
+def keys(map, count=ELEMENTS):
+    return [map.key.encode(number).hex() for number in range(count)]
+
+
+def filled(map, byte=POISON):
+    """Return a value in which all bytes are the same, and none is zero."""
+    return bytes([byte]) * map.value.size
 
 
 def counted(guest, program):
     """Return how many elements there are, and of how many the lock word is not zero."""
-    result = guest.call("test_run", program=program)["retval"]
+    result = guest.call(calls.TestRun(program))["retval"]
     return result >> 16, result & 0xFFFF
 
 
@@ -40,7 +46,8 @@ class New:
     """Ways to make all elements of a map, each with bytes of no lock's in the lock's place."""
 
     def __init__(self, guest, kind):
-        self.guest, self.kind, self.map = guest, kind, f"guarded_{kind}"
+        self.guest, self.kind, self.map = guest, kind, guest.map(f"guarded_{kind}")
+        self.keys, self.value = keys(self.map), filled(self.map).hex()
 
     def ways(self):
         """Return what makes them, by its name."""
@@ -56,26 +63,24 @@ class New:
         return ways
 
     def _each(self, flags):
-        self.guest.call(
-            "map_update_each", map=self.map, keys=keys(), value=POISON, flags=flags, limit=SECONDS
-        )
+        update = calls.MapUpdateEach(self.map.name, self.keys, self.value, flags=flags)
+        self.guest.call(update, limit=SECONDS)
 
     def _batch(self, flags):
-        elements = [[key, POISON] for key in keys()]
-        self.guest.call(
-            "map_update_batch", map=self.map, elements=elements, flags=flags, limit=SECONDS
-        )
+        elements = [(key, self.value) for key in self.keys]
+        self.guest.call(calls.MapUpdateBatch(self.map.name, elements, flags=flags), limit=SECONDS)
 
     def _run(self, program):
-        self.guest.call("test_run", program=program, limit=SECONDS)
+        self.guest.call(calls.TestRun(program), limit=SECONDS)
 
 
 def fill(guest):
     """Leave memory behind in which no byte is zero."""
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
-        filled = [number.to_bytes(4, "little").hex() for number in range(FILLED)]
-        guest.call("map_update_each", map=name, keys=filled, value="ff" * 72, limit=SECONDS)
+        map = guest.map(name)
+        update = calls.MapUpdateEach(name, keys(map, FILLED), filled(map, 0xFF).hex())
+        guest.call(update, limit=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,14 +90,14 @@ def test_lock_of_new_element_is_free(guest, kind):
     fill(guest)
     programs = [f"held_in_{kind}", f"shown_in_{kind}", f"make_{kind}", f"make_{kind}_locked"]
     guest.load("copy_new.bpf.c", programs, "rhash" if kind == "rhash" else "")
-    guest.call("map_update", map="image", key=FIRST, value=POISON)
-    twin = f"twin_{kind}"
-    guest.call("map_update_each", map=twin, keys=keys(), value=POISON)
+    image, twin = guest.map("image"), guest.map(f"twin_{kind}")
+    image[0] = filled(image)
+    guest.call(calls.MapUpdateEach(twin.name, keys(twin), filled(twin).hex()))
     found, shown = counted(guest, f"shown_in_{kind}")
     # Twice: what is deleted is memory for what is made after it.
     for again in ("", " again"):
         for way, make in New(guest, kind).ways().items():
-            guest.call("map_reset", map=f"guarded_{kind}")
+            guest.call(calls.MapReset(f"guarded_{kind}"))
             make()
             there, held = counted(guest, f"held_in_{kind}")
             guest.check(
@@ -105,10 +110,7 @@ def test_lock_of_new_element_is_free(guest, kind):
             # The kernel takes the lock, which is free.
             for flags in (LOCK, 0):
                 seen = guest.call(
-                    "map_read_batch",
-                    map=f"guarded_{kind}",
-                    name="lookup_batch",
-                    flags=flags,
+                    calls.MapReadBatch(f"guarded_{kind}", "lookup_batch", flags=flags),
                     limit=SECONDS,
                 )
                 guest.check(len(seen) == ELEMENTS, "all elements can be read", len(seen))
@@ -124,16 +126,18 @@ def test_lock_of_accepted_connection_is_free(guest):
         return
     looks = ["word_in_accepted_socket", "word_in_accepted_twin", "word_in_listener"]
     guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
-    key = guest.call("owner", kind="listener", port=PORT)
+    key = guest.call(calls.Owner("listener", port=PORT))
     for name in ("guarded_listener", "twin_listener"):
-        guest.call("map_update", map=name, key=key, value=POISON)
+        map = guest.map(name)
+        map[bytes.fromhex(key)] = filled(map)
     seen = guest.call(
-        "accept",
+        calls.Accept(
+            times=CONNECTIONS,
+            looks=looks,
+            program="hold_listener",
+            cpus=list(range(1, min(guest.cpus, 3))),
+        ),
         limit=SECONDS,
-        times=CONNECTIONS,
-        looks=looks,
-        program="hold_listener",
-        cpus=list(range(1, min(guest.cpus, 3))),
     )
     accepted, twins, listeners = ([word & 0xFFFFFFFF for word in words] for words in zip(*seen))
     free = sum(word == 0 for word in accepted)
@@ -142,7 +146,7 @@ def test_lock_of_accepted_connection_is_free(guest):
         f"the lock is free in the storages of {CONNECTIONS} accepted connections",
         f"{free} are, others have {sorted({hex(word) for word in accepted if word})[:3]}",
     )
-    shown = sum(word == int(POISON[:8], 16) for word in twins)
+    shown = sum(word == POISON * 0x01010101 for word in twins)
     held = sum(word != 0 for word in listeners)
     reason = f"{held} of {CONNECTIONS} looks found the listening socket's lock held"
     if shown < CONNECTIONS:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
 
 On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile
@@ -12,18 +13,18 @@ An interrupt waits as well for the lock that another CPU holds.
 User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Tuple
 
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.guest.uapi import BPF_F_LOCK as LOCK
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Interrupts wait while the lock is held"
 
-FIRST = "00000000"
 OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/driven/nesting.bpf.c
 LOCKS = 256  # of a run of lock_over_and_over
 TURNS = 1000
@@ -36,15 +37,12 @@ LOCKING_RUNS = {False: 25_000, True: 100_000}  # with the lock and without, each
 INTERRUPTS = 20_000
 LEAST_INTERRUPTS = 500  # while CPU 0 does nothing but lock and unlock
 
-# struct large: lock, first, between, last
-LARGE = 128 * 1024
-LOCK = 4  # a flag of element access
+FILLED = 0x01010101  # a word of struct large, times the byte that fills it
 LEAST_TORN = 5  # copies without the flag that were interrupted halfway
 COPY_SECONDS = 1.5  # of one way to copy
 
 ROUNDS = 10  # of what is repeated until enough came in between
 
-CROSSED = struct.Struct("<QQ")  # struct crossed: runs, met
 LEAST_TIMERS = 200  # on all CPUs,
 CROSS_SECONDS = 3.0  # unless that takes longer
 
@@ -85,36 +83,25 @@ class Nested:
         return sum(self.ran) - self.counted
 
 
-def totals(guest, source):
-    """Return the sums over all CPUs of struct visits: runs, active, region."""
-    data = bytes.fromhex(
-        guest.call("map_lookup", map="runs", key=source.to_bytes(4, "little").hex())
-    )
-    return [sum(column) for column in zip(*struct.iter_unpack("<QQQ", data))]
-
-
 def carry_out(guest, bare, turns, orders, locks=1):
     """Let programs of both kinds run on CPU 0 at the same time; the outer one locks so often a run.
 
     An order is (driver, program, source, CPUs, operations).
     """
     for name in ("runs", "stages"):
-        guest.call("map_reset", map=name)
-    guest.call("map_update", map="state", key=FIRST, value=bytes(16).hex())
-    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", turns, bare).hex())
-    names = ("driver", "program", "source", "cpus", "operations")
-    facts = guest.call(
-        "drive", limit=LIMIT, counter="runs", orders=[dict(zip(names, order)) for order in orders]
-    )
-    outer, inner = totals(guest, OUTER), totals(guest, INNER)
-    shared = bytes.fromhex(guest.call("map_lookup", map="state", key=FIRST))
+        guest.map(name).reset()
+    guest.map("state")[0] = {}
+    guest.map("orders")[0] = {"turns": turns, "bare": bare}
+    drive = calls.Drive([calls.Order(*order) for order in orders], "runs")
+    facts = guest.call(drive, limit=LIMIT)
+    outer, inner = guest.map("runs").total(OUTER), guest.map("runs").total(INNER)
     return Nested(
         bare=bare,
         sent=tuple(sum(fact["sent"].values()) for fact in facts["orders"]),
-        ran=(locks * outer[0], inner[0]),
-        active=inner[1],
-        region=inner[2],
-        counted=struct.unpack("<8xQ", shared)[0],
+        ran=(locks * outer.runs, inner.runs),
+        active=inner.active,
+        region=inner.region,
+        counted=guest.map("state")[0].count,
         dropped=sum(facts["dropped"].values()),
         seconds=facts["seconds"],
     )
@@ -158,7 +145,7 @@ def test_nesting(guest, where):
         wanting,
         bare=True,
     )
-    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+    word = guest.call(calls.TestRun("lock_word_of_nesting"))["retval"]
 
     for run in locked:
         guest.check(run.region == 0, "nothing comes in while the lock is held", run)
@@ -197,9 +184,9 @@ def test_interrupts_are_off_before_the_lock_is_taken(guest):
         return
     programs = ["lock_over_and_over", "want_at_call", "be_called", "lock_word_of_nesting"]
     guest.load("nesting.bpf.c", programs, locks_since="5.15")
-    guest.call("attach", program="want_at_call")
+    guest.call(calls.Attach("want_at_call"))
     locked, bare = interrupt(guest, False), interrupt(guest, True)
-    word = guest.call("test_run", program="lock_word_of_nesting")["retval"]
+    word = guest.call(calls.TestRun("lock_word_of_nesting"))["retval"]
     for run in (locked, bare):
         ran = run.ran[OUTER] == LOCKS * run.sent[OUTER]
         guest.check(ran, "what is asked for runs", run)
@@ -217,26 +204,30 @@ def test_interrupts_are_off_before_the_lock_is_taken(guest):
 
 def copy_under_timer(guest, way, bare):
     """Copy the large value on CPU 0, whose timer looks at it; return (copies, looks, torn)."""
-    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
-    guest.call("map_reset", map="looks")
-    values = [bytes(4).hex() + f"{byte:02x}" * (LARGE - 4) for byte in (1, 2)]
-    seen = guest.call(
-        "copy",
-        limit=LIMIT,
-        map="larges",
-        way=way,
-        times=1,
-        held=0,
-        seconds=COPY_SECONDS,
-        least=COPY_SECONDS,
-        values=values,
-        hidden=[0, 4],
-        even=[8, 16],
-        flags=0 if bare else LOCK,
+    guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
+    guest.map("looks").reset()
+    larges = guest.map("larges").value
+    begin, end = larges.span("between")
+    values = [
+        larges.encode(
+            {
+                "first": FILLED * byte,
+                "between": bytes([byte]) * (end - begin),
+                "last": FILLED * byte,
+            }
+        ).hex()
+        for byte in (1, 2)
+    ]
+    copy = calls.Copy(
+        "larges",
+        calls.Access(way, values, flags=0 if bare else LOCK),
+        calls.Shape(hidden=larges.span("lock"), even=(begin, begin + 8)),
+        calls.Until(times=1, seconds=COPY_SECONDS, least=COPY_SECONDS),
         here=0,
     )
-    data = bytes.fromhex(guest.call("map_lookup", map="looks", key=FIRST))
-    return (seen["done"], *struct.unpack("<QQ", data))
+    seen = guest.call(copy, limit=LIMIT)
+    looks = guest.map("looks")[0]
+    return seen["done"], looks.runs, looks.torn
 
 
 def test_interrupts_wait_for_copy(guest):
@@ -245,7 +236,7 @@ def test_interrupts_wait_for_copy(guest):
         guest.conclude(Verdict(Kind.SKIP, "no timer's program takes a lock before v5.15"))
         return
     guest.load("nesting.bpf.c", ["look_at_timer"])
-    guest.call("attach", program="look_at_timer")
+    guest.call(calls.Attach("look_at_timer"))
     bare = [0, 0, 0]
     for _ in range(ROUNDS):
         bare = [sum(pair) for pair in zip(bare, copy_under_timer(guest, "update", bare=True))]
@@ -271,18 +262,15 @@ def test_interrupts_wait_for_copy(guest):
 
 def cross(guest, bare):
     """Let timers and test runs of several CPUs go in; return (runs, met) of each."""
-    guest.call("map_update", map="orders", key=FIRST, value=struct.pack("<II", TURNS, bare).hex())
-    names = ("timers_crossed", "runs_crossed")
-    for name in names:
-        guest.call("map_reset", map=name)
+    guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
+    crossed = guest.map("timers_crossed"), guest.map("runs_crossed")
+    for each in crossed:
+        each.reset()
     programs = ["cross_in_test_run"] * min(guest.cpus, 3)
     until = {"timers_crossed": LEAST_TIMERS}
-    guest.call("race", programs=programs, until=until, seconds=CROSS_SECONDS, limit=LIMIT)
-    seen = []
-    for name in names:
-        data = bytes.fromhex(guest.call("map_lookup", map=name, key=FIRST))
-        seen.append(tuple(sum(column) for column in zip(*CROSSED.iter_unpack(data))))
-    return seen
+    guest.call(calls.Race(programs=programs, until=until, seconds=CROSS_SECONDS), limit=LIMIT)
+    totals = [each.total() for each in crossed]
+    return [(seen.runs, seen.met) for seen in totals]
 
 
 def added(some, more):
@@ -297,7 +285,7 @@ def test_interrupts_wait_for_other_cpus(guest):
         return
     programs = ["cross_at_timer", "cross_in_test_run"]
     guest.load("nesting.bpf.c", programs, locks_since="5.15")
-    guest.call("attach", program="cross_at_timer")
+    guest.call(calls.Attach("cross_at_timer"))
     bare, rounds = [(0, 0), (0, 0)], 0
     while bare[0][1] < LEAST_HITS and rounds < ROUNDS:
         bare, rounds = added(bare, cross(guest, True)), rounds + 1

@@ -1,15 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
 The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.
 """
 
-import struct
-
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
 from harness.judging.serialization import LOCKED
+from harness.judging.verdict import Kind, Verdict
 from harness.running.res_spin_lock import (
     EDEADLK,
     HOLD,
@@ -30,7 +30,6 @@ RULE = (
 LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_spin_lock_interrupts.bpf.c"
-FIRST = "00000000"
 TURNS = 2000  # of what is done under the lock, and after it
 OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU, unless that takes longer
 LEAST_INSIDE = 10  # interrupts that came while the lock was held or waited for, where they may
@@ -45,10 +44,9 @@ RUNS = 200  # of what reads the preempt count
 
 def prepare(guest, asked_for):
     """Fill in how long things take, and which lock interrupts ask for."""
-    order = struct.pack("<IIIII8I", TURNS, LOCKED.mode, 0, 0, 1, *[0] * 8).hex()
-    guest.call("map_update", map="orders", key=FIRST, value=order)
-    guest.call("map_update", map="asked_for", key=FIRST, value=struct.pack("<I", asked_for).hex())
-    guest.call("map_reset", map="stages")
+    guest.map("orders")[0] = {"turns": TURNS, "mode": LOCKED.mode, "elements": 1}
+    guest.map("asked_for")[0] = asked_for
+    guest.map("stages").reset()
 
 
 def interrupt(guest, program, asked_for=0):
@@ -73,7 +71,7 @@ def test_interrupts_ask_for_lock(guest, path):
     boot(guest, path)
     programs = ["hold_plain", "hold_irqsave", "hold_irqsave_around"]
     guest.load(FILE, ["ask_from_interrupt", *programs])
-    guest.call("attach", program="ask_from_interrupt")
+    guest.call(calls.Attach("ask_from_interrupt"))
     told = {
         "held": interrupt(guest, "hold_plain"),
         "another held": interrupt(guest, "hold_plain", asked_for=63),
@@ -118,9 +116,8 @@ def inside(guest, program):
     """Return (interrupts, those that came inside) while CPU 0 spends time where nothing is held."""
     prepare(guest, asked_for=0)
     drive(guest, {(program, OUTER): [0]}, OPERATIONS, SECONDS)
-    data = bytes.fromhex(guest.call("map_lookup", map="stages", key=FIRST))
-    _, interrupts, came = struct.unpack_from("<QQQ", data)
-    return interrupts, came
+    stage = guest.map("stages")[0][0]  # of CPU 0
+    return stage.interrupts, stage.inside
 
 
 def test_interrupts_are_on_after_refusal(guest):
@@ -128,7 +125,7 @@ def test_interrupts_are_on_after_refusal(guest):
     needs_record(guest)
     boot(guest, "")
     guest.load(FILE, ["ask_from_interrupt", "spend_after_unlock", "spend_after_refusal"])
-    guest.call("attach", program="ask_from_interrupt")
+    guest.call(calls.Attach("ask_from_interrupt"))
     ordinary, refused = inside(guest, "spend_after_unlock"), inside(guest, "spend_after_refusal")
     answers = total(guest, INNER)
     guest.check(answers.taken == 0, "who holds the lock is refused it", answers)
@@ -146,16 +143,20 @@ def test_res_spin_lock_preempt_count(guest, way):
     guest.needs("__preempt_count", "6.15")
     program = f"read_preempt_count_{way}"
     guest.load(FILE, [program])
-    told = guest.call("test_run", program=program, cpu=0)["retval"]
+    told = guest.call(calls.TestRun(program, cpu=0))["retval"]
     check_record(guest, told == EDEADLK, "the lock taken twice is a deadlock", told)
     if told != EDEADLK:
         return
-    guest.call("test_run", program=program, repeat=RUNS - 1, cpu=0)
-    data = bytes.fromhex(guest.call("map_lookup", map="preemption", key=FIRST))
-    runs, refused, higher, unbalanced = struct.unpack("<QQQQ", data)
-    seen = f"{runs} runs, {refused} refused, {higher} higher inside, {unbalanced} unbalanced"
-    guest.check(runs == refused == RUNS, f"in {RUNS} runs it is taken once, and then refused", seen)
-    guest.check(unbalanced == 0, "unlock and refusal put back the count", seen)
-    if guest.call("options", names=["CONFIG_PREEMPT_COUNT"]).get("CONFIG_PREEMPT_COUNT") == "y":
-        guest.check(higher == runs, "the lock forbids preemption", seen)
-    guest.conclude(Verdict(Kind.PASS, seen), higher=higher, unbalanced=unbalanced)
+    guest.call(calls.TestRun(program, repeat=RUNS - 1, cpu=0))
+    count = guest.map("preemption")[0]
+    seen = f"{count.runs} runs, {count.refused} refused, {count.higher} higher inside,"
+    seen += f" {count.unbalanced} unbalanced"
+    guest.check(
+        count.runs == count.refused == RUNS,
+        f"in {RUNS} runs it is taken once, and then refused",
+        seen,
+    )
+    guest.check(count.unbalanced == 0, "unlock and refusal put back the count", seen)
+    if guest.call(calls.Options(["CONFIG_PREEMPT_COUNT"])).get("CONFIG_PREEMPT_COUNT") == "y":
+        guest.check(count.higher == count.runs, "the lock forbids preemption", seen)
+    guest.conclude(Verdict(Kind.PASS, seen), higher=count.higher, unbalanced=count.unbalanced)

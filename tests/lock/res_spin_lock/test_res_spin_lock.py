@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
 
 The programs are those of res_spin_lock_contended.bpf.c. CPUs that know that they are virtual test and
@@ -6,15 +7,15 @@ quarter of one. Both are asked what depends on how they wait, the others in a gu
 know.
 """
 
-import struct
 from dataclasses import replace
 from functools import partial
 
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Verdict
-from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
+from harness.guest import calls
+from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, damage, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, run_twin
 from harness.running.res_spin_lock import (
@@ -40,7 +41,6 @@ LOADERS = ("libbpf",)  # they are kernel functions
 FILE = "res_spin_lock_contended.bpf.c"
 TURNS = 1000  # of the critical section
 OPERATIONS, SECONDS = 10_000, 1.2  # per CPU, unless that takes longer
-FIRST = "00000000"
 CROSSINGS, CROSSING_SECONDS = 4_000, 1.0  # per CPU, unless that takes longer
 AGAIN = 12  # up to v6.18, each takes some 30 ms on an emulated CPU
 AFTER, AFTER_SECONDS = 2_000, 0.3  # to see that a lock is as new
@@ -53,8 +53,6 @@ LEAST_MET = 5  # long waits for a lock, where nobody is to be refused
 SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
 MANY_HOLDS = 5  # more than a CPU has places in queues, which must be given back
-ROUTE_VALUE = struct.Struct("<6IQ")  # struct route: three elements, turns, waits, zero, shortest_ns
-HOLD_VALUE = struct.Struct("<IIIIQ")  # struct hold: waiters, held, answered, intruders, held_ns
 
 
 def also_queued(ways, *queued):
@@ -64,7 +62,7 @@ def also_queued(ways, *queued):
 
 def count(guest, plan, way):
     """Count by a plan; return its Run, without what was refused, and the answers."""
-    guest.call("map_reset", map="told")
+    guest.map("told").reset()
     run = experiment.run(guest, plan, way)
     refused = {cpu: told.refused for cpu, told in enumerate(by_cpu(guest, COUNT))}
     [part] = run.parts
@@ -85,7 +83,7 @@ def count_again(guest):
 def sees_deadlocks(guest):
     """Tell whether deadlocks are still seen once CPUs have contended; else all that follows is moot."""
     count_again(guest)
-    told = guest.call("test_run", program="take_twice")["retval"]
+    told = guest.call(calls.TestRun("take_twice"))["retval"]
     check_record(
         guest, told == EDEADLK, "the lock taken twice is a deadlock once CPUs have contended", told
     )
@@ -104,9 +102,9 @@ def check_rarely_refused(guest, told, what):
 
 def check_as_new(guest):
     """All locks are free, deadlocks are seen again, and the lock serializes."""
-    held = guest.call("test_run", program="count_held")["retval"]
+    held = guest.call(calls.TestRun("count_held"))["retval"]
     guest.check(held == 0, "all lock words are 0 afterwards", f"{held} are not")
-    told = guest.call("test_run", program="take_twice")["retval"]
+    told = guest.call(calls.TestRun("take_twice"))["retval"]
     guest.check(told == EDEADLK, "the lock taken twice is a deadlock afterwards", told)
     run, told = count_again(guest)
     check_rarely_refused(guest, told, "afterwards")
@@ -211,9 +209,7 @@ def test_locks_taken(guest, way):
     if not sees_deadlocks(guest):
         return
     for cpu, route in enumerate(routes):
-        key = cpu.to_bytes(4, "little").hex()
-        value = ROUTE_VALUE.pack(*(0,) * (3 - len(route)), *route, 0, 0, 0, 0)
-        guest.call("map_update", map="routes", key=key, value=value.hex())
+        guest.map("routes")[cpu] = {"elements": (*(0,) * (3 - len(route)), *route)}
     deadlocks = met = rounds = 0
     while not (deadlocks or met >= LEAST_MET) and rounds < MOST_ROUNDS:
         told = follow(guest, program, routes)
@@ -233,9 +229,9 @@ def test_locks_taken(guest, way):
 
 def follow(guest, program, routes):
     """Let CPU 0 and CPU 1 take their locks for a while; check and return what each was told."""
+    state = guest.map("state")
     for element in range(4):
-        key = element.to_bytes(4, "little").hex()
-        guest.call("map_update", map="state", key=key, value=bytes(40).hex())
+        state[element] = {}
     facts = drive(guest, {(program, ROUTE): [0, 1]}, CROSSINGS, CROSSING_SECONDS)
     told = by_cpu(guest, ROUTE)[:2]
     words = f"{told[0]} | {told[1]}"
@@ -246,10 +242,8 @@ def follow(guest, program, routes):
         words,
     )
     for element in {element for route in routes for element in route[-2:]}:
-        key = element.to_bytes(4, "little").hex()
-        value = bytes.fromhex(guest.call("map_lookup", map="state", key=key, fill=255))
         taken = sum(a.taken for a, route in zip(told, routes) if element in route[-2:])
-        counted = Shared.decode(value)
+        counted = experiment.as_shared(state.lookup(element, fill=255))
         guest.check(
             counted.count == taken and counted.agrees,
             "who got all locks counted, and nobody else",
@@ -265,8 +259,7 @@ def follow(guest, program, routes):
 
 def long_waits(guest, cpu):
     """Return how often a CPU waited for its locks so long that it looked for deadlocks."""
-    value = guest.call("map_lookup", map="routes", key=cpu.to_bytes(4, "little").hex())
-    return ROUTE_VALUE.unpack(bytes.fromhex(value))[4]
+    return guest.map("routes")[cpu].waits
 
 
 def test_locks_taken_in_a_circle(guest):
@@ -279,8 +272,7 @@ def test_locks_taken_in_a_circle(guest):
         return
     if not sees_deadlocks(guest):
         return
-    value = struct.pack("<II", len(cpus), 0).hex()
-    guest.call("map_update", map="circle", key=FIRST, value=value)
+    guest.map("circle")[0] = {"cpus": len(cpus)}
     drive(guest, {("close_circle", OUTER): cpus}, 1)
     outer, inner = total(guest, OUTER), total(guest, INNER)
     guest.check(outer.taken == len(cpus), "each CPU takes a lock", outer)
@@ -329,14 +321,12 @@ def hold_for_long(guest, program, path):
     Return what each of the others was told, and for how many ns the lock was held.
     """
     waiting = list(range(1, guest.cpus))
-    value = HOLD_VALUE.pack(len(waiting), 0, 0, 0, 0).hex()
-    guest.call("map_update", map="hold", key=FIRST, value=value)
+    guest.map("hold")[0] = {"waiters": len(waiting)}
     drive(guest, {("hold_long", HOLD): [0], (program, WAIT): waiting}, 1)
     holder, waiters = total(guest, HOLD), total(guest, WAIT)
-    value = bytes.fromhex(guest.call("map_lookup", map="hold", key=FIRST))
-    _, _, _, intruders, held_ns = HOLD_VALUE.unpack(value)
+    hold = guest.map("hold")[0]
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
-    guest.check(intruders == 0, "nobody gets a lock that is held", f"{intruders} got it")
+    guest.check(hold.intruders == 0, "nobody gets a lock that is held", f"{hold.intruders} got it")
     # Before v6.19, those who queue behind one who has waited too long were told EDEADLK.
     as_ever = path == "queued" and guest.release < Version("6.19")
     guest.check(
@@ -344,7 +334,7 @@ def hold_for_long(guest, program, path):
         "whoever waits is in no deadlock",
         waiters,
     )
-    return by_cpu(guest, WAIT), held_ns
+    return by_cpu(guest, WAIT), hold.held_ns
 
 
 def test_many_locks_nested(guest):
@@ -353,9 +343,9 @@ def test_many_locks_nested(guest):
     guest.load(FILE, ["nest", *AS_NEW])
     if not sees_deadlocks(guest):
         return
-    guest.call("map_reset", map="told")
+    guest.map("told").reset()
     for _ in range(3):
-        guest.call("test_run", program="nest")
+        guest.call(calls.TestRun("nest"))
     outer, inner = total(guest, NEST), total(guest, INNER)
     guest.check(outer.taken == 3, "33 locks are held at once", outer)
     guest.check(

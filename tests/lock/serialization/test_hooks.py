@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
 
 Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then the
@@ -8,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from harness.guest import calls
 from harness.judging.serialization import LOCKED, judge
 from harness.running import contended, experiment
 
@@ -25,7 +27,7 @@ def test_serialization(guest, hook):
 
     def run(way):
         done = experiment.run(guest, plan, way)
-        word = guest.call("test_run", program="lock_word_of_hooks")["retval"]
+        word = guest.call(calls.TestRun("lock_word_of_hooks"))["retval"]
         guest.check(word == 0, f"the lock word is zero after the run, {way}", word)
         return done
 

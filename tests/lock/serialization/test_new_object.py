@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new object: free, whatever was in its memory before.
 
 The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects
@@ -5,7 +6,8 @@ for a while, until its CPUs have passed through a grace period of RCU; so a prog
 again, until enough objects with a lock were in memory that another object had marked.
 """
 
-from harness.judging.judge import Kind, Verdict
+from harness.guest import calls
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "An allocated object's lock is locked like a map value's"
 LOADERS = ("libbpf",)  # objects are made by kernel functions
@@ -21,7 +23,7 @@ def run_in_used_memory(guest, program):
     guest.load("object_new.bpf.c", [program])
     used = runs = seen = 0
     while used < ENOUGH and runs < RUNS and seen != NOT_FREE:
-        result = guest.call("test_run", program=program, cpu=0, limit=SECONDS)["retval"]
+        result = guest.call(calls.TestRun(program, cpu=0), limit=SECONDS)["retval"]
         seen = result & 0xFFFFFFFF
         runs += 1
         if seen < 1 << 31:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """C files for bcc: which functions are programs, and what becomes of them, without a kernel."""
 
 from contextlib import contextmanager
@@ -79,20 +80,20 @@ class Guests:
     def session(self, warm=False):
         yield self
 
-    def call(self, name, note=None, limit=0, **arguments):
-        if name == "facts":
+    def call(self, request, note=None, limit=0):
+        if request.name == "facts":
             return self.facts
-        if name == "late":
+        if request.name == "late":
             if isinstance(self.late, Exception):
                 raise self.late
             return self.late
-        for case in arguments["cases"]:
-            note({"begin": case["name"]})
-            outcome = self.outcomes[case["name"]]
+        for case in request.cases:
+            note({"begin": case.name})
+            outcome = self.outcomes[case.name]
             if outcome == "panic":
                 raise GuestLost("panic: it is dead", True, "console")
             note({"late": []})
-            note({"end": case["name"], "observation": outcome})
+            note({"end": case.name, "observation": outcome})
 
 
 def rows(outcomes, facts=FACTS):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check` without a kernel: what the guest reports, and what is made of it."""
 
 import json
@@ -8,13 +9,13 @@ import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import classes, elf, examine, lockset, refusal, report, since
-from harness.check.btf import Field
+from harness.check import classes, examine, lockset, refusal, report, since
 from harness.check.examine import Outcome
 from harness.check.linked import Linked
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
-from harness.provision import catalogue
+from harness.provision import catalogue, elf
+from harness.provision.btf import Field
 from harness.scenarios import versions
 from harness.scenarios.programs import Programs
 from harness.scenarios.versions import kernel_version
@@ -71,12 +72,12 @@ class Guests:
     def session(self, warm=False):
         yield self
 
-    def call(self, name, note=None, limit=0, **arguments):
-        if name == "facts":
+    def call(self, request, note=None, limit=0):
+        if request.name == "facts":
             return FACTS
-        self.asked.append(arguments["only"])
+        self.asked.append(request.only)
         note({"object": {"programs": [], "assumed": ["m"], "btf": None, "maps": {}}})
-        for program in arguments["only"]:
+        for program in request.only:
             note({"begin": program})
             outcome = self.outcomes[program]
             if outcome == "panic":
@@ -443,8 +444,8 @@ def test_report_of_one_that_loads_and_one_that_does_not():
 )
 def test_a_program_that_was_not_tried(programs, name, line):
     class Silent(Guests):
-        def call(self, function, note=None, limit=0, **arguments):
-            if function == "facts":
+        def call(self, request, note=None, limit=0):
+            if request.name == "facts":
                 return FACTS
             note({"object": {"programs": programs, "assumed": [], "btf": None, "maps": {}}})
             note({"end": "good", "seen": {**GOOD, "kernel_log": []}})
@@ -545,12 +546,12 @@ WARNED = [
 @pytest.mark.parametrize("at", ["object", "program"])
 def test_a_complaint_about_types_is_not_put_on_the_program_that_came_then(at):
     class Complaining(Guests):
-        def call(self, function, note=None, limit=0, **arguments):
-            if function == "facts":
+        def call(self, request, note=None, limit=0):
+            if request.name == "facts":
                 return {"release": "6.16.1", "version": ""}
             facts = {"programs": [], "assumed": [], "btf": None, "maps": {}}
             note({"object": {**facts, "kernel_log": WARNED if at == "object" else []}})
-            for name in arguments["only"]:
+            for name in request.only:
                 note({"begin": name})
                 said = WARNED if at == "program" and name == "good" else []
                 note({"end": name, "seen": {**GOOD, "kernel_log": said}})

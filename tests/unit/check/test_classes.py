@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The classes of refusals know every text that the project's own rule book expects."""
 
 import re

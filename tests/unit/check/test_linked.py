@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A program and the functions it calls, counted as the verifier counts them."""
 
-from harness.check import elf, examine
-from harness.check.elf import Insn, Target
+from harness.check import examine
 from harness.check.linked import Linked
+from harness.provision import elf
+from harness.provision.elf import Insn, Target
 
 NOTHING, EXIT = Insn(0xB7, 0, 0, 0, 0), Insn(0x95, 0, 0, 0, 0)
 

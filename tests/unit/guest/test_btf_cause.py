@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The members for which a BTF is refused, found by trying; here a kernel is what a test says."""
 
 import struct

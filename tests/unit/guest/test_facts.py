@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a kernel is said to have, from files as it shows them."""
 
 import importlib
@@ -26,11 +27,11 @@ def unmountable(*arguments):
 def facts(tmp_path, monkeypatch):
     """The module, away from the machine's own libbpf, which may be too old to be loaded."""
     libbpf, loaders = ModuleType("libbpf"), ModuleType("loaders")
-    libbpf.mount = unmountable
     for module in (libbpf, loaders):
         monkeypatch.setitem(sys.modules, f"harness.guest.{module.__name__}", module)
     monkeypatch.delitem(sys.modules, "harness.guest.facts", raising=False)
     module = importlib.import_module("harness.guest.facts")
+    monkeypatch.setattr(module.system, "mount", unmountable)
     (tmp_path / "vmlinux").write_bytes(btf(HOOK, FUNCTION))
     monkeypatch.setattr(module, "VMLINUX_BTF", str(tmp_path / "vmlinux"))
     monkeypatch.setattr(module, "SECURITY", str(tmp_path))

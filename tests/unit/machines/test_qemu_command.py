@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """qemu.py without QEMU: command lines, keys of saved guests, what the end of a guest means."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,11 @@ IMAGE = Image(Path("/i/root.ext4"), Path("/i/include"), Path("/i/ssh_key"), "ima
 
 
 def command(**changes: Any) -> list[str]:
-    chosen: dict[str, Any] = {
-        "accelerator": "tcg",
-        "cpus": 4,
-        "memory_mib": 1024,
-        "append": "",
-        "initrd": Path("/r/initrd"),
-        "console": Path("/r/console"),
-        "channel_fd": 7,
-        "qmp_fd": 8,
-    }
-    return qemu_command.arguments(KERNEL, IMAGE, **{**chosen, **changes})
+    names = {field.name for field in fields(qemu_command.Machine)} & set(changes)
+    machine = qemu_command.Machine(**{name: changes.pop(name) for name in names})
+    runtime = qemu_command.Runtime(Path("/r/initrd"), Path("/r/console"), channel_fd=7, qmp_fd=8)
+    accelerator = changes.pop("accelerator", "tcg")
+    return qemu_command.arguments(KERNEL, IMAGE, machine, accelerator, runtime, **changes)
 
 
 def value(words: list[str], option: str) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A CPU that takes no timer interrupt while a call is under way; pipes stand for the guest."""
 
 import itertools
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.guest import calls
 from harness.machines import pulse
 from harness.machines.loss import GuestLost
 from harness.machines.pulse import Patience, Tick, kept_registers, pending_tick
@@ -24,6 +26,8 @@ REGISTERS = (
     "R12=0000000000000003 R13=ffff888004bb3018 R14=0000000000000000 R15=ffffe8ffffc80000\r\n"
     "RIP=ffffffff811c8c6d RFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0\r\n"
 )
+
+TEST_RUN = calls.TestRun("look")
 
 
 @pytest.mark.parametrize(
@@ -85,38 +89,38 @@ def session(monkeypatch):
 
 def test_a_cpu_without_a_tick_for_long_is_the_reason(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 2 took no timer interrupt") as lost:
-        session(running({2})).call("test_run", limit=30)
+        session(running({2})).call(TEST_RUN, limit=30)
     assert lost.value.crashed and lost.value.console == "backtraces"
 
 
 def test_busy_cpus_miss_a_tick_now_and_then(session):
     by_turns = running({0, 1}, {1, 2}, {2}, set())
     with pytest.raises(GuestLost, match="stopped answering"):
-        session(by_turns).call("test_run", limit=0.4)
+        session(by_turns).call(TEST_RUN, limit=0.4)
 
 
 def test_a_cpu_whose_timer_is_set_anew_makes_progress(session):
     """It has interrupts off nearly always: each look finds a tick to take, but not the same."""
     queueing = running({0, 1, 2, 3}, armed="initial_count = {}".format)
     with pytest.raises(GuestLost, match="stopped answering$"):
-        session(queueing).call("test_run", limit=0.4)
+        session(queueing).call(TEST_RUN, limit=0.4)
 
 
 def test_the_two_looks_are_shown(session):
     with pytest.raises(
         GuestLost, match=r"CPU 2's timer stood at initial_count = 7, and still after"
     ):
-        session(running({2})).call("test_run", limit=30)
+        session(running({2})).call(TEST_RUN, limit=30)
 
 
 def test_a_stuck_cpu_is_told_from_busy_ones(session):
     with pytest.raises(GuestLost, match="hard lockup: CPU 3 took"):
-        session(running({0, 3}, {1, 3}, {2, 3})).call("test_run", limit=30)
+        session(running({0, 3}, {1, 3}, {2, 3})).call(TEST_RUN, limit=30)
 
 
 def test_a_cpu_that_the_host_does_not_run_is_not_stuck(session):
     with pytest.raises(GuestLost, match="stopped answering"):
-        session(itertools.repeat({2: Tick("initial_count = 7", 40.0)})).call("test_run", limit=0.4)
+        session(itertools.repeat({2: Tick("initial_count = 7", 40.0)})).call(TEST_RUN, limit=0.4)
 
 
 @pytest.fixture
@@ -153,9 +157,9 @@ def test_a_call_without_an_answer_says_how_long_the_host_was_busy(session):
     ever = itertools.count()
     asked = session([], waited=lambda: {0: next(ever) / 100})
     with pytest.raises(GuestLost, match="stopped answering"):
-        asked.call("test_run", limit=0.2)
+        asked.call(TEST_RUN, limit=0.2)
     assert 0.0 < asked.waited
 
 
 def test_an_answer_is_taken_whatever_the_pulse(session):
-    assert session(running({2}), {"return": 7}).call("test_run") == 7
+    assert session(running({2}), {"return": 7}).call(TEST_RUN) == 7

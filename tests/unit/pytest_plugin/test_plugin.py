@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The plugin from a test to its result, on a target that only plays one: also in xdist's workers."""
 
 import json
@@ -22,14 +23,14 @@ class Session:
     boot = {"seconds": 0.5}
     disturbed, waited = False, 0.0
 
-    fails = 0  # so many times at what is named "unlucky"
+    fails = 0  # so many times at a command, which says how often it is unlucky
 
-    def call(self, function, **arguments):
-        if function == "unlucky":
+    def call(self, request, limit=0):
+        if request.name == "command":
             Session.fails += 1
-            if Session.fails <= arguments["times"]:
-                raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
-        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(function)
+            if Session.fails <= int(request.input):
+                raise loss.EmulatorFailed("Oops: int3")
+        return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(request.name)
 
 
 class Target:
@@ -44,6 +45,9 @@ class Target:
 
     def describe(self):
         return {"qemu": "QEMU emulator version 9"}
+
+    def headers(self):
+        return "/none"
 
     def close(self):
         pass
@@ -69,11 +73,13 @@ def test_count(guest, driver):
 
 
 UNLUCKY = """
+from harness.guest import calls
+
 RULE = "Counters count"
 
 
 def test_unlucky(guest):
-    guest.call("unlucky", times=TIMES)
+    guest.call(calls.Command(["unlucky"], "TIMES"))
     guest.check(True, "200 runs")
 """
 
