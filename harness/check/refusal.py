@@ -134,6 +134,11 @@ def _refined(name: str, case: Circumstances) -> str:
         return "lock-pointer" if "spin_" in case.code else "other"
     if name == "helper-missing" and re.search(r"bpf_spin_(un)?lock#", case.line):
         return "program-type"
+    places = re.search(r"off (\d+) doesn't point to .* that is at (\d+)", case.line)
+    if name == "lock-place" and places is not None:
+        both = {int(places[1]), int(places[2])}
+        if any(both <= {lock.offset for lock in m.locks} for m in case.used):
+            return "two-locks"  # of which the kernel remembers the other one
     if name == "list-lock" and "bpf_rbtree_" in case.code:
         return "tree-lock"
     if name == "not-a-pointer" and re.search(_INTO_LISTS, case.log):

@@ -629,6 +629,9 @@ def test_two_inner_locks_are_not_seen_before_inner_ones_are():
     old = why("map 'm' doesn't have 'struct bpf_spin_lock'\n", "6.1", maps=maps)
     assert old.name == "lock-place" and "at the top level" in old.advice
     assert why("map 'm' has no valid bpf_spin_lock\n", "7.3", maps=maps).name == "two-locks"
+    other = "off {} doesn't point to 'struct bpf_spin_lock' that is at 0\n"
+    assert why(other.format(8), "6.16", maps=maps).name == "two-locks"
+    assert why(other.format(4), "6.16", maps=maps).name == "lock-place"
 
 
 def test_a_map_that_the_program_does_not_use_is_told_as_another():
