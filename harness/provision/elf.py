@@ -19,6 +19,7 @@ MOST_BYTES = 32 << 20
 MOST_INSTRUCTIONS = 1 << 20
 _EM_BPF, _SHT_SYMTAB, _SHT_NOBITS, _SHT_REL, _EXECUTABLE = 247, 2, 8, 9, 4
 _FUNC, _SECTION = 2, 3  # of symbols
+_LOCAL, _DEFAULT = 0, 0  # binding and visibility of a symbol
 _PSEUDO_CALL = 1
 
 
@@ -68,6 +69,7 @@ class Function:
     insns: List[Insn]
     targets: Dict[int, Target] = field(default_factory=dict)  # by index of the instruction
     lines: Dict[int, Tuple[str, int]] = field(default_factory=dict)  # index -> (file, line)
+    is_global: bool = False  # verified by itself; static and hidden functions are not
 
     def line(self, index: int) -> Optional[Tuple[str, int]]:
         """Return where in the source an instruction stems from."""
@@ -101,6 +103,7 @@ class _Symbol(NamedTuple):
     section: int
     value: int
     size: int
+    is_global: bool
 
 
 def read(data: bytes) -> Object:
@@ -165,10 +168,15 @@ class _Reader:
             raise Malformed("The object has no symbols, so no programs: it was stripped.")
         strings = self.sections[table.link].data
         symbols = []
-        for name, info, _, section, value, size in struct.iter_unpack(
+        for name, info, other, section, value, size in struct.iter_unpack(
             "<IBBHQQ", table.data[: len(table.data) // 24 * 24]
         ):
-            symbols.append(_Symbol(_string(strings, name), info & 15, section, value, size))
+            outside = (
+                info >> 4 != _LOCAL and other & 3 == _DEFAULT
+            )  # libbpf: a hidden one is static
+            symbols.append(
+                _Symbol(_string(strings, name), info & 15, section, value, size, outside)
+            )
         return symbols
 
     def object(self) -> Object:
@@ -217,7 +225,9 @@ class _Reader:
             total += len(insns)
             if total > MOST_INSTRUCTIONS:
                 raise Malformed(f"The object has more than {MOST_INSTRUCTIONS} instructions.")
-            functions[symbol.name] = Function(symbol.name, section.name, insns)
+            functions[symbol.name] = Function(
+                symbol.name, section.name, insns, is_global=symbol.is_global
+            )
             self._place[symbol.section, symbol.value] = symbol.name
             self._start[symbol.name] = symbol.section, symbol.value
         return functions
