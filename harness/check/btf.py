@@ -232,7 +232,9 @@ class Btf:
         if bare.kind == _ARRAY and self._special(bare.element, depth + 1):
             step = self.size(bare.element)
             for index in range(bare.length):
-                self._fields(bare.element, f"{name}[{index}]", offset + index * step, depth + 1, out)
+                self._fields(
+                    bare.element, f"{name}[{index}]", offset + index * step, depth + 1, out
+                )
             return
         lock = bare.name if bare.kind == _STRUCT and bare.name in LOCKS else ""
         kernel = self._kernel(number)

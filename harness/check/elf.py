@@ -332,7 +332,9 @@ class _Reader:
             if self.sections[section.info].name != ".maps":
                 continue
             outer = [
-                s for s in self.symbols if s.section == section.info and s.name and s.kind != _SECTION
+                s
+                for s in self.symbols
+                if s.section == section.info and s.name and s.kind != _SECTION
             ]
             usable = section.data[: len(section.data) // 16 * 16]
             for offset, info in struct.iter_unpack("<QQ", usable):
