@@ -153,6 +153,7 @@ class _State:
 class _Loops(NamedTuple):
     leaders: FrozenSet[int]
     ends: Mapping[int, int]  # first instruction -> last
+    inside: FrozenSet[int]  # instructions of loops
     thresholds: List[int]
 
 
@@ -262,9 +263,10 @@ class Walker:
 
     def _to(self, point: Point, index: int) -> Point:
         """Return the point to which a jump leads, or going on does."""
-        ends = self._about(point.function).ends
-        if not ends:
-            return point._replace(at=index)
+        about = self._about(point.function)
+        if index not in about.inside:
+            return Point(point.frames, point.function, index, (), point.shape)
+        ends = about.ends
         turns = [(h, n) for h, n in point.turns if h <= index <= ends[h]]
         if index <= point.at and index in ends:
             turns = [(h, n) for h, n in turns if h != index]
@@ -788,6 +790,8 @@ def _merge(place: int, known: _State, new: _State, visits: int, thresholds: List
     changed = False
     for location in [*mine, *(other for other in others if other not in mine)]:
         old, now = mine.get(location, UNKNOWN), others.get(location, UNKNOWN)
+        if old == now and not isinstance(old.name, _Merge):
+            continue
         if location[0] == 2 and _of_other_size(known, new, location[1:]):
             old, now = (UNKNOWN if value.pure else value for value in (old, now))
         name = _name(place, location, _named(old), _named(now), classes, visits)
@@ -1023,4 +1027,5 @@ def _loops(function: Function) -> _Loops:
                 ends[to] = index
             if not insn.code & 8:
                 thresholds |= {insn.imm - 1, insn.imm, insn.imm + 1}
-    return _Loops(frozenset(leaders), ends, sorted(thresholds))
+    inside = frozenset(at for first, last in ends.items() for at in range(first, last + 1))
+    return _Loops(frozenset(leaders), ends, inside, sorted(thresholds))
