@@ -13,7 +13,7 @@ the element), a path may never be taken, and what user space does to the map is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Sequence, Tuple
 
 from harness.check import elf
 from harness.check.btf import Field
@@ -378,9 +378,9 @@ def _labels(of: Iterable[Access]) -> str:
 
 def _verdict(of: Sequence[Access], common: FrozenSet[str], own: bool) -> str:
     """Judge by the accesses that are sure; `common` are the locks held at all of them and more."""
-    if common:
-        return PROTECTED
     sure = [a for a in of if not a.doubt]
+    if common or (sure and frozenset.intersection(*(a.tied for a in sure))):
+        return PROTECTED
     changes = [a for a in sure if a.changes]
     if not sure:
         return UNTOUCHED

@@ -11,6 +11,8 @@ from harness.check.examine import Json, OnKernel, Source
 from harness.check.refusal import Refusal
 from harness.scenarios.scenario import anchor
 
+MOST_NAMES = 6  # of programs that are told of at once
+
 
 @dataclass(frozen=True)
 class Report:
@@ -32,19 +34,27 @@ class Report:
         return next((row for row in self.kernels if row.good), None)
 
     def groups(self) -> List[Tuple[str, Refusal, List[str]]]:
-        """Return (program, refusal, kernels), alike refusals of different kernels together."""
-        found: List[Tuple[str, Refusal, List[str]]] = []
+        """Return (programs, refusal, kernels), alike refusals of kernels and of programs together."""
+        found: Dict[Tuple[str, ...], Tuple[List[str], Refusal, List[str]]] = {}
         for name in ("", *self.programs):
-            alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
-            for row in self.kernels:
-                why = row.problem if not name else None
-                if name and name in row.programs:
-                    why = row.programs[name].refusal
-                if why is not None:
-                    key = (why.name, why.where, why.advice)
-                    alike.setdefault(key, (why, []))[1].append(row.kernel)
-            found += [(name or "the object", why, kernels) for why, kernels in alike.values()]
-        return found
+            for why, kernels in self._refusals(name):
+                key = (why.name, why.line, why.where, why.advice, *kernels)
+                if not name or not why.where:  # what is told of no place may be told of several
+                    found.setdefault(key, ([], why, kernels))[0].append(name or "the object")
+                else:
+                    found[(name, *key)] = ([name], why, kernels)
+        return [(_few(names), why, kernels) for names, why, kernels in found.values()]
+
+    def _refusals(self, name: str) -> List[Tuple[Refusal, List[str]]]:
+        alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
+        for row in self.kernels:
+            why = row.problem if not name else None
+            if name and name in row.programs:
+                why = row.programs[name].refusal
+            if why is not None:
+                key = (why.name, why.where, why.advice)
+                alike.setdefault(key, (why, []))[1].append(row.kernel)
+        return [*alike.values()]
 
     def cell(self, row: OnKernel, name: str) -> str:
         """Return what a kernel said to a program, in a word."""
@@ -66,6 +76,11 @@ class Report:
         if bad:
             return f"Everything loads on {first.kernel}, but not on {', '.join(bad)} ({count})."
         return f"Everything loads on {first.kernel}{' and later' * (len(later) > 1)} ({count})."
+
+
+def _few(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def exit_code(report: Report, required: Sequence[str]) -> int:

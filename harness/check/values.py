@@ -277,6 +277,8 @@ def word(reach: Range) -> Range:
         return reach
     if reach[0] == reach[1]:
         return (reach[0] & WORD[1],) * 2
+    if -WORD[1] - 1 <= reach[0] and reach[1] < 0:
+        return (reach[0] + WORD[1] + 1, reach[1] + WORD[1] + 1)
     return WORD
 
 
@@ -322,19 +324,29 @@ def compare(
         return left, right
     if left.range is None or right.range is None:
         return left, right
-    if not wide and not _same_in_word(left.range, right.range, signed):
-        return left, right
-    first = _narrowed(left.range, relation, right.range, signed)
-    second = _narrowed(right.range, _MIRROR[relation], left.range, signed)
+    ranges = left.range, right.range
+    seen = ranges if wide else tuple(_in_32(each, relation, signed) for each in ranges)
+    first = _narrowed(seen[0], relation, seen[1], signed)
+    second = _narrowed(seen[1], _MIRROR[relation], seen[0], signed)
     if first is None or second is None:
         return None
-    return left._replace(range=first), right._replace(range=second)
+    return (
+        left._replace(range=first if seen[0] == ranges[0] else ranges[0]),
+        right._replace(range=second if seen[1] == ranges[1] else ranges[1]),
+    )
 
 
-def _same_in_word(left: Range, right: Range, signed: bool) -> bool:
-    """Tell whether a comparison of the lower 32 bits is one of the numbers."""
-    most = WORD[1] >> 1 if signed else WORD[1]
-    return all(0 <= r[0] and r[1] <= most for r in (left, right))
+def _in_32(reach: Range, relation: str, signed: bool) -> Range:
+    """Return the range of the lower 32 bits as a comparison sees them."""
+    low = word(reach)
+    if not signed or relation in ("==", "!="):
+        return low
+    half = WORD[1] >> 1
+    if reach[0] >= -half - 1 and reach[1] <= half:
+        return reach
+    if low[0] > half:
+        return (low[0] - WORD[1] - 1, low[1] - WORD[1] - 1)
+    return low if low[1] <= half else (-half - 1, half)
 
 
 def _with_null(value: Value, relation: str) -> Optional[Value]:

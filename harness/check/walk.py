@@ -364,6 +364,8 @@ class Walker:
             if declared is None:
                 continue
             self.touched.add((spot.map, spot.inner))
+            if not size[0] and spot.low == spot.high and _special(declared, spot.low):
+                continue  # what is given is that field
             least, most = size[0], size[1]
             low = max(spot.low, 0)
             end = declared.value_size or max([f.offset + f.size for f in declared.fields] or [0])
@@ -664,18 +666,25 @@ class Walker:
             self._argument(name, point, state, at + 1, value, known)
         if any(value.codes for value in given):
             return self._with_callback(name, point, state, given)
-        return self._result(point, state, _somewhere(given))
+        return self._result(point, state, _somewhere([self._plain(value) for value in given]))
+
+    def _plain(self, value: Value) -> Value:
+        """Return a value without pointers to the kernel's fields: what is in those is no value."""
+        spots = frozenset(
+            spot
+            for spot in value.spots
+            if not (
+                spot.low == spot.high
+                and (spot.map, spot.inner) in self._maps
+                and _special(self._maps[spot.map, spot.inner], spot.low)
+            )
+        )
+        return value._replace(spots=spots)
 
     def _argument(
         self, name: str, point: Point, state: _State, register: int, given: Value, known: Any
     ) -> None:
-        parameters = self._source.externs.get(name, ())
-        size: Range = (0, values.FAR)
-        if known is not None and register < len(parameters):
-            if parameters[register].name.endswith(("__sz", "__szk")):
-                size = self._size(str(register + 1), state)
-        if size[1] == values.FAR and known is not None and known.size:
-            size = (known.size, known.size)
+        size = self._size_of_argument(name, state, register, known)
         if known is not None and known.const:
             self._touch(point, state, given, size, f"{READ} by {name}()", changes=False)
             return
@@ -685,6 +694,24 @@ class Walker:
         kind = f"given to {name}()"
         self._touch(point, state, given, size, kind, changes=True, doubt=doubt)
         _overwrite(state, given, size[1])
+
+    def _size_of_argument(self, name: str, state: _State, register: int, known: Any) -> Range:
+        """Return how much memory a kernel function is given.
+
+        Its size may be in the next register. The compiler leaves out the name by which the verifier
+        knows that; but it has no other way to take memory of no type.
+        """
+        parameters = self._source.externs.get(name, ())
+        if known is None:
+            return (0, values.FAR)
+        following = parameters[register] if register < len(parameters) else None
+        given = (0, values.FAR) if not known.size else (0, 0)
+        if following is not None and not following.pointer:
+            if not following.name or following.name.endswith(("__sz", "__szk")):
+                given = self._size(str(register + 1), state)
+        if not known.size:
+            return given
+        return (known.size, max(known.size, given[1]))
 
     def _with_callback(
         self, name: str, point: Point, state: _State, given: List[Value]
@@ -1009,6 +1036,11 @@ def _assume(state: _State, insn: Insn, truth: bool) -> bool:
                 if value.link == old.link:
                     state.put(location, new)
     return True
+
+
+def _special(declared: elf.Map, offset: int) -> bool:
+    """Tell whether a lock or a field of the kernel's begins at an offset."""
+    return any((f.lock or f.kernel) and f.offset == offset for f in declared.fields)
 
 
 def _loops(function: Function) -> _Loops:

@@ -420,3 +420,14 @@ def test_bad_files_are_usage_errors(tmp_path, capsys, content, text):
 def test_a_program_that_is_not_there():
     with pytest.raises(UsageError, match="has no program 'x'; it has: good, bad"):
         examine.choose(SOURCE, ["x"])
+
+
+def test_a_refusal_of_no_place_is_told_once():
+    outcomes = {name: Outcome(refusal.Refusal("map-type", "no such map")) for name in "abcdefgh"}
+    outcomes["placed"] = Outcome(
+        refusal.Refusal("map-type", "no such map", file="x.c", line_number=3)
+    )
+    row = examine.OnKernel("6.12", "6.12.1", outcomes)
+    found = report.Report(SOURCE, tuple(outcomes), (row,), None)
+    assert [names for names, _, _ in found.groups()] == ["a, b, c, d, e, f and 2 more", "placed"]
+    assert report.terminal(found).count("no such map") == 2

@@ -83,8 +83,11 @@ def assembled(ops):
     return [*insns, _EXIT], targets
 
 
+def load_map(name, to=1):
+    return [(Insn(_LD, to, 1, 0, 0), name), Insn(0, 0, 0, 0, 0)]
+
+
 def block(op, rest):
-    load_map = lambda name, to=1: [(Insn(_LD, to, 1, 0, 0), name), Insn(0, 0, 0, 0, 0)]  # noqa: E731
     if op == "lookup":
         return [*load_map(rest[1]), call(1), move(rest[0], 0)]
     if op in ("lock", "unlock"):
@@ -238,19 +241,13 @@ class Run:
                 self.seen.append((pointer.map, part.name, change, locked))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(st.tuples(st.just("lookup"), R, st.sampled_from(["one", "two"])), max_size=2),
-    OPS,
-    st.integers(0, 1 << 30),
-)
-def test_what_is_called_protected_is_so_in_every_run(lookups, ops, seed):
-    first: List[Any] = [each for look in lookups for each in (look, ("null", look[1], 99))]
-    insns, targets = assembled([*first, *ops])
+def judge(ops, seed, turns=20):
+    """Fail if a run of the program contradicts what is said of its fields."""
+    insns, targets = assembled(ops)
     program = elf.Function("program", "tc", insns, targets)
     found = elf.Object({"program": program}, ("program",), MAPS)
     findings = lockset.analyse(found, found.programs)
-    for turn in range(20):
+    for turn in range(turns):
         run = Run(insns, targets, random.Random(seed + turn))
         run.go()
         for name, part, change, locked in run.seen:
@@ -258,6 +255,46 @@ def test_what_is_called_protected_is_so_in_every_run(lookups, ops, seed):
             shown = (verdict, name, part, change, locked, [*enumerate(insns)])
             assert verdict != "not touched", shown
             assert verdict != "protected" or locked, shown
-            assert verdict not in ("only read", "read without the lock") or not (
-                change and not locked
+            unlocked_change = change and not locked
+            assert (
+                verdict not in ("only read", "read without the lock") or not unlocked_change
             ), shown
+
+
+def found(register, name):
+    """Return a lookup after which there is a value, or the program ends."""
+    return [("lookup", register, name), ("null", register, 99)]
+
+
+SLOW = [HealthCheck.too_slow]
+SEEDS = st.integers(0, 1 << 30)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
+@given(st.lists(st.tuples(R, st.sampled_from(["one", "two"])), max_size=2), OPS, SEEDS)
+def test_what_is_called_protected_is_so_in_every_run(lookups, ops, seed):
+    judge([op for look in lookups for op in found(*look)] + ops, seed)
+
+
+SHUFFLE = st.lists(
+    st.one_of(
+        st.tuples(st.just("move"), R, R),
+        st.tuples(st.just("perhaps"), st.integers(1, 3)),
+        st.tuples(st.just("spill"), SLOT, R),
+        st.tuples(st.just("fill"), R, SLOT),
+        st.tuples(st.just("lookup"), R, st.just("one")),
+        st.tuples(st.just("some"), R, st.integers(1, 3)),
+        st.tuples(st.just("set"), R, st.just(0)),
+        st.tuples(st.just("perhaps"), st.integers(-8, -1)),
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@given(SHUFFLE, SHUFFLE, R, R, st.booleans(), SEEDS)
+def test_an_element_is_not_taken_for_another(before, within, locked, changed, again, seed):
+    """Elements change places on some paths and in some turns; one is locked, one is written."""
+    ops = [*found(6, "one"), *found(7, "one"), ("move", 8, 6), ("move", 9, 7), *before]
+    ops += [("lock", locked), *within, ("store", changed, 8), ("unlock", locked)]
+    judge([*ops, ("perhaps", -len(before) - len(within) - 4)] if again else ops, seed, 30)
