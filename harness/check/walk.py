@@ -22,7 +22,7 @@ from harness.check.values import LOST, UNKNOWN, Range, Spot, StackSpot, Value
 MOST_STEPS = 200_000  # of one program, with the turns of loops apart; without, as many again
 DEEPEST_CALLS = 8  # as the verifier has it
 MOST_HELD = 4
-TURNS = (33, 9, 1)  # walked one by one: of a loop, of one in it, of one in that
+TURNS = (66, 9, 1)  # walked one by one: of a loop, of one in it, of one in that
 WIDEN, FORGET = 6, 40  # visits of a place until ranges are widened, and elements lose their names
 
 READ, WRITE, ATOMIC = "read", "written", "changed atomically"

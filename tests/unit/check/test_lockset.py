@@ -523,3 +523,20 @@ def test_alike_fields_are_told_once(tmp_path):
     lines = found.lines()
     assert any(line.startswith("  items.sum, in.b, many ") for line in lines)
     assert len([line for line in lines if "NOT PROTECTED" in line]) <= 2
+
+
+def test_a_loop_reaches_no_further_than_its_array(tmp_path):
+    """The compiler makes a pointer that is moved of the index; its end is that of the loop."""
+    extra = """
+    struct long_ { struct bpf_spin_lock lock; __u32 before; __u64 turns[64]; __u64 after; };
+    struct { __uint(type, 1); __uint(max_entries, 4); __type(key, __u32);
+        __type(value, struct long_); } longs SEC(".maps");
+    """
+    body = """
+    struct long_ *l = lookup(&longs, ctx);
+    if (!l) return 0;
+    lock(&l->lock); l->before = l->after = 1; unlock(&l->lock);
+    for (int n = 0; n < 64; n++) l->turns[n] = *(volatile __u32 *)ctx;"""
+    found = findings(tmp_path, body, extra)
+    assert found.verdict("longs", "turns") == "never locked"
+    assert found.verdict("longs", "before") == found.verdict("longs", "after") == "protected"
