@@ -825,19 +825,8 @@ def _merge(place: int, known: _State, new: _State, visits: int, thresholds: List
         joined = values.join(old, now, name)
         if visits > WIDEN:
             joined = values.widen(old, joined, thresholds)
-        if joined == old and location in mine:
-            continue
-        if location[0] != 2 or location in mine:
-            if location[0] == 2 and joined.pure and joined.range == values.FULL:
-                known.slots.pop(location[1:], None)
-            elif location[0] == 2 and not joined.pure:
-                known.slots[location[1:]] = (8, joined)
-            else:
-                known.put(location, joined)
-            changed = True
-        elif not joined.pure:  # a pointer that is there on one path only
-            known.slots[location[1:]] = (8, joined)
-            changed = True
+        if joined != old or location not in mine:
+            changed = _keep(known, location, joined, location in mine) or changed
     held = []
     for index, (was, is_) in enumerate(zip(known.held, new.held)):
         name = _name(place, (3, index, 0), was.name, is_.name, classes, visits)
@@ -845,6 +834,22 @@ def _merge(place: int, known: _State, new: _State, visits: int, thresholds: List
     if tuple(held) != known.held:
         known.held, changed = tuple(held), True
     return changed
+
+
+def _keep(state: _State, location: Any, joined: Value, there: bool) -> bool:
+    """Put what two paths have in common where it belongs; tell whether that is news."""
+    kind, slot = location[0], location[1:]
+    if kind != 2:
+        state.put(location, joined)
+    elif not joined.pure:  # a pointer, which may be there on one path only
+        state.slots[slot] = (8, joined)
+    elif not there:
+        return False
+    elif joined.range == values.FULL:
+        state.slots.pop(slot, None)
+    else:
+        state.put(location, joined)
+    return True
 
 
 def _of_other_size(known: _State, new: _State, slot: Tuple[int, int]) -> bool:
