@@ -817,10 +817,10 @@ def _merge(place: int, known: _State, new: _State, visits: int, thresholds: List
     changed = False
     for location in [*mine, *(other for other in others if other not in mine)]:
         old, now = mine.get(location, UNKNOWN), others.get(location, UNKNOWN)
+        if location[0] == 2 and _of_other_size(known, new, location[1:]):
+            now = UNKNOWN if now.pure else now
         if old == now and not isinstance(old.name, _Merge):
             continue
-        if location[0] == 2 and _of_other_size(known, new, location[1:]):
-            old, now = (UNKNOWN if value.pure else value for value in (old, now))
         name = _name(place, location, _named(old), _named(now), classes, visits)
         joined = values.join(old, now, name)
         if visits > WIDEN:
