@@ -15,6 +15,8 @@ from harness.check.refusal import WITHOUT_LOCKS, Refusal
 from harness.provision import elf
 from harness.scenarios.scenario import anchor
 
+MOST_NAMES = 6  # of programs that are told of at once
+
 
 @dataclass(frozen=True)
 class Report:
@@ -36,23 +38,31 @@ class Report:
         return next((row for row in self.kernels if row.good), None)
 
     def groups(self) -> List[Tuple[str, Refusal, List[str]]]:
-        """Return (program, refusal, kernels), alike refusals of different kernels together."""
-        found: List[Tuple[str, Refusal, List[str]]] = []
+        """Return (programs, refusal, kernels), alike refusals of kernels and of programs together."""
+        found: Dict[Tuple[str, ...], Tuple[List[str], Refusal, List[str]]] = {}
         for name in ("", *self.programs):
-            alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
-            for row in self.kernels:
-                why = row.problem if not name else None
-                if name and name in row.programs:
-                    why = row.programs[name].refusal
-                if why is not None:
-                    key = (why.name, why.where, why.advice)
-                    first, kernels = alike.setdefault(key, (why, []))
-                    kernels.append(row.kernel)
-                    if why.reason and not first.reason:  # in the words of a later kernel
-                        told = replace(first, reason=why.reason, suggestion=why.suggestion)
-                        alike[key] = told, kernels
-            found += [(name or "the object", why, kernels) for why, kernels in alike.values()]
-        return found
+            for why, kernels in self._refusals(name):
+                key = (why.name, why.line, why.where, why.advice, *kernels)
+                if not name or not why.where:  # what is told of no place may be told of several
+                    found.setdefault(key, ([], why, kernels))[0].append(name or "the object")
+                else:
+                    found[(name, *key)] = ([name], why, kernels)
+        return [(_few(names), why, kernels) for names, why, kernels in found.values()]
+
+    def _refusals(self, name: str) -> List[Tuple[Refusal, List[str]]]:
+        alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
+        for row in self.kernels:
+            why = row.problem if not name else None
+            if name and name in row.programs:
+                why = row.programs[name].refusal
+            if why is not None:
+                key = (why.name, why.where, why.advice)
+                first, kernels = alike.setdefault(key, (why, []))
+                kernels.append(row.kernel)
+                if why.reason and not first.reason:  # in the words of a later kernel
+                    told = replace(first, reason=why.reason, suggestion=why.suggestion)
+                    alike[key] = told, kernels
+        return [*alike.values()]
 
     def claim(self, name: str, why: Refusal) -> Optional[since.Claim]:
         """Return what the rule book says of other kernels, unless one of this run contradicts it."""
@@ -98,6 +108,11 @@ class Report:
         if bad:
             return f"Everything loads on {first.kernel}, but not on {', '.join(bad)} ({count})."
         return f"Everything loads on {first.kernel}{' and later' * (len(later) > 1)} ({count})."
+
+
+def _few(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def exit_code(report: Report, required: Sequence[str]) -> int:

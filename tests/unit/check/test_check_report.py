@@ -646,3 +646,14 @@ def test_an_atomic_operation_is_found_where_an_old_kernel_does_not_say_where():
     linked = Linked({"main": elf.Function("main", "tc", code)}, "main")
     found = why("BPF_STX uses reserved fields\n", "5.10", linked=linked)
     assert str(found.claim) == "v5.12 takes it as it is"
+
+
+def test_a_refusal_of_no_place_is_told_once():
+    outcomes = {name: Outcome(refusal.Refusal("map-type", "no such map")) for name in "abcdefgh"}
+    outcomes["placed"] = Outcome(
+        refusal.Refusal("map-type", "no such map", file="x.c", line_number=3)
+    )
+    row = examine.OnKernel("6.12", "6.12.1", outcomes)
+    found = report.Report(SOURCE, tuple(outcomes), (row,), None)
+    assert [names for names, _, _ in found.groups()] == ["a, b, c, d, e, f and 2 more", "placed"]
+    assert report.terminal(found).count("no such map") == 2
