@@ -28,7 +28,7 @@ test: setup ## Unit tests, the harness's tests of itself, and every scenario on 
 		--kernel 5.10 --kernel 6.12 --kernel 7.3 -k "not $(ONCE)"
 
 test-unit: $(VENV)/ready ## Unit tests only: no root, no VM, seconds
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest tests/unit -n 2
 
 test-vagrant: setup setup-vagrant ## vagrant up, a selection of the tests in it, vagrant destroy
 	vagrant/run-tests.sh

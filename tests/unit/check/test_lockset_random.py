@@ -20,7 +20,7 @@ FIELDS = (
     Field("c", 32, 8),
 )
 SIZE = 40
-MAPS = {name: elf.Map(name, 1, True, FIELDS, None, 4, SIZE) for name in ("one", "two")}
+MAPS = {name: elf.Map(name, 1, True, FIELDS, key_size=4, value_size=SIZE) for name in ("one", "two")}
 R = st.integers(6, 9)
 SLOT = st.sampled_from([-8, -16])
 JUMP = st.integers(-12, 12)
@@ -272,7 +272,7 @@ SLOW = [HealthCheck.too_slow]
 SEEDS = st.integers(0, 1 << 30)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(st.lists(st.tuples(R, st.sampled_from(["one", "two"])), max_size=2), OPS, SEEDS)
 def test_what_is_called_protected_is_so_in_every_run(lookups, ops, seed):
     judge([op for look in lookups for op in found(*look)] + ops, seed)
@@ -293,7 +293,7 @@ SHUFFLE = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 @given(SHUFFLE, SHUFFLE, R, R, st.booleans(), SEEDS)
 def test_an_element_is_not_taken_for_another(before, within, locked, changed, again, seed):
     """Elements change places on some paths and in some turns; one is locked, one is written."""
