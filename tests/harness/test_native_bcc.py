@@ -1,0 +1,102 @@
+"""bcc outside the guest says what bcc in the guest says, of each kind of text, on each kernel."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.guest import calls
+from harness.machines import choose, session as sessions, target
+from harness.provision import build
+from harness.scenarios.programs import Programs
+from harness.scenarios.versions import kernel_version
+
+RULES = Path(__file__).parents[2] / "bpf_progs" / "rules"
+KERNELS = ("5.10", "6.12", "7.3")
+# Layouts, maps that a kernel refuses, programs that load and run, programs that it refuses.
+FILES = ("layout", "map_refused", "balance")
+TEXTS = {
+    "a text that does not compile": "int wrong(struct __sk_buff *skb) { return nothing; }",
+    "a text without a program": "",
+}
+BEYOND = {
+    "perf output": """
+        BPF_PERF_OUTPUT(events);
+        int wanted(struct __sk_buff *skb) { u32 one = 1; events.perf_submit(skb, &one, 4); return 0; }
+    """,
+    "a tracepoint": "TRACEPOINT_PROBE(sched, sched_switch) { return args->prev_pid; }",
+    "a kprobe by its name": "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; }",
+}
+ADDRESS = re.compile(r"0x[0-9a-f]{9,}")
+SAID = ("stage", "errno", "log", "detail", "retval", "bare", "stuck")
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def guests(request):
+    found = choose.open_target(target.Settings("qemu", request.param, 4), lambda message: None)
+    yield found
+    found.close()
+
+
+def sources(guests, release):
+    """Return (text, programs) of each unit of the files, as a run would ask for them."""
+    units = {}
+    for scenario in Programs.read(RULES).scenarios():
+        if scenario.file.name.partition(".")[0] in FILES and "bcc" in scenario.loaders:
+            clause = scenario.expectation(release)
+            run = clause is not None and clause.retval is not None
+            trial = calls.Trial(scenario.name, scenario.section, scenario.user, run=run)
+            units.setdefault((scenario.file, scenario.unit), []).append(trial)
+    for (file, unit), trials in units.items():
+        yield build.source(file, unit, "bcc", guests.headers()).content.decode(), trials
+
+
+def said(session, text, trials):
+    """Return what is observed of programs, without addresses of the kernel; and by which bcc."""
+    seen, built = {}, set()
+
+    def note(event):
+        if "end" in event:
+            observation = event["observation"]
+            built.add(observation["built"])
+            seen[event["end"]] = {
+                name: ADDRESS.sub("ADDRESS", str(observation.get(name))) for name in SAID
+            }
+
+    session.call(calls.Verify(calls.Source("bcc", text), trials), note)
+    return seen, built
+
+
+def both_ways(session, text, trials):
+    carry = session.carry
+    outside, by_outside = said(session, text, trials)
+    session.carry = sessions.no_bcc
+    inside, by_inside = said(session, text, trials)
+    session.carry = carry
+    assert list(outside) == [trial.name for trial in trials] == list(inside)
+    assert all(built.startswith("by bcc in the guest") for built in by_inside)
+    return outside, inside, by_outside
+
+
+def test_both_ways_say_the_same(guests):
+    with guests.session(warm=True) as session:
+        facts = session.call(calls.Facts())
+        release = kernel_version(facts["release"], facts["version"])
+        any_name = [calls.Trial("wrong", "tc")]
+        texts = [*sources(guests, release), *((text, any_name) for text in TEXTS.values())]
+        stages = set()
+        for text, trials in texts:
+            outside, inside, built = both_ways(session, text, trials)
+            assert outside == inside
+            assert all(by.startswith("by bcc outside the guest") for by in built)
+            stages.update(observation["stage"] for observation in inside.values())
+        # The sample is worth something only as long as it has all of them.
+        assert stages >= {"None", "prog_load", "map_create", "compile", "open"}
+
+
+@pytest.mark.parametrize("text", BEYOND.values(), ids=BEYOND)
+def test_what_is_not_carried_is_done_in_the_guest(guests, text):
+    with guests.session(warm=True) as session:
+        outside, inside, built = both_ways(session, text, [calls.Trial("wanted", "tc")])
+        assert outside == inside
+        assert all(by.startswith("by bcc in the guest, as ") for by in built)
