@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # The two commands a newcomer needs: `make run` and `make test`. Everything else serves them.
 PYTHON ?= python3
 VENV := .venv
@@ -55,11 +56,14 @@ $(VENV)/ready: setup.cfg pyproject.toml | $(VENV)/packages
 	$(VENV)/bin/pip install -q -e '.[test]'
 	@touch $@
 
-lint: $(VENV)/ready ## What CONTRIBUTING asks for
+$(VENV)/linters: $(VENV)/ready
 	@command -v shellcheck >/dev/null || \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends shellcheck
 	$(VENV)/bin/pip install -q -e '.[dev]'
-	$(VENV)/bin/black --check -q -l 100 harness tests
+	@touch $@
+
+lint: $(VENV)/linters ## What CONTRIBUTING asks for
+	$(VENV)/bin/black --check -q harness tests
 	$(VENV)/bin/isort --check -q harness tests
 	$(VENV)/bin/flake8 harness tests
 	$(VENV)/bin/mypy

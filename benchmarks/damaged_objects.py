@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Damage BPF objects and check them: each must get an answer, and the guest must live on.
 
     python benchmarks/damaged_objects.py OBJECT… [--count N] [--seconds N] [--seed N] [--kernel NAME]
@@ -18,10 +19,11 @@ import time
 from pathlib import Path
 from typing import Any, Counter, Dict, List, Optional, Sequence
 
-from harness.check import elf, lockset, refusal
-from harness.check.btf import Malformed
+from harness.check import lockset, refusal
 from harness.errors import SetupError
 from harness.machines import choose, loss, session, target
+from harness.provision import elf
+from harness.provision.btf import Malformed
 from harness.scenarios.versions import kernel_version
 
 SECONDS = 10.0  # for one object

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How long the harness takes, and against what: run it on an idle machine.
 
     .venv/bin/python benchmarks/speed.py [--repeat N] [--full]

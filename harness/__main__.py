@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The `spinlock` command: which commands there are, and what ends them early."""
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from harness.commands import (
     report,
     run,
     shell,
+    version,
 )
 from harness.errors import SetupError, UsageError
 from harness.provision import catalogue
@@ -36,8 +38,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
     3 inconclusive, 4 harness or set-up error."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that children end, too
-    options = _parse(arguments)
     try:
+        options = _parse(arguments)
         code: int = options.action(options)
         return code
     except UsageError as error:
@@ -78,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="spinlock",
         description="Test bpf_spin_lock on a real kernel in a VM.",
         epilog=EXIT_CODES,
+    )
+    parser.add_argument(
+        "--version",
+        action=version.ShowVersion,
+        help="show the release and, in a checkout, the commit",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

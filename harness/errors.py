@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What can go wrong outside the kernel under test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where the harness keeps what it has built and downloaded."""
 
 from __future__ import annotations

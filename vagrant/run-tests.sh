@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # The whole way through Vagrant: up, halt, up again, a selection of the tests, destroy.
 #
 #     vagrant/run-tests.sh [PYTEST ARGUMENTS]
@@ -30,7 +31,7 @@ if [ "${1:-}" != --inside ]; then
         echo "run-tests: .venv is missing: run \`make setup\`." >&2
         exit 4
     fi
-    "$python" -m harness.box # a network of our own has no way out for downloads
+    "$python" -m harness.machines.vagrant_box # a network of our own has no way out for downloads
     exec vagrant/with-libvirt.sh "vagrant/${0##*/}" --inside "$@"
 fi
 shift

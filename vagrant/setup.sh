@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # Install what `vagrant up` needs beside `make setup`, on Debian bookworm or trixie.
 set -eu
 

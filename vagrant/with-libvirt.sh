@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # Run a command where libvirt answers.
 #
 #     vagrant/with-libvirt.sh vagrant status

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Values in which the lock is farther away than 16 bits can tell. Driven and judged by
- * tests/test_copy_layouts.py, which has the same layout.
+ * tests/test_copy_layouts.py, which knows it by name.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #define LARGEST 66000 /* bytes */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Values with a lock in arrays and hash tables, copied in and out as a whole. Driven and judged by
- * tests/test_copy_layouts.py and tests/test_new_element.py, which have the same list of layouts;
+ * tests/test_copy_layouts.py and tests/test_new_element.py, which know them by name and number;
  * the layouts are in value_layouts.h, other kinds of map in copy_storages.bpf.c, values with more
  * than a lock in copy_fields.bpf.c, and those with the other kind of lock in copy_res_spin_lock.bpf.c.
  */

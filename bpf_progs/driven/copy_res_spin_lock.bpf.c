@@ -2,7 +2,7 @@
 /*
  * Values with a bpf_res_spin_lock in arrays and hash tables. The kernel copies around it as around
  * the other lock, but never takes it for that. Driven and judged by tests/test_copy_layouts.py, which
- * has the same list of layouts.
+ * knows them by name and number.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #define RES_SPIN_LOCK

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Values with a lock in maps that not every kernel has. Driven and judged by
- * tests/test_copy_layouts.py and tests/test_new_element.py, which have the same list of layouts.
+ * tests/test_copy_layouts.py and tests/test_new_element.py, which know them by name and number.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #include "value_layouts.h"

@@ -5,8 +5,8 @@
  * that was. And every way to do it wrong, chosen at run time, so that a broken twin is the very
  * same program as the real one.
  *
- * harness/judging/serialization.py and harness/judging/history.py judge what it leaves behind and know the layout
- * of all structures here; harness/running/experiment.py fills in struct order.
+ * harness/judging/serialization.py and harness/judging/history.py judge what it leaves behind;
+ * harness/running/experiment.py fills in struct order and reads the others, all by names of members.
  */
 #ifndef CONTENDED_COUNTER_H
 #define CONTENDED_COUNTER_H

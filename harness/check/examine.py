@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Examine somebody's own program on a kernel: does each part load, what refuses it, how it runs."""
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness.check import bcc_source, elf, refusal
-from harness.check.btf import Malformed
+from harness.check import bcc_source, refusal
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.guest import calls
@@ -19,7 +19,8 @@ from harness.judging import splat
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, Session
 from harness.machines.target import Target
-from harness.provision import build
+from harness.provision import build, elf
+from harness.provision.btf import Malformed
 from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version
 

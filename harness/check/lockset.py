@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which fields of a value with a lock are touched under it and which without. Pure.
 
 In the spirit of Eraser (Savage et al., 1997), but from the instructions, not from a run: a forward
@@ -15,10 +16,10 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Deque, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from harness.check import elf
-from harness.check.btf import Field
-from harness.check.elf import Function, Insn, Object
 from harness.guest import uapi
+from harness.provision import elf
+from harness.provision.btf import Field
+from harness.provision.elf import Function, Insn, Object
 
 LIMITS = (
     "Found in the instructions, not in a run. Not followed: pointers kept in maps, allocated objects,"

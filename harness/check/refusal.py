@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a kernel said no to, in a class that has a name, a rule and a way out. Pure.
 
 A class is known by the shortest stable text of what the verifier or libbpf prints; what they do not
@@ -13,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from packaging.version import Version
 
-from harness.check import elf
+from harness.provision import elf
 
 Json = Mapping[str, Any]
 PAGE = "docs/refusals.md"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `spinlock check` says of a program, as text, Markdown and JSON."""
 
 from __future__ import annotations
@@ -6,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, elf, lockset, refusal
+from harness.check import bcc_source, lockset, refusal
 from harness.check.examine import Json, OnKernel, Source
 from harness.check.refusal import Refusal
+from harness.provision import elf
 from harness.scenarios.scenario import anchor
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `spinlock` can do, a module per command: `declare` what it takes, `run` it, return a code."""
 
 OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 4, 130

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock bench`: what a lock costs, by driver and number of CPUs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock bisect`: the kernel version where a case's outcome changed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check`: the user's own program on every kernel."""
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
     )
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Completion of the `spinlock` command by bash and zsh: options, files, cases and kernels."""
 
 from __future__ import annotations

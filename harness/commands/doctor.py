@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock doctor`: what this machine has and lacks, and how to mend it."""
 
 from __future__ import annotations

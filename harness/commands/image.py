@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock image`: the guest's userland and the default kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock kernels`: Debian's kernels, what of them is fetched, and what may be."""
 
 from __future__ import annotations

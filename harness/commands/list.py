@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock list`: every case with its rule."""
 
 from __future__ import annotations

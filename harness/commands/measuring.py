@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `spinlock power` and `spinlock bench` share: options, targets, and how far they are."""
 
 from __future__ import annotations
@@ -6,6 +7,7 @@ import argparse
 import shutil
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
@@ -39,7 +41,7 @@ def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
     )
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
@@ -51,11 +53,8 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
     for name in names or [None]:
         for count in cpus:
             settings = target.Settings(options.target, name, count, append=options.append)
-            guests = choose.open_target(settings, output.progress)
-            try:
+            with closing(choose.open_target(settings, output.progress)) as guests:
                 yield guests
-            finally:
-                guests.close()
 
 
 class Ticker:

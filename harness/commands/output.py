@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where a command's words go: what it was asked for, and what it tells beside that."""
 
 from __future__ import annotations

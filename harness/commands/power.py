@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock power`: how often each broken twin of a lock is seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock report`: the results of runs, as table, page or in a form for others."""
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from rich.console import Console
 
 from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.provision import build
 from harness.reports import export, page, rulebook, terminal
-from harness.results import drift as drifting, expected_failures as known_list, matrix
-from harness.results.stored import Result
+from harness.results import (
+    drift as drifting,
+    expected_failures as known_list,
+    matrix,
+    rejudge as rejudging,
+)
+from harness.results.result import Result
 from harness.scenarios import scenario
 from harness.scenarios.programs import Programs
 
@@ -27,8 +33,8 @@ from harness.scenarios.programs import Programs
 def declare(sub: argparse.ArgumentParser) -> None:
     """Declare what it takes."""
     sub.epilog = (
-        "Exit codes: 0, whatever the results are; 1 as --against and --known say; 2 for what cannot be"
-        " read or makes no sense; 4 if the output cannot be written."
+        "Exit codes: 0, whatever the results are; 1 as --against, --known and --rejudge say; 2 for"
+        " what cannot be read or makes no sense; 4 if the output cannot be written."
     )
     sub.add_argument(
         "places",
@@ -41,7 +47,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
     )
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as Markdown, a summary for a mail")
-    form.add_argument("--json", action="store_true", help="as JSON; harness/README.md says how")
+    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
     form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
     form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
     form.add_argument(
@@ -52,6 +58,19 @@ def declare(sub: argparse.ArgumentParser) -> None:
         "--rules",
         action="store_true",
         help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
+    )
+    sub.add_argument(
+        "--rejudge",
+        action="store_true",
+        help="judge the results again with today's rules and C files; exit code 1 if a verdict is"
+        " another one now (as text, or with --json)",
+    )
+    sub.add_argument(
+        "--programs",
+        type=Path,
+        default=build.PROGRAMS,
+        metavar="DIR",
+        help="the C files that --rejudge and --rules read, where the run had others",
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
     sub.add_argument(
@@ -91,8 +110,12 @@ def declare(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the results of runs, or the rule book."""
+    if options.rejudge:
+        _no_other_form(options)
     if options.rules:
-        output.put(rulebook.markdown(Programs.read(build.PROGRAMS)), options.output)
+        output.put(
+            rulebook.markdown(Programs.read(options.programs, build.PROGRAMS)), options.output
+        )
         return OK
     if options.against and options.verdict:
         raise UsageError("--verdict and --against do not go together: a verdict may have changed.")
@@ -104,7 +127,10 @@ def run(options: argparse.Namespace) -> int:
     chosen = matrix.Selection(
         options.rule, tuple(options.kernel), tuple(options.verdict), options.loader
     )
-    pivot = matrix.Matrix(chosen.of(reading.results))
+    selected = chosen.of(reading.results)
+    if options.rejudge:
+        return _rejudge(options, reading.results, selected)
+    pivot = matrix.Matrix(selected)
     known = _known(options.known, pivot.results)
     drift = _drift(options.against, chosen, pivot.results, known)
     code = FAILED if drift is not None and drift.regressed else OK
@@ -118,6 +144,36 @@ def run(options: argparse.Namespace) -> int:
         for line in said:
             print(f"spinlock: {line}", file=sys.stderr)
     return code
+
+
+def _no_other_form(options: argparse.Namespace) -> None:
+    """Raise UsageError for what --rejudge has no answer in."""
+    others = {
+        "--against": options.against,
+        "--known": options.known,
+        "--markdown": options.markdown,
+        "--junit": options.junit,
+        "--ktap": options.ktap,
+        "--kcidb": options.kcidb,
+        "--html": options.html,
+        "--rules": options.rules,
+    }
+    for name, value in others.items():
+        if value:
+            raise UsageError(f"--rejudge and {name} do not go together: it gives text, or --json.")
+
+
+def _rejudge(
+    options: argparse.Namespace, found: Sequence[Result], selected: Sequence[Result]
+) -> int:
+    """Judge results again; their twins may be among all that were `found`."""
+    scenarios = Programs.read(options.programs, build.PROGRAMS).scenarios()
+    rejudged = rejudging.rejudge(selected, scenarios, found)
+    text = "\n".join(rejudged.lines())
+    if options.json:
+        text = json.dumps(rejudged.to_json(), indent=1)
+    output.put(text + "\n", options.output)
+    return FAILED if rejudged.differs else OK
 
 
 def _known(path: Optional[Path], found: Sequence[Result]) -> Optional[known_list.Known]:

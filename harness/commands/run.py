@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock run`: scenarios through pytest, which is given them here."""
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE
 from harness.errors import SetupError, UsageError
 from harness.pytest_plugin import cases, run_options, sharding
 from harness.pytest_plugin.run import Run
-from harness.results import stored
+from harness.results.result import exit_code
 
 ROOT = paths.root()
 
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
     if code in ended and keep.run is not None:
-        return stored.exit_code(keep.run.results)
+        return exit_code(keep.run.results)
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("No case fits all that was asked for; `spinlock list` shows them.")
     return {

@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock shell`: a root shell in a fresh guest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 
 from harness.commands import output
 from harness.errors import UsageError
@@ -34,8 +36,8 @@ def declare(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Give a root shell in a fresh guest, or run one command in it."""
     settings = target.Settings("qemu", options.kernel, options.cpus)
-    guests = choose.open_target(settings, output.progress)
-    with guests.session() as session:
+    opened = choose.open_target(settings, output.progress)
+    with closing(opened) as guests, guests.session() as session:
         command = options.words[1:] if options.words[:1] == ["--"] else options.words
         words = command or ([] if sys.stdin.isatty() else ["/bin/bash"])
         if words:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent: `agent.pyz serve [PORT]` answers JSON lines from a host, each session in a new process.
 
 Lines from the host            Lines to the host

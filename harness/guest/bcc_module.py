@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A C text that bcc has compiled in this process: what a loader needs of it."""
 
 from __future__ import annotations

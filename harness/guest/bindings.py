@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """libbpf's functions and structures, as its public headers declare them, and what their results mean.
 
 Each structure starts with its own size, by which libbpf tells the version a caller was built for.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * Loaded before the C library into bcc's process outside the guest, see carried_bcc.py: what a
  * process asks of its kernel about BPF goes to a handler instead, once there is one. What it asks

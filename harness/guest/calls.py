@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent's calls, each a request that host and guest share. Pure.
 
 A class says all of a call: its name on the wire, its arguments (JSON holds them; bytes are in
@@ -8,7 +9,7 @@ one by Session.call(), and a function in harness/guest/handlers/ that is marked 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import (
     Any,
@@ -127,8 +128,14 @@ class Aftermath(TypedDict):
     kernel_log: Optional[List[str]]
 
 
+class Ended(Aftermath):
+    """The same of a case whose programs stayed until its end; and where bcc had built them."""
+
+    built: str
+
+
 @dataclass(frozen=True)
-class End(Call[Aftermath], name="end"):
+class End(Call[Ended], name="end"):
     """Unload everything, and ask how the case left the guest."""
 
 
@@ -271,7 +278,8 @@ class Order:
     """What one driver is to do: run a program on each of some CPUs, so many times; see drivers.py.
 
     Its runs are counted in the element `source` of a map. `map` and `fd` are for drivers that need
-    them; after `seconds`, unless 0, test runs end early.
+    them; after `seconds`, unless 0, test runs end early. Where user space writes, `members` says at
+    which byte of a value `count`, `inverse` and `doubled` are.
     """
 
     driver: str
@@ -282,6 +290,7 @@ class Order:
     seconds: float = 0.0
     map: str = ""
     fd: int = -1
+    members: Mapping[str, int] = field(default_factory=dict)
 
 
 class Driven(TypedDict):
@@ -641,10 +650,10 @@ class Copy(Call[Copied], name="copy", alone=True):
 
 @dataclass(frozen=True)
 class Numbered:
-    """An element of a map that `program` knows by the map's number."""
+    """An element of a map that `program` serves: what it is to do stands in the map `orders`."""
 
     map: str
-    number: int
+    orders: Sequence[str]  # to show it, to store in it, and to do so with BPF_F_LOCK
     program: str
     key: str = FIRST
 
@@ -654,8 +663,8 @@ class Sweep(Call[Dict[str, List[List[int]]]], name="sweep", alone=True):
     """Write an element by every way and read it by every way; see copies.py for the answer.
 
     A way to write is (update, update_batch or program; flags; whether the element is new), a way to
-    read (as Access has it, neighbour or memory; flags). The program `busy`, which knows the map by
-    its number too, holds the element's lock meanwhile.
+    read (as Access has it, neighbour or memory; flags). The program `busy` holds the element's lock
+    meanwhile.
     """
 
     element: Numbered

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bcc outside the guest, in a tree with the guest's userland: each bpf() call is made in the guest.
 
 This is a program of its own there, `agent.pyz compile SHIM`. It answers a line {"text": …, "uname":

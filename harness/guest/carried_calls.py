@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bcc's work that is done outside the guest, as the guest sees it: the bpf() calls come here.
 
 The agent asks the host, {"carry": …}, and does what each answer tells it, until the last one. What

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """User space copies a map's elements, many times over, while programs on other CPUs use them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whether every CPU still runs what it is given: interrupts on, preemption balanced."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which function answers which call."""
 
 from __future__ import annotations

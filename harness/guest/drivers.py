@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What makes loaded programs run on several CPUs at once: test runs, packets, system calls.
 
 A driver attaches a program to where it belongs and says what makes it run there. Any number of them
@@ -29,7 +30,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from harness.guest import libbpf, system, uapi
 from harness.guest.calls import Driven, Drove
@@ -60,8 +72,6 @@ _SENDER = "spinlock"  # the name of a process
 _DEVICE = "/dev/full"
 _SYSCTL = "/proc/sys/kernel/ostype"
 
-# Of what user space copies: struct shared.
-_SHARED = struct.Struct("<II QQQQ")
 _WORD = (1 << 64) - 1
 _COPIES_PER_WRITE = 8
 
@@ -83,6 +93,7 @@ class Order:
     number: int  # among the orders that are carried out together
     map: Optional[Map] = None  # of which user space copies the first element
     fd: int = -1  # this session's, of what the senders use
+    members: Mapping[str, int] = field(default_factory=dict)  # of a value: where they begin
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,8 @@ def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
 def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
     """Let user space copy an element's value out and, now and then, in, with BPF_F_LOCK.
 
-    What it writes is struct shared of contended_counter.h, its epoch one higher each time.
+    What it writes has the members of struct shared in contended_counter.h, its epoch one higher each
+    time.
     """
     assert order.map is not None
     key, values = bytes(order.map.key_size), order.map
@@ -206,8 +218,7 @@ def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
             written = b""
             if len(log) % _COPIES_PER_WRITE == _COPIES_PER_WRITE - 1:
                 count = next(epoch) << 32
-                fields = (count, ~count & _WORD, 0, 2 * count & _WORD)
-                written = _SHARED.pack(0, 0, *fields)
+                written = _with_count(count, order.members, values.value_size)
             arrive = time.monotonic_ns()
             if written:
                 values.update(key, written, uapi.BPF_F_LOCK)
@@ -219,6 +230,15 @@ def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
         return _Sender(copy, log)
 
     yield _Attached(sender)
+
+
+def _with_count(count: int, members: Mapping[str, int], size: int) -> bytes:
+    """Return a value of so many bytes in which count, inverse and doubled agree; the rest is zero."""
+    value = bytearray(size)
+    numbers = {"count": count, "inverse": ~count & _WORD, "doubled": 2 * count & _WORD}
+    for name, number in numbers.items():
+        struct.pack_into("<Q", value, members[name], number)
+    return bytes(value)
 
 
 # -- hooks that see frames -------------------------------------------------------------------------

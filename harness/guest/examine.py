@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Any BPF object, sound or damaged: what the kernel says to each of its programs.
 
 The file is opened and loaded in a child process with limits on time, memory and log, and what it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which kernel this is and what it runs on."""
 
 from __future__ import annotations

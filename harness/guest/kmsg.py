@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The kernel log: a marker before each case, and every record after it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is asked of the kernel through libbpf: to load, run, attach and pin.
 
 Every call raises OSError with the kernel's errno on failure.

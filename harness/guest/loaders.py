@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Two ways to bring one C source into the kernel: bcc and libbpf. Both end in the same fds."""
 
 from __future__ import annotations

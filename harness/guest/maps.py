@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A map by its fd."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An ELF object on its way into the kernel."""
 
 from __future__ import annotations

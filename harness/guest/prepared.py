@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Programs that are ready to be loaded one by one, with the maps of their object."""
 
 from __future__ import annotations

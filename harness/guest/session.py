@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One session, which is a process of its own: each line of the host's goes to its handler.
 
 OSError and Refused become answers, anything else is a defect of the harness and is reported as such.

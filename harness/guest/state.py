@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a session holds between calls: the kernel log's position, the loaded unit, what it made."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """System calls that Python has no name for, through the C library."""
 
 from __future__ import annotations

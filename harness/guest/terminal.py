@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An interactive program on a terminal in the guest, for `spinlock shell`."""
 
 from __future__ import annotations

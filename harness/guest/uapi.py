@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Constants of the kernel's interface to user space, by the kernel's names; host and guest use them.
 
 They are those of linux/bpf.h, linux/btf.h and the like. None of them changes once it is there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Operation histories -> a serial order of them, or anomalies by name with a witness. Pure.
 
 The object is a counter with three operations: `add` takes a ticket (the count as it was) and adds

@@ -1,71 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """(Expectation, Observation) -> Verdict with its explanation. Pure."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence
 
 from packaging.version import Version
 
 from harness.judging import splat
+from harness.judging.verdict import Kind, Observation, Verdict
+from harness.judging.wording import in_words, telling_line
 from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
 from harness.scenarios.versions import covers
-
-
-class Kind(str, enum.Enum):
-    """How a case ended; the worst first."""
-
-    CRASH = "CRASH"  # the kernel panicked, hung or complained in its log
-    ERROR = "ERROR"  # the check could not run
-    FAIL = "FAIL"  # the kernel did something else than it must
-    INCONCLUSIVE = "INCONCLUSIVE"  # the check ran but had no power to fail
-    KNOWN = "KNOWN"  # a bug of this kernel that is on record
-    SKIP = "SKIP"  # the kernel's version says that the question does not arise
-    PASS = "PASS"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A verdict, one sentence of reason, and the lines that show it."""
-
-    kind: Kind
-    reason: str
-    evidence: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the guest saw of one case. The defaults are those of a case that never came back."""
-
-    stage: Optional[str] = "lost"  # where it was refused; None says loaded, and run where asked
-    errno: Optional[str] = None
-    log: str = ""  # the verifier's
-    detail: str = ""  # the compiler's or the loader's words
-    retval: Optional[int] = None
-    missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
-    built: str = ""  # where bcc built it, in words; "" for what the host's compiler built
-    bare: Optional[bool] = None  # whether an empty program of the refused one's kind loads
-    kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
-    stuck: Tuple[int, ...] = ()  # CPUs that ran nothing any more when the case had ended
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    lost: Optional[str] = None  # why the guest was lost during this case
-    lost_is_crash: bool = False  # the kernel's doing, not the harness's or the user's
-    console: str = ""  # the end of the lost guest's console
-
-    @classmethod
-    def from_json(cls, facts: Dict[str, Any]) -> "Observation":
-        """Make one of what the guest sent."""
-        lines = facts.get("kernel_log")
-        log = None if lines is None else tuple(lines)
-        return cls(**{**facts, "kernel_log": log, "stuck": tuple(facts.get("stuck", ()))})
-
-    def to_json(self) -> Dict[str, Any]:
-        """Return what a result stores of it: all but the seconds, which that has a place of its own
-        for."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seconds"}
-
 
 NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
 
@@ -286,7 +233,7 @@ def compare(expectation: Expectation, observation: Observation) -> Verdict:
         if not holds:
             lines.append(f"UNEXPECTED {seen}")
 
-    seen = _seen(observation)
+    seen = in_words(observation)
     if expectation.accepted:
         check(observation.stage is None, "loads", seen)
         if expectation.retval is not None and observation.stage is None:
@@ -310,33 +257,6 @@ def compare(expectation: Expectation, observation: Observation) -> Verdict:
         return Verdict(Kind.PASS, seen, tuple(lines))
     failed = [line.split(None, 1)[1] for line in lines if line.startswith("EXPECTED")]
     return Verdict(Kind.FAIL, f"expected: {', '.join(failed)}; {seen}", tuple(lines))
-
-
-def _seen(observation: Observation) -> str:
-    """Say in one line what happened."""
-    if observation.stage is None:
-        ran = "" if observation.retval is None else f", returned {observation.retval}"
-        return f"loaded{ran}"
-    words = telling_line(observation.log) or observation.detail
-    return f"refused at {observation.stage}: {observation.errno}{' ' + words if words else ''}"
-
-
-def telling_line(log: str) -> str:
-    """Return the line of a verifier log that says why; "" for an empty log.
-
-    It is the last one that is no statistics. From 7.3 on, an explanation of many lines follows it.
-    """
-    lines = [line.strip() for line in log.split("Verification failed:")[0].splitlines()]
-    noise = (
-        "processed ",
-        "verification time",
-        "stack depth",
-        "max_states",
-        "insns (limit",
-        "=====",
-    )
-    telling = [line for line in lines if line and not line.startswith(noise)]
-    return telling[-1] if telling else ""
 
 
 def _first(text: str) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What all CPUs put into a list or a tree and took out of it -> anomalies by name. Pure.
 
 Each operation has a ticket, so the order in which they happened is known: a model goes through them
@@ -8,13 +9,10 @@ values are those of bpf_progs/driven/places_objects.bpf.c.
 from __future__ import annotations
 
 import heapq
-import struct
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from harness.judging.history import Anomaly
-from harness.judging.serialization import OPERATION
 
-_TRANSFER = struct.Struct("<II")  # struct transfer: in, out
 _FACTOR = 0x9E3779B1  # of key_of()
 
 
@@ -32,13 +30,6 @@ class Transfer(NamedTuple):
 
 
 Rank = Callable[[Transfer], int]
-
-
-def decode(process: str, operations: bytes, transfers: bytes) -> List[Transfer]:
-    """Read what one process wrote down of its operations, in two maps. Raises struct.error."""
-    tickets = (ticket for ticket, *_ in OPERATION.iter_unpack(operations))
-    both = zip(tickets, _TRANSFER.iter_unpack(transfers))
-    return [Transfer(ticket, put, taken, process) for ticket, (put, taken) in both]
 
 
 def least_first(put: Transfer) -> int:

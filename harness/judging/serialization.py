@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What contended counters and their broken twins add up to -> Verdict. Pure.
 
 The values are those of contended_counter.h. A lock is convicted by what its operations left behind:
@@ -7,21 +8,13 @@ critical section, and every way to do the same work wrong was seen to go wrong.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from harness.judging import history
 from harness.judging.history import Anomaly, Operation
-from harness.judging.judge import Kind, Verdict
-
-# struct shared: lock, last_cpu, count, inverse, handovers, doubled
-_SHARED = struct.Struct("<II QQQQ")
-# struct visits, of each possible CPU: runs, busy, torn, bare, first_ns, last_ns
-_VISITS = struct.Struct("<QQQQQQ")
-# struct operation: ticket, arrive, leave, element, bare
-OPERATION = struct.Struct("<QQQII")
+from harness.judging.verdict import Kind, Verdict
 
 _WORD = (1 << 64) - 1
 
@@ -67,11 +60,6 @@ class Shared:
     handovers: int  # how often another CPU than the last one wrote
     doubled: int
 
-    @classmethod
-    def decode(cls, data: bytes) -> "Shared":
-        """Read a value of struct shared. Raises struct.error for another size."""
-        return cls(*_SHARED.unpack(data))
-
     @property
     def agrees(self) -> bool:
         """Tell whether the fields belong together; before the first write all are zero."""
@@ -91,12 +79,6 @@ class Visits:
     bare: int  # operations that did without the lock
     first_ns: int  # of the guest's monotonic clock
     last_ns: int
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Tuple[Visits, ...]":
-        """Read a value of the per-CPU map `runs`; CPUs that never ran are left out."""
-        each = (cls(cpu, *fields) for cpu, fields in enumerate(_VISITS.iter_unpack(data)))
-        return tuple(visits for visits in each if visits.runs)
 
 
 @dataclass(frozen=True)

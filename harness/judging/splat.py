@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What in a kernel log or on a console counts as a splat. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which target a user chose."""
 
 from __future__ import annotations

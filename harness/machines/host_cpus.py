@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Who uses this machine's CPUs at the moment: many guests together, or one of them alone.
 
 What shows a lock's twin to be broken is two CPUs at the same moment. Where several guests share the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Why a guest was lost: the kernel's doing, the emulator's, or somebody's outside. Pure."""
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ Json = Dict[str, Any]
 _CONSOLE_LINES = 400  # a panic shows every CPU's stack
 
 
-EMULATOR_FAILED = (
-    "the emulator failed at an instruction, which says nothing of the kernel: run it again"
-)
-
-
 class GuestLost(Exception):
-    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console.
-
-    EMULATOR_FAILED as the reason: nothing was asked of the kernel, so the case may be run once more.
-    """
+    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console."""
 
     def __init__(self, reason: str, crashed: bool, console: str) -> None:
         super().__init__(reason)
         self.crashed = crashed
         self.console = console
+
+
+class EmulatorFailed(GuestLost):
+    """The emulator failed: nothing was asked of the kernel, so the case may be run once more."""
+
+    def __init__(self, console: str) -> None:
+        super().__init__(
+            "the emulator failed at an instruction, which says nothing of the kernel: run it again",
+            crashed=False,
+            console=console,
+        )
 
 
 def why_lost(
@@ -42,7 +46,7 @@ def why_lost(
     tail = "\n".join(shown)
     exit_reason = exit_reason or "still running"
     if accelerator == "tcg" and splat.is_emulators(console):
-        return GuestLost(EMULATOR_FAILED, crashed=False, console=tail)
+        return EmulatorFailed(tail)
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
         # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
         busy = splat.at_work(console)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bcc outside the guest: its process on this machine, and the way between that and the guest's agent.
 
 What passes is in guest/carried_bcc.py and guest/carried_calls.py. Where this machine cannot have such

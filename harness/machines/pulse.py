@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whether a guest makes progress, and how long it may take to answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU guests as a target: each session has a guest of its own, restored from a saved state."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from harness.errors import SetupError
 from harness.machines import host_cpus, qemu_guest
-from harness.machines.loss import EMULATOR_FAILED, GuestLost, why_lost
+from harness.machines.loss import EmulatorFailed, GuestLost, why_lost
 from harness.machines.native_bcc import NativeBcc
 from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
@@ -72,7 +73,9 @@ class Qemu:
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
             why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
-            if str(why) == EMULATOR_FAILED:  # a case may now be run again, which must not go unseen
+            if isinstance(
+                why, EmulatorFailed
+            ):  # a case may now be run again, which must not go unseen
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QEMU's command line, and the kernel's in it. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guests under QEMU: a kernel is cold-booted once, saved, and every later guest is restored.
 
 A saved guest is its memory as a sparse file plus QEMU's device state. Restored guests map the

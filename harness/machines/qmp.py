@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """QMP, the protocol by which a running QEMU is told what to do: commands, saving, restoring."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One process of the agent, asked call by call over a stream of JSON lines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A target takes sessions: one process of the agent on a real kernel, asked call by call.
 
 A session that is lost says why (`loss.GuestLost`), and the next one works.

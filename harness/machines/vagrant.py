@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The machine that `vagrant up` started in this checkout, over plain ssh.
 
 It outlives sessions and runs: a kernel that crashes is rebooted by its panic=-1, told by its boot

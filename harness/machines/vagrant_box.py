@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `vagrant up` needs: the userland as a Vagrant box, and a kernel where libvirt can read it.
 
-    KERNEL=6.1 python -m harness.box [DOTFILES [up | reload]]
+    KERNEL=6.1 python -m harness.machines.vagrant_box [DOTFILES [up | reload]]
 
 The Vagrantfile runs this before `up` and `reload` and then reads DOTFILES/spinlock.json, DOTFILES
 being Vagrant's own directory (.vagrant). The kernel's files get the same names every time, because

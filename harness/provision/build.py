@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One C file -> what a loader eats: an ELF object for libbpf, flat text for bcc; and the agent.
 
 Results are cached by the hash of everything that goes in.
@@ -46,6 +47,11 @@ class Source:
     content: bytes
     seconds: float  # compile time on the host; 0 when cached
 
+    @property
+    def digest(self) -> str:
+        """A digest of what the loader is given."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
     def request(self) -> calls.Source:
         """Return it as the guest's agent wants it."""
         if self.loader == "bcc":
@@ -68,6 +74,11 @@ def clang() -> Path:
             " needed: install one and point the variable CLANG at it."
         )
     return Path(found)
+
+
+def compiler() -> str:
+    """Return the version line of the compiler that makes objects. Raises SetupError without one."""
+    return clang_version(str(clang()))
 
 
 @lru_cache(maxsize=None)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is in a bzImage: the kernel itself, its release, where it may be entered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which kernels there are, and what the names of kernels stand for."""
 
 from __future__ import annotations

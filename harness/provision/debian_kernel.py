@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Kernels of Debian's: from packages to the files that a guest boots."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Packages from a Debian mirror, with signatures checked and the machine's own apt left alone.
 
 Everything apt writes goes to a private directory; from the machine only the mirror's address and

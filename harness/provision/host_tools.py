@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The machine's tools that unpack and make a kernel's files; what is missing is named by its package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the guest's initramfs is made of: archives, and modules in the order of their needs. Pure."""
 
 from __future__ import annotations

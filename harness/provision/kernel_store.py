@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Kernels ready to boot: in the cache, made when they are missing, checked when they are there.
 
 A kernel's directory below the cache holds an uncompressed vmlinux (QEMU enters it through its PVH

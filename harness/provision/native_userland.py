@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest's userland as a directory of this machine, in which bcc runs without being emulated.
 
 It is taken out of the image as it is, and has the kernel's headers where the guest has them. There is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Kernels of the user's own: a bzImage or vmlinux file, or the build tree that holds one."""
 
 from __future__ import annotations

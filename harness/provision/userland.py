@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest userland: made once, from Debian packages alone, for every kernel and both VM kinds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a pytest item says of its case: how it is called, on what it runs, with which others it belongs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How far a run of several kernels is: which are done, and how long the others may take. Pure."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, Optional, Sequence
 
 from harness.reports import terminal
-from harness.results.stored import Result
+from harness.results.result import Result
 
 
 class Countdown:

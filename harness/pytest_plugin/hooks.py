@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin: collection, running, reporting, and a result for every case.
 
 A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import SetupError, UsageError
+from harness.errors import UsageError
 from harness.pytest_plugin import fixtures, outcome, run_options, sharding
-from harness.pytest_plugin.run import Run, only_unit_tests
+from harness.pytest_plugin.run import Run
+from harness.pytest_plugin.selection import Selection
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the run's state."""
+    """Register what makes up a run. Raises pytest.UsageError for a shard that is none."""
     if config.option.shard is not None:
         try:
             sharding.shard(config.option.shard)
@@ -37,12 +39,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
     run = Run(config)
     config.pluginmanager.register(run, "spinlock-run")
+    config.pluginmanager.register(Selection(run), "spinlock-selection")
     config.pluginmanager.register(fixtures, "spinlock-fixtures")
     config.pluginmanager.register(outcome, "spinlock-outcome")
-    worker = hasattr(config, "workerinput")
-    if not (config.option.collectonly or worker or only_unit_tests(config)):
-        try:
-            run.begin()
-        except (SetupError, UsageError) as error:
-            run.failed_setup = error if isinstance(error, SetupError) else None
-            raise pytest.UsageError(str(error)) from None

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How a test with a guest ends: in a verdict, and the verdict in pytest's outcome."""
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from harness.errors import SetupError
-from harness.judging.judge import Kind
-from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.judging.verdict import Kind
+from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, KernelRefusal
 from harness.reports import terminal
-from harness.results.stored import Result
+from harness.results.result import Result
 from harness.running.driven import Guest
 
 
@@ -33,7 +34,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) 
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    if any(getattr(r, "spinlock", {}).get("reason") == EMULATOR_FAILED for r in reports):
+    if any(_is_the_emulators(report) for report in reports):
         item._initrequest()  # type: ignore[attr-defined]  # as pytest-rerunfailures does
         if RESULT in item.stash:
             del item.stash[RESULT]
@@ -42,6 +43,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) 
         item.ihook.pytest_runtest_logreport(report=each)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def _is_the_emulators(report: Any) -> bool:
+    """Tell whether a report is of a test that the emulator failed."""
+    data = getattr(report, "spinlock", None)
+    seen = Result.from_json(data).observation if data is not None else None
+    return seen is not None and seen.emulator_failed
 
 
 @pytest.hookimpl(hookwrapper=True)

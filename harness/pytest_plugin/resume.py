@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What of an interrupted run still holds when it goes on: the same kernel, tools, sources, options."""
 
 from __future__ import annotations
@@ -6,17 +7,18 @@ import functools
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Sequence, Set, Tuple
 
 import harness
 from harness.errors import SetupError, UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.machines.target import DEFAULT_KERNEL, Target
 from harness.provision import build
-from harness.results import matrix, stored
-from harness.results.stored import Result
+from harness.results import log, matrix
+from harness.results.result import Result
 from harness.scenarios.programs import c_files, headers_of
 
 OPTIONS = "options.json"  # in the directory of a run
@@ -33,7 +35,7 @@ def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     if not os.path.isdir(directory):
         raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
     file = directory / "results.jsonl"
-    before = matrix.read([file]).results if stored.mend(file) else ()
+    before = matrix.read([file]).results if log.mend(file) else ()
     try:
         options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -109,25 +111,82 @@ def sources(file: Path, programs: Path, root: Path) -> Dict[str, str]:
     }
 
 
+_Unit = Tuple[str, str, str, Path]  # file, unit, loader, directory of headers
+
+
+def build_digests(units: Collection[_Unit], programs: Path) -> Dict[_Unit, str]:
+    """Return the digests of what loaders would be given today; "" for what does not compile.
+
+    A file is one of these programs, or else of the harness's own. Raises SetupError without a
+    compiler.
+    """
+    files = {path.name: path for top in (build.PROGRAMS, programs) for path in c_files(top)}
+
+    def digest(wanted: _Unit) -> str:
+        file, unit, loader, include = wanted
+        try:
+            return build.source(files[file], unit, loader, include).digest
+        except (KeyError, OSError, build.CompileError):
+            return ""
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(units, pool.map(digest, units)))
+
+
+def otherwise_made(
+    results: Sequence[Result], programs: Path, includes: Mapping[str, Path]
+) -> Dict[matrix.Key, str]:
+    """Return, for results whose object or compiler is another today, in words what is.
+
+    `includes` are the headers that each kernel's objects are built with. What bcc compiles, it
+    compiles in the guest: of that the text which it is given is compared here. What an older
+    harness did not store is taken to be the same. Raises SetupError without a compiler.
+    """
+    known = [r for r in results if r.builds and matrix.column(r) in includes]
+    if not known:
+        return {}
+    compiler, found = build.compiler(), {}
+    wanted: Dict[_Unit, List[Tuple[Result, str]]] = {}
+    for result in known:
+        if result.loader != "bcc" and result.compiler != compiler:
+            found[matrix.key(result)] = f"compiler {result.compiler}, now {compiler}"
+            continue
+        for one in result.builds:
+            unit = one.file, one.unit, result.loader, includes[matrix.column(result)]
+            wanted.setdefault(unit, []).append((result, one.digest))
+    for unit, digest in build_digests(wanted, programs).items():
+        for result, before in wanted[unit]:
+            if digest != before:
+                found[matrix.key(result)] = f"what is built of {unit[0]} is another object"
+    return found
+
+
 def outdated(
-    before: Sequence[Result], now: Mapping[str, Mapping[str, Any]], programs: Path, root: Path
+    before: Sequence[Result],
+    now: Mapping[str, Mapping[str, Any]],
+    programs: Path,
+    root: Path,
+    made: Mapping[matrix.Key, str] = MappingProxyType({}),
 ) -> Dict[str, Tuple[List[Result], List[str]]]:
     """Return, by kernel, the results that no longer hold, and in words what is not as it was.
 
     `now` is what is known of each kernel before it is booted; the results of others are left alone,
-    as they are not run. A fact that an older harness did not store is taken to be the same.
+    as they are not run. `made` says what is made otherwise today. A fact that an older harness did
+    not store is taken to be the same.
     """
     found: Dict[str, Tuple[List[Result], Dict[str, None]]] = {}
     for result in before:
         name = matrix.column(result)
         if name not in now or not result.facts or result.verdict is Kind.ERROR:
             continue
-        said = stored.differences(result.facts, now[name])
+        said = differences(result.facts, now[name])
         file = str(result.facts.get("source", ""))
         if file and result.facts.get("source_digest") != source_digest(root / file, programs):
             said.append(f"{file} has changed")
         if result.facts.get("judges_digest", judges_digest()) != judges_digest():
             said.append("the harness judges by other sources")
+        if matrix.key(result) in made:
+            said.append(made[matrix.key(result)])
         if said:
             others, words = found.setdefault(name, ([], {}))
             others.append(result)
@@ -138,6 +197,40 @@ def outdated(
 def key(name: str, column: str, loader: str) -> str:
     """Return what a case is told from others by, when it is asked whether it has a result."""
     return f"{name} {column} {loader}"
+
+
+# What should be alike in all of a run, and what people call it.
+_ALIKE = {
+    "release": "kernel",
+    "kernel_package": "package",
+    "kernel_digest": "the kernel's files",
+    "config_sha256": "configuration",
+    "cpus": "CPUs",
+    "append": "--append",
+    "command_line": "command line",
+    "accelerator": "accelerator",
+    "qemu": "QEMU",
+    "libbpf": "libbpf",
+    "bcc": "bcc",
+    "image_digest": "image",
+    "agent": "agent",
+}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+    """Return in words in what the facts of two results of one run differ that should not.
+
+    What is known of one of them only is no difference, nor are words that a test wanted on the
+    kernel's command line.
+    """
+    alike = dict(_ALIKE)
+    if before.get("also", "") != now.get("also", ""):
+        del alike["command_line"]
+    return [
+        f"{name} {before[key] or 'none'}, now {now[key] or 'none'}"
+        for key, name in alike.items()
+        if key in before and key in now and before[key] != now[key]
+    ]
 
 
 class Before:
@@ -154,15 +247,21 @@ class Before:
     def keep_what_holds(
         self, options: Mapping[str, Any], opened: Sequence[Target], programs: Path, root: Path
     ) -> List[str]:
-        """Return in sentences what is not as it was when the run began; what it had of that goes."""
+        """Return in sentences what is not as it was when the run began; what it had of that goes.
+
+        Raises SetupError without a compiler.
+        """
         changed = other_options(self._options, options)
         said = [changed] if changed else []
         now: Dict[str, Dict[str, Any]] = {}
+        includes: Dict[str, Path] = {}
         for target in opened:
             names = {r.column for r in self.results if r.target == target.name}
             names &= {target.kernel} if target.kernel else names
             now.update({name: target.describe() for name in names})
-        for name, (others, words) in outdated(self.results, now, programs, root).items():
+            includes.update({name: target.headers() for name in names})
+        made = otherwise_made(self.results, programs, includes)
+        for name, (others, words) in outdated(self.results, now, programs, root, made).items():
             some = f"{len(others)} result{'s' if len(others) > 1 else ''}"
             said.append(
                 f"{name}: not what it was when this run began ({'; '.join(words)}): {some} from"
@@ -187,7 +286,7 @@ class Before:
         if before is None or not result.facts or result.column in self._compared:
             return ""
         self._compared.add(result.column)
-        changed = stored.differences(before.facts, result.facts)
+        changed = differences(before.facts, result.facts)
         if not changed:
             return ""
         return (

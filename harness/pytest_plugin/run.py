@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One run of pytest: its cases, its targets once needed, its results."""
 
 from __future__ import annotations
@@ -6,13 +7,15 @@ import os
 import shlex
 import sys
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Dict, Generator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 
 from harness.errors import SetupError, UsageError
-from harness.judging.judge import Kind
+from harness.judging import judge
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.target import Settings
 from harness.provision import build
@@ -22,22 +25,23 @@ from harness.pytest_plugin.eta import Countdown
 from harness.pytest_plugin.outcome import NOT_RUN, RESULT, Judged
 from harness.pytest_plugin.targets import Targets
 from harness.reports import export, page, terminal
-from harness.results import matrix, stored
-from harness.results.stored import Result, ResultLog
-from harness.running.driven import Case
-from harness.scenarios import scenario
+from harness.results import matrix
+from harness.results.log import ResultLog, new_directory
+from harness.results.record import Case, Place, record
+from harness.results.result import Result
+from harness.running.ended import observed
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Scenario
 
 
 class Run:
-    """One pytest run: its scenarios, its targets once needed, its results."""
+    """The state of one run of pytest: scenarios, targets and results."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results: List[Result] = []
         self.directory = Path("results")  # of this run
-        self._done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
+        self.done: Set[str] = set(getattr(config, "workerinput", {}).get("spinlock_done", ()))
         self._before = resume.Before()
         self._log: Optional[ResultLog] = None
         self.kernels = run_options.kernels(config.option.kernel)
@@ -46,26 +50,35 @@ class Run:
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         option = config.option
         settings = Settings(option.target, None, option.cpus, append=option.append)
-        self.targets = Targets(settings, self.kernels, self._progress)
+        self._held = ExitStack()  # what ends with the run
+        self.targets = self._held.enter_context(Targets(settings, self.kernels, self._progress))
         self.failed_setup: Optional[SetupError] = None
-        self._said: Set[str] = set()  # what has gone wrong with a kernel, for all of its cases
+        self._said: Set[str] = set()  # errors of kernels that were shown already
         self._countdown = Countdown(self.kernels)
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.programs = Programs(config.option.programs)  # read when the session starts
 
-    def begin(self) -> None:
-        """Make the place for results, or read what is to be resumed. Raises UsageError, SetupError."""
+    def _begin(self) -> None:
+        """Make the place for results, or read those of the run to be resumed.
+
+        xdist's workers find what they need made here, where errors show. Raises UsageError,
+        SetupError.
+        """
         option = self.config.option
         if option.resume:
             self.directory = Path(option.results or matrix.LATEST)
             self._before = resume.Before(*resume.read(self.directory))
         else:
-            self.directory = stored.new_directory(option.results)
+            self.directory = new_directory(option.results)
             resume.write_options(self.directory, self._options())
+        if _has_workers(self.config) or option.resume:
+            self._open()
+        if option.resume:
+            self._keep_what_holds()
 
     def _options(self) -> Dict[str, Any]:
-        """Return what decides which cases are run, and how, under the names people know."""
+        """Return the options that decide which cases run, and how, as the command line names them."""
         option = self.config.option
         return {
             "--kernel": [name for name in self.kernels if name],
@@ -81,108 +94,35 @@ class Run:
         }
 
     def _keep_what_holds(self) -> None:
-        """Say what is not as it was when a resumed run began; what it had of that runs again."""
+        """Drop the results from before that no longer hold, and say why; their cases run again."""
         programs, root = self.programs.directory.absolute(), _root(self.config)
         options = self._options()
         for said in self._before.keep_what_holds(options, self.targets.opened, programs, root):
             self._progress(said)
         resume.write_options(self.directory, options)
         self.results = list(self._before.results)
-        self._done = self._before.done()
+        self.done = self._before.done()
         self._progress(f"{len(self.results)} results from before are kept.")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell one of xdist's workers what need not run again."""
-        node.workerinput["spinlock_done"] = sorted(self._done)
+        """Tell an xdist worker which cases have a result from before."""
+        node.workerinput["spinlock_done"] = sorted(self.done)
 
-    # -- collection ---------------------------------------------------------------------------------
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give each test that asks for a scenario or a guest its kernels and loaders."""
-        option = self.loader
-        if "kernel" in metafunc.fixturenames:
-            ids = [name or "running" for name in self.kernels]
-            metafunc.parametrize("kernel", self.kernels, ids=ids)
-        if "scenario" in metafunc.fixturenames:
-            pairs = [
-                pytest.param(case, loader, id=f"{case.name}-{loader}")
-                for case in self.programs.in_order()
-                for loader in run_options.loaders(option, case.loaders)
-            ]
-            metafunc.parametrize("scenario,loader", pairs)
-        elif "guest" in metafunc.fixturenames:
-            able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
-            metafunc.parametrize("loader", run_options.loaders(option, able))
+    # -- the session --------------------------------------------------------------------------------
 
     def pytest_sessionstart(self) -> None:
-        """Read the C files, and with xdist make here what its workers need, where errors show."""
+        """Read the C files; prepare the run if it may have cases."""
         try:
             self.programs = Programs.read(self.config.option.programs, build.PROGRAMS)
-            option = self.config.option
-            worker = hasattr(self.config, "workerinput")
-            if not (only_unit_tests(self.config) or option.collectonly or worker):
-                if _has_workers(self.config) or option.resume:
-                    self._open()
-                if option.resume:
-                    self._keep_what_holds()
+            if _runs_cases(self.config):
+                self._begin()
         except (SetupError, UsageError) as error:
+            self.failed_setup = error if isinstance(error, SetupError) else None
             raise pytest.UsageError(str(error)) from None
 
-    @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
-    def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
-        """Keep the cases asked for by --scenario; keep what shares a request on one worker."""
-        for item in items:
-            if cases.needs_guest(item):
-                item.extra_keyword_matches.add(
-                    cases.name(item)
-                )  # what people know it by fits -k, too
-        if self.config.option.scenario:
-            self._keep_named(items, self.config.option.scenario)
-        self._keep(items, [i for i in items if not cases.needs_guest(i) or cases.has_loader(i)])
-        # Kernel by kernel: what a kernel needs is prepared when its turn comes.
-        items.sort(key=lambda item: cases.turn(item, self.kernels))
-        if self.config.option.shard is not None:
-            self._keep(items, cases.in_shard(items, self.config.option.shard))
-        if self._done:
-            self._keep(
-                items, [i for i in items if not cases.needs_guest(i) or not self._has_result(i)]
-            )
-        if not self.config.pluginmanager.hasplugin("xdist"):
-            return  # a plain installation has no workers, nor the mark that tells them apart
-        for item in items:
-            if cases.needs_guest(item):
-                item.add_marker(pytest.mark.xdist_group(cases.group(item, self.kernels)))
-
-    def _keep_named(self, items: List[pytest.Item], names: Sequence[str]) -> None:
-        """Keep the cases of these names. Raises UsageError for one that there is not."""
-        named = [(cases.name(item), item) for item in items if cases.needs_guest(item)]
-        known = sorted({name for name, _ in named})
-        for name in names:
-            if name not in known:
-                items.clear()  # collection is finished all the same, which opens what they need
-                raise pytest.UsageError(self.programs.unknown(name, known))
-        for name, item in named:
-            if name in names and not cases.has_loader(item):
-                items.clear()
-                raise pytest.UsageError(
-                    f"The scenario '{name}' cannot be expressed through {self.loader}:"
-                    f" LOADERS in {item.path.name} says why."
-                )
-        self._keep(items, [item for name, item in named if name in names])
-
-    def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
-        chosen = set(kept)
-        self.config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        items[:] = kept
-
-    def _has_result(self, item: pytest.Item) -> bool:
-        return (
-            resume.key(cases.name(item), cases.kernel(item) or "", cases.loader(item)) in self._done
-        )
-
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Say at once, before any test runs, when there is no kernel to run them on."""
+        """Open a kernel before the first test runs: an error about it is shown at once."""
         items = [item for item in session.items if cases.needs_guest(item)]
         self._countdown.expect(item.nodeid for item in items)
         for item in items:
@@ -230,7 +170,7 @@ class Run:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
-        """Let reports carry results, also between xdist's processes; show verdicts, not tracebacks."""
+        """Attach the result to the report, which crosses xdist's processes; show no traceback."""
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, (Judged, *NOT_RUN)):  # to render a traceback takes a quarter second
             plain = pytest.fail.Exception(terminal.unable(error), pytrace=False)
@@ -258,18 +198,12 @@ class Run:
 
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
         """Return the result of a case that ended before there was anything to judge."""
-        crashed = isinstance(error, GuestLost) and error.crashed
-        return Result(
-            name=cases.name(item),
-            loader=cases.loader(item),
-            kernel="",
-            verdict=Kind.CRASH if crashed else Kind.ERROR,
-            reason=str(error),
-            column=cases.kernel(item) or "",
-            evidence=tuple(getattr(error, "console", "").splitlines()),
-            rule=cases.rule(item),
-            repeat=self.repeat(item),
-        )
+        seen = observed(error) if isinstance(error, GuestLost) else None
+        verdict = judge.disturbed(seen) if seen is not None else None
+        if verdict is None:
+            lines = tuple(getattr(error, "console", "").splitlines())
+            verdict = Verdict(Kind.ERROR, str(error), lines)
+        return record(self.case(item), verdict, seen, Place(kernel=cases.kernel(item) or ""))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Store a result the moment it is known; runs in the process that talks to the user."""
@@ -283,7 +217,8 @@ class Run:
                 self._progress(said)
             try:
                 if self._log is None:
-                    self._log = ResultLog(self.directory / "results.jsonl")
+                    log = ResultLog(self.directory / "results.jsonl")
+                    self._log = self._held.enter_context(closing(log))
                 self._log.add(result)
             except SetupError as error:
                 self.failed_setup = error
@@ -291,20 +226,19 @@ class Run:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Learn from a worker what is to come; each collects the same."""
+        """Count the cases to come as one worker collected them; all collect the same."""
         del node
         self._countdown.expect(ids)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:
-        """Say in a sentence when junit.xml could not be written."""
+        """End with a sentence, not a traceback, when pytest cannot write its report."""
         outcome = yield
         try:
             outcome.get_result()
         except OSError as error:
-            if hasattr(
-                self.config, "workerinput"
-            ):  # the run that this worker is of has been killed
+            # The run that this worker belongs to was killed.
+            if hasattr(self.config, "workerinput"):
                 outcome.force_result(None)
                 return
             message = f"spinlock: Cannot write below {self.directory}: {error.strerror}."
@@ -312,7 +246,7 @@ class Run:
             outcome.force_exception(pytest.exit.Exception(message, returncode=4))
 
     def pytest_report_header(self) -> str:
-        """Name what is tested."""
+        """Name the kernels, the loader and the number of CPUs."""
         option = self.config.option
         loader = self.loader or "bcc, else libbpf"
         kernels = ", ".join(name or "default" for name in self.kernels)
@@ -334,7 +268,7 @@ class Run:
                 self._write_page(terminalreporter)
 
     def _write_page(self, terminalreporter: Any) -> None:
-        """Put the page of these results beside them, and what continuous integration reads."""
+        """Write report.html, and junit.xml for continuous integration, beside the results."""
         path, pivot = self.directory / "report.html", matrix.Matrix(self.results)
         try:
             path.write_text(page.html(pivot), encoding="utf-8")
@@ -346,30 +280,29 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """Let go of the target and the results."""
-        self.targets.close()
-        if self._log is not None:
-            self._log.close()
+        self._held.close()
 
     # -- results ------------------------------------------------------------------------------------
 
-    def sources(self, file: Path) -> Dict[str, str]:
-        """Return which file a result is of, for its facts."""
-        return resume.sources(file, self.programs.directory.absolute(), _root(self.config))
-
     def case(self, item: pytest.Item) -> Case:
-        """Return what a run-time test is, for its result."""
+        """Return what a test is about, for its result."""
+        written, programs = cases.scenario(item), self.programs.directory.absolute()
+        file = item.path if written is None else written.file
         return Case(
             name=cases.name(item),
             loader=cases.loader(item),
             rule=self.programs.rule(cases.rule(item)),
             where=cases.where(item),
             description=cases.description(item),
-            sources=self.sources(item.path),
+            comment="" if written is None else written.comment,
+            expectations=() if written is None else written.expectations,
+            known_bugs=() if written is None else written.known_bugs,
+            sources=resume.sources(file, programs, _root(self.config)),
             repeat=self.repeat(item),
         )
 
     def repeat(self, item: pytest.Item) -> str:
-        """Return the command that runs just this case again."""
+        """Return the command that runs this case alone again."""
         option = self.config.option
         words = ["spinlock run", cases.name(item), f"--loader {cases.loader(item)}"]
         if cases.kernel(item):
@@ -389,8 +322,12 @@ def _root(config: pytest.Config) -> Path:
     return Path(config.rootpath).absolute()
 
 
-def only_unit_tests(config: pytest.Config) -> bool:
-    return all("tests/unit" in argument for argument in config.args)
+def _runs_cases(config: pytest.Config) -> bool:
+    """Tell whether cases may run: no worker, no listing, and not the unit tests alone."""
+    option = config.option
+    lists = option.collectonly or option.showfixtures or option.show_fixtures_per_test
+    alone = all("tests/unit" in argument for argument in config.args)
+    return not (hasattr(config, "workerinput") or lists or alone)
 
 
 def _has_workers(config: pytest.Config) -> bool:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The options of a run, of pytest's as of `spinlock run`, and what they mean."""
 
 from __future__ import annotations

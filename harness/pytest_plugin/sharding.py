@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How much of a run this machine does, and how much of it at once. Pure."""
 
 from __future__ import annotations

@@ -1,24 +1,32 @@
-"""The targets of a run: one per kernel, opened once, and on each what observes scenarios there."""
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one owner of a run's guests: it opens a target per kernel, and lends guests to one at a time."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.errors import SetupError, UsageError
 from harness.machines import choose
+from harness.machines.session import Session
 from harness.machines.target import Settings, Target
 from harness.progress import Progress
 from harness.provision import build, catalogue
-from harness.running.observe import Verifier
+from harness.running.driven import Start
+from harness.running.observe import Observer
 from harness.scenarios.scenario import Scenario
 
 _Key = Tuple[Optional[str], str]  # a kernel, and what is also on its command line
 
 
 class Targets:
-    """The targets of a run's kernels. One that is not to be had costs its own cases, not others'."""
+    """The targets of a run's kernels; a context manager, at whose end no guest is left.
+
+    Guests are had from `observer` and `lent` only: each sees to it that nothing else is under way
+    and that other kernels' guests are gone. A kernel that is not to be had costs its own cases.
+    """
 
     def __init__(
         self, settings: Settings, kernels: Sequence[Optional[str]], progress: Progress
@@ -29,7 +37,14 @@ class Targets:
         self._failed: Dict[_Key, SetupError] = {}
         self._opening = threading.Lock()  # of a target, by the tests or ahead of them
         self._untried: Iterator[Optional[str]] = iter(())
-        self._verifiers: Dict[Optional[str], Verifier] = {}
+        self._observers: Dict[Optional[str], Observer] = {}
+        self._held = ExitStack()  # what ends with the run, the last first
+
+    def __enter__(self) -> "Targets":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
 
     @property
     def opened(self) -> List[Target]:
@@ -87,6 +102,7 @@ class Targets:
         try:
             settings = replace(self._settings, kernel=name, also=also)
             self._opened[key] = choose.open_target(settings, self._progress)
+            self._held.callback(self._opened[key].close)
         except SetupError as error:
             self._failed[key] = error
         except UsageError as error:  # no such version, which only Debian's index tells
@@ -94,32 +110,40 @@ class Targets:
                 raise
             self._failed[key] = SetupError(str(error))
 
-    def verifier(self, name: Optional[str], scenarios: Sequence[Scenario]) -> Verifier:
-        """Return what observes these scenarios on a kernel; those of other kernels end.
+    def observer(self, name: Optional[str], scenarios: Sequence[Scenario]) -> Observer:
+        """Return what observes these scenarios on a kernel. Raises SetupError."""
+        self._leave_others(name)
+        if name not in self._observers:
+            self._observers[name] = Observer(self.target(name), scenarios)
+            self._held.callback(self._observers[name].abandon)
+        return self._observers[name]
+
+    @contextmanager
+    def lent(self, name: Optional[str]) -> Iterator[Start]:
+        """Lend a kernel's guests to one test: give what starts sessions, which end with the test.
 
         Raises SetupError.
         """
-        self.finish_verifying(name)
-        self.leave(name)
-        if name not in self._verifiers:
-            self._verifiers[name] = Verifier(self.target(name), scenarios)
-        return self._verifiers[name]
+        self.target(name)  # before others are left: it may not be to be had
+        self._leave_others(name)
+        for observer in self._observers.values():
+            observer.finish()
+        with ExitStack() as sessions:
 
-    def finish_verifying(self, but: Optional[str] = "") -> None:
-        """Let what is being verified come to its end, so that others may use the targets."""
-        for name, verifier in self._verifiers.items():
-            if name != but:
-                verifier.finish()
+            def start(also: str) -> Tuple[Target, Session]:
+                opened = self.target(name, also)
+                return opened, sessions.enter_context(opened.session(warm=True))
 
-    def leave(self, but: Optional[str]) -> None:
-        """Let go of the guests of all kernels but one: each keeps hundreds of MiB until then."""
-        for (name, _), opened in list(self._opened.items()):  # others are being opened
-            if name != but:
+            yield start
+
+    def _leave_others(self, name: Optional[str]) -> None:
+        """Let what is observed on other kernels come to its end, then let go of their guests.
+
+        Each keeps hundreds of MiB until then.
+        """
+        for other, observer in self._observers.items():
+            if other != name:
+                observer.finish()
+        for (other, _), opened in list(self._opened.items()):  # others are being opened
+            if other != name:
                 opened.close()
-
-    def close(self) -> None:
-        """Let go of all that was opened."""
-        for verifier in self._verifiers.values():
-            verifier.abandon()
-        for opened in self.opened:
-            opened.close()

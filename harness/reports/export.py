@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results in the forms of others: JUnit, KTAP, KCIDB. Each is a view of the matrix, without I/O."""
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ import re
 from typing import Any, Dict, List
 from xml.etree import ElementTree
 
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.results import matrix
 from harness.results.matrix import Matrix
-from harness.results.stored import Result
+from harness.results.result import Result
 
 SUITE = "bpf_spin_lock"
 _LOG = 16384  # characters; what KCIDB takes of a log
@@ -29,7 +30,7 @@ def _seconds(result: Result) -> float:
 def _log(result: Result) -> str:
     """Return what tells most of a case: why it did not pass, the console, the verifier's log."""
     seen = result.observation
-    parts = [*result.evidence, str(seen.get("console") or ""), str(seen.get("log") or "")]
+    parts = [*result.evidence, *((seen.console, seen.log) if seen else ())]
     return "\n".join(part for part in parts if part)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The matrix as one HTML page that needs nothing else: no network, no server, no second file."""
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import jinja2
 
-from harness.judging import judge
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind, Observation
+from harness.judging.wording import in_words, telling_line
 from harness.reports.rulebook import LINK
 from harness.results import matrix
 from harness.results.drift import Drift, What
 from harness.results.expected_failures import Known
 from harness.results.matrix import Matrix
-from harness.results.stored import Result
+from harness.results.result import Result
 
 # A letter in each cell, so that no colour is needed to read it.
 LETTERS: Dict[Kind, str] = {
@@ -131,9 +132,9 @@ class _Pool:
 
 def _cell(result: Result) -> Dict[str, Any]:
     """Return what the drawer shows of a result."""
-    seen = result.observation
+    seen = result.observation or Observation()
     limit = _LOG_LINES.get(result.verdict, _LOG_LINES_ELSE)
-    log = str(seen.get("log") or "")
+    log = seen.log
     release = matrix.version(result)
     return {
         "name": result.name,
@@ -154,33 +155,23 @@ def _cell(result: Result) -> Dict[str, Any]:
             for commit, kernels in result.known_bugs
         ],
         "evidence": [line[:_LINE] for line in result.evidence[:60]],
-        "seen": _seen(result),
+        "seen": in_words(result.observation, text=False) if result.observation else "",
         "log": _end(log, limit),
-        "telling": judge.telling_line(log),
+        "telling": telling_line(log),
         "kernel_log": _kernel_log(result),
-        "detail": _end(str(seen.get("detail") or ""), 8),
+        "detail": _end(seen.detail, 8),
         "repeat": result.repeat,
         "facts": _facts(result),
     }
-
-
-def _seen(result: Result) -> str:
-    """Say in a line where the case ended."""
-    seen = result.observation
-    if "stage" not in seen:
-        return ""
-    if seen["stage"] is None:
-        ran = seen.get("retval")
-        return "loaded" if ran is None else f"loaded, ran, returned {ran}"
-    return f"{seen['stage']}: {seen.get('errno') or 'no errno'}"
 
 
 def _kernel_log(result: Result) -> str:
     """Return the kernel's own words, where they were part of the verdict."""
     if result.verdict not in (Kind.CRASH, Kind.KNOWN, Kind.ERROR):
         return ""
-    lines = [str(line) for line in result.observation.get("kernel_log") or ()]
-    lines += str(result.observation.get("console") or "").splitlines()
+    if result.observation is None:
+        return ""
+    lines = [*(result.observation.kernel_log or ()), *result.observation.console.splitlines()]
     return "\n".join(line[:_LINE] for line in lines[:_KERNEL_LOG_LINES])
 
 

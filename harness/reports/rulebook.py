@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/rules.md: what each kernel must do, from the C files alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results for people: the terminal's tables, Markdown, and what a failing case says of itself."""
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.text import Text
 
-from harness.judging import judge, splat
-from harness.judging.judge import Kind
+from harness.judging import splat
+from harness.judging.verdict import Kind, Observation
+from harness.judging.wording import telling_line
 from harness.results import matrix
 from harness.results.drift import Drift, What
 from harness.results.expected_failures import Known
 from harness.results.matrix import Matrix
-from harness.results.stored import Result
+from harness.results.result import Result
 
 _COLOURS: Dict[Kind, str] = {
     Kind.PASS: "green",
@@ -66,14 +68,15 @@ def explain(result: Result, whole: bool = False) -> str:
     lines += [f"  {line}" for line in shown]
     if len(shown) < len(result.evidence):
         lines.append(f"  … {len(result.evidence) - len(shown)} more lines; -v shows them")
-    log = str(result.observation.get("log") or "").strip()
-    telling = judge.telling_line(log)
+    seen = result.observation or Observation()
+    log = seen.log.strip()
+    telling = telling_line(log)
     if whole and log:
         lines += ["  verifier log:", *(f"    {line}" for line in log.splitlines())]
     elif telling and not any(telling in line for line in result.evidence):
         lines.append(f'  log      "{telling}"')
-    elif not log and result.observation.get("detail") and result.verdict is Kind.FAIL:
-        lines.append(f"  loader   {str(result.observation['detail']).splitlines()[0]}")
+    elif not log and seen.detail and result.verdict is Kind.FAIL:
+        lines.append(f"  loader   {seen.detail.splitlines()[0]}")
     lines.append(f"  repeat   {result.repeat}")
     return "\n".join(lines)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What changed between two sets of results, and whether the kernel got worse. Pure."""
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from harness.judging import judge
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
+from harness.judging.wording import in_words
 from harness.results import matrix
 from harness.results.matrix import Key
-from harness.results.stored import Result
+from harness.results.result import Result
 
 # A time has changed when it is beyond all three, after the machine's own speed is taken out: that
 # is the median ratio new/old over all cases of that kernel and loader.
@@ -139,21 +140,8 @@ def _change(old: Optional[Result], new: Result, known: bool) -> Optional[Change]
         else:
             what = What.VERDICT
         return _made(what, key, _said(old), _said(new))
-    was, now = _seen(old), _seen(new)
+    was, now = (in_words(r.observation) if r.observation else "" for r in (old, new))
     return _made(What.SEEN, key, was, now) if _masked(was) != _masked(now) else None
-
-
-def _seen(result: Result) -> str:
-    """Return what the kernel did, in a line."""
-    seen = result.observation
-    if seen.get("lost"):
-        return str(seen["lost"])
-    words = judge.telling_line(str(seen.get("log") or "")) if seen.get("stage") else ""
-    parts = [seen.get("stage") or "loaded", seen.get("errno"), words]
-    if seen.get("retval") is not None:
-        parts.append(f"returned {seen['retval']}")
-    missing = ", ".join(seen.get("missing") or ())
-    return " ".join(str(part) for part in (*parts, missing and f"lacks {missing}") if part)
 
 
 def _masked(words: str) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Failures that are expected for a while: a list with reasons and dates of expiry. Pure."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 import yaml
 
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.results import matrix
 from harness.results.matrix import Key
-from harness.results.stored import Result
+from harness.results.result import Result
 from harness.scenarios import scenario, versions
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Results arranged as rules x cases x kernels x loaders: read, merge, select, pivot."""
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 from packaging.version import Version
 
 from harness.errors import UsageError
-from harness.judging.judge import Kind
-from harness.results.stored import Result
+from harness.judging.verdict import Kind
+from harness.results.result import Result
 from harness.scenarios import scenario, versions
 
 Key = Tuple[str, str, str]  # (case, kernel, loader)
@@ -209,7 +210,7 @@ class Matrix:
 
 
 def to_json(matrix: Matrix) -> Dict[str, Any]:
-    """Return a matrix as JSON of a stable structure; harness/README.md documents it."""
+    """Return a matrix as JSON of a stable structure; docs/formats.md documents it."""
     return {
         "format": 1,
         "kernels": [
@@ -240,8 +241,8 @@ def _case_json(matrix: Matrix, case: str) -> Dict[str, Any]:
                 "loader": result.loader,
                 "verdict": result.verdict.value,
                 "reason": result.reason,
-                "stage": result.observation.get("stage"),
-                "errno": result.observation.get("errno"),
+                "stage": result.observation.stage if result.observation else None,
+                "errno": result.observation.errno if result.observation else None,
                 "expected": next((e.what for e in result.expected if e.applies), None),
                 "repeat": result.repeat,
             }

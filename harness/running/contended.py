@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which drivers contend for a lock, how much is asked of each, and which broken twins must be seen.
 
 The scenarios (test_serialization.py, test_hooks.py) and `spinlock power` use the same

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a run-time test holds while it runs: a session on a kernel, and what it found there.
 
 Its verdict is made of what it checked, what it concluded and how it ended.
@@ -6,36 +7,28 @@ Its verdict is made of what it checked, what it concluded and how it ended.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
+from harness.errors import UsageError
 from harness.guest import calls
 from harness.judging import judge, splat
-from harness.judging.judge import Kind, Observation, Verdict
+from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Session
 from harness.machines.target import Target
-from harness.results.stored import Result
+from harness.provision import build
+from harness.results.record import Case, Place, record
+from harness.results.result import Result
 from harness.running import experiment
+from harness.running.ended import observed
+from harness.running.maps import Loaded, Map
+from harness.running.observe import made
 from harness.scenarios.programs import Programs
-from harness.scenarios.scenario import KnownBug, Need, Rule
+from harness.scenarios.scenario import KnownBug, Need
 from harness.scenarios.versions import covers, kernel_version
-
-
-@dataclass(frozen=True)
-class Case:
-    """A run-time test, as its result names it."""
-
-    name: str
-    loader: str
-    rule: Rule
-    where: str  # file:line
-    description: str
-    sources: Mapping[str, str]  # for its facts: the file, and what that was at the time
-    repeat: str  # the command that repeats it
-
 
 # What gives a session with a guest that is also booted with some words, and the target it is of.
 Start = Callable[[str], Tuple[Target, Session]]
@@ -62,12 +55,14 @@ class Guest:
         self._broken: List[str] = []  # what does not hold, and is on record for that
         self._mended: List[KnownBug] = []  # on record, but what they break holds
         self._measurements: Dict[str, Any] = {}
+        self._built: Dict[Tuple[str, str], build.Source] = {}
         self._started = time.monotonic()
         self.loader = case.loader
         self._begin("")
 
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
+        self._loaded: Optional[Loaded] = None
         self._waited = self._session.waited  # a guest may have been used before
         self.facts: Dict[str, Any] = self._session.call(calls.Facts())
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
@@ -100,7 +95,10 @@ class Guest:
             raise Unmet(judge.no_headers())
         include = self._target.headers()
         try:
-            experiment.load(self._session, source_file, programs, self.loader, include, unit)
+            self._loaded = experiment.load(
+                self._session, source_file, programs, self.loader, include, unit
+            )
+            self._built[file, unit] = self._loaded.source
         except KernelRefusal as refusal:
             old = locks_since and self.release < Version(locks_since)
             if not old or "unknown func bpf_spin_lock" not in refusal.log:
@@ -110,6 +108,15 @@ class Guest:
     def call(self, request: calls.Call[calls.Answer], limit: float = CALL_SECONDS) -> calls.Answer:
         """Make a call of harness/guest/calls.py. Raises KernelRefusal with the errno."""
         return self._session.call(request, limit=limit)
+
+    def map(self, name: str, value: str = "") -> Map:
+        """Return a map of the loaded programs: guest.map("visits")[0].torn; see maps.Loaded.map().
+
+        Raises UsageError when nothing is loaded.
+        """
+        if self._loaded is None:
+            raise UsageError(f"There is no map {name} yet: load() its programs first.")
+        return self._loaded.map(name, value)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
         """Go on only where the kernel knows a name, as kernels do since that version.
@@ -162,34 +169,20 @@ class Guest:
                 if isinstance(failure, AgentError) and failure.kernel_log is not None:
                     observation = Observation(stage=None, kernel_log=tuple(failure.kernel_log))
         if isinstance(error, GuestLost):
-            observation = Observation(
-                lost=str(error), lost_is_crash=error.crashed, console=error.console, kernel_log=()
-            )
+            observation = observed(error)
         verdict = judge.disturbed(observation) or self._conclusion(error)
         quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
         self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         seconds["waited"] = round(self._session.waited - self._waited, 4)
-        case = self._case
-        return Result(
-            name=case.name,
-            loader=case.loader,
-            kernel=self.facts["release"],
-            verdict=verdict.kind,
-            reason=verdict.reason,
-            evidence=verdict.evidence,
-            rule=case.rule.name,
-            rule_text=case.rule.text,
-            where=case.where,
-            column=self._target.kernel or self.facts["release"],
-            description=case.description,
-            commits=case.rule.commits,
-            known_bugs=tuple(dict.fromkeys((bug.commit, bug.kernels) for bug in self._bugs)),
-            target=self._target.name,
-            observation={**observation.to_json(), "measurements": self._measurements},
-            facts={**self.facts, **self._target.describe(), **case.sources},
-            seconds=seconds,
-            repeat=case.repeat,
+        compiler, builds = made(self.loader, self.facts, self._built.values())
+        facts = {**self.facts, **self._target.describe()}
+        place = Place(self._target.name, self._target.kernel, facts, seconds, compiler, builds)
+        return record(
+            replace(self._case, known_bugs=tuple(self._bugs)),
+            verdict,
+            replace(observation, measurements=self._measurements),
+            place,
         )
 
     def _conclusion(self, error: Optional[BaseException]) -> Verdict:

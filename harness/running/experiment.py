@@ -1,10 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Run contended counters in a guest and bring back what they left behind, as a Run to be judged."""
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +11,8 @@ from typing import Any, Callable, Dict, List, Protocol, Sequence, Tuple
 
 from harness.guest import calls
 from harness.judging.history import Kind, Operation
-from harness.judging.judge import Verdict
 from harness.judging.serialization import (
     LOCKED,
-    OPERATION,
     Part,
     Run,
     Shared,
@@ -26,7 +22,10 @@ from harness.judging.serialization import (
     judge,
     met_far_less,
 )
+from harness.judging.verdict import Verdict
 from harness.provision import build
+from harness.running import maps
+from harness.running.maps import Loaded, Map
 from harness.scenarios.scenario import SourceFile
 
 # The programs of bpf_progs/driven/counter.bpf.c by driver, and the number of each one's histories.
@@ -42,21 +41,23 @@ PROGRAMS: Dict[str, Tuple[str, int]] = {
 }
 
 # Of contended_counter.h.
-_ORDER = struct.Struct("<IIIII8I")  # turns, mode, every, room, elements, begin of each source
 _ROOM = 1 << 19  # operations
 _SOURCES = 8
 _TWINS_ROOM = 2_000  # operations of each CPU
-_SHARED_BYTES = 40
+# Members of its structures, as they are judged.
+_COUNTED = ("count", "inverse", "doubled")  # user space writes them, too
+_VISITS = ("runs", "busy", "torn", "bare", "first_ns", "last_ns")
+_OPERATION = ("ticket", "arrive", "leave", "element")
 
 _TWIN_RUNS = 3  # at most, if its CPUs hardly met
 _LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
 
 
-class Guest(Protocol):
-    """What takes calls: a target's session, or a test's guest."""
+class Guest(maps.Caller, Protocol):
+    """What has programs loaded: maps.Loaded, or a test's guest."""
 
-    def call(self, request: calls.Call[calls.Answer], *, limit: float = ...) -> calls.Answer:
-        """Make a call of harness/guest/calls.py; so many seconds may pass."""
+    def map(self, name: str, value: str = "") -> Map:
+        """Return a map of theirs."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Plan:
     turns: int  # of the critical section
     elements: int = 1
     map: str = "state"
-    keys: Tuple[str, ...] = ()  # of the elements, in hexadecimal; an array's if not given
-    value_bytes: int = _SHARED_BYTES  # struct shared, and what may follow it
+    keys: Tuple[bytes, ...] = ()  # of the elements; an array's if not given
+    value: str = ""  # the C type of the elements, if the map's definition has none
     before: str = ""  # a program that is run once before the drivers
     after: str = ""  # a program that is run once after them
 
@@ -104,9 +105,9 @@ class Plan:
         cpus = 1 + max(cpu for drive in self.drives for cpu in drive.cpus)
         return _ROOM // (len(self.drives) * cpus)
 
-    def element_keys(self) -> Sequence[str]:
+    def element_keys(self) -> Sequence[Any]:
         """Return the keys of all elements."""
-        return self.keys or [n.to_bytes(4, "little").hex() for n in range(self.elements)]
+        return self.keys or range(self.elements)
 
 
 def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict[str, Any]]:
@@ -130,18 +131,19 @@ def run_twin(real: Run, once: Callable[[], Run]) -> Run:
 
 
 def load(
-    guest: Guest,
+    session: maps.Caller,
     file: SourceFile,
     programs: Sequence[str],
     loader: str,
     include: Path,
     unit: str = "",
-) -> None:
+) -> Loaded:
     """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
     sections = {program.name: program.section for program in file.programs}
     source = build.source(file.path, unit, loader, include)
     wanted = [calls.Program(name, sections[name]) for name in programs]
-    guest.call(calls.Load(source.request(), wanted))
+    session.call(calls.Load(source.request(), wanted))
+    return Loaded(session, source, lambda: build.source(file.path, unit, "libbpf", include).content)
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:
@@ -149,9 +151,10 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
 
     Raises KernelRefusal, GuestLost, AgentError.
     """
+    state = guest.map(plan.map, plan.value)
     for key in plan.element_keys():
-        guest.call(calls.MapUpdate(plan.map, key, bytes(plan.value_bytes).hex()))
-    guest.call(calls.MapReset("runs"))
+        state[key] = {}
+    guest.map("runs").reset()
     cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
     room = plan.room
     # A twin's sums convict it, unless user space sets them; to bring its history here takes seconds.
@@ -160,22 +163,24 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     begins = [0] * _SOURCES
     for number, drive in enumerate(plan.drives):
         begins[drive.named()[1]] = number * cpus * room
-    order = _ORDER.pack(plan.turns, way.mode, way.every, room, plan.elements, *begins)
-    guest.call(calls.MapUpdate("orders", calls.FIRST, order.hex()))
+    guest.map("orders")[0] = {
+        "turns": plan.turns,
+        "mode": way.mode,
+        "every": way.every,
+        "room": room,
+        "elements": plan.elements,
+        "begin": begins,
+    }
     if plan.before:
         guest.call(calls.TestRun(plan.before))
-    facts = guest.call(calls.Drive(_orders(plan), "runs"), limit=_LIMIT_SECONDS)
+    facts = guest.call(calls.Drive(_orders(plan, state), "runs"), limit=_LIMIT_SECONDS)
     if plan.after:
         guest.call(calls.TestRun(plan.after))
     visits = [_visits(guest, drive.named()[1]) for drive in plan.drives]
     histories: Dict[int, List[Operation]] = defaultdict(list)
     _programs_histories(guest, plan, visits, (begins, room), histories)
-    torn = _user_spaces_history(plan, facts, histories)
-    values = [
-        bytes.fromhex(guest.call(calls.MapLookup(plan.map, key, fill=255)))
-        for key in plan.element_keys()
-    ]
-    shared = [Shared.decode(value[:_SHARED_BYTES]) for value in values]
+    torn = _user_spaces_history(plan, facts, state, histories)
+    shared = [as_shared(state.lookup(key, fill=255)) for key in plan.element_keys()]
     return Run(
         way=way,
         turns=plan.turns,
@@ -197,8 +202,9 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     )
 
 
-def _orders(plan: Plan) -> List[calls.Order]:
+def _orders(plan: Plan, state: Map) -> List[calls.Order]:
     """Return what the guest's agent wants to know of a plan."""
+    members = {name: state.value.span(name)[0] for name in _COUNTED}
     return [
         calls.Order(
             driver=drive.driver,
@@ -209,14 +215,28 @@ def _orders(plan: Plan) -> List[calls.Order]:
             seconds=drive.seconds,
             fd=drive.fd,
             map=plan.map if drive.driver == "user_space" else "",
+            members=members if drive.driver == "user_space" else {},
         )
         for drive in plan.drives
     ]
 
 
+def as_shared(value: Any) -> Shared:
+    """Return what a lock protects, of any structure that has the members of struct shared."""
+    return Shared(
+        value.lock.val,
+        value.last_cpu,
+        value.count,
+        value.inverse,
+        value.handovers,
+        value.doubled,
+    )
+
+
 def _visits(guest: Guest, source: int) -> Tuple[Visits, ...]:
-    key = source.to_bytes(4, "little").hex()
-    return Visits.decode(bytes.fromhex(guest.call(calls.MapLookup("runs", key))))
+    """Return what each CPU saw; those that never ran are left out."""
+    rows = guest.map("runs").rows(source, *_VISITS)
+    return tuple(Visits(cpu, *row) for cpu, row in enumerate(rows) if row[0])
 
 
 def _programs_histories(
@@ -228,32 +248,29 @@ def _programs_histories(
 ) -> None:
     """Add what programs wrote down, by element."""
     begins, room = layout
-    owners, pieces = [], []
+    owners: List[str] = []
+    pieces: List[Tuple[int, int]] = []
     for drive, seen in zip(plan.drives, visits):
         for cpu in seen:
             name = f"CPU {cpu.cpu}"
             owners.append(name if len(plan.drives) == 1 else f"{drive.driver} on {name}")
-            begin = (begins[drive.named()[1]] + cpu.cpu * room) * OPERATION.size
-            pieces.append((begin, min(cpu.runs, room) * OPERATION.size))
-    memory = guest.call(calls.MapMemory("operations", pieces), limit=_LIMIT_SECONDS)
-    for owner, piece in zip(owners, memory):
-        for ticket, arrive, leave, element, _ in OPERATION.iter_unpack(_unpacked(piece)):
+            begin = begins[drive.named()[1]] + cpu.cpu * room
+            pieces.append((begin, min(cpu.runs, room)))
+    memory = guest.map("operations").memory(pieces, _LIMIT_SECONDS, *_OPERATION)
+    for owner, rows in zip(owners, memory):
+        for ticket, arrive, leave, element in rows:
             histories[element].append(Operation(ticket, arrive, leave, owner))
 
 
-def _unpacked(piece: str) -> bytes:
-    return zlib.decompress(base64.b64decode(piece)) if piece else b""
-
-
 def _user_spaces_history(
-    plan: Plan, facts: calls.Drove, histories: Dict[int, List[Operation]]
+    plan: Plan, facts: calls.Drove, state: Map, histories: Dict[int, List[Operation]]
 ) -> int:
     """Add what user space copied, all of it of the first element; return how many were torn."""
     torn = 0
     for drive, fact in zip(plan.drives, facts["orders"]):
         for cpu, log in fact["log"].items():
             for written, arrive, leave, value in log:
-                shared = Shared.decode(bytes.fromhex(value))
+                shared = as_shared(state.value.decode(bytes.fromhex(value)))
                 kind = Kind.SET if written else Kind.READ
                 owner = f"{drive.driver} on CPU {cpu}"
                 histories[0].append(Operation(shared.count, arrive, leave, owner, kind))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios -> observations: batches them by file, and blames a lost guest on the right one."""
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import (
     Any,
+    Callable,
     Container,
     Dict,
     Generator,
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Set,
@@ -27,11 +30,14 @@ from packaging.version import Version
 from harness.errors import SetupError
 from harness.guest import calls
 from harness.judging import judge
-from harness.judging.judge import Observation, Verdict
-from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.judging.verdict import Observation, Verdict
+from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal, Session
 from harness.machines.target import Target
 from harness.provision import build
+from harness.results.record import Place
+from harness.results.result import Build
+from harness.running.ended import Failure, observed, with_loss
 from harness.scenarios.programs import order
 from harness.scenarios.scenario import Scenario
 from harness.scenarios.versions import kernel_version
@@ -40,7 +46,6 @@ Json = Dict[str, Any]
 Key = Tuple[str, str]  # a scenario's name, and a loader's
 Cases = Dict[Key, Scenario]
 Built = Union[build.Source, build.CompileError]
-Failure = Union[GuestLost, AgentError, KernelRefusal]  # what may end a session
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,7 @@ class Seen:
     """What was seen of one case, and where."""
 
     observation: Observation
-    facts: Json  # the kernel's; {} when no guest came up
-    seconds: Json  # boot, build, open, case
-
-    @property
-    def release(self) -> Version:
-        """The kernel's version, 0 when no guest came up."""
-        return kernel_version(self.facts.get("release", "0"), self.facts.get("version", ""))
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class _Blame:
     excused: Tuple[Key, ...] = ()  # of those, whoever will be guilty the next time
 
 
-class Verifier:
+class Observer:
     """Observes scenarios on one target; each once, however often it is asked for.
 
     One request serves many, but each is returned as soon as it is over: the guest goes on with the
@@ -106,12 +105,15 @@ class Verifier:
             twin_seen = self._observe(self._by_name[scenario.twin], loader, ())
             twin = judge.judge(
                 self._by_name[scenario.twin],
-                twin_seen.release,
+                twin_seen.place.release,
                 twin_seen.observation,
-                options=twin_seen.facts.get("options", {}),
+                options=twin_seen.place.facts.get("options", {}),
             )
-        options = seen.facts.get("options", {})
-        return judge.judge(scenario, seen.release, seen.observation, twin, options), seen
+        place = seen.place
+        options = place.facts.get("options", {})
+        verdict = judge.judge(scenario, place.release, seen.observation, twin, options)
+        facts = {**place.facts, **self._target.describe()}
+        return verdict, replace(seen, place=replace(place, facts=facts))
 
     def finish(self) -> None:
         """Observe what is left of a request on its way."""
@@ -207,7 +209,7 @@ class Verifier:
         for key, case in batch.cases.items():
             answer = self._without_guest(case, key[1], batch.source)
             if answer is not None:
-                self._note(key, answer, boot)
+                self._note(key, answer, boot, batch.source)
         asked = self._left(batch)
         if asked and isinstance(batch.source, build.Source):
             yield from self._verify(session, batch.source, asked, boot)
@@ -246,9 +248,11 @@ class Verifier:
                 elif "late" in event:
                     spent = self._complained(session, event["late"])
                 else:
-                    observation = Observation.from_json(event["observation"])
+                    facts = dict(event["observation"])
+                    spent_on = {**seconds, **facts.pop("seconds", {})}
                     key = event["end"], source.loader
-                    spent = self._ended(session, key, observation, seconds)
+                    self._note(key, Observation.from_json(facts), spent_on, source)
+                    spent = self._ended(session, key)
                 yield
                 if spent:
                     return
@@ -260,11 +264,10 @@ class Verifier:
         self._open = None
         return session.disturbed and somebodys  # else each new guest might end here
 
-    def _ended(self, session: Session, key: Key, observation: Observation, seconds: Json) -> bool:
-        """Note what was observed of a case; return whether this is the guest's end."""
-        if judge.disturbed(observation) is not None:
+    def _ended(self, session: Session, key: Key) -> bool:
+        """Return whether the case that has just been observed is the guest's end."""
+        if judge.disturbed(self._seen[key].observation) is not None:
             session.disturbed = True
-        self._note(key, observation, seconds)
         self._open = None if session.disturbed else key
         return session.disturbed
 
@@ -273,10 +276,12 @@ class Verifier:
         try:
             self._add_late(session, session.call(calls.Late()))
         except GuestLost as lost:
-            self._amend(**_loss(lost))
+            loss = lost  # the name of an exception ends with its clause
+            self._amend(lambda seen: with_loss(seen, loss))
             session.disturbed = True
         except (AgentError, KernelRefusal):
-            self._amend(kernel_log=None)  # what it held, nobody knows: an ERROR
+            # What it held, nobody knows: an ERROR
+            self._amend(lambda seen: replace(seen, kernel_log=None))
             session.disturbed = True
 
     def _add_late(self, session: Session, lines: Sequence[str]) -> None:
@@ -284,17 +289,18 @@ class Verifier:
         last = self._seen[self._open].observation if self._open is not None else None
         before = last.kernel_log if last is not None else ()
         if lines and before is not None:
-            amended = self._amend(kernel_log=(*before, *lines))
+            log = (*before, *lines)
+            amended = self._amend(lambda seen: replace(seen, kernel_log=log))
             # Where no case is open, whoever left this behind was judged: nobody may go on here.
             amended = amended or Observation(stage=None, kernel_log=tuple(lines))
             session.disturbed = session.disturbed or judge.disturbed(amended) is not None
 
-    def _amend(self, **changes: Any) -> Optional[Observation]:
+    def _amend(self, changed: Callable[[Observation], Observation]) -> Optional[Observation]:
         """Change what was observed of the case that is open, if one is."""
         if self._open is None:
             return None
         seen = self._seen[self._open]
-        self._seen[self._open] = replace(seen, observation=replace(seen.observation, **changes))
+        self._seen[self._open] = replace(seen, observation=changed(seen.observation))
         return self._seen[self._open].observation
 
     def _after(self, failure: Failure, queue: List[_Batch], boot: Json) -> List[_Batch]:
@@ -304,7 +310,7 @@ class Verifier:
         last = self._open or list(batch.cases)[-1]
         blame = _blame(failure, list(left), self._begun, last, self._excused)
         for key in blame.guilty:
-            self._note(key, _observed(failure), boot)
+            self._note(key, observed(failure), boot, batch.source)
         self._excused.update(blame.excused)
         return _with_first({key: left[key] for key in blame.again}, queue)
 
@@ -312,8 +318,27 @@ class Verifier:
         """Return the cases of a batch of which nothing is known yet."""
         return {key: case for key, case in batch.cases.items() if key not in self._seen}
 
-    def _note(self, key: Key, observation: Observation, seconds: Json) -> None:
-        self._seen[key] = Seen(observation, self._facts, {**seconds, **observation.seconds})
+    def _note(self, key: Key, observation: Observation, seconds: Json, source: Built) -> None:
+        compiler, builds = made(key[1], self._facts, (source,))
+        place = Place(
+            self._target.name, self._target.kernel, self._facts, seconds, compiler, builds
+        )
+        self._seen[key] = Seen(observation, place)
+
+
+def made(
+    loader: str, facts: Mapping[str, Any], sources: Iterable[Built]
+) -> Tuple[str, Tuple[Build, ...]]:
+    """Return the compiler that made what was loaded, "" if nothing was, and the digests of that.
+
+    What bcc loads is made by bcc, with the guest's userland; the text that it is given is what has a
+    digest.
+    """
+    built = [source for source in sources if isinstance(source, build.Source)]
+    builds = tuple(Build(source.file, source.unit, source.digest) for source in built)
+    if not builds:
+        return "", ()
+    return (f"bcc {facts.get('bcc')}" if loader == "bcc" else build.compiler()), builds
 
 
 def _with_first(cases: Cases, queue: List[_Batch]) -> List[_Batch]:
@@ -340,7 +365,7 @@ def _blame(
     if not left:
         return _Blame(guilty=(last,), again=())
     culprit = begun if begun is not None and begun in left else left[0]
-    if str(failure) == EMULATOR_FAILED and culprit not in excused:
+    if isinstance(failure, EmulatorFailed) and culprit not in excused:
         return _Blame(guilty=(), again=tuple(left), excused=(culprit,))
     return _Blame(guilty=(culprit,), again=tuple(key for key in left if key != culprit))
 
@@ -348,19 +373,6 @@ def _blame(
 def _process_ended(failure: Failure) -> bool:
     """Tell whether the agent's process is gone, which a kernel can make it do."""
     return isinstance(failure, AgentError) and failure.kernel_log is not None
-
-
-def _observed(failure: Failure) -> Observation:
-    """Return what ended a session as an observation of a case that is to blame for it."""
-    if isinstance(failure, GuestLost):
-        return Observation(**_loss(failure), kernel_log=())
-    log = failure.kernel_log if isinstance(failure, AgentError) else None
-    return Observation(stage="agent", detail=str(failure), kernel_log=tuple(log or ()))
-
-
-def _loss(lost: GuestLost) -> Json:
-    """Return a lost guest as fields of an observation."""
-    return {"lost": str(lost), "lost_is_crash": lost.crashed, "console": lost.console}
 
 
 def _case(scenario: Scenario, release: Version) -> calls.Trial:

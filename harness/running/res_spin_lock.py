@@ -1,14 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUs were told that asked for a res_spin_lock: the map of res_spin_lock_answers.h."""
 
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
 from typing import List, Mapping, Sequence, Tuple
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug
@@ -31,7 +31,6 @@ EDEADLK = -errno.EDEADLK  # as programs return it
 
 # Of res_spin_lock_answers.h: the numbers of answers.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
-_ANSWERS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class Answers:
 
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
     """Return what each CPU was told. Raises as Guest.call does."""
-    key = kind.to_bytes(4, "little").hex()
-    data = bytes.fromhex(guest.call(calls.MapLookup("told", key)))
-    return [Answers(*fields) for fields in _ANSWERS.iter_unpack(data)]
+    return [Answers(**dict(answers)) for answers in guest.map("told")[kind]]
 
 
 def total(guest: Guest, kind: int) -> Answers:
@@ -86,7 +83,7 @@ def drive(
 
     So many times on each CPU, or for so long. Raises as Guest.call does.
     """
-    guest.call(calls.MapReset("told"))
+    guest.map("told").reset()
     orders = [
         calls.Order("test_run", program, kind, cpus, operations, seconds)
         for (program, kind), cpus in programs.items()

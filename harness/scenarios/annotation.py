@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The annotations of a C file: text in, scenarios out. Pure.
 
 The vocabulary is documented once, at the top of ``bpf_progs/spinlock.h``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What comments of C files and headers declare once, for cases to name: rules, topics, refusals. Pure.
 
 How each is written is documented at the top of ``bpf_progs/spinlock.h``.

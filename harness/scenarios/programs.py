@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The C files of a run: their scenarios in the order in which they are observed, and their rules."""
 
 from __future__ import annotations

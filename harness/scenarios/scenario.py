@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios: a program, and what must happen to it on which kernels. Pure."""
 
 from __future__ import annotations

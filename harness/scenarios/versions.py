@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Kernel releases as comparable versions, and the ranges that speak of them. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock bench`: what does a lock cost, at each hook and on so many CPUs?
 
 The same program counts in four ways: each CPU a counter of its own, or all CPUs one, by an atomic
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -24,6 +24,7 @@ from harness.machines.session import AgentError, KernelRefusal, Session
 from harness.machines.target import Target
 from harness.provision import build
 from harness.running import experiment
+from harness.running.maps import Loaded
 from harness.scenarios import annotation
 
 FILE = "speed.bpf.c"
@@ -31,8 +32,6 @@ FILE = "speed.bpf.c"
 PER_CPU, ATOMIC, UNLOCKED, LOCKED = "per-CPU", "atomic", "unlocked", "locked"
 KINDS = (PER_CPU, ATOMIC, UNLOCKED, LOCKED)
 NOTHING = "nothing"  # an empty program under BPF_PROG_TEST_RUN: the raw rate
-_VISITS = struct.Struct("<QQQ")  # of each CPU: runs, looks at the lock, those that found it held
-_TOTAL = struct.Struct("<IIQ")  # lock, unused, value
 
 DRIVERS: Dict[str, str] = {
     "test_run": "speed_of_test_run",
@@ -405,7 +404,7 @@ def _measure(
     path = build.DRIVEN / FILE
     file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = ["speed_of_nothing", *dict.fromkeys(DRIVERS[driver] for driver in drivers)]
-    experiment.load(session, file, programs, loader, guests.headers())
+    loaded = experiment.load(session, file, programs, loader, guests.headers())
 
     def sample(driver: str, cpus: int, kind: str, operations: int) -> Sample:
         return Sample(
@@ -416,7 +415,7 @@ def _measure(
             driver,
             cpus,
             kind,
-            *_count(session, driver, cpus, kind, operations),
+            *_count(loaded, driver, cpus, kind, operations),
         )
 
     for cpus in counts:
@@ -433,29 +432,22 @@ def _measure(
 
 
 def _count(
-    session: Session, driver: str, cpus: int, kind: str, operations: int
+    loaded: Loaded, driver: str, cpus: int, kind: str, operations: int
 ) -> Tuple[int, float, int, int, int]:
     """Return runs, seconds, what was counted, looks at the lock and how many found it held."""
     empty = kind == NOTHING
     if not empty:
-        number = KINDS.index(kind).to_bytes(4, "little").hex()
-        session.call(calls.MapUpdate("orders", calls.FIRST, number))
-        session.call(calls.MapUpdate("totals", calls.FIRST, bytes(_TOTAL.size).hex()))
+        loaded.map("orders")[0] = KINDS.index(kind)
+        loaded.map("totals")[0] = {}
         for name in ("runs", "own"):
-            session.call(calls.MapReset(name))
+            loaded.map(name).reset()
     program = "speed_of_nothing" if empty else DRIVERS[driver]
     order = calls.Order(driver, program, 0, range(cpus), operations)
-    facts = session.call(calls.Drive([order], "" if empty else "runs"), limit=_LIMIT_SECONDS)
+    facts = loaded.call(calls.Drive([order], "" if empty else "runs"), limit=_LIMIT_SECONDS)
     if empty:
         sent = sum(facts["orders"][0]["sent"].values())
         return sent, facts["seconds"], sent, 0, 0
 
-    def value(name: str) -> bytes:
-        return bytes.fromhex(session.call(calls.MapLookup(name, calls.FIRST)))
-
-    seen = [sum(column) for column in zip(*_VISITS.iter_unpack(value("runs")))]
-    if kind == PER_CPU:
-        counted = sum(own for (own,) in struct.iter_unpack("<Q", value("own")))
-    else:
-        counted = _TOTAL.unpack(value("totals"))[2]
-    return seen[0], facts["seconds"], counted, seen[1], seen[2]
+    seen = loaded.map("runs").total()
+    counted = loaded.map("own").total() if kind == PER_CPU else loaded.map("totals")[0].value
+    return seen.runs, facts["seconds"], counted, seen.looks, seen.busy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where did the outcome of a case change? A search over versions, and what counts as a change.
 
 Everything but `Bisection` is pure. What is compared is what was observed on each kernel, not
@@ -18,12 +19,14 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequ
 
 from harness import paths
 from harness.errors import UsageError
-from harness.judging import judge
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind, Observation, Verdict
+from harness.judging.wording import in_words
 from harness.progress import Progress
 from harness.provision import catalogue, kernel_store
 from harness.results import matrix
-from harness.results.stored import Result
+from harness.results.record import Case, Place, record
+from harness.results.result import Result
+from harness.scenarios.scenario import Rule
 
 GOOD, BAD, UNTESTABLE = 0, 1, 125  # what `git bisect run` takes
 ASPECTS = ("observed", "errno", "stage", "verdict")
@@ -96,24 +99,18 @@ def outcome(result: Result, aspect: str = "observed", text: str = "") -> Optiona
     if aspect == "verdict":
         return "broken (FAIL, CRASH or KNOWN)" if result.verdict in _BROKEN else "PASS"
     seen = result.observation
-    if "measurements" in seen:  # a test of what happens at run time: it holds or not
+    if seen is None:
+        return None
+    if seen.measurements is not None:  # a test of what happens at run time: it holds or not
         return "does not hold" if result.verdict in _BROKEN else "holds"
-    stage, errno = seen.get("stage"), seen.get("errno")
-    if stage is None:
-        value = seen.get("retval")
-        ran = f", returned {value}" if value is not None and aspect == "observed" else ""
-        return f"loaded{ran}"
-    words = judge.telling_line(seen.get("log") or "") or seen.get("detail") or ""
-    return {
-        "stage": f"refused at {stage}",
-        "errno": f"refused at {stage}: {errno}",
-    }.get(aspect, f"refused at {stage}: {errno} {words}".rstrip())
+    all_of_it = aspect == "observed"
+    return in_words(seen, errno=aspect != "stage", text=all_of_it, retval=all_of_it)
 
 
 def _words(result: Result) -> str:
-    seen = result.observation
-    parts = [result.reason, *result.evidence, str(seen.get("log") or "")]
-    return "\n".join([*parts, str(seen.get("detail") or ""), *(seen.get("kernel_log") or ())])
+    seen = result.observation or Observation()
+    parts = [result.reason, *result.evidence, seen.log, seen.detail, *(seen.kernel_log or ())]
+    return "\n".join(parts)
 
 
 def _without_numbers(reason: str) -> str:
@@ -363,14 +360,9 @@ def run_case(question: Question, kernel_name: str, label: str) -> Result:
         reason = _last_words(done.stdout)
         if done.returncode != SETUP:
             raise UsageError(reason) from None
-        return Result(
-            question.scenario,
-            question.loader,
-            "",
-            Kind.ERROR,
-            reason,
-            repeat=f"spinlock {shlex.join(words[:-2])}",
-        )
+        repeat = f"spinlock {shlex.join(words[:-2])}"
+        case = Case(question.scenario, question.loader, Rule("", "", (), ""), repeat)
+        return record(case, Verdict(Kind.ERROR, reason), None, Place())
     return found[-1]
 
 

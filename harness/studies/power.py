@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock power`: how often is each broken twin seen, and is the real program ever accused?
 
 A contest is run so often, with the lock as it must be and in every broken way, just as its scenario
@@ -33,14 +34,15 @@ from packaging.version import Version
 from harness.errors import SetupError, UsageError
 from harness.guest import calls
 from harness.judging import judge, serialization
-from harness.judging.judge import Kind, Observation, Verdict
 from harness.judging.serialization import LOCKED, Way
+from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, KernelRefusal, Session
 from harness.machines.target import Target
 from harness.provision import build
 from harness.running import experiment
 from harness.running.contended import ALL, Contest
+from harness.running.maps import Loaded
 from harness.scenarios import annotation, versions
 
 CONFIDENCE = 0.95
@@ -445,12 +447,14 @@ def measure(
         verdict: Optional[Verdict] = None
         try:
             session.call(calls.Begin(f"power_{name}"))
-            verdict = _unmet(session, guests, loader, facts, name, contest)
-            if verdict is None:
+            loaded = _loaded(session, guests, loader, facts, contest)
+            if isinstance(loaded, Verdict):
+                verdict = loaded
+            else:
                 plan = contest.plan(facts["cpus"])
                 for number in range(1, times + 1):
                     for way in (LOCKED, *ways):
-                        on_record(_trial(session, setting, (name, number), plan, way))
+                        on_record(_trial(loaded, setting, (name, number), plan, way))
             observation = Observation.from_json({"stage": None, **session.call(calls.End())})
             verdict = judge.disturbed(observation) or verdict
         except GuestLost as lost:
@@ -464,14 +468,9 @@ def measure(
             on_record(Problem(setting, name, verdict.kind, verdict.reason))
 
 
-def _unmet(
-    session: Session,
-    guests: Target,
-    loader: str,
-    facts: Mapping[str, Any],
-    name: str,
-    contest: Contest,
-) -> Optional[Verdict]:
+def _loaded(
+    session: Session, guests: Target, loader: str, facts: Mapping[str, Any], contest: Contest
+) -> Union[Loaded, Verdict]:
     """Load a contest's programs; return SKIP where the kernel does not have what they need."""
     release = versions.kernel_version(facts["release"], facts["version"])
     if loader == "bcc" and not facts["headers"]:
@@ -485,7 +484,7 @@ def _unmet(
     file = annotation.read(path.read_text(encoding="utf-8"), path)
     programs = contest.plan(facts["cpus"]).programs()
     try:
-        experiment.load(session, file, programs, loader, guests.headers())
+        return experiment.load(session, file, programs, loader, guests.headers())
     except KernelRefusal as refusal:
         since = contest.locks_since
         if not since or release >= Version(since):
@@ -493,18 +492,17 @@ def _unmet(
         if "unknown func bpf_spin_lock" not in refusal.log:
             raise
         return judge.no_lock(since, release)
-    return None
 
 
 def _trial(
-    session: Session,
+    loaded: Loaded,
     setting: Setting,
     case: Tuple[str, int],
     plan: experiment.Plan,
     way: Way,
 ) -> Trial:
     started = time.monotonic()
-    run = experiment.run(session, plan, way)
+    run = experiment.run(loaded, plan, way)
     # What convicts the real program is what does so in its scenario, and a twin likewise.
     check = serialization.anomalies if way == LOCKED else serialization.damage
     found = check(run)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check` on real kernels: every no for its reason, and nothing hurts the guest."""
 
 import json

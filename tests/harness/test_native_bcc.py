@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bcc outside the guest says what bcc in the guest says, of each kind of text, on each kernel."""
 
 import re
@@ -41,7 +42,7 @@ def guests(request):
 def sources(guests, release):
     """Return (text, programs) of each unit of the files, as a run would ask for them."""
     units = {}
-    for scenario in Programs.read(RULES).scenarios():
+    for scenario in Programs.read(RULES, RULES.parent).scenarios():
         if scenario.file.name.partition(".")[0] in FILES and "bcc" in scenario.loaders:
             clause = scenario.expectation(release)
             run = clause is not None and clause.retval is not None

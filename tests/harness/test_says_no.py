@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The harness run on what must not pass: every no must be said, of the right case, and go on."""
 
 import json

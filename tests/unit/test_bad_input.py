@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is damaged, tampered with, out of reach or misspelt ends in a sentence, not in a traceback."""
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from harness.errors import SetupError, UsageError
 from harness.machines import qemu_command, qemu_guest
 from harness.provision import bzimage, catalogue, debian_packages, kernel_store, userland
 from harness.pytest_plugin import resume, run_options
-from harness.results import matrix, stored
+from harness.results import matrix
+from harness.results.log import ResultLog
 from harness.scenarios.programs import Programs
 
 NO_NETWORK = (
@@ -179,7 +181,7 @@ def test_options_may_stand_before_names(
 def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    log = stored.ResultLog(Path("/dev/full"))
+    log = ResultLog(Path("/dev/full"))
     log._file.write("what does not fit")
     log.close()
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a wheel must bring besides harness/, so that `spinlock run` and `check` work without a checkout."""
 
 from __future__ import annotations

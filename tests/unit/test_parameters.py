@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """No function of the harness, or of what tests the lock, has many parameters."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`make lint` asks whether a room imports only rooms below it; this asks whether it would notice."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Temporary directories: gone with their process, and after a killed one by the next."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Copies of elements by each way of access; see copies.py."""
 
 from __future__ import annotations
@@ -5,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import struct
 from contextlib import ExitStack
 from typing import Callable, ContextManager, Dict, List, Optional
 
@@ -51,7 +51,7 @@ def sweep(state: State, call: calls.Sweep) -> Dict[str, List[List[int]]]:
     element = call.element
 
     def run(order: int) -> int:
-        state.map("orders").update(bytes(4), struct.pack("<II", element.number, order))
+        state.map("orders").update(bytes(4), bytes.fromhex(element.orders[order]))
         return state.run(element.program)
 
     sweep = copies.Sweep(
@@ -69,7 +69,6 @@ def sweep(state: State, call: calls.Sweep) -> Dict[str, List[List[int]]]:
     )
     with ExitStack() as stack:
         if call.busy.program:
-            state.map("holds").update(bytes(4), struct.pack("<II", element.number, 0))
             stack.enter_context(_running(state, call.busy, b"", short=True))
         return copies.sweep(sweep)
 

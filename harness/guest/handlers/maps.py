@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Maps of the loaded programs, element by element, in batches and as a whole."""
 
 from __future__ import annotations

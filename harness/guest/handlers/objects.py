@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Objects of any origin; see examine.py."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What owns elements of local storages: sockets, files, processes, cgroups."""
 
 from __future__ import annotations

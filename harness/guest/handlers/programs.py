@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Programs that stay loaded, and what makes them run."""
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def drive(state: State, call: calls.Drive) -> calls.Drove:
             number=number,
             map=state.map(wanted.map) if wanted.map else None,
             fd=wanted.fd,
+            members=wanted.members,
         )
 
     return drivers.drive([order(*pair) for pair in enumerate(call.orders)])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Verdicts of the verifier and the map code: each program of a unit, one after the other."""
 
 from __future__ import annotations

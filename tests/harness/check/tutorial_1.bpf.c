@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-
 char _license[] SEC("license") = "GPL";
 
 struct flow {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Tests that provoke what the harness must report; run by tests/harness/test_says_no.py alone."""
 
 import pytest

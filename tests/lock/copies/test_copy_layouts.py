@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every byte of values with a lock, written by each way and read by each way, from every layout.
 
 The maps are those of bpf_progs/driven/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,
@@ -7,7 +8,7 @@ no lock, so its lock bytes must arrive like all others; where they do not, the w
 could not show a lock that is copied.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Optional, Tuple
 
 import pytest
@@ -16,7 +17,7 @@ from packaging.version import Version
 from harness.guest import calls
 from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map
@@ -30,12 +31,29 @@ FLAGS = {0: "", NOEXIST: "BPF_NOEXIST", EXIST: "BPF_EXIST", LOCK: "BPF_F_LOCK"}
 class Layout:
     """A value: where the lock is, and what else is the kernel's."""
 
-    number: int
     lock: Optional[int]
     size: int
     zeros: Tuple[Tuple[int, int], ...] = ()  # (offset, size) of what is zero while not in use
     lists: Tuple[Tuple[int, int], ...] = ()  # of list heads: not zero, but nobody else's bytes
     res_spin_lock: bool = False  # the lock, which the kernel never takes then
+
+    @classmethod
+    def of(cls, value):
+        """Return that of a type. A lock by another name is none to the kernel, as in the twin."""
+
+        def spans(*types):
+            members = [member for member in value.members.values() if member.layout.name in types]
+            return tuple((member.offset, member.layout.size) for member in members)
+
+        res_spin_lock = spans("struct bpf_res_spin_lock")
+        locks = spans("struct bpf_spin_lock") + res_spin_lock
+        return cls(
+            locks[0][0] if locks else None,
+            value.size,
+            zeros=spans("struct bpf_timer"),
+            lists=spans("struct bpf_list_head"),
+            res_spin_lock=bool(res_spin_lock),
+        )
 
     @property
     def takes_flag(self):
@@ -79,34 +97,30 @@ class Layout:
         return ""
 
 
-PLAIN = {
-    "only": Layout(1, 0, 4),
-    "first": Layout(2, 0, 5),
-    "half": Layout(3, 0, 8),
-    "long_after": Layout(4, 0, 64),
-    "at_4": Layout(5, 4, 8),
-    "at_4_odd": Layout(6, 4, 11),
-    "at_8": Layout(7, 8, 12),
-    "at_8_more": Layout(8, 8, 20),
-    "at_12_odd": Layout(9, 12, 25),
-    "middle": Layout(10, 32, 64),
-    "middle_odd": Layout(11, 124, 250),
-    "last": Layout(12, 248, 252),
-    "large": Layout(13, 2000, 4003),
-}
-FAR = {"far": Layout(1, 65548, 65583)}
-TWIN = {"no_lock": Layout(14, None, 20)}
-RES_SPIN_LOCK = {name: replace(layout, res_spin_lock=True) for name, layout in PLAIN.items()}
-TIMER = {
-    "lock_then_timer": Layout(1, 4, 41, zeros=((16, 16),)),
-    "timer_then_lock": Layout(2, 28, 39, zeros=((8, 16),)),
-    "side_by_side": Layout(3, 16, 24, zeros=((0, 16),)),
-}
-FIELDS = {
-    "lock_then_list": Layout(1, 0, 48, lists=((16, 16),)),
-    "list_then_lock": Layout(2, 24, 40, lists=((8, 16),)),
-    "all_of_them": Layout(3, 28, 64, zeros=((8, 16),), lists=((40, 16),)),
-}
+def numbered(*names):
+    """Return the structures of a C file by name, with the numbers that they have there."""
+    return {name: number for number, name in enumerate(names, 1)}
+
+
+PLAIN = numbered(
+    "only",
+    "first",
+    "half",
+    "long_after",
+    "at_4",
+    "at_4_odd",
+    "at_8",
+    "at_8_more",
+    "at_12_odd",
+    "middle",
+    "middle_odd",
+    "last",
+    "large",
+)
+FAR = numbered("far")
+TWIN = {"no_lock": len(PLAIN) + 1}
+TIMER = numbered("lock_then_timer", "timer_then_lock", "side_by_side")
+FIELDS = numbered("lock_then_list", "list_then_lock", "all_of_them")
 
 # Ways to write: (way, flags, whether the element is new); and ways to read: (way, flags).
 OLD = tuple((way, flags, False) for way in ("update", "update_batch") for flags in (0, LOCK))
@@ -120,6 +134,7 @@ TAKE = tuple(
     (way, flags) for way in ("lookup_and_delete", "lookup_and_delete_batch") for flags in (0, LOCK)
 )
 MEMORY = (("memory", 0),)
+ORDERS = range(3)  # SHOW, STORE and STORE_LOCKED of value_layouts.h
 # While the lock is held: what would wait for it is the matter of test_copy_torn.py.
 HELD = bytes([1, 0, 0, 0])
 HELD_WRITES = (("update", 0, False), ("update_batch", 0, False), ("program", 0, False))
@@ -157,7 +172,7 @@ UNITS = {
     "far": Kinds(TABLES, FAR, file="copy_far.bpf.c", program="work_on_far"),
     "res_spin_lock": Kinds(
         TABLES,
-        {**RES_SPIN_LOCK, **TWIN},
+        {**PLAIN, **TWIN},
         ("bpf_res_spin_lock", "6.15"),
         file="copy_res_spin_lock.bpf.c",
         program="work_on_res_spin_lock",
@@ -350,7 +365,7 @@ class OneKind:
 
     def shown(self, name, held_before):
         """Return what one layout shows, at rest and while its lock is held."""
-        layout = self.group.layouts[name]
+        layout = Layout.of(self.guest.map(f"{name}_{self.kind}").value)
         where = f"{self.kind}, {name} ({layout.size} bytes, lock at {layout.lock})"
         writes, reads = known(self.guest, self.kind, self.group)
         sweep = Sweep(where, layout, pattern(layout.size, 1), writes, reads)
@@ -369,6 +384,7 @@ class OneKind:
 
     def _while_held(self, name, sweep, turns):
         """Return what a sweep shows while the lock is held, of as many turns as it takes to see it."""
+        self.guest.map("holds")[0] = {"map": self._number(name)}
         shown = Shown()
         for _ in range(turns):
             shown += sweep.shown(
@@ -382,9 +398,14 @@ class OneKind:
         return shown
 
     def _element(self, name):
-        place = self.group.kinds.index(self.kind) + 1
-        number = 100 * place + self.group.layouts[name].number
-        return calls.Numbered(f"{name}_{self.kind}", number, self.group.program, self.key)
+        order = self.guest.map("orders").value
+        number = self._number(name)
+        orders = [order.encode({"map": number, "what": what}).hex() for what in ORDERS]
+        return calls.Numbered(f"{name}_{self.kind}", orders, self.group.program, self.key)
+
+    def _number(self, name):
+        """Return the number by which programs know a map."""
+        return 100 * (self.group.kinds.index(self.kind) + 1) + self.group.layouts[name]
 
 
 def owner(guest, kind, program):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
 
 The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is
@@ -5,7 +6,6 @@ copied out must be whole; then they look whether what is copied in is. Each way 
 to be torn without the lock: a copy out without the flag, and a program that copies in bare.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -15,20 +15,13 @@ from packaging.version import Version
 from harness.guest import calls
 from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
 SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first
 WRITE, INSPECT = 1, 2  # modes of the programs
-
-# struct guarded: before, beside, lock; between in struct guarded_page; fields
-HEAD = struct.Struct("<QII")
-FIELDS = 14
-PAGE = 4096
-HIDDEN = (12, 16)
-VISITS = struct.Struct("<QQQ")  # struct visits: runs, torn, intruders
 
 POISON = 0xABABABAB  # in place of the lock, in what is written
 PORT = 23313  # of the socket
@@ -53,23 +46,7 @@ class Element:
     locks_since: str = ""  # where these programs could not from the first day on
     owned: bool = False  # by a kernel object, as elements of local storages are
     runs: str = "test_run"  # what makes the programs run
-    between: int = 0  # bytes, before the fields
-
-    @property
-    def even(self):
-        """Return where in the value the fields are."""
-        begin = HEAD.size + self.between
-        return begin, begin + 8 * FIELDS
-
-    def value(self, field):
-        """Return a value in which all fields are the same byte, over and over."""
-        head = HEAD.pack(1, 2, POISON).hex()
-        return head + f"{field:02x}" * (self.between + 8 * FIELDS)
-
-    @property
-    def values(self):
-        """Return two that differ in all fields."""
-        return [self.value(0x11), self.value(0x22)]
+    images: str = "images"  # the map of what programs copy in
 
 
 ARRAY = ("lookup", "lookup_batch")
@@ -77,7 +54,7 @@ TABLE = (*ARRAY, "lookup_and_delete", "lookup_and_delete_batch")
 CALLS = ("update", "update of what exists", "update_batch", "update by a program")
 KINDS = {
     "array": Element(ARRAY, CALLS),
-    "page": Element(ARRAY, CALLS, between=PAGE),
+    "page": Element(ARRAY, CALLS, images="page_images"),
     "hash": Element(TABLE, CALLS),
     "lazy": Element(TABLE, CALLS),
     "rhash": Element(TABLE, CALLS, unit="rhash", needs=("BPF_MAP_TYPE_RHASH", "7.2")),
@@ -116,6 +93,24 @@ class Stirred:
         self.key = SECOND
         self.cpus = list(range(1, min(guest.cpus, 3)))
 
+    @property
+    def layout(self):
+        """What its values are like."""
+        return self.guest.map(f"guarded_{self.kind}").value
+
+    def value(self, field):
+        """Return a value in which all fields are the same byte, over and over."""
+        members = {"before": 1, "beside": 2, "lock": {"val": POISON}}
+        for name in self.layout.members.keys() & {"between", "fields"}:
+            begin, end = self.layout.span(name)
+            members[name] = bytes([field]) * (end - begin)
+        return self.layout.encode(members).hex()
+
+    @property
+    def values(self):
+        """Return two that differ in all fields."""
+        return [self.value(0x11), self.value(0x22)]
+
     def make(self):
         """Load the programs and make the element, with fields that agree."""
         guest, kind, element = self.guest, self.kind, self.element
@@ -133,19 +128,19 @@ class Stirred:
             program = programs[0] if kind == "attached" else ""
             joins = kind in ("cgroup", "attached")
             self.key = guest.call(calls.Owner(kind, program=program, port=PORT, join=joins))
-        images = "page_images" if element.between else "images"
-        for key, image in zip((FIRST, SECOND), element.values):
-            guest.call(calls.MapUpdate(images, key, image))
+        images = guest.map(element.images)
+        for number, image in enumerate(self.values):
+            images[number] = bytes.fromhex(image)
         self.put()
 
     def put(self):
         keys = [self.key] if self.element.owned else [FIRST, SECOND]
-        update = calls.MapUpdateEach(f"guarded_{self.kind}", keys, self.element.values[0])
+        update = calls.MapUpdateEach(f"guarded_{self.kind}", keys, self.values[0])
         self.guest.call(update, limit=SECONDS)
 
     def copy(self, way, mode, flags=LOCK, times=0, enough=0):
         """Copy while programs do what the mode says; return what was seen, by them as well."""
-        values = self.element.values
+        values = self.values
         if way == "update of what exists":
             way, flags = "update", flags | EXIST
         other = {
@@ -153,8 +148,8 @@ class Stirred:
             "bare": f"smear_{self.kind}",
             "accept": "accept",
         }.get(way)
-        self.guest.call(calls.MapUpdate("mode", FIRST, f"{mode:02x}000000"))
-        self.guest.call(calls.MapReset("seen"))
+        self.guest.map("mode")[0] = mode
+        self.guest.map("seen").reset()
         copy = calls.Copy(
             f"guarded_{self.kind}",
             calls.Access(
@@ -164,7 +159,7 @@ class Stirred:
                 flags=flags,
                 other=other or "",
             ),
-            calls.Shape(HIDDEN, self.element.even),
+            calls.Shape(self.layout.span("lock"), self.layout.span("fields")),
             calls.Until(times, PATIENCE, least=0 if enough else LEAST, uneven=enough),
             calls.Busy(f"stir_{self.kind}", self.cpus, self.element.runs),
             calls.Renewed(
@@ -172,9 +167,7 @@ class Stirred:
             ),
         )
         seen = self.guest.call(copy, limit=SECONDS)
-        data = bytes.fromhex(self.guest.call(calls.MapLookup("seen", FIRST)))
-        visits = [sum(column) for column in zip(*VISITS.iter_unpack(data))]
-        return {**seen, **dict(zip(("runs", "torn", "intruders"), visits))}
+        return {**seen, **dict(self.guest.map("seen").total())}
 
 
 def known_reads(guest, element):

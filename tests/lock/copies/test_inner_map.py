@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Maps put into a map of maps whose template has a lock."""
 
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "Inner maps"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
 The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.
@@ -63,8 +64,9 @@ def answer(guest, call, name, key, flags, value):
 class Asked:
     """One map with one element, of which calls are asked."""
 
-    def __init__(self, guest, name, key, value="ab" * 8):
-        self.guest, self.name, self.key, self.value = guest, name, key, value
+    def __init__(self, guest, name, key):
+        self.guest, self.name, self.key = guest, name, key
+        self.value = "ab" * guest.map(name).value.size
 
     def put(self):
         return answer(self.guest, "update", self.name, self.key, 0, self.value)
@@ -127,7 +129,7 @@ def test_lock_flag_and_res_spin_lock(guest, kind):
     """The kernel takes no bpf_res_spin_lock to copy an element."""
     guest.needs("bpf_res_spin_lock", "6.15")
     guest.load("map_syscalls.bpf.c", [], "res_spin_lock")
-    asked = Asked(guest, f"res_{kind}", FIRST, "ab" * 16)
+    asked = Asked(guest, f"res_{kind}", FIRST)
     asked.put()
     for call in KINDS[kind].calls:
         asked.expect(ACCEPTED, call, 0)

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Values with a lock, copied by user space: the lock is neither shown nor written.
 
 The programs are those of bpf_progs/driven/map_copy.bpf.c. While "held", they take the lock on all CPUs but
 one, over and over; how often it was held is seen by a program that peeks at the lock word.
 """
 
-import struct
+from dataclasses import replace
 
 import pytest
 from packaging.version import Version
@@ -12,19 +13,13 @@ from packaging.version import Version
 from harness.guest import calls
 from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_EXIST as EXIST, BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.machines.session import KernelRefusal
 
 RULE = "User space neither sees nor writes the lock"
 
 KINDS = ("array", "table")
 ABSENT = "09000000"  # a key that no array has
-
-# struct guarded: before, lock, beside, fields
-GUARDED = struct.Struct("<QIIQQQQQQQQQQQQQQ")
-HIDDEN = (8, 12)
-EVEN = (16, GUARDED.size)
-VISITS = struct.Struct("<QQQ")  # struct visits: runs, busy, intruders
 
 POISON = 0xABABABAB
 TIMES = 300  # of copying at least,
@@ -33,17 +28,21 @@ PATIENCE = 5.0  # in so many seconds: the host may let one virtual CPU run at a 
 SECONDS = 30.0  # for a call; a lock word that was written would hang it for good
 
 
-def value(lock, field):
-    """Return a whole value, in hexadecimal."""
-    return GUARDED.pack(1, lock, 2, *[field] * 14).hex()
+def value(guest, kind, lock, field):
+    """Return a whole value, in hexadecimal; its fields are all the same."""
+    layout = guest.map(f"guarded_{kind}").value
+    begin, end = layout.span("fields")
+    fields = [field] * ((end - begin) // 8)
+    members = {"before": 1, "lock": {"val": lock}, "beside": 2, "fields": fields}
+    return layout.encode(members).hex()
 
 
 def put(guest, kind):
-    guest.call(calls.MapUpdate(f"guarded_{kind}", FIRST, value(0, 0)))
+    guest.call(calls.MapUpdate(f"guarded_{kind}", FIRST, value(guest, kind, 0, 0)))
 
 
-def access(way, flags=0, content="ff" * GUARDED.size):
-    return calls.Access(way, [content], flags=flags)
+def access(way, flags=0, content=""):
+    return calls.Access(way, [content] if content else [], flags=flags)
 
 
 def others(guest):
@@ -53,10 +52,13 @@ def others(guest):
 
 def copy(guest, kind, access, held_on=(), times=TIMES):
     """Let user space copy, while the lock is held on some CPUs or is free; return what it saw."""
+    layout = guest.map(f"guarded_{kind}").value
+    if not access.values:  # what fills the buffers of reads
+        access = replace(access, values=["ff" * layout.size])
     copy = calls.Copy(
         f"guarded_{kind}",
         access,
-        calls.Shape(HIDDEN, EVEN),
+        calls.Shape(layout.span("lock"), layout.span("fields")),
         calls.Until(times, PATIENCE, held=HELD if held_on else 0),
         calls.Busy(f"write_{kind}", held_on) if held_on else calls.Busy(),
         peek=f"peek_{kind}",
@@ -80,9 +82,10 @@ def called(way, flags):
 
 def intruders(guest):
     """Return how often two CPUs were inside at once, and start counting anew."""
-    data = bytes.fromhex(guest.call(calls.MapLookup("runs", FIRST)))
-    guest.call(calls.MapReset("runs"))
-    return sum(cpu[2] for cpu in VISITS.iter_unpack(data))
+    runs = guest.map("runs")
+    seen = runs.total()
+    runs.reset()
+    return seen.intruders
 
 
 def takes_away(guest, kind):
@@ -105,14 +108,14 @@ def test_lock_is_never_shown(guest, kind):
         for flags in (0, LOCK):
             put(guest, kind)
             removes = "delete" in way
-            free = copy(guest, kind, access(way, flags), times=1 if removes else 10)
+            free = copy(guest, kind, (way, flags, None), times=1 if removes else 10)
             guest.check(
                 set(free["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a free lock shows zeros in its place",
                 free["hidden"],
             )
             put(guest, kind)
-            held = copy(guest, kind, access(way, flags), others(guest))
+            held = copy(guest, kind, (way, flags, None), others(guest))
             guest.check(
                 set(held["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a held lock shows zeros in its place",
@@ -141,7 +144,9 @@ def check_is_usable(guest, kind, after, field=None):
         calls.MapLookup(f"guarded_{kind}", FIRST, flags=LOCK, fill=255), limit=SECONDS
     )
     if field is not None:
-        guest.check(seen == value(0, field), f"all but the lock is written by {after}", seen)
+        guest.check(
+            seen == value(guest, kind, 0, field), f"all but the lock is written by {after}", seen
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,7 +160,8 @@ def test_lock_is_never_written(guest, kind):
 
     ways = [(way, flags) for way in ("update", "update_batch") for flags in (0, LOCK)]
     for field, (way, flags) in enumerate(ways, start=1):
-        copy(guest, kind, access(way, flags, value(POISON, field)), times=1)
+        content = value(guest, kind, POISON, field)
+        copy(guest, kind, access(way, flags, content), times=1)
         check_is_usable(guest, kind, called(way, flags), field)
     for program in stores:
         guest.check(guest.call(calls.TestRun(program))["retval"] == 0, f"{program} stores")
@@ -165,7 +171,8 @@ def test_lock_is_never_written(guest, kind):
     for way, flags in ways:
         for lock in (POISON, 0):
             intruders(guest)
-            seen = copy(guest, kind, access(way, flags, value(lock, 7)), others(guest))
+            content = value(guest, kind, lock, 7)
+            seen = copy(guest, kind, access(way, flags, content), others(guest))
             what = f"{called(way, flags)} with lock bytes {lock:#x}"
             guest.check(
                 f"{POISON:#x}" not in seen["peeked"],
@@ -193,8 +200,8 @@ def test_locked_lookup_is_never_torn(guest, kind):
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
     put(guest, kind)
     writers = range(1, min(guest.cpus, 3))
-    plain = copy(guest, kind, access("lookup"), writers, times=2_000)
-    locked = copy(guest, kind, access("lookup", LOCK), writers, times=2_000)
+    plain = copy(guest, kind, ("lookup", 0, None), writers, times=2_000)
+    locked = copy(guest, kind, ("lookup", LOCK, None), writers, times=2_000)
     guest.check(
         locked["uneven"] == 0,
         "fields written under the lock agree in every lookup with BPF_F_LOCK",
@@ -220,7 +227,7 @@ def test_lock_flag_is_checked(guest, kind):
     """BPF_F_LOCK is for maps with a lock, and changes nothing about the other flags."""
     guest.load("map_copy.bpf.c", [f"peek_{kind}"])
     guarded, plain = f"guarded_{kind}", f"plain_{kind}"
-    one = {guarded: value(0, 1), plain: "01" + "00" * 7}
+    one = {guarded: value(guest, kind, 0, 1), plain: guest.map(plain).value.encode(1).hex()}
     for name in one:
         guest.call(calls.MapUpdate(name, FIRST, one[name]))
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """mmap() and BPF_MAP_FREEZE of maps with a lock, and of their twins without."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new element: free, whatever was written in its place or was in its memory before.
 
 The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The
@@ -7,14 +8,13 @@ twins of their maps have no lock as far as the kernel knows, so what is written 
 import pytest
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_F_LOCK as LOCK, BPF_NOEXIST as NOEXIST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "A new element's lock is free"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-POISON = "ab" * 72  # struct guarded
+POISON = 0xAB  # all bytes of a value
 ELEMENTS = 256
 FILLED = 4096
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
@@ -27,8 +27,13 @@ LEAST_HELD = 10  # of the looks at the listening socket's lock
 KINDS = ("array", "hash", "lazy", "rhash")
 
 
-def keys():
-    return [number.to_bytes(4, "little").hex() for number in range(ELEMENTS)]
+def keys(map, count=ELEMENTS):
+    return [map.key.encode(number).hex() for number in range(count)]
+
+
+def filled(map, byte=POISON):
+    """Return a value in which all bytes are the same, and none is zero."""
+    return bytes([byte]) * map.value.size
 
 
 def counted(guest, program):
@@ -41,7 +46,8 @@ class New:
     """Ways to make all elements of a map, each with bytes of no lock's in the lock's place."""
 
     def __init__(self, guest, kind):
-        self.guest, self.kind, self.map = guest, kind, f"guarded_{kind}"
+        self.guest, self.kind, self.map = guest, kind, guest.map(f"guarded_{kind}")
+        self.keys, self.value = keys(self.map), filled(self.map).hex()
 
     def ways(self):
         """Return what makes them, by its name."""
@@ -57,11 +63,12 @@ class New:
         return ways
 
     def _each(self, flags):
-        self.guest.call(calls.MapUpdateEach(self.map, keys(), POISON, flags=flags), limit=SECONDS)
+        update = calls.MapUpdateEach(self.map.name, self.keys, self.value, flags=flags)
+        self.guest.call(update, limit=SECONDS)
 
     def _batch(self, flags):
-        elements = [(key, POISON) for key in keys()]
-        self.guest.call(calls.MapUpdateBatch(self.map, elements, flags=flags), limit=SECONDS)
+        elements = [(key, self.value) for key in self.keys]
+        self.guest.call(calls.MapUpdateBatch(self.map.name, elements, flags=flags), limit=SECONDS)
 
     def _run(self, program):
         self.guest.call(calls.TestRun(program), limit=SECONDS)
@@ -71,8 +78,9 @@ def fill(guest):
     """Leave memory behind in which no byte is zero."""
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
-        filled = [number.to_bytes(4, "little").hex() for number in range(FILLED)]
-        guest.call(calls.MapUpdateEach(name, filled, "ff" * 72), limit=SECONDS)
+        map = guest.map(name)
+        update = calls.MapUpdateEach(name, keys(map, FILLED), filled(map, 0xFF).hex())
+        guest.call(update, limit=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,9 +90,9 @@ def test_lock_of_new_element_is_free(guest, kind):
     fill(guest)
     programs = [f"held_in_{kind}", f"shown_in_{kind}", f"make_{kind}", f"make_{kind}_locked"]
     guest.load("copy_new.bpf.c", programs, "rhash" if kind == "rhash" else "")
-    guest.call(calls.MapUpdate("image", FIRST, POISON))
-    twin = f"twin_{kind}"
-    guest.call(calls.MapUpdateEach(twin, keys(), POISON))
+    image, twin = guest.map("image"), guest.map(f"twin_{kind}")
+    image[0] = filled(image)
+    guest.call(calls.MapUpdateEach(twin.name, keys(twin), filled(twin).hex()))
     found, shown = counted(guest, f"shown_in_{kind}")
     # Twice: what is deleted is memory for what is made after it.
     for again in ("", " again"):
@@ -120,7 +128,8 @@ def test_lock_of_accepted_connection_is_free(guest):
     guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
     key = guest.call(calls.Owner("listener", port=PORT))
     for name in ("guarded_listener", "twin_listener"):
-        guest.call(calls.MapUpdate(name, key, POISON))
+        map = guest.map(name)
+        map[bytes.fromhex(key)] = filled(map)
     seen = guest.call(
         calls.Accept(
             times=CONNECTIONS,
@@ -137,7 +146,7 @@ def test_lock_of_accepted_connection_is_free(guest):
         f"the lock is free in the storages of {CONNECTIONS} accepted connections",
         f"{free} are, others have {sorted({hex(word) for word in accepted if word})[:3]}",
     )
-    shown = sum(word == int(POISON[:8], 16) for word in twins)
+    shown = sum(word == POISON * 0x01010101 for word in twins)
     held = sum(word != 0 for word in listeners)
     reason = f"{held} of {CONNECTIONS} looks found the listening socket's lock held"
     if shown < CONNECTIONS:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A hash table's element that is deleted and added again while others write to it.
 
 One CPU does that to the programs of bpf_progs/driven/reuse.bpf.c; on all others, programs write values of
@@ -7,15 +8,13 @@ their own to whatever they find, and look whether the words of what is there the
 import pytest
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers
 
 RULE = "A new element is written under its lock"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-WORDS = 1 + 440  # of struct image
 # Where a value is to be torn, one was in each of 20 runs per kernel and kind: within two seconds
 # and 42,000 elements added again, mostly within 5,000. Where not, so many are tried as well:
 ENOUGH = 60_000
@@ -30,12 +29,6 @@ TORN = {
 }
 
 
-def total(guest, counter):
-    """Return the sum of all CPUs' counts."""
-    data = bytes.fromhex(guest.call(calls.MapLookup(counter, FIRST)))
-    return sum(int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8))
-
-
 @pytest.mark.parametrize("kind", (*TORN, "rhash"))
 def test_new_element_is_whole(guest, kind):
     if kind == "rhash":
@@ -45,11 +38,11 @@ def test_new_element_is_whole(guest, kind):
         return
     add, rewrite = f"add_again_{kind}", f"rewrite_{kind}"
     guest.load("reuse.bpf.c", [add, rewrite], "rhash" if kind == "rhash" else "")
+    images = guest.map("images")
+    begin, end = images.value.span("words")
     for cpu in range(guest.cpus):
-        image = (cpu + 1).to_bytes(8, "little") * WORDS
-        key = cpu.to_bytes(4, "little").hex()
-        guest.call(calls.MapUpdate("images", key, image.hex()))
-    guest.call(calls.MapUpdate(kind, FIRST, bytes(8 * WORDS).hex()))
+        images[cpu] = {"head": cpu + 1, "words": [cpu + 1] * ((end - begin) // 8)}
+    guest.map(kind)[0] = {}
 
     known_bug = TORN.get(kind)
     known = known_bug is not None and covers(known_bug.kernels, guest.release)
@@ -60,7 +53,7 @@ def test_new_element_is_whole(guest, kind):
             seconds=SECONDS[known],
         )
     )
-    torn, added = total(guest, "torn"), total(guest, "added")
+    torn, added = guest.map("torn").total(), guest.map("added").total()
     seen = f"{torn} torn values; {added} elements were added again in {seconds} seconds"
     guest.check(torn == 0, "all words of an element agree under its lock", seen, known_bug)
     weak = known or added < LEAST

@@ -1,16 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What was before the lock is after unlock: interrupts on or off, preemption forbidden or not.
 
 The programs are those of bpf_progs/driven/interrupts.bpf.c.
 """
 
-import struct
 from typing import NamedTuple
 
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Unlock puts interrupts and preemption back"
 LOADERS = ("libbpf",)  # some of it needs functions and variables of the kernel
@@ -35,14 +34,8 @@ LEAST_INSIDE = 5  # interrupts while burning, where they are on
 
 def write_order(guest, locked=True, burn_ns=0, every=0):
     """Fill in struct order."""
-    order = struct.pack("<IIQII", TURNS, locked, burn_ns, every, 0)
-    guest.call(calls.MapUpdate("orders", FIRST, order.hex()))
-
-
-def first_of(guest, name, layout):
-    """Return what CPU 0 has in a per-CPU map."""
-    data = bytes.fromhex(guest.call(calls.MapLookup(name, FIRST)))
-    return struct.unpack_from(layout, data)
+    order = {"turns": TURNS, "locked": locked, "burn_ns": burn_ns, "every": every}
+    guest.map("orders")[0] = order
 
 
 def check_lock_word(guest):
@@ -53,11 +46,11 @@ def check_lock_word(guest):
 def hold(guest, locked, repeat):
     """Run so often in one system call on CPU 0; return (ticks seen, nanoseconds)."""
     write_order(guest, locked)
-    guest.call(calls.MapReset("spans"))
+    guest.map("spans").reset()
     guest.call(calls.TestRun("hold_for_long", repeat=repeat, cpu=0), limit=LIMIT)
-    runs, first_ticks, last_ticks, first_ns, last_ns = first_of(guest, "spans", "<QQQQQ")
-    guest.check(runs == repeat, f"{repeat} runs are seen", runs)
-    return last_ticks - first_ticks, last_ns - first_ns
+    span = guest.map("spans")[0][0]  # of CPU 0
+    guest.check(span.runs == repeat, f"{repeat} runs are seen", span.runs)
+    return span.last_ticks - span.first_ticks, span.last_ns - span.first_ns
 
 
 def test_interrupts_are_on_after_unlock(guest):
@@ -102,7 +95,7 @@ def burn(guest, program, by_itself=False):
     Return what CPU 0 saw of it.
     """
     for name in ("stages", "ticks", "runs"):
-        guest.call(calls.MapReset(name))
+        guest.map(name).reset()
     write_order(guest, burn_ns=BURN_NS, every=EVERY)
     orders = [("interrupt_cpu_0", "look_from_interrupt", 0, [1], LOOKS)]
     if by_itself:  # an idle CPU has no timer interrupts
@@ -116,8 +109,8 @@ def burn(guest, program, by_itself=False):
         orders.append(("test_run", program, 1, [0], BURNS))
     drive = calls.Drive([calls.Order(*order) for order in orders], "runs")
     facts = guest.call(drive, limit=LIMIT)
-    burns, _, burnt_ns, looks, inside = first_of(guest, "stages", "<QQQQQ")
-    return Burnt(burns, burnt_ns, looks, inside, facts["seconds"])
+    stage = guest.map("stages")[0][0]  # of CPU 0
+    return Burnt(stage.runs, stage.burnt_ns, stage.looks, stage.inside, facts["seconds"])
 
 
 def conclude_burning(guest, off, on):
@@ -177,14 +170,23 @@ def test_preempt_count_is_balanced(guest):
         guest.needs("__preempt_count", "5.11")  # before it, BTF did not describe per-CPU variables
     guest.load("interrupts.bpf.c", [PREEMPT_COUNTS[name], "lock_word_of_interrupts"])
     guest.call(calls.TestRun(PREEMPT_COUNTS[name], repeat=RUNS, cpu=0))
-    data = bytes.fromhex(guest.call(calls.MapLookup("preemption", FIRST)))
-    runs, unbalanced, higher, before, inside, after = struct.unpack("<QQQIII4x", data)
+    count = guest.map("preemption")[0]
     check_lock_word(guest)
-    seen = f"{before:#x} before, {inside:#x} inside, {after:#x} after, at the last of {runs} runs"
-    guest.check(runs == RUNS, f"{RUNS} runs are seen", runs)
-    guest.check(unbalanced == 0, "the count is after unlock what it was before the lock", seen)
+    seen = (
+        f"{count.before:#x} before, {count.inside:#x} inside, {count.after:#x} after, at the last"
+    )
+    seen += f" of {count.runs} runs"
+    guest.check(count.runs == RUNS, f"{RUNS} runs are seen", count.runs)
+    guest.check(
+        count.unbalanced == 0, "the count is after unlock what it was before the lock", seen
+    )
     options = guest.call(calls.Options(["CONFIG_PREEMPT_COUNT"]))
     counts = options.get("CONFIG_PREEMPT_COUNT") == "y"
     if counts and guest.release >= Version("6.6"):
-        guest.check(higher == runs, "the lock forbids preemption", seen)
-    guest.conclude(Verdict(Kind.PASS, seen), unbalanced=unbalanced, higher=higher, counted=counts)
+        guest.check(count.higher == count.runs, "the lock forbids preemption", seen)
+    guest.conclude(
+        Verdict(Kind.PASS, seen),
+        unbalanced=count.unbalanced,
+        higher=count.higher,
+        counted=counts,
+    )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
 
 On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile
@@ -12,7 +13,6 @@ An interrupt waits as well for the lock that another CPU holds.
 User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -20,9 +20,8 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
 from harness.guest.uapi import BPF_F_LOCK as LOCK
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "Interrupts wait while the lock is held"
 
@@ -38,14 +37,12 @@ LOCKING_RUNS = {False: 25_000, True: 100_000}  # with the lock and without, each
 INTERRUPTS = 20_000
 LEAST_INTERRUPTS = 500  # while CPU 0 does nothing but lock and unlock
 
-# struct large: lock, first, between, last
-LARGE = 128 * 1024
+FILLED = 0x01010101  # a word of struct large, times the byte that fills it
 LEAST_TORN = 5  # copies without the flag that were interrupted halfway
 COPY_SECONDS = 1.5  # of one way to copy
 
 ROUNDS = 10  # of what is repeated until enough came in between
 
-CROSSED = struct.Struct("<QQ")  # struct crossed: runs, met
 LEAST_TIMERS = 200  # on all CPUs,
 CROSS_SECONDS = 3.0  # unless that takes longer
 
@@ -86,32 +83,25 @@ class Nested:
         return sum(self.ran) - self.counted
 
 
-def totals(guest, source):
-    """Return the sums over all CPUs of struct visits: runs, active, region."""
-    data = bytes.fromhex(guest.call(calls.MapLookup("runs", source.to_bytes(4, "little").hex())))
-    return [sum(column) for column in zip(*struct.iter_unpack("<QQQ", data))]
-
-
 def carry_out(guest, bare, turns, orders, locks=1):
     """Let programs of both kinds run on CPU 0 at the same time; the outer one locks so often a run.
 
     An order is (driver, program, source, CPUs, operations).
     """
     for name in ("runs", "stages"):
-        guest.call(calls.MapReset(name))
-    guest.call(calls.MapUpdate("state", FIRST, bytes(16).hex()))
-    guest.call(calls.MapUpdate("orders", FIRST, struct.pack("<II", turns, bare).hex()))
+        guest.map(name).reset()
+    guest.map("state")[0] = {}
+    guest.map("orders")[0] = {"turns": turns, "bare": bare}
     drive = calls.Drive([calls.Order(*order) for order in orders], "runs")
     facts = guest.call(drive, limit=LIMIT)
-    outer, inner = totals(guest, OUTER), totals(guest, INNER)
-    shared = bytes.fromhex(guest.call(calls.MapLookup("state", FIRST)))
+    outer, inner = guest.map("runs").total(OUTER), guest.map("runs").total(INNER)
     return Nested(
         bare=bare,
         sent=tuple(sum(fact["sent"].values()) for fact in facts["orders"]),
-        ran=(locks * outer[0], inner[0]),
-        active=inner[1],
-        region=inner[2],
-        counted=struct.unpack("<8xQ", shared)[0],
+        ran=(locks * outer.runs, inner.runs),
+        active=inner.active,
+        region=inner.region,
+        counted=guest.map("state")[0].count,
         dropped=sum(facts["dropped"].values()),
         seconds=facts["seconds"],
     )
@@ -214,19 +204,30 @@ def test_interrupts_are_off_before_the_lock_is_taken(guest):
 
 def copy_under_timer(guest, way, bare):
     """Copy the large value on CPU 0, whose timer looks at it; return (copies, looks, torn)."""
-    guest.call(calls.MapUpdate("orders", FIRST, struct.pack("<II", TURNS, bare).hex()))
-    guest.call(calls.MapReset("looks"))
-    values = [bytes(4).hex() + f"{byte:02x}" * (LARGE - 4) for byte in (1, 2)]
+    guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
+    guest.map("looks").reset()
+    larges = guest.map("larges").value
+    begin, end = larges.span("between")
+    values = [
+        larges.encode(
+            {
+                "first": FILLED * byte,
+                "between": bytes([byte]) * (end - begin),
+                "last": FILLED * byte,
+            }
+        ).hex()
+        for byte in (1, 2)
+    ]
     copy = calls.Copy(
         "larges",
         calls.Access(way, values, flags=0 if bare else LOCK),
-        calls.Shape(hidden=(0, 4), even=(8, 16)),
+        calls.Shape(hidden=larges.span("lock"), even=(begin, begin + 8)),
         calls.Until(times=1, seconds=COPY_SECONDS, least=COPY_SECONDS),
         here=0,
     )
     seen = guest.call(copy, limit=LIMIT)
-    data = bytes.fromhex(guest.call(calls.MapLookup("looks", FIRST)))
-    return (seen["done"], *struct.unpack("<QQ", data))
+    looks = guest.map("looks")[0]
+    return seen["done"], looks.runs, looks.torn
 
 
 def test_interrupts_wait_for_copy(guest):
@@ -261,18 +262,15 @@ def test_interrupts_wait_for_copy(guest):
 
 def cross(guest, bare):
     """Let timers and test runs of several CPUs go in; return (runs, met) of each."""
-    guest.call(calls.MapUpdate("orders", FIRST, struct.pack("<II", TURNS, bare).hex()))
-    names = ("timers_crossed", "runs_crossed")
-    for name in names:
-        guest.call(calls.MapReset(name))
+    guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
+    crossed = guest.map("timers_crossed"), guest.map("runs_crossed")
+    for each in crossed:
+        each.reset()
     programs = ["cross_in_test_run"] * min(guest.cpus, 3)
     until = {"timers_crossed": LEAST_TIMERS}
     guest.call(calls.Race(programs=programs, until=until, seconds=CROSS_SECONDS), limit=LIMIT)
-    seen = []
-    for name in names:
-        data = bytes.fromhex(guest.call(calls.MapLookup(name, FIRST)))
-        seen.append(tuple(sum(column) for column in zip(*CROSSED.iter_unpack(data))))
-    return seen
+    totals = [each.total() for each in crossed]
+    return [(seen.runs, seen.met) for seen in totals]
 
 
 def added(some, more):

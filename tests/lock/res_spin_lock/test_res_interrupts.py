@@ -1,17 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
 
 The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.
 """
 
-import struct
-
 import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
-from harness.judging.judge import Kind, Verdict
 from harness.judging.serialization import LOCKED
+from harness.judging.verdict import Kind, Verdict
 from harness.running.res_spin_lock import (
     EDEADLK,
     HOLD,
@@ -46,10 +44,9 @@ RUNS = 200  # of what reads the preempt count
 
 def prepare(guest, asked_for):
     """Fill in how long things take, and which lock interrupts ask for."""
-    order = struct.pack("<IIIII8I", TURNS, LOCKED.mode, 0, 0, 1, *[0] * 8).hex()
-    guest.call(calls.MapUpdate("orders", FIRST, order))
-    guest.call(calls.MapUpdate("asked_for", FIRST, struct.pack("<I", asked_for).hex()))
-    guest.call(calls.MapReset("stages"))
+    guest.map("orders")[0] = {"turns": TURNS, "mode": LOCKED.mode, "elements": 1}
+    guest.map("asked_for")[0] = asked_for
+    guest.map("stages").reset()
 
 
 def interrupt(guest, program, asked_for=0):
@@ -119,9 +116,8 @@ def inside(guest, program):
     """Return (interrupts, those that came inside) while CPU 0 spends time where nothing is held."""
     prepare(guest, asked_for=0)
     drive(guest, {(program, OUTER): [0]}, OPERATIONS, SECONDS)
-    data = bytes.fromhex(guest.call(calls.MapLookup("stages", FIRST)))
-    _, interrupts, came = struct.unpack_from("<QQQ", data)
-    return interrupts, came
+    stage = guest.map("stages")[0][0]  # of CPU 0
+    return stage.interrupts, stage.inside
 
 
 def test_interrupts_are_on_after_refusal(guest):
@@ -152,11 +148,15 @@ def test_res_spin_lock_preempt_count(guest, way):
     if told != EDEADLK:
         return
     guest.call(calls.TestRun(program, repeat=RUNS - 1, cpu=0))
-    data = bytes.fromhex(guest.call(calls.MapLookup("preemption", FIRST)))
-    runs, refused, higher, unbalanced = struct.unpack("<QQQQ", data)
-    seen = f"{runs} runs, {refused} refused, {higher} higher inside, {unbalanced} unbalanced"
-    guest.check(runs == refused == RUNS, f"in {RUNS} runs it is taken once, and then refused", seen)
-    guest.check(unbalanced == 0, "unlock and refusal put back the count", seen)
+    count = guest.map("preemption")[0]
+    seen = f"{count.runs} runs, {count.refused} refused, {count.higher} higher inside,"
+    seen += f" {count.unbalanced} unbalanced"
+    guest.check(
+        count.runs == count.refused == RUNS,
+        f"in {RUNS} runs it is taken once, and then refused",
+        seen,
+    )
+    guest.check(count.unbalanced == 0, "unlock and refusal put back the count", seen)
     if guest.call(calls.Options(["CONFIG_PREEMPT_COUNT"])).get("CONFIG_PREEMPT_COUNT") == "y":
-        guest.check(higher == runs, "the lock forbids preemption", seen)
-    guest.conclude(Verdict(Kind.PASS, seen), higher=higher, unbalanced=unbalanced)
+        guest.check(count.higher == count.runs, "the lock forbids preemption", seen)
+    guest.conclude(Verdict(Kind.PASS, seen), higher=count.higher, unbalanced=count.unbalanced)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
 
 The programs are those of res_spin_lock_contended.bpf.c. CPUs that know that they are virtual test and
@@ -6,7 +7,6 @@ quarter of one. Both are asked what depends on how they wait, the others in a gu
 know.
 """
 
-import struct
 from dataclasses import replace
 from functools import partial
 
@@ -14,9 +14,8 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
-from harness.judging.judge import Kind, Verdict
-from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, Shared, damage, judge
+from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, damage, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, run_twin
 from harness.running.res_spin_lock import (
@@ -54,8 +53,6 @@ LEAST_MET = 5  # long waits for a lock, where nobody is to be refused
 SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
 MANY_HOLDS = 5  # more than a CPU has places in queues, which must be given back
-ROUTE_VALUE = struct.Struct("<6IQ")  # struct route: three elements, turns, waits, zero, shortest_ns
-HOLD_VALUE = struct.Struct("<IIIIQ")  # struct hold: waiters, held, answered, intruders, held_ns
 
 
 def also_queued(ways, *queued):
@@ -65,7 +62,7 @@ def also_queued(ways, *queued):
 
 def count(guest, plan, way):
     """Count by a plan; return its Run, without what was refused, and the answers."""
-    guest.call(calls.MapReset("told"))
+    guest.map("told").reset()
     run = experiment.run(guest, plan, way)
     refused = {cpu: told.refused for cpu, told in enumerate(by_cpu(guest, COUNT))}
     [part] = run.parts
@@ -212,9 +209,7 @@ def test_locks_taken(guest, way):
     if not sees_deadlocks(guest):
         return
     for cpu, route in enumerate(routes):
-        key = cpu.to_bytes(4, "little").hex()
-        value = ROUTE_VALUE.pack(*(0,) * (3 - len(route)), *route, 0, 0, 0, 0)
-        guest.call(calls.MapUpdate("routes", key, value.hex()))
+        guest.map("routes")[cpu] = {"elements": (*(0,) * (3 - len(route)), *route)}
     deadlocks = met = rounds = 0
     while not (deadlocks or met >= LEAST_MET) and rounds < MOST_ROUNDS:
         told = follow(guest, program, routes)
@@ -234,9 +229,9 @@ def test_locks_taken(guest, way):
 
 def follow(guest, program, routes):
     """Let CPU 0 and CPU 1 take their locks for a while; check and return what each was told."""
+    state = guest.map("state")
     for element in range(4):
-        key = element.to_bytes(4, "little").hex()
-        guest.call(calls.MapUpdate("state", key, bytes(40).hex()))
+        state[element] = {}
     facts = drive(guest, {(program, ROUTE): [0, 1]}, CROSSINGS, CROSSING_SECONDS)
     told = by_cpu(guest, ROUTE)[:2]
     words = f"{told[0]} | {told[1]}"
@@ -247,10 +242,8 @@ def follow(guest, program, routes):
         words,
     )
     for element in {element for route in routes for element in route[-2:]}:
-        key = element.to_bytes(4, "little").hex()
-        value = bytes.fromhex(guest.call(calls.MapLookup("state", key, fill=255)))
         taken = sum(a.taken for a, route in zip(told, routes) if element in route[-2:])
-        counted = Shared.decode(value)
+        counted = experiment.as_shared(state.lookup(element, fill=255))
         guest.check(
             counted.count == taken and counted.agrees,
             "who got all locks counted, and nobody else",
@@ -266,8 +259,7 @@ def follow(guest, program, routes):
 
 def long_waits(guest, cpu):
     """Return how often a CPU waited for its locks so long that it looked for deadlocks."""
-    value = guest.call(calls.MapLookup("routes", cpu.to_bytes(4, "little").hex()))
-    return ROUTE_VALUE.unpack(bytes.fromhex(value))[4]
+    return guest.map("routes")[cpu].waits
 
 
 def test_locks_taken_in_a_circle(guest):
@@ -280,8 +272,7 @@ def test_locks_taken_in_a_circle(guest):
         return
     if not sees_deadlocks(guest):
         return
-    value = struct.pack("<II", len(cpus), 0).hex()
-    guest.call(calls.MapUpdate("circle", FIRST, value))
+    guest.map("circle")[0] = {"cpus": len(cpus)}
     drive(guest, {("close_circle", OUTER): cpus}, 1)
     outer, inner = total(guest, OUTER), total(guest, INNER)
     guest.check(outer.taken == len(cpus), "each CPU takes a lock", outer)
@@ -330,14 +321,12 @@ def hold_for_long(guest, program, path):
     Return what each of the others was told, and for how many ns the lock was held.
     """
     waiting = list(range(1, guest.cpus))
-    value = HOLD_VALUE.pack(len(waiting), 0, 0, 0, 0).hex()
-    guest.call(calls.MapUpdate("hold", FIRST, value))
+    guest.map("hold")[0] = {"waiters": len(waiting)}
     drive(guest, {("hold_long", HOLD): [0], (program, WAIT): waiting}, 1)
     holder, waiters = total(guest, HOLD), total(guest, WAIT)
-    seen = bytes.fromhex(guest.call(calls.MapLookup("hold", FIRST)))
-    _, _, _, intruders, held_ns = HOLD_VALUE.unpack(seen)
+    hold = guest.map("hold")[0]
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
-    guest.check(intruders == 0, "nobody gets a lock that is held", f"{intruders} got it")
+    guest.check(hold.intruders == 0, "nobody gets a lock that is held", f"{hold.intruders} got it")
     # Before v6.19, those who queue behind one who has waited too long were told EDEADLK.
     as_ever = path == "queued" and guest.release < Version("6.19")
     guest.check(
@@ -345,7 +334,7 @@ def hold_for_long(guest, program, path):
         "whoever waits is in no deadlock",
         waiters,
     )
-    return by_cpu(guest, WAIT), held_ns
+    return by_cpu(guest, WAIT), hold.held_ns
 
 
 def test_many_locks_nested(guest):
@@ -354,7 +343,7 @@ def test_many_locks_nested(guest):
     guest.load(FILE, ["nest", *AS_NEW])
     if not sees_deadlocks(guest):
         return
-    guest.call(calls.MapReset("told"))
+    guest.map("told").reset()
     for _ in range(3):
         guest.call(calls.TestRun("nest"))
     outer, inner = total(guest, NEST), total(guest, INNER)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
 
 Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lock of a new object: free, whatever was in its memory before.
 
 The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects
@@ -6,7 +7,7 @@ again, until enough objects with a lock were in memory that another object had m
 """
 
 from harness.guest import calls
-from harness.judging.judge import Kind, Verdict
+from harness.judging.verdict import Kind, Verdict
 
 RULE = "An allocated object's lock is locked like a map value's"
 LOADERS = ("libbpf",)  # objects are made by kernel functions

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent use of lists, trees and allocated objects under their lock.
 
 The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier lets no program touch a list
@@ -7,8 +8,6 @@ not serialize breaks that counter before all else. What is checked of the list a
 top of it: every operation has a ticket, and what came out must be what a model gives in that order.
 """
 
-import base64
-import zlib
 from functools import partial
 
 import pytest
@@ -16,8 +15,9 @@ from packaging.version import Version
 
 from harness.guest import calls
 from harness.judging import list_model
-from harness.judging.judge import Kind, Verdict
-from harness.judging.serialization import LOCKED, OPERATION, SKIPS_64, UNLOCKED, judge
+from harness.judging.list_model import Transfer
+from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED, judge
+from harness.judging.verdict import Kind, Verdict
 from harness.running import experiment
 from harness.running.experiment import Drive, Plan, prove
 
@@ -25,19 +25,25 @@ RULE = "Lists and trees stay whole under their lock"
 LOADERS = ("libbpf",)  # they are changed by kernel functions
 
 OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
-TRANSFER_BYTES = 8
+SECONDS = 60.0  # for a map's memory
 CONTAINERS = {
-    # name -> size of its value, function it needs, since when, what comes out first
-    "list": (56, "bpf_list_push_back_impl", "6.4", list_model.first_in_first_out),
-    "tree": (56, "bpf_rbtree_add_impl", "6.4", list_model.least_first),
+    # name -> function it needs, since when, what comes out first
+    "list": ("bpf_list_push_back_impl", "6.4", list_model.first_in_first_out),
+    "tree": ("bpf_rbtree_add_impl", "6.4", list_model.least_first),
 }
 
 
-def memory(guest, plan, name, size):
-    """Return what each CPU wrote down in a map."""
-    pieces = [(cpu * plan.room * size, OPERATIONS * size) for cpu in plan.drives[0].cpus]
-    packed = guest.call(calls.MapMemory(name, pieces), limit=60)
-    return [zlib.decompress(base64.b64decode(piece)) for piece in packed]
+def transfers(guest, plan):
+    """Return what the CPUs wrote down."""
+    cpus = plan.drives[0].cpus
+    pieces = [(cpu * plan.room, OPERATIONS) for cpu in cpus]
+    tickets = guest.map("operations").memory(pieces, SECONDS, "ticket")
+    moved = guest.map("transfers").memory(pieces, SECONDS, "in", "out")
+    return [
+        Transfer(ticket, put, taken, f"CPU {cpu}")
+        for cpu, *written in zip(cpus, tickets, moved)
+        for (ticket,), (put, taken) in zip(*written)
+    ]
 
 
 def rest(guest, name):
@@ -51,20 +57,14 @@ def rest(guest, name):
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_container(guest, name):
-    value_bytes, function, since, rank = CONTAINERS[name]
+    function, since, rank = CONTAINERS[name]
     guest.needs(function, since)
     guest.load("places_objects.bpf.c", [f"change_{name}", f"take_from_{name}"])
     cpus = tuple(range(guest.cpus))
     drive = Drive("test_run", cpus, OPERATIONS, f"change_{name}", source=0)
-    plan = Plan((drive,), TURNS, map=name, value_bytes=value_bytes)
+    plan = Plan((drive,), TURNS, map=name)
     real = experiment.run(guest, plan, LOCKED)
-    operations = memory(guest, plan, "operations", OPERATION.size)
-    transfers = memory(guest, plan, "transfers", TRANSFER_BYTES)
-    done = [
-        transfer
-        for cpu, *written in zip(cpus, operations, transfers)
-        for transfer in list_model.decode(f"CPU {cpu}", *written)
-    ]
+    done = transfers(guest, plan)
     left = list(rest(guest, name))
     anomalies = list_model.check(done, left, rank)
     twins = [

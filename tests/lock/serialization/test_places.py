@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent updates under a lock in each kind of map: all CPUs that find one element find one lock.
 
 The programs are those of bpf_progs/driven/places.bpf.c; test_storage.py has the places that bcc

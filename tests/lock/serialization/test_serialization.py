@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent updates under the lock: every one counts, whatever hook they come from.
 
 Each driver runs a locked counter of bpf_progs/driven/counter.bpf.c on every CPU at once, and then its
@@ -6,8 +7,8 @@ broken twins in the very same way: contended_counter.h has the operation and the
 
 import pytest
 
-from harness.judging.judge import Kind
 from harness.judging.serialization import UNLOCKED, judge
+from harness.judging.verdict import Kind
 from harness.running import contended, experiment
 
 RULE = "Locked updates of all CPUs are serialized"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Concurrent updates under a lock that is not simply in a map: inner maps, variables, storage.
 
 The programs are those of bpf_progs/driven/places.bpf.c. Storage that belongs to a kernel object is
@@ -5,7 +6,6 @@ contended where that object is met on all CPUs: one socket that all send from, o
 are in, one file and one process that all make system calls about.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
@@ -13,18 +13,15 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
-from harness.guest.calls import FIRST
-from harness.judging.judge import Kind, Verdict
+from harness.guest.uapi import BPF_F_LOCK as LOCK
 from harness.judging.serialization import SKIPS_64, UNLOCKED, Way
+from harness.judging.verdict import Kind, Verdict
 from harness.running.experiment import Drive, Plan, prove
 
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
 
-COUNTER = struct.Struct("<II")  # struct counter: lock, value
-
 PORT = 23313  # of the socket whose storage is made
-JUDGED = struct.Struct("<QQQ")  # struct judged: rounds, wrong, late
 MADE = 5_000  # elements,
 MADE_SECONDS = 2.0  # unless that takes longer
 LEAST_LATE = 5  # times another CPU was making it,
@@ -42,6 +39,7 @@ class Place:
     operations: int = 12_000  # per CPU
     turns: int = 1000  # of the critical section
     map: str = ""  # if it is not called like the place
+    value: str = ""  # the C type of its values, if it does not say so
     owner: str = ""  # of the storage: what user space names it by
     needs: Optional[Tuple[str, ...]] = None  # a name in the kernel's BTF, since when, which option
     since: str = ""  # which kernels let these programs lock there,
@@ -50,7 +48,12 @@ class Place:
 
 
 INNER: Dict[str, Any] = {"since": "6.2", "why": "inner maps"}
-GLOBAL: Dict[str, Any] = {"unit": "global", "since": "6.2", "why": "variables"}
+GLOBAL: Dict[str, Any] = {
+    "unit": "global",
+    "value": "struct shared",
+    "since": "6.2",
+    "why": "variables",
+}
 PACKETS: Dict[str, Any] = {"driver": "socket", "operations": 6_000, "twins": (UNLOCKED,)}
 CALLS: Dict[str, Any] = {"operations": 6_000, "twins": (UNLOCKED,)}
 PLACES = {
@@ -95,17 +98,17 @@ def test_storage(guest, name):
         return
     program = f"count_{name}"
     guest.load("places.bpf.c", [program], place.unit)
-    key, fd = "", -1
+    keys, fd = (), -1
     if place.driver == "socket":
         channel = guest.call(calls.Channel(program))
-        key, fd = channel[name], channel["fd"]
+        keys, fd = (bytes.fromhex(channel[name]),), channel["fd"]
     elif place.owner:
-        key = guest.call(calls.Owner(place.owner))
-        fd = int.from_bytes(bytes.fromhex(key), "little")
+        keys = (bytes.fromhex(guest.call(calls.Owner(place.owner))),)
+        fd = guest.map(place.map or name).key.decode(keys[0])
     drive = Drive(
         place.driver, tuple(range(guest.cpus)), place.operations, program, source=0, fd=fd
     )
-    plan = Plan((drive,), place.turns, map=place.map or name, keys=(key,) if key else ())
+    plan = Plan((drive,), place.turns, map=place.map or name, keys=keys, value=place.value)
     verdict, numbers = prove(guest, plan, place.twins)
     guest.conclude(verdict, **numbers)
 
@@ -117,14 +120,14 @@ def test_storage_made_at_once_is_one(guest):
         return
     guest.load("places.bpf.c", ["make_first", "make_second"], "made")
     key = guest.call(calls.Owner("socket", port=PORT))
-    guest.call(calls.MapUpdate("stays", key, bytes(8).hex()))
+    guest.map("stays")[bytes.fromhex(key)] = 0
     programs = ["make_first", "make_second"]
     for _ in range(MOST_TURNS):
         guest.call(calls.Race(programs=programs, until={"judgements": MADE}, seconds=MADE_SECONDS))
-        data = bytes.fromhex(guest.call(calls.MapLookup("judgements", FIRST)))
-        rounds, wrong, late = (sum(column) for column in zip(*JUDGED.iter_unpack(data)))
-        if wrong or late >= LEAST_LATE:
+        seen = guest.map("judgements").total()
+        if seen.wrong or seen.late >= LEAST_LATE:
             break
+    rounds, wrong, late = seen.rounds, seen.wrong, seen.late
     guest.check(
         wrong == 0,
         "both CPUs count in one element, whoever makes it",
@@ -139,10 +142,8 @@ def test_storages_of_two_attach_types_are_two(guest):
     """Programs that see packets leave a cgroup and arrive there count in storages of their own."""
     guest.load("places.bpf.c", ["pass_out", "pass_in"], "passage")
     keys = guest.call(calls.Passage(["pass_out", "pass_in"], DATAGRAMS))
-    counts = []
-    for key in keys:
-        value = guest.call(calls.MapLookup("passages", key, flags=4))  # BPF_F_LOCK
-        counts.append(COUNTER.unpack(bytes.fromhex(value))[1])
+    passages = guest.map("passages")
+    counts = [passages.lookup(bytes.fromhex(key), LOCK).value for key in keys]
     guest.check(
         counts == [DATAGRAMS, 1000 * DATAGRAMS],
         f"{DATAGRAMS} datagrams are counted where they leave, and by 1000 where they arrive",

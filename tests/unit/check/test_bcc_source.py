@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """C files for bcc: which functions are programs, and what becomes of them, without a kernel."""
 
 from contextlib import contextmanager

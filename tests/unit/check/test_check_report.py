@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check` without a kernel: what the guest reports, and what is made of it."""
 
 import json
@@ -8,11 +9,12 @@ import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import elf, examine, lockset, refusal, report
-from harness.check.btf import Field
+from harness.check import examine, lockset, refusal, report
 from harness.check.examine import Outcome
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
+from harness.provision import elf
+from harness.provision.btf import Field
 from harness.scenarios.versions import kernel_version
 
 LOG = """\

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Objects as the compiler leaves them, read and followed without a kernel."""
 
 import random
@@ -8,8 +9,9 @@ import textwrap
 
 import pytest
 
-from harness.check import elf, lockset
-from harness.check.btf import Field, Malformed
+from harness.check import lockset
+from harness.provision import elf
+from harness.provision.btf import Field, Malformed
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the `spinlock` command makes of its words."""
 
 import subprocess

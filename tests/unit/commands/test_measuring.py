@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the commands that measure share: targets one after the other, and words while they run."""
 
 import argparse

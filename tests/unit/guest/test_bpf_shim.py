@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the shim takes away from the kernel and gives to its handler, in a process of its own."""
 
 import json

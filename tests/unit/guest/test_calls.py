@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The agent's calls: each has a handler, each handler a call, and a request survives the wire.
 
 The handlers are read, not imported: the machine's own libbpf may be too old to be loaded.
@@ -74,7 +75,7 @@ def test_all_modules_of_handlers_are_known_to_the_session():
 
 def test_a_range_is_sent_as_a_list():
     busy = calls.Busy("write", range(1, 3))
-    line = calls.Sweep(calls.Numbered("a", 1, "work"), "00", "ff", (), (), busy=busy).to_json()
+    line = calls.Sweep(calls.Numbered("a", ["01"], "work"), "00", "ff", (), (), busy=busy).to_json()
     assert json.loads(json.dumps(line))["with"]["busy"]["cpus"] == [1, 2]
 
 

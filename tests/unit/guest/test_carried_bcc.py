@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What of a bpf() call is carried to the guest, and what is not; and that none is made here."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a kernel is said to have, from files as it shows them."""
 
 import importlib

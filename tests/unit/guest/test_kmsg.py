@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Records in the form of /dev/kmsg, and the lines they stand for."""
 
 import pytest

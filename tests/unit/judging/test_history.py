@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Histories: what one after the other can give passes, and what cannot is called by its name."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Judging: what passes, what does not, and what outweighs what."""
 
 from pathlib import Path
@@ -5,7 +6,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from harness.judging.judge import Kind, Observation, Verdict, judge, telling_line
+from harness.judging.judge import judge
+from harness.judging.verdict import Kind, Observation, Verdict
+from harness.judging.wording import telling_line
 from harness.scenarios import annotation
 
 V6_12, V7_3 = Version("6.12.117"), Version("7.3.4")

@@ -1,12 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Judging what a locked counter and its broken twins left behind."""
 
 import dataclasses
-import struct
 
 import pytest
 
 from harness.judging.history import Kind as Did, Operation
-from harness.judging.judge import Kind
 from harness.judging.serialization import (
     LOCKED,
     SKIPS_64,
@@ -17,6 +16,7 @@ from harness.judging.serialization import (
     Visits,
     judge,
 )
+from harness.judging.verdict import Kind
 from harness.running.experiment import run_twin
 
 MASK = (1 << 64) - 1
@@ -205,9 +205,3 @@ def test_where_user_space_sets_the_count_the_history_tells():
     verdict = judge(partly, [dataclasses.replace(partly, way=UNLOCKED, torn_copies=1)])
     assert verdict.kind is Kind.INCONCLUSIVE
     assert "only 2 of 3 operations were recorded" in verdict.reason
-
-
-def test_decode():
-    data = struct.pack("<6Q", 5, 1, 0, 0, 10, 20) + bytes(48) + struct.pack("<6Q", 7, 0, 0, 2, 1, 2)
-    assert [(v.cpu, v.runs, v.bare) for v in Visits.decode(data)] == [(0, 5, 0), (2, 7, 2)]
-    assert Shared.decode(struct.pack("<II4Q", 0, 1, 2, ~2 & MASK, 0, 4)).agrees

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Splats, from lines that real kernels printed."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Runs that share the machine's CPUs, and those that must have them alone."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """bcc's process outside the guest: how it is called, and what comes of one that fails."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """qemu.py without QEMU: command lines, keys of saved guests, what the end of a guest means."""
 
 from __future__ import annotations

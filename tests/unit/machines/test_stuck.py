@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A CPU that takes no timer interrupt while a call is under way; pipes stand for the guest."""
 
 import itertools

@@ -1,9 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The Vagrant way without a VM: what is read, what is written, and what is said when it fails."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -358,3 +361,12 @@ def test_network_is_taken() -> None:
 def test_network_is_none() -> None:
     with pytest.raises(SetupError, match="such as 192.168.121.0/24"):
         vagrant_box.check_network("here", addresses("eth0", "192.0.2.1"))
+
+
+def test_what_scripts_run_is_there() -> None:
+    root = Path(__file__).resolve().parents[3]
+    texts = [path.read_text() for path in (root / "Vagrantfile", *root.glob("vagrant/*.sh"))]
+    named = [name for text in texts for name in re.findall(r"\bharness(?:\.\w+)+\b", text)]
+    assert len(named) >= 2
+    for name in named:
+        assert importlib.util.find_spec(name) is not None, name

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """image.py and debian.py without a network: recipes, staleness, mirrors, what failures mean."""
 
 from __future__ import annotations

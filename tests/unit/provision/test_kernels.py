@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Kernels without downloads: the payload of a bzImage, initramfs archives, names, the cache."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The tree in which bcc runs, from a small image and a small kernel."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What an item says of its case: names, and with which others it belongs."""
 
 from pathlib import Path

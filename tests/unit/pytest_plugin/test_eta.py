@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is said when a kernel of several is done."""
 
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.pytest_plugin.eta import Countdown
-from harness.results.stored import Result
+from harness.results.result import Result
 
 
 def passed(kernel):

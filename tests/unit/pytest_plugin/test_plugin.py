@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The plugin from a test to its result, on a target that only plays one: also in xdist's workers."""
 
 import json
@@ -28,7 +29,7 @@ class Session:
         if request.name == "command":
             Session.fails += 1
             if Session.fails <= int(request.input):
-                raise loss.GuestLost(loss.EMULATOR_FAILED, False, "Oops: int3")
+                raise loss.EmulatorFailed("Oops: int3")
         return {"facts": FACTS, "begin": [], "end": {"kernel_log": []}}.get(request.name)
 
 
@@ -44,6 +45,9 @@ class Target:
 
     def describe(self):
         return {"qemu": "QEMU emulator version 9"}
+
+    def headers(self):
+        return "/none"
 
     def close(self):
         pass

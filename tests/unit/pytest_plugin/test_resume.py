@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What an interrupted run keeps when it goes on."""
 
 import ast
@@ -10,9 +11,11 @@ import pytest
 
 import harness
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
+from harness.provision import build
 from harness.pytest_plugin import resume
-from harness.results import matrix, stored
+from harness.results import matrix
+from harness.results.result import Build
 
 DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 HELD = matrix.read([DATA]).results[-1]
@@ -31,9 +34,9 @@ def sorted_out(tmp_path, result, **now):
 def test_what_differs_is_said_and_what_one_side_does_not_know_is_not():
     old = with_facts(cpus=4, kernel_package="6.12.117-1")
     new = {"cpus": 2, "kernel_package": "6.12.118-1", "qemu": "QEMU emulator version 7.2"}
-    assert stored.differences(old.facts, old.facts) == []
+    assert resume.differences(old.facts, old.facts) == []
     said = ["package 6.12.117-1, now 6.12.118-1", "CPUs 4, now 2"]
-    assert stored.differences(old.facts, new) == said
+    assert resume.differences(old.facts, new) == said
 
 
 def test_results_of_another_kernel_package_do_not_hold(tmp_path):
@@ -138,7 +141,9 @@ def in_column(**facts):
 
 
 def opened(name="qemu", kernel=COLUMN, **now):
-    return SimpleNamespace(name=name, kernel=kernel, describe=lambda: now)
+    return SimpleNamespace(
+        name=name, kernel=kernel, describe=lambda: now, headers=lambda: Path("/none")
+    )
 
 
 def test_what_no_longer_holds_goes_and_what_an_error_ended_too(tmp_path):
@@ -176,6 +181,55 @@ def test_what_is_done_is_known_by_its_kernel_or_as_what_runs(target, column, wit
     done = resume.Before([result]).done()
     assert resume.key(HELD.name, column, HELD.loader) in done
     assert (resume.key(HELD.name, "", HELD.loader) in done) is without_kernel
+
+
+CLANG = "clang version 14.0.6"
+
+
+def built(loader="libbpf", compiler=CLANG, digest="0123456789abcdef"):
+    result = in_column(source="")
+    builds = (Build("one.bpf.c", "", "fedcba9876543210"), Build("one.bpf.c", "TWO", digest))
+    return dataclasses.replace(result, loader=loader, compiler=compiler, builds=builds)
+
+
+@pytest.mark.parametrize(
+    "result, said",
+    [
+        (built(), None),
+        (built(compiler="clang version 16.0.0"), f"compiler clang version 16.0.0, now {CLANG}"),
+        (built(digest="another"), "what is built of one.bpf.c is another object"),
+        (built("bcc", "bcc 0.26.0"), None),
+        (built("bcc", "bcc 0.26.0", "another"), "what is built of one.bpf.c is another object"),
+        (in_column(source=""), None),  # of an older harness
+    ],
+)
+def test_what_another_compiler_made_or_is_another_object_runs_again(
+    tmp_path, monkeypatch, result, said
+):
+    def source(file, unit, loader, include):
+        assert file == tmp_path / "one.bpf.c" and include == Path("/none")
+        digest = "0123456789abcdef" if unit else "fedcba9876543210"
+        return SimpleNamespace(digest=digest)
+
+    (tmp_path / "one.bpf.c").write_text("")
+    monkeypatch.setattr(build, "compiler", lambda: CLANG)
+    monkeypatch.setattr(build, "source", source)
+    before = resume.Before([result])
+    words = before.keep_what_holds({}, [opened()], tmp_path, tmp_path)
+    assert before.results == (() if said else (result,))
+    assert [said in each for each in words] == ([True] if said else [])
+
+
+def test_what_does_not_compile_any_more_is_another_object(tmp_path, monkeypatch):
+    def source(*arguments):
+        raise build.CompileError("no")
+
+    (tmp_path / "one.bpf.c").write_text("")
+    monkeypatch.setattr(build, "compiler", lambda: CLANG)
+    monkeypatch.setattr(build, "source", source)
+    before = resume.Before([built()])
+    (words,) = before.keep_what_holds({}, [opened()], tmp_path, tmp_path)
+    assert "1 result from before must be made again" in words and before.results == ()
 
 
 def test_what_differs_is_said_once_for_a_kernel():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What one machine of several takes, and how many guests it runs at once."""
 
 from pathlib import Path
@@ -7,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from harness.errors import SetupError, UsageError
 from harness.pytest_plugin import sharding
-from harness.results import stored
+from harness.results import log
 
 DATA = Path(__file__).parent.parent / "data" / "results.jsonl"
 
@@ -45,14 +46,14 @@ def test_guests_are_no_more_than_memory_and_cpus_allow():
 
 def test_what_a_killed_run_left_of_its_last_line_is_cut_off(tmp_path):
     file = tmp_path / "results.jsonl"
-    assert not stored.mend(file)
+    assert not log.mend(file)
     whole = DATA.read_bytes()
     file.write_bytes(whole + b'{"name": "cut')
-    assert stored.mend(file) and file.read_bytes() == whole
+    assert log.mend(file) and file.read_bytes() == whole
     file.write_bytes(b'{"name": "cut')
-    assert not stored.mend(file) and file.read_bytes() == b""
+    assert not log.mend(file) and file.read_bytes() == b""
     file.write_bytes(whole + b"\0" * 512)  # of a power cut
-    assert stored.mend(file) and file.read_bytes() == whole
+    assert log.mend(file) and file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("content", [b"a list of things to do", b"\x7fELF\n\x02\x01"])
@@ -60,5 +61,5 @@ def test_what_is_no_results_file_is_not_cut(tmp_path, content):
     file = tmp_path / "results.jsonl"
     file.write_bytes(content)
     with pytest.raises(UsageError, match="is no results file"):
-        stored.mend(file)
+        log.mend(file)
     assert file.read_bytes() == content

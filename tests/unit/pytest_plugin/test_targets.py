@@ -1,4 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Opening the targets of a run's kernels, none of which is one: once each, and failures cost their own."""
+
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,11 +14,24 @@ from harness.pytest_plugin.targets import Targets
 KERNELS = ["5.10", "6.12", "7.3"]
 
 
+class Session:
+    begun = ended = False
+
+
 class Opened:
     name = "qemu"
 
     def __init__(self, settings):
         self.kernel, self.cpus, self.closed = settings.kernel, settings.cpus, False
+
+    @contextmanager
+    def session(self, warm=False):
+        session = Session()
+        session.begun = True
+        try:
+            yield session
+        finally:
+            session.ended = True
 
     def close(self):
         self.closed = True
@@ -95,28 +111,44 @@ def test_a_name_that_is_none_is_said_before_anything_is_fetched(play):
     assert tried == []
 
 
-def test_verifying_on_other_kernels_ends_and_targets_are_closed(play, monkeypatch):
+def test_guests_are_one_s_at_a_time_and_none_is_left(play, monkeypatch):
     events = []
 
-    class Verifier:
+    class Observer:
         def __init__(self, opened, scenarios):
-            self._kernel = opened.kernel
+            self._opened = opened
 
         def finish(self):
-            events.append(f"finish {self._kernel}")
+            events.append(f"finish {self._opened.kernel}")
 
         def abandon(self):
-            events.append(f"abandon {self._kernel}")
+            events.append(f"abandon {self._opened.kernel}")
+            assert not self._opened.closed, "its guest is gone before it was let go of"
 
-    monkeypatch.setattr("harness.pytest_plugin.targets.Verifier", Verifier)
+    monkeypatch.setattr("harness.pytest_plugin.targets.Observer", Observer)
     targets, _, _ = play(KERNELS)
-    first = targets.verifier("5.10", ())
-    assert targets.verifier("5.10", ()) is first and events == []
-    targets.verifier("6.12", ())
-    assert events == ["finish 5.10"]
-    targets.finish_verifying()
-    assert events[1:] == ["finish 5.10", "finish 6.12"]
-    opened = targets.opened
-    targets.close()
-    assert events[3:] == ["abandon 5.10", "abandon 6.12"]
-    assert all(each.closed for each in opened)
+    with targets:
+        first = targets.observer("5.10", ())
+        assert targets.observer("5.10", ()) is first and events == []
+        targets.observer("6.12", ())
+        assert events == ["finish 5.10"] and targets.target("5.10").closed
+        with targets.lent("6.12") as start:
+            assert events[1:] == ["finish 5.10", "finish 5.10", "finish 6.12"]
+            target, session = start("")
+            assert session.begun and target.kernel == "6.12"
+            other, _ = start("clearcpuid=hypervisor")
+            assert other is not target
+        assert session.ended
+        opened = targets.opened
+        for each in opened:
+            each.closed = False  # from here on it counts
+    assert events[4:] == ["abandon 6.12", "abandon 5.10"]
+    assert len(opened) == 3 and all(each.closed for each in opened)
+
+
+def test_a_guest_is_given_back_when_its_test_fails(play):
+    targets, _, _ = play(KERNELS)
+    with pytest.raises(ValueError), targets, targets.lent("6.12") as start:
+        _, session = start("")
+        raise ValueError("the test")
+    assert session.ended

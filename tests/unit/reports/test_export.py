@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The forms of others, made of results that real kernels gave, and the CI files of docs/ci.md."""
 
 import dataclasses

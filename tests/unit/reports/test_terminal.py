@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reports made of results that real kernels gave (data/results.jsonl, trimmed)."""
 
 import json
@@ -10,7 +11,7 @@ import pytest
 
 from harness import __main__ as command
 from harness.errors import SetupError, UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind, Observation
 from harness.provision import build, catalogue
 from harness.reports import page, rulebook, terminal
 from harness.results import matrix
@@ -247,7 +248,7 @@ def test_the_clause_that_applies_is_marked_among_all(pivot):
 def test_the_whole_log_is_there_when_asked_for(pivot):
     failed = result(pivot, "wrong_text", "6.12")
     assert "verifier log:" not in terminal.explain(failed)
-    assert failed.observation["log"].splitlines()[0] in terminal.explain(failed, whole=True)
+    assert failed.observation.log.splitlines()[0] in terminal.explain(failed, whole=True)
 
 
 # -- the page ----------------------------------------------------------------------------------------
@@ -275,7 +276,9 @@ def test_logs_are_cut_and_equal_ones_are_held_once(pivot):
     one = result(pivot, "missing_unlock", "6.12").__dict__
     long = "\n".join(f"line {number}" for number in range(5000))
     many = [
-        matrix.Result(**{**one, "name": f"case_{number}", "observation": {"log": long}})
+        matrix.Result(
+            **{**one, "name": f"case_{number}", "observation": Observation("prog_load", log=long)}
+        )
         for number in range(500)
     ]
     text = page.html(matrix.Matrix(many))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What changed between two runs, made of results that real kernels gave."""
 
 import dataclasses
@@ -9,7 +10,7 @@ import pytest
 
 from harness import __main__ as command
 from harness.errors import UsageError
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.results import drift, expected_failures, matrix
 from harness.results.drift import What
 
@@ -24,7 +25,7 @@ def change(result, **changes):
 
 
 def seen(result, **changes):
-    return change(result, observation={**result.observation, **changes})
+    return change(result, observation=dataclasses.replace(result.observation, **changes))
 
 
 def kinds(old, new, *rest):
@@ -65,7 +66,7 @@ def test_a_failure_on_the_list_is_no_regression():
         ({"stage": "map_create"}, True),
         ({"log": "another text"}, True),
         ({"stage": None, "retval": 3}, True),
-        ({"log": PASSED.observation["log"].replace("processed", "processed 9")}, False),
+        ({"log": PASSED.observation.log.replace("processed", "processed 9")}, False),
     ],
 )
 def test_another_errno_stage_or_text_with_the_same_verdict(now, changed):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A run-time test's guest, on a session that only plays one: what becomes of what was checked."""
 
 from dataclasses import replace
@@ -7,10 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import UsageError
-from harness.judging.judge import Kind, Verdict
-from harness.machines.loss import GuestLost
+from harness.judging.verdict import Kind, Verdict
+from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal
-from harness.running.driven import Case, Guest, Unmet
+from harness.provision import build
+from harness.results.record import Case
+from harness.running import experiment
+from harness.running.driven import Guest, Unmet
+from harness.running.maps import Loaded
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 
@@ -68,7 +73,7 @@ def test_what_held_is_a_pass_with_its_evidence():
     result = held.finish(None)
     assert (result.verdict, result.reason) == (Kind.PASS, "all ran")
     assert result.evidence == ("MATCHED    200 runs", "of 4 CPUs")
-    assert result.observation["measurements"] == {"runs": 200}
+    assert result.observation.measurements == {"runs": 200}
     assert (result.column, result.kernel, result.rule) == ("6.12", "6.12.1-amd64", "Hooks")
     assert (
         result.facts["source"] == "tests/lock/serialization/test_hooks.py"
@@ -191,3 +196,33 @@ def test_a_machine_that_is_not_ours_to_boot_skips_what_wants_to():
         running.boot_with("clearcpuid=hypervisor")
     result = running.finish(raised.value)
     assert result.verdict is Kind.SKIP and "--target vagrant boots none" in result.reason
+
+
+def test_a_result_names_what_was_loaded_and_what_made_it(monkeypatch):
+    def load(session, file, programs, loader, include, unit):
+        source = build.Source(file.path.name, unit, loader, f"object {unit}".encode(), 0.0)
+        return Loaded(session, source, lambda: source.content)
+
+    monkeypatch.setattr(experiment, "load", load)
+    monkeypatch.setattr(build, "compiler", lambda: "clang version 14.0.6")
+    loading = guest()
+    loading.load("a.bpf.c", ["count"])
+    loading.load("a.bpf.c", ["count"], "TWO")
+    loading.load("a.bpf.c", ["other"], "TWO")  # the same object
+    loading.check(True, "it counts")
+    result = loading.finish(None)
+    assert result.compiler == "clang version 14.0.6"
+    one, two = result.builds
+    assert (one.file, one.unit, two.unit) == ("a.bpf.c", "", "TWO") and one.digest != two.digest
+    session = Session(facts={**FACTS, "headers": True, "bcc": "0.31.0"})
+    through_bcc = guest(session, replace(CASE, loader="bcc"))
+    through_bcc.load("a.bpf.c", ["count"])
+    assert through_bcc.finish(None).compiler == "bcc 0.31.0"
+    nothing = guest().finish(None)
+    assert (nothing.compiler, nothing.builds) == ("", ())
+
+
+def test_a_guest_that_its_emulator_lost_is_told_from_others():
+    assert guest().finish(EmulatorFailed("Oops: int3")).observation.emulator_failed
+    lost = guest().finish(GuestLost("it panicked", True, "Kernel panic")).observation
+    assert lost.lost_is_crash and not lost.emulator_failed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Who is blamed when a guest is lost or complains late; a scripted session stands for the guest."""
 
 from contextlib import contextmanager
@@ -6,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.judging.judge import Kind
-from harness.machines.loss import EMULATOR_FAILED, GuestLost
+from harness.judging.verdict import Kind
+from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal
 from harness.provision import build
-from harness.running.observe import Verifier
+from harness.running.observe import Observer
 from harness.scenarios import annotation
 from harness.scenarios.programs import Programs, order
 
@@ -35,7 +36,7 @@ def ended(name, *log):
 class ScriptedTarget:
     """Gives sessions that play one script each: events, or an exception to raise."""
 
-    name, cpus = "scripted", 4
+    name, kernel, cpus = "scripted", "6.12", 4
 
     def __init__(self, *scripts, late=None):
         self.scripts, self.late, self.asked = list(scripts), late or [], []
@@ -43,6 +44,9 @@ class ScriptedTarget:
 
     def headers(self):
         return Path("include")
+
+    def describe(self):
+        return {"accelerator": "none"}
 
     @contextmanager
     def session(self, warm=False):
@@ -75,11 +79,12 @@ class ScriptedTarget:
 def no_compiler(monkeypatch):
     made = build.Source("x.bpf.c", "", "libbpf", b"", 0.0)
     monkeypatch.setattr(build, "source", lambda *arguments: made)
+    monkeypatch.setattr(build, "compiler", lambda: "clang version 14.0.6")
 
 
 def kinds(target):
-    verifier = Verifier(target, list(CASES.values()))
-    judged = {name: verifier.judge(CASES[name], "libbpf", CASES.values())[0] for name in CASES}
+    observer = Observer(target, list(CASES.values()))
+    judged = {name: observer.judge(CASES[name], "libbpf", CASES.values())[0] for name in CASES}
     return [verdict.kind for verdict in judged.values()]
 
 
@@ -94,8 +99,8 @@ def test_a_case_whose_needs_are_not_met_never_reaches_the_guest():
     text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
     fourth = annotation.read(text, Path("x.bpf.c")).scenarios[0]
     target = ScriptedTarget([{"begin": "first"}, ended("first")])
-    verifier = Verifier(target, [CASES["first"], fourth])
-    verdict, _ = verifier.judge(fourth, "libbpf", [CASES["first"]])
+    observer = Observer(target, [CASES["first"], fourth])
+    verdict, _ = observer.judge(fourth, "libbpf", [CASES["first"]])
     assert verdict.kind is Kind.SKIP and "bpf_new (since v9.0)" in verdict.reason
     assert target.asked == [["first"]]
 
@@ -117,7 +122,7 @@ def test_a_guest_that_is_lost_before_anything_began_costs_one_case_each_time():
 
 
 def test_the_emulator_may_fail_a_case_once():
-    lost = GuestLost(EMULATOR_FAILED, crashed=False, console="Oops: int3")
+    lost = EmulatorFailed("Oops: int3")
     begun = [{"begin": "first"}, ended("first"), {"begin": "second"}, lost]
     rest = [{"begin": "second"}, ended("second"), {"begin": "third"}, ended("third")]
     target = ScriptedTarget(begun, rest)
@@ -197,8 +202,8 @@ def test_a_file_that_does_not_compile_is_an_error_with_the_compilers_words(monke
         raise build.CompileError("x.bpf.c:3:9: error: use of undeclared identifier 'x'")
 
     monkeypatch.setattr(build, "source", refuse)
-    verifier = Verifier(ScriptedTarget(), list(CASES.values()))
-    verdict, _ = verifier.judge(CASES["first"], "libbpf", [])
+    observer = Observer(ScriptedTarget(), list(CASES.values()))
+    verdict, _ = observer.judge(CASES["first"], "libbpf", [])
     assert verdict.kind is Kind.ERROR and "undeclared identifier" in verdict.reason
 
 
@@ -215,9 +220,9 @@ def test_a_stuck_cpu_is_its_case_s_crash_and_the_rest_gets_another_guest():
 def test_a_case_is_judged_as_soon_as_the_next_one_has_begun():
     events = [step for n in CASES for step in ({"begin": n}, {"late": []}, ended(n))]
     target = ScriptedTarget(events)
-    verifier = Verifier(target, list(CASES.values()))
+    observer = Observer(target, list(CASES.values()))
     for number, name in enumerate(CASES, 1):
-        verdict, _ = verifier.judge(CASES[name], "libbpf", CASES.values())
+        verdict, _ = observer.judge(CASES[name], "libbpf", CASES.values())
         assert verdict.kind is Kind.PASS
         assert len(target.told) == min(3 * number + 2, 9), "it waits for the next to begin, no more"
 
@@ -225,18 +230,18 @@ def test_a_case_is_judged_as_soon_as_the_next_one_has_begun():
 def test_what_is_left_of_a_request_is_observed_or_given_up():
     events = [step for n in CASES for step in ({"begin": n}, {"late": []}, ended(n))]
     target = ScriptedTarget(events)
-    verifier = Verifier(target, list(CASES.values()))
-    verifier.judge(CASES["first"], "libbpf", CASES.values())
-    verifier.finish()
+    observer = Observer(target, list(CASES.values()))
+    observer.judge(CASES["first"], "libbpf", CASES.values())
+    observer.finish()
     assert len(target.told) == 9
-    verifier.judge(CASES["third"], "libbpf")
+    observer.judge(CASES["third"], "libbpf")
     assert len(target.asked) == 1
 
     target = ScriptedTarget(events, events)
-    verifier = Verifier(target, list(CASES.values()))
-    verifier.judge(CASES["first"], "libbpf", CASES.values())
-    verifier.abandon()
-    verifier.judge(CASES["third"], "libbpf", [CASES["second"]])
+    observer = Observer(target, list(CASES.values()))
+    observer.judge(CASES["first"], "libbpf", CASES.values())
+    observer.abandon()
+    observer.judge(CASES["third"], "libbpf", [CASES["second"]])
     assert target.asked == [["first", "second", "third"], ["third", "second"]]
 
 
@@ -244,9 +249,9 @@ def test_a_splat_goes_to_the_case_before_also_when_one_between_never_ran():
     text = 'SEC("tc") __rule("r") __needs(bpf_new, "9.0") __success\nint fourth(void *ctx) {}'
     fourth = annotation.read(text, Path("y.bpf.c")).scenarios[0]
     target = ScriptedTarget([{"begin": "first"}, ended("first")], late=[WARN])
-    verifier = Verifier(target, [CASES["first"], fourth])
-    assert verifier.judge(CASES["first"], "libbpf", [fourth])[0].kind is Kind.CRASH
-    assert verifier.judge(fourth, "libbpf")[0].kind is Kind.SKIP
+    observer = Observer(target, [CASES["first"], fourth])
+    assert observer.judge(CASES["first"], "libbpf", [fourth])[0].kind is Kind.CRASH
+    assert observer.judge(fourth, "libbpf")[0].kind is Kind.SKIP
 
 
 def test_units_come_whole_and_twins_before_those_that_need_them():

@@ -1,17 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUs were told that asked for a res_spin_lock."""
 
-import struct
 from types import SimpleNamespace
 
 import pytest
 
-from harness.judging.judge import Kind
+from harness.judging.verdict import Kind
 from harness.machines.session import AgentError
+from harness.provision.layout import Value
 from harness.running import res_spin_lock
 from harness.running.driven import Unmet
 
-TOLD = struct.pack("<8Q", 10, 8, 1, 1, 0, 0, 250_000_000, 1)
-TOLD += struct.pack("<8Q", 5, 5, *[0] * 6)
+NAMES = ("runs", "taken", "deadlocks", "timeouts", "others", "untried", "longest_ns", "at_once")
+TOLD = [
+    Value("struct answers", dict(zip(NAMES, numbers)))
+    for numbers in ((10, 8, 1, 1, 0, 0, 250_000_000, 1), (5, 5, *[0] * 6))
+]
+
+
+class Told:
+    """The map of answers."""
+
+    def __init__(self, calls):
+        self._calls = calls
+
+    def __getitem__(self, key):
+        return TOLD
+
+    def reset(self):
+        self._calls.append("reset")
 
 
 class Guest:
@@ -22,7 +39,11 @@ class Guest:
 
     def call(self, request, limit=0):
         self.calls.append(request)
-        return TOLD.hex() if request.name == "map_lookup" else {"seconds": 1.0}
+        return {"seconds": 1.0}
+
+    def map(self, name):
+        assert name == "told"
+        return Told(self.calls)
 
     def needs(self, name, since):
         self.calls.append(("needs", name, since))
@@ -45,7 +66,7 @@ def test_programs_are_driven_together():
         guest, {("a", res_spin_lock.HOLD): [0], ("b", 2): [1, 2]}, 9, seconds=0.5
     )
     reset, drive = guest.calls
-    assert (reset.name, drive.name, facts) == ("map_reset", "drive", {"seconds": 1.0})
+    assert (reset, drive.name, facts) == ("reset", "drive", {"seconds": 1.0})
     assert [order.cpus for order in drive.orders] == [[0], [1, 2]]
     assert {order.seconds for order in drive.orders} == {0.5}
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The C files of a run, and what is said of names that are in none."""
 
 import pytest

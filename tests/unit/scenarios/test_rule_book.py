@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The scenarios of bpf_progs/ as a rule book: complete, declared, and with their commits."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Annotations: what is read, and what is refused with file and line."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is said and drawn of measured speeds; the recorded ones are of a real kernel."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bisection: the search itself, what counts as a change, and which versions there are."""
 
 import math
@@ -6,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from harness.errors import UsageError
-from harness.judging.judge import Kind
-from harness.results.stored import Result
+from harness.judging.verdict import Kind, Observation
+from harness.results.result import Result
 from harness.studies import bisect
 from harness.studies.bisect import (
     BAD,
@@ -47,7 +48,8 @@ def test_steps_are_estimated():
 
 
 def result(kind=Kind.PASS, reason="", **observation):
-    return Result("c", "libbpf", "6.12", kind, reason, observation=observation)
+    observation = {"stage": None, **observation}
+    return Result("c", "libbpf", "6.12", kind, reason, observation=Observation(**observation))
 
 
 REFUSED = {"stage": "prog_load", "errno": "EINVAL", "log": "0: x\nunlock is missing\nprocessed 9"}

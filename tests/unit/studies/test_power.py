@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Counting how often twins are seen; the recorded runs are of a real kernel."""
 
 import dataclasses
@@ -9,8 +10,8 @@ import pytest
 
 from harness.__main__ import main
 from harness.errors import UsageError
-from harness.judging.judge import Kind
 from harness.judging.serialization import LOCKED, TWINS, UNLOCKED
+from harness.judging.verdict import Kind
 from harness.running import contended
 from harness.studies import power
 from harness.studies.power import SCENARIO, Problem, Rate, Report, Setting, interval, runs_to_show

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """BTF, the types of a BPF object, as far as maps and locks need them. Pure; trusts no byte of it."""
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _QUALIFIERS = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
 _EXTRA = {_INT: (4, 0), _ARRAY: (12, 0), _VAR: (4, 0), _DECL_TAG: (4, 0)}
 _EXTRA.update({_STRUCT: (0, 12), _UNION: (0, 12), _DATASEC: (0, 12), _ENUM64: (0, 12)})
 _EXTRA.update({_ENUM: (0, 8), _FUNC_PROTO: (0, 8)})
+_SIGNED = 1  # BTF_INT_SIGNED
+_TAGS = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum "}
 LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
 
 
@@ -50,6 +53,18 @@ class Type:
     members: Tuple[Tuple[str, int, int], ...] = ()
     element: int = 0  # of an array
     length: int = 0
+    widths: Tuple[int, ...] = ()  # of members that are bit-fields, in bits; 0 for others
+    signed: bool = False  # of a number
+
+    @property
+    def is_number(self) -> bool:
+        """Tell whether it is an integer, an enumeration or a pointer."""
+        return self.kind in (_INT, _ENUM, _ENUM64, _PTR)
+
+    @property
+    def is_array(self) -> bool:
+        """Tell whether it has elements."""
+        return self.kind == _ARRAY
 
 
 class Btf:
@@ -82,7 +97,11 @@ class Btf:
             extra, each = _EXTRA.get(kind, (0, 0))
             at += 12
             members: List[Tuple[str, int, int]] = []
+            widths: List[int] = []
             element = length = 0
+            signed = kind in (_ENUM, _ENUM64) and bool(info >> 31)
+            if kind == _INT:
+                signed = bool(struct.unpack_from("<I", body, at)[0] >> 24 & _SIGNED)
             if kind == _ARRAY:
                 element, _, length = struct.unpack_from("<III", body, at)
             if kind in (_STRUCT, _UNION, _DATASEC):
@@ -93,8 +112,12 @@ class Btf:
                     else:
                         bits = third & 0xFFFFFF if info >> 31 else third
                         members.append((self.string(first), second, bits))
+                        widths.append(third >> 24 if info >> 31 else 0)
             at += extra + each * count
-            self.types.append(Type(kind, self.string(name), ref, tuple(members), element, length))
+            called = self.string(name)
+            self.types.append(
+                Type(kind, called, ref, tuple(members), element, length, tuple(widths), signed)
+            )
 
     def string(self, at: int) -> str:
         """Return a string of the string section; "" outside it."""
@@ -111,6 +134,26 @@ class Btf:
                 return found
             number = found.ref
         raise Malformed("its BTF has a typedef that leads to itself.")
+
+    def names(self) -> Dict[str, int]:
+        """Return the numbers of all types with a name, as C spells it: "struct visits", "__u32"."""
+        kinds = (_INT, _TYPEDEF, _FLOAT, *_TAGS)
+        return {
+            _TAGS.get(found.kind, "") + found.name: number
+            for number, found in enumerate(self.types)
+            if found.name and found.kind in kinds
+        }
+
+    def spelled(self, number: int) -> str:
+        """Return a type as C spells it. Raises Malformed."""
+        if 0 <= number < len(self.types) and self.types[number].kind == _TYPEDEF:
+            return self.types[number].name
+        found = self.bare(number)
+        if found.kind == _PTR:
+            return "a pointer"
+        if found.kind == _ARRAY:
+            return f"{self.spelled(found.element)}[{found.length}]"
+        return _TAGS.get(found.kind, "") + (found.name or "(unnamed)")
 
     def size(self, number: int, depth: int = 0) -> int:
         """Return a type's size in bytes, 0 for what has none. Raises Malformed."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A BPF object as a compiler leaves it: programs, instructions, maps, source lines.
 
 Pure, and made for files of strangers: whatever is wrong with one is a sentence (Malformed). What
@@ -11,8 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from harness.check.btf import Btf, Field, Malformed
 from harness.guest import uapi
+from harness.provision.btf import Btf, Field, Malformed
 
 MOST_BYTES = 32 << 20
 MOST_INSTRUCTIONS = 1 << 20
@@ -49,6 +50,8 @@ class Map:
     has_btf: bool
     fields: Tuple[Field, ...] = ()
     inner: Optional["Map"] = None
+    key_type: Optional[int] = None  # numbers in the object's BTF
+    value_type: Optional[int] = None
 
     @property
     def locks(self) -> Tuple[Field, ...]:
@@ -80,6 +83,7 @@ class Object:
     programs: Tuple[str, ...]
     maps: Dict[str, Map]
     problem: str = ""  # what of its types and lines could not be read
+    types: Optional[Btf] = None
 
 
 class _Section(NamedTuple):
@@ -188,7 +192,7 @@ class _Reader:
         programs = tuple(
             f.name for f in functions.values() if f.section != ".text" or len(functions) == 1
         )
-        return Object(functions, programs, maps, self._problem)
+        return Object(functions, programs, maps, self._problem, types=self._btf)
 
     # -- code ------------------------------------------------------------------------------------
 
@@ -304,6 +308,8 @@ class _Reader:
             value is not None,
             tuple(self._btf.fields(value)) if value is not None else (),
             inner,
+            key_type=self._btf.pointed(members["key"]) if "key" in members else None,
+            value_type=value,
         )
 
     def _data_map(self, index: int, name: str) -> Map:

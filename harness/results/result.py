@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A case's Result, and how it is written as JSON and read again. Pure."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from harness.judging.verdict import Kind, Observation
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must happen on a range of kernels, in words, and whether this kernel is one of them."""
+
+    kernels: str  # such as ">=6.9"; "" is all
+    what: str
+    applies: bool
+
+
+@dataclass(frozen=True)
+class Build:
+    """One unit of a C file, and the digest of what the loader was given of it."""
+
+    file: str
+    unit: str  # "" is the file's common object
+    digest: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case with everything that was seen of it."""
+
+    name: str
+    loader: str
+    kernel: str  # uname -r
+    verdict: Kind
+    reason: str
+    column: str = ""  # the kernel as the user named it, "6.12", or else as `kernel`
+    evidence: Tuple[str, ...] = ()
+    rule: str = ""
+    rule_text: str = ""  # what the rule is and why
+    where: str = ""  # file:line
+    description: str = ""
+    comment: str = ""  # why: the C comment above the program
+    commits: Tuple[str, ...] = ()  # that made or changed what is asked, the rule's among them
+    expected: Tuple[Expected, ...] = ()  # on each range of kernels
+    known_bugs: Tuple[Tuple[str, str], ...] = ()  # (commit that mends it, kernels that have it)
+    target: str = ""
+    observation: Optional[Observation] = None  # None: it ended before anything was to be seen
+    compiler: str = ""  # that made the object: clang's version line, or bcc's version
+    builds: Tuple[Build, ...] = ()  # what was loaded; a run-time test may load many
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the kernel's and the tools'
+    seconds: Mapping[str, float] = field(default_factory=dict)  # boot, build, case
+    repeat: str = ""  # the command that repeats it
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return it as a JSON object."""
+        return {**dataclasses.asdict(self), "verdict": self.verdict.value}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Result":
+        """Make one of a JSON object. Raises ValueError, which says in words why it is none."""
+        if isinstance(data, dict) and data.get("observation") == {}:
+            data = {**data, "observation": None}  # as older harnesses wrote it
+        result: Result = _of_json(cls, data, "it")
+        return result
+
+
+@functools.lru_cache(maxsize=None)
+def _members(kind: Any) -> Tuple[Mapping[str, Any], Tuple[str, ...]]:
+    """Return the types of a dataclass's members, and which of them must be given."""
+    fields = dataclasses.fields(kind)
+    missing = dataclasses.MISSING
+    needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+    return get_type_hints(kind), tuple(needed)
+
+
+def _record(kind: Any, value: Mapping[str, Any], name: str) -> Any:
+    """Return a dataclass of a JSON object. Raises ValueError."""
+    types, needed = _members(kind)
+    for member in (member for member in needed if member not in value):
+        raise ValueError(f"{name} has no {member}")
+    for member in (member for member in value if member not in types):
+        raise ValueError(f"{name} has '{member}', which only a newer harness may know")
+    return kind(**{member: _of_json(types[member], value[member], member) for member in value})
+
+
+def _of_json(kind: Any, value: Any, name: str) -> Any:
+    """Return a value of JSON as a type of Result's members has it. Raises ValueError."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
+        return _record(kind, value, name)
+    if origin is Union:  # Optional is the only one
+        return None if value is None else _of_json(inner[0], value, name)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        if len(kinds) == len(value):
+            return tuple(_of_json(kind, one, name) for kind, one in zip(kinds, value))
+    if origin is collections.abc.Mapping and isinstance(value, dict):
+        return {key: _of_json(inner[1], one, name) for key, one in value.items()}
+    if kind is Kind and value in [each.value for each in Kind]:
+        return Kind(value)
+    plain: Any = {float: (int, float), int: int, str: str, bool: bool}.get(kind, ())
+    if kind is Any or isinstance(value, plain):
+        return value
+    raise ValueError(f"{name} cannot be {json.dumps(value)[:_SHOWN]}")
+
+
+_SHOWN = 60  # characters of what is wrong
+
+
+def exit_code(results: List[Result]) -> int:
+    """Return the exit code that a run with these results deserves.
+
+    0 all passed (or known, or skipped beside something that passed), 1 failed or crashed,
+    3 inconclusive, 4 something could not run, or nothing ran at all.
+    """
+    kinds = {result.verdict for result in results}
+    if kinds & {Kind.FAIL, Kind.CRASH}:
+        return 1
+    if Kind.ERROR in kinds or not kinds - {Kind.SKIP}:
+        return 4
+    return 3 if Kind.INCONCLUSIVE in kinds else 0
