@@ -49,32 +49,44 @@ class _Process:
 
     def __init__(self, tree: Tree) -> None:
         """Raises SetupError when this machine refuses it."""
+        self.busy = False  # in the middle of a text
         self._messages: IO[bytes] = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            command(tree, os.geteuid() == 0),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._messages,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for the harness, which ends this
-        )
+        try:
+            self._process = subprocess.Popen(
+                command(tree, os.geteuid() == 0),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._messages,
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for the harness, which ends this
+            )
+        except OSError as error:
+            raise SetupError(f"{error.filename} cannot be run ({error.strerror})") from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stream = Stream(self._process.stdout.fileno(), self._process.stdin.fileno())
         try:
             self._stream.receive(START_SECONDS)
         except Gone as gone:
             self.close()
-            how = "does not answer" if gone.timed_out else self.last_words()
+            how = "it does not answer" if gone.timed_out else self._last_words()
             raise SetupError(f"bcc cannot run outside the guest ({how})") from None
 
     def ask(self, line: Json) -> Json:
-        """Send a line and return the answer to it. Raises Gone."""
-        self._stream.send(line)
-        answer = self._stream.receive(STEP_SECONDS)
-        if "ended" in answer:
-            raise Gone(timed_out=False)
-        if any(end in answer for end in _ENDS):
-            self._stream.receive(STEP_SECONDS)  # that its process has ended
+        """Send a line and return the answer to it, which a process that fails has, too."""
+        self.busy = True
+        try:
+            self._stream.send(line)
+            answer = self._stream.receive(STEP_SECONDS)
+            if any(end in answer for end in _ENDS):
+                self._stream.receive(STEP_SECONDS)  # that the text's own process has ended
+                self.busy = False
+        except Gone as gone:
+            self.close()
+            words = "says nothing any more" if gone.timed_out else f"ended: {self._last_words()}"
+            return {"failed": f"bcc's process outside the guest {words}"}
+        if "ended" in answer:  # without a last line
+            self.close()
+            return {"failed": f"bcc's process outside the guest ended: status {answer['ended']}"}
         return answer
 
     def close(self) -> None:
@@ -88,8 +100,7 @@ class _Process:
             assert pipe is not None
             pipe.close()
 
-    def last_words(self) -> str:
-        """Return what it said at last, or how it ended; of use once it has ended."""
+    def _last_words(self) -> str:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"status {self._process.returncode}"
@@ -115,7 +126,7 @@ class NativeBcc:
                 self._keep_symbols(zlib.decompress(base64.b64decode(question["read"])))
                 return self._begun()
             assert self._process is not None
-            return self._asked(self._process, question)
+            return self._process.ask(question)
         except SetupError as error:
             self._unable = str(error)
             self._progress(f"bcc: it works in the guest, which is slow, as {self._unable}")
@@ -142,9 +153,11 @@ class NativeBcc:
             self._tree = native_userland.ensure(self._image, self._kernel, self._progress)
         if not self._tree.symbols.exists():
             return {"read": _SYMBOLS}
+        if self._process is not None and self._process.busy:
+            self.close()  # it failed, or the guest was lost in the middle of a text
         if self._process is None:
             self._process = _Process(self._tree)
-        return self._asked(self._process, self._begin)
+        return self._process.ask(self._begin)
 
     def _keep_symbols(self, content: bytes) -> None:
         assert self._tree is not None
@@ -152,12 +165,3 @@ class NativeBcc:
             native_userland.write(self._tree.symbols, content)
         except OSError as error:
             raise SetupError(f"{self._tree.symbols} cannot be written: {error.strerror}") from None
-
-    def _asked(self, process: _Process, line: Json) -> Json:
-        """Pass a line on. A process that fails at a text is ended; the next one has another."""
-        try:
-            return process.ask(line)
-        except Gone as gone:
-            how = f"said nothing for {STEP_SECONDS:.0f} s" if gone.timed_out else "ended"
-            self.close()
-            return {"failed": f"bcc's process outside the guest {how}: {process.last_words()}"}

@@ -2,7 +2,6 @@
 """bcc outside the guest says what bcc in the guest says, of each kind of text, on each kernel."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from harness.provision import build
 from harness.scenarios.programs import Programs
 from harness.scenarios.versions import kernel_version
 
-RULES = Path(__file__).parents[2] / "bpf_progs" / "rules"
 KERNELS = ("5.10", "6.12", "7.3")
 # Layouts, maps that a kernel refuses, programs that load and run, programs that it refuses.
 FILES = ("layout", "map_refused", "balance")
@@ -42,7 +40,7 @@ def guests(request):
 def sources(guests, release):
     """Return (text, programs) of each unit of the files, as a run would ask for them."""
     units = {}
-    for scenario in Programs.read(RULES, RULES.parent).scenarios():
+    for scenario in Programs.read(build.PROGRAMS).scenarios():
         if scenario.file.name.partition(".")[0] in FILES and "bcc" in scenario.loaders:
             clause = scenario.expectation(release)
             run = clause is not None and clause.retval is not None

@@ -94,7 +94,12 @@ def test_the_symbols_of_the_guest_are_asked_for_once(bcc):
 
 
 @pytest.mark.parametrize(
-    "text, why", [("dies", "ended: it has a fault"), ("ends", "ended"), ("hangs", "said nothing")]
+    "text, why",
+    [
+        ("dies", "ended: it has a fault"),
+        ("ends", "ended: status -31"),
+        ("hangs", "says nothing"),
+    ],
 )
 def test_a_process_that_fails_is_a_failure_and_the_next_text_has_another(
     bcc, monkeypatch, text, why
@@ -107,6 +112,11 @@ def test_a_process_that_fails_is_a_failure_and_the_next_text_has_another(
         os.kill(process, 0)
     assert bcc.answer(begin("after"))["refused"] == "after"
     assert not bcc.said
+
+
+def test_a_guest_that_is_lost_in_the_middle_costs_the_next_text_nothing(bcc):
+    assert "bpf" in bcc.answer(begin("asks"))
+    assert bcc.answer(begin("next"))["refused"] == "next"
 
 
 def test_closing_leaves_no_process(bcc):
@@ -125,6 +135,13 @@ def test_a_machine_that_refuses_the_process_says_so_once(bcc, monkeypatch):
     answers = [bcc.answer(begin(text)) for text in ("one", "two")]
     assert answers == [{"beyond": "bcc cannot run outside the guest (unshare failed)"}] * 2
     assert len(bcc.said) == 1 and "unshare failed" in bcc.said[0]
+
+
+def test_a_machine_without_unshare(bcc, monkeypatch):
+    monkeypatch.setattr(native_bcc, "command", lambda tree, root: ["/no/unshare"])
+    assert bcc.answer(begin("x")) == {
+        "beyond": "/no/unshare cannot be run (No such file or directory)"
+    }
 
 
 def test_a_tree_that_cannot_be_made_is_said_once(bcc, monkeypatch):
