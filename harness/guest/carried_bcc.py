@@ -168,7 +168,7 @@ class _Carrier:
         self._next = FIRST_FD
         self._maps: List[int] = []  # their names
         self._closed: List[int] = []  # which the guest is yet to be told
-        self.beyond = ""
+        self.beyond = ""  # what bcc asked for first that is not carried
         self.callback = _Handler(self._answer)
 
     def _answer(self, question: int, argument: int, size: int) -> int:
@@ -267,7 +267,7 @@ def _built(carrier: _Carrier, text: str) -> Json:
         }
     except BccFailed as failed:
         done = {"refused": str(failed), "stderr": failed.stderr}
-    return {"beyond": carrier.beyond} if carrier.beyond else done
+    return {"beyond": f"it needs {carrier.beyond}"} if carrier.beyond else done
 
 
 def _work(shim: Any, order: Json, source: BinaryIO, sink: BinaryIO) -> None:

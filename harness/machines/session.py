@@ -121,7 +121,7 @@ Carry = Callable[[Json], Json]  # answers what the agent asks of bcc outside the
 
 def no_bcc(question: Json) -> Json:
     """Answer, where bcc is in the guest only."""
-    return {"beyond": "on such a target"}
+    return {"beyond": "this target has it nowhere else"}
 
 
 class Session:

@@ -51,20 +51,27 @@ class Tree:
 
 def ensure(image: Image, kernel: Kernel, progress: Progress) -> Tree:
     """Return the tree of a kernel, made when it is missing. Raises SetupError."""
+    assert kernel.modules is not None
     home = paths.cache("native")
     base = home / f"image-{image.digest[:16]}"
-    digest = hashlib.sha256((image.digest + kernel.digest).encode()).hexdigest()[:20]
-    root = home / f"{kernel.name}-{digest}"
     with paths.lock(home / "lock"):
         try:
+            root = home / f"{kernel.name}-{_key(image, kernel.modules)}"
             if not root.exists():
                 progress(f"bcc: taking its files for kernel {kernel.name} out of the image")
                 if not base.exists():
                     _take_userland(image, base)
-                _join(base, kernel, root)
+                _join(base, kernel.name, kernel.modules, root)
             return Tree(root, _place(root, build.agent()), _place(root, shim(root.parent)))
         except OSError as error:
             raise SetupError(f"bcc's files could not be written below {home}: {error}.") from error
+
+
+def _key(image: Image, modules: Path) -> str:
+    """Return what names a tree. The kernel's own digest is also that of this harness's init."""
+    facts = modules.stat()
+    parts = (image.digest, modules.parent.name, facts.st_size, facts.st_mtime_ns)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
 def _take_userland(image: Image, base: Path) -> None:
@@ -101,21 +108,20 @@ def _drop_set_id(directory: Path) -> None:
             path.chmod(stat.S_IMODE(mode) & ~_SET_ID)
 
 
-def _join(base: Path, kernel: Kernel, root: Path) -> None:
+def _join(base: Path, name: str, modules: Path, root: Path) -> None:
     """Make the tree of a kernel from the image's, by links, and its headers."""
-    assert kernel.modules is not None
     with paths.Scratch(root.parent) as scratch:
         tree = scratch / "tree"
         shutil.copytree(base, tree, symlinks=True, copy_function=os.link)
         headers = ("usr/src", "usr/lib/modules/*/build", "usr/lib/modules/*/source")
         unpack = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-force"]
-        target = ["-dest", str(tree), str(kernel.modules)]
+        target = ["-dest", str(tree), str(modules)]
         host_tools.run([*unpack, *target, *headers], "squashfs-tools")
-        for name, place in _LINKS.items():
-            (tree / name).symlink_to(place)
-        for name in _EMPTY:
-            (tree / name).mkdir()
-        for stale in root.parent.glob(f"{kernel.name}-{'?' * 20}"):
+        for link, place in _LINKS.items():
+            (tree / link).symlink_to(place)
+        for directory in _EMPTY:
+            (tree / directory).mkdir()
+        for stale in root.parent.glob(f"{name}-{'?' * 20}"):
             shutil.rmtree(stale)
         tree.rename(root)
 

@@ -4,6 +4,7 @@
 import os
 import stat
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -88,8 +89,10 @@ def test_no_program_in_it_runs_as_anybody_else(cache, image, tmp_path):
 
 def test_it_is_made_once(cache, image, tmp_path):
     said = []
-    first = native_userland.ensure(image, kernel(tmp_path), said.append)
-    assert native_userland.ensure(image, kernel(tmp_path / "again"), said.append) == first
+    booted = kernel(tmp_path)
+    first = native_userland.ensure(image, booted, said.append)
+    with_another_init = replace(booted, digest="4" * 64)
+    assert native_userland.ensure(image, with_another_init, said.append) == first
     assert len(said) == 1
 
 
