@@ -13,7 +13,12 @@ from harness.scenarios.versions import kernel_version
 
 KERNELS = ("5.10", "6.12", "7.3")
 # Layouts, maps that a kernel refuses, programs that load and run, programs that it refuses.
-FILES = ("layout", "map_refused", "balance")
+UNITS = (
+    ("layout", ""),
+    ("map_refused", "lru_hash"),
+    ("map_refused", "read_only_array"),
+    ("balance", ""),
+)
 TEXTS = {
     "a text that does not compile": "int wrong(struct __sk_buff *skb) { return nothing; }",
     "a text without a program": "",
@@ -38,16 +43,18 @@ def guests(request):
 
 
 def sources(guests, release):
-    """Return (text, programs) of each unit of the files, as a run would ask for them."""
+    """Return (text, programs) of each unit, as a run would ask for them."""
     units = {}
     for scenario in Programs.read(build.PROGRAMS).scenarios():
-        if scenario.file.name.partition(".")[0] in FILES and "bcc" in scenario.loaders:
+        file = scenario.file.name.partition(".")[0]
+        if (file, scenario.unit) in UNITS and "bcc" in scenario.loaders:
             clause = scenario.expectation(release)
             run = clause is not None and clause.retval is not None
             trial = calls.Trial(scenario.name, scenario.section, scenario.user, run=run)
             units.setdefault((scenario.file, scenario.unit), []).append(trial)
-    for (file, unit), trials in units.items():
-        yield build.source(file, unit, "bcc", guests.headers()).content.decode(), trials
+    assert len(units) == len(UNITS)
+    for (path, unit), trials in units.items():
+        yield build.source(path, unit, "bcc", guests.headers()).content.decode(), trials
 
 
 def said(session, text, trials):
