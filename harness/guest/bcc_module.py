@@ -24,10 +24,16 @@ class BccModule:
         """Raises ImportError where there is no bcc, BccFailed."""
         from bcc import BPF, lib
 
+        class Module(BPF):  # type: ignore[misc]
+            """bcc's, which would load and attach what its macros name, to tell of nothing but that."""
+
+            def _trace_autoload(self) -> None:
+                pass
+
         failure: Optional[str] = None
         with _captured_stderr() as stderr:
             try:
-                self._bpf = BPF(text=text)
+                self._bpf = Module(text=text)
             except Exception as error:  # bcc raises bare Exception for every failure
                 failure = str(error)
         if failure is not None:

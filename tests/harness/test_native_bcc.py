@@ -19,9 +19,11 @@ UNITS = (
     ("map_refused", "read_only_array"),
     ("balance", ""),
 )
+# Texts that do not compile, that have no such program, and of which bcc would attach the program.
 TEXTS = {
-    "a text that does not compile": "int wrong(struct __sk_buff *skb) { return nothing; }",
-    "a text without a program": "",
+    "wrong": "int wrong(struct __sk_buff *skb) { return nothing; }",
+    "absent": "",
+    "kprobe__do_nanosleep": "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; }",
 }
 BEYOND = {
     "perf output": """
@@ -29,7 +31,6 @@ BEYOND = {
         int wanted(struct __sk_buff *skb) { u32 one = 1; events.perf_submit(skb, &one, 4); return 0; }
     """,
     "a tracepoint": "TRACEPOINT_PROBE(sched, sched_switch) { return args->prev_pid; }",
-    "a kprobe by its name": "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; }",
 }
 ADDRESS = re.compile(r"0x[0-9a-f]{9,}")
 SAID = ("stage", "errno", "log", "detail", "retval", "bare", "stuck")
@@ -77,8 +78,8 @@ def test_both_ways_say_the_same(guests):
     with guests.session(warm=True) as session:
         facts = session.call(calls.Facts())
         release = kernel_version(facts["release"], facts["version"])
-        any_name = [calls.Trial("wrong", "tc")]
-        texts = [*sources(guests, release), *((text, any_name) for text in TEXTS.values())]
+        texts = list(sources(guests, release))
+        texts += [(text, [calls.Trial(name, "kprobe")]) for name, text in TEXTS.items()]
         outside = [said(session, *each) for each in texts]
         carry, session.carry = session.carry, sessions.no_bcc
         try:
