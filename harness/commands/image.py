@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _remove() -> int:
-    for name in ("image", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
+    for name in ("image", "native", "box", "kernels", "guests", "apt", "build", "agent", "probe"):
         shutil.rmtree(paths.cache(name), ignore_errors=True)
     return OK

@@ -36,6 +36,7 @@ def _send(port: BinaryIO, line: Dict[str, Any]) -> None:
 
 
 def _session(source: BinaryIO, sink: BinaryIO) -> None:
+    from harness.guest.carried_calls import CarryFailed
     from harness.guest.libbpf import errno_name
     from harness.guest.loaders import Refused
     from harness.guest.session import Session
@@ -58,6 +59,8 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
         except OSError as error:
             name = errno_name(error.errno) if error.errno else None
             answer = {"raise": {"kind": "errno", "errno": name, "message": str(error)}}
+        except CarryFailed as failed:
+            answer = {"raise": {"kind": "agent", "message": str(failed)}}
         except (KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError):
             # Not an answer of the kernel: the host reports it as an ERROR of the harness.
             answer = {"raise": {"kind": "agent", "message": traceback.format_exc()}}
@@ -175,7 +178,13 @@ def main(arguments: List[str]) -> int:
         os.dup2(2, 1)  # a stray print must not corrupt the protocol
         serve(os.fdopen(os.dup(0), "rb"), sink, is_port=False)
         return 0
-    print("usage: agent.pyz serve [PORT]", file=sys.stderr)
+    if len(arguments) == 2 and arguments[0] == "compile":
+        from harness.guest import carried_bcc
+
+        sink = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+        return carried_bcc.serve(arguments[1], os.fdopen(os.dup(0), "rb"), sink)
+    print("usage: agent.pyz serve [PORT] | compile SHIM", file=sys.stderr)
     return 2
 
 

@@ -128,8 +128,14 @@ class Aftermath(TypedDict):
     kernel_log: Optional[List[str]]
 
 
+class Ended(Aftermath):
+    """The same of a case whose programs stayed until its end; and where bcc had built them."""
+
+    built: str
+
+
 @dataclass(frozen=True)
-class End(Call[Aftermath], name="end"):
+class End(Call[Ended], name="end"):
     """Unload everything, and ask how the case left the guest."""
 
 

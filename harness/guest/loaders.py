@@ -10,18 +10,19 @@ import json
 import os
 import re
 import struct
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Union
 
 from harness.guest import libbpf, system, uapi
+from harness.guest.bcc_module import BccFailed, BccModule
 from harness.guest.calls import Source
+from harness.guest.carried_calls import Ask, CarriedBeyond, CarriedModule
 from harness.guest.maps import Map
 from harness.guest.objects import Object
 from harness.guest.prepared import Prepared, PreparedObject
 
+BUILT_OUTSIDE = "by bcc outside the guest, in its userland; its bpf() calls were made in the guest"
 _NOBODY = 65534
 _EXTENSION = "freplace/"  # in a SEC(), before the name of a program of the same object
 _CAPABILITIES = {
@@ -35,9 +36,12 @@ _CAPABILITIES = {
 class Refused(Exception):
     """Something said no: at which stage, with which errno, and what the log held."""
 
-    def __init__(self, stage: str, number: int, log: str = "", detail: str = "") -> None:
+    def __init__(
+        self, stage: str, number: int, log: str = "", detail: str = "", built: str = ""
+    ) -> None:
         super().__init__(f"{stage}: {libbpf.errno_name(number)} {detail or log}".strip())
         self.stage, self.number, self.log, self.detail = stage, number, log, detail
+        self.built = built  # see Unit, of one that came to nothing
 
     def facts(self) -> Dict[str, Any]:
         """Return it as the fields of an observation."""
@@ -67,6 +71,8 @@ class Wanted:
 class Unit(Protocol):
     """The programs and maps of one object or module, on their way into the kernel."""
 
+    built: str  # where bcc has built it, in words; "" for what the host's compiler has
+
     def load(self, programs: List[Wanted]) -> None:
         """Bring programs into the kernel, with maps as at creation. Raises Refused."""
 
@@ -94,6 +100,8 @@ class LibbpfUnit:
     Of the programs that are named beforehand, those that are only to be loaded, not to run, share
     maps; else an object is loaded anew each time.
     """
+
+    built = ""
 
     def __init__(self, data: bytes, programs: Sequence[str] = ()) -> None:
         libbpf.capture_messages()
@@ -250,42 +258,38 @@ class BccUnit:
     and prints the log; its instructions are loaded by libbpf's plain call instead, once.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, ask: Ask) -> None:
+        """`ask` asks the host, which may have bcc outside the guest. Raises Refused, CarryFailed."""
+        self._fds: Dict[str, int] = {}
+        self.built = BUILT_OUTSIDE
         try:
-            from bcc import BPF, lib  # a target may lack it
+            self._module = self._compiled(text, ask)
         except ImportError as error:
             why = f"this target has no bcc, Debian's python3-bpfcc ({error})"
             raise Refused("open", 0, detail=why) from None
-
-        class Module(BPF):  # type: ignore[misc]
-            """bcc's, which would load and attach what its macros name, to tell of nothing but that."""
-
-            def _trace_autoload(self) -> None:
-                pass
-
-        self._lib = lib
+        except BccFailed as failed:
+            raise _bcc_refusal(failed, self.built) from None
+        finally:
+            libbpf.capture_messages()  # BPF() takes the handler away
         self._log = libbpf.log_buffer()
-        self._fds: Dict[str, int] = {}
-        with _captured_stderr() as stderr:
-            try:
-                self._module = Module(text=text)
-                failure = None
-            except Exception as error:  # bcc raises bare Exception for every failure
-                failure = str(error)
-        libbpf.capture_messages()  # BPF() took the handler away
-        if failure is not None:
-            raise _bcc_refusal(failure, stderr[0])
+
+    def _compiled(self, text: str, ask: Ask) -> Union[BccModule, CarriedModule]:
+        try:
+            return CarriedModule(text, ask)
+        except CarriedBeyond as beyond:
+            self.built = f"by bcc in the guest, as {beyond}"
+            return BccModule(text)
 
     def load(self, programs: List[Wanted]) -> None:
         """See Unit."""
-        for index in range(self._lib.bpf_num_tables(self._module.module)):
-            Map(self._lib.bpf_table_fd_id(self._module.module, index)).reset()
+        for fd in self._module.maps.values():
+            Map(fd).reset()
         for program in programs:
-            name, self._log[0] = program.name.encode(), b"\0"
-            insns = self._lib.bpf_function_start(self._module.module, name)
-            count = self._lib.bpf_function_size(self._module.module, name) // 8
-            if not insns:
+            self._log[0] = b"\0"
+            place = self._module.instructions(program.name)
+            if place is None:
                 raise Refused("open", 0, detail=f"bcc's module has no function '{program.name}'")
+            insns, count = place[0], place[1] // uapi.INSN_BYTES
             kind, options = libbpf.load_options(program.section)
             arguments = (kind, program.name, insns, count, self._log, options)
             if program.user != "root":
@@ -298,8 +302,7 @@ class BccUnit:
 
     def map_fd(self, name: str) -> int:
         """See Unit."""
-        fd: int = self._module[name.encode()].map_fd
-        return fd
+        return self._module.maps[name]
 
     def unload(self) -> None:
         """See Unit."""
@@ -310,12 +313,16 @@ class BccUnit:
     def close(self) -> None:
         """See Unit."""
         self.unload()
+        self._module.close()
 
 
-def open_unit(source: Source, programs: Sequence[str] = ()) -> Unit:
-    """Bring what the host built to a loader; see LibbpfUnit for the programs. Raises Refused."""
+def open_unit(source: Source, ask: Ask, programs: Sequence[str] = ()) -> Unit:
+    """Bring what the host built to a loader; see BccUnit and LibbpfUnit for the others.
+
+    Raises Refused, CarryFailed.
+    """
     if source.loader == "bcc":
-        return BccUnit(source.text)
+        return BccUnit(source.text, ask)
     return LibbpfUnit(base64.b64decode(source.object), programs)
 
 
@@ -355,30 +362,14 @@ def load_errno(section: str) -> int:
     return number
 
 
-def _bcc_refusal(failure: str, stderr: str) -> Refused:
+def _bcc_refusal(failed: BccFailed, built: str) -> Refused:
     """Tell a map that the kernel refused from a text that does not compile."""
-    refused = re.search(r"could not open bpf map: (\S+), error: (.+)", stderr)
+    refused = re.search(r"could not open bpf map: (\S+), error: (.+)", failed.stderr)
     if not refused:
-        return Refused("compile", 0, detail=stderr.strip() or failure)
+        return Refused("compile", 0, detail=failed.stderr.strip() or str(failed), built=built)
     name, reason = refused.groups()
     number = next((n for n in range(1, 600) if os.strerror(n) == reason.strip()), 0)
-    return Refused("map_create", number, detail=f"map '{name}'")
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[List[str]]:
-    """Collect what C code writes to fd 2; the list holds it once the block has ended."""
-    result: List[str] = []
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield result
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            result.append(file.read().decode(errors="replace"))
+    return Refused("map_create", number, detail=f"map '{name}'", built=built)
 
 
 _UNPRIVILEGED = "/proc/sys/kernel/unprivileged_bpf_disabled"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -33,6 +34,12 @@ class State:
         self.listener: Optional[socket.socket] = None
         self.group: Optional[Path] = None  # the cgroup that this process has joined
         self.modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
+
+    def ask(self, question: Json) -> Json:
+        """Ask the host in the middle of a call; see carried_calls.py."""
+        self.emit({"carry": question})
+        answer: Json = json.loads(self.source.readline())
+        return answer
 
     # -- the kernel log ---------------------------------------------------------------------------
 

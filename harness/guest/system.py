@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import os
+import struct
 from typing import Sequence
 
 from harness.guest import uapi
@@ -40,6 +41,15 @@ def become(user: int, capabilities: Sequence[int]) -> None:
     )  # effective, permitted, inheritable; twice
 
 
+def filter_system_calls(program: bytes) -> None:
+    """Let a seccomp program judge each system call of this process from now on, and its children's."""
+    code = ct.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions, and where
+    filter = struct.pack("<H6xQ", len(program) // 8, ct.addressof(code))
+    _succeed(_libc.prctl(uapi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _succeed(_libc.prctl(uapi.PR_SET_SECCOMP, uapi.SECCOMP_MODE_FILTER, filter, 0, 0))
+
+
 def mount(source: str, place: str, kind: str, flags: int) -> None:
     """Mount a file system, or change how one is mounted."""
     _succeed(_libc.mount(source.encode(), place.encode(), kind.encode(), ct.c_ulong(flags), None))
@@ -48,6 +58,14 @@ def mount(source: str, place: str, kind: str, flags: int) -> None:
 def unmount(place: str) -> None:
     """Unmount what is mounted there."""
     _succeed(_libc.umount(place.encode()))
+
+
+def bpf(command: int, attr: bytearray) -> int:
+    """Make one bpf() call, which may write to its attributes; return its result, or -errno."""
+    place = (ct.c_char * len(attr)).from_buffer(attr)
+    number, size = ct.c_long(uapi.NR_BPF), ct.c_long(len(attr))
+    result: int = _libc.syscall(number, ct.c_long(command), place, size)
+    return result if result >= 0 else -ct.get_errno()
 
 
 def system_call(number: int, *arguments: int) -> int:

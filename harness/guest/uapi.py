@@ -6,6 +6,9 @@ They are those of linux/bpf.h, linux/btf.h and the like. None of them changes on
 
 from __future__ import annotations
 
+# enum bpf_cmd
+BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_OBJ_GET_INFO_BY_FD, BPF_BTF_LOAD = 0, 5, 15, 18
+
 # Flags of element access.
 BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 1, 2, 4
 
@@ -49,10 +52,14 @@ BTF_KIND_TYPEDEF, BTF_KIND_FUNC = 8, 12
 # A log of statistics and errors, without the instructions.
 BPF_LOG_STATS = 4
 
-# Other system calls than bpf(); numbers are those of x86-64.
+# System calls; numbers are those of x86-64.
+NR_BPF, NR_PERF_EVENT_OPEN = 321, 298
 NR_MEMBARRIER, MEMBARRIER_CMD_GLOBAL = 324, 1
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 MS_PRIVATE, MS_REC = 1 << 18, 1 << 14
 PR_SET_KEEPCAPS, LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 12, 21, 38, 39
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW = 0x80000000, 0x7FFF0000
+AUDIT_ARCH_X86_64, X32_SYSCALL_BIT = 0xC000003E, 0x40000000

@@ -39,6 +39,7 @@ class Observation:
     detail: str = ""  # the compiler's or the loader's words
     retval: Optional[int] = None
     missing: Tuple[str, ...] = ()  # names that the case needs and the kernel's BTF lacks
+    built: str = ""  # where bcc built it, in words; "" for what the host's compiler built
     bare: Optional[bool] = None  # whether an empty program of the refused one's kind loads
     kernel_log: Optional[Tuple[str, ...]] = None  # None: unreadable
     stuck: Tuple[int, ...] = ()  # CPUs that ran nothing any more when the case had ended

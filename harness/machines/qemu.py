@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 from harness.errors import SetupError
 from harness.machines import host_cpus, qemu_guest
 from harness.machines.loss import EmulatorFailed, GuestLost, why_lost
+from harness.machines.native_bcc import NativeBcc
 from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
 from harness.machines.target import DEFAULT_KERNEL, Settings
@@ -46,6 +47,7 @@ class Qemu:
         self._kept: Optional[Tuple[qemu_guest.Guest, Session]] = None
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
+        self._bcc = NativeBcc(self._image, self._kernel, progress)
 
     @contextmanager
     def session(self, warm: bool = False) -> Iterator[Session]:
@@ -86,7 +88,8 @@ class Qemu:
         try:
             fd = guest.channel.fileno()
             overdue, waited = partial(asked, guest.overdue_ticks), partial(asked, guest.waited)
-            return guest, Session(Stream(fd, fd), lost, guest.boot, overdue, waited)
+            stream, carry = Stream(fd, fd), self._bcc.answer
+            return guest, Session(stream, lost, guest.boot, overdue, waited, carry)
         except BaseException:
             guest.close()
             raise
@@ -139,3 +142,4 @@ class Qemu:
         if self._kept is not None:
             self._kept[0].close()
             self._kept = None
+        self._bcc.close()

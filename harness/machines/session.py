@@ -116,6 +116,14 @@ class Stream:
         return answer
 
 
+Carry = Callable[[Json], Json]  # answers what the agent asks of bcc outside the guest
+
+
+def no_bcc(question: Json) -> Json:
+    """Answer, where bcc is in the guest only."""
+    return {"beyond": "this target has it nowhere else"}
+
+
 class Session:
     """One process of the agent."""
 
@@ -126,10 +134,12 @@ class Session:
         boot: Json,
         overdue: Callable[[], Mapping[int, Tick]] = dict,
         waited: Callable[[], Mapping[int, float]] = dict,
+        carry: Carry = no_bcc,
     ) -> None:
         """`overdue` tells which CPUs do not take their timer interrupt at this moment; `waited`, for
         how many seconds each has waited for the host so far."""
         self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
+        self.carry = carry  # see guest/carried_calls.py
         self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
         self.waited = 0.0  # seconds that did not count against a limit, as the host was busy
         self.disturbed = False  # something went wrong in it: nobody may use this guest again
@@ -174,6 +184,9 @@ class Session:
                 self._stream.send(request.to_json())
                 while True:
                     answer = self._receive(limit)
+                    if "carry" in answer:  # bcc's time here is none of the guest's limit
+                        self._stream.send(self.carry(answer["carry"]))
+                        continue
                     if "return" in answer:
                         value: Answer = answer["return"]
                         return value
@@ -252,7 +265,7 @@ class Session:
     def again(self) -> "Session":
         """Return a new session of the same agent, after this one was closed."""
         kept = {"kind": "kept", "seconds": 0.0}
-        return Session(self._stream, self._lost, kept, self._overdue, self._waited)
+        return Session(self._stream, self._lost, kept, self._overdue, self._waited, self.carry)
 
 
 def named(lost: GuestLost, stuck: Mapping[int, str]) -> GuestLost:

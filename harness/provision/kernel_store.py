@@ -166,7 +166,9 @@ def remove(name: str) -> bool:
     home = paths.cache("kernels")
     with paths.lock(home / f"{name}.lock"):
         found = list(home.glob(f"{name}-????????????"))
-        for path in (*found, *paths.cache("guests").glob(f"{name}-{'?' * 20}")):
+        of_it = f"{name}-{'?' * 20}"
+        others = (path for place in ("guests", "native") for path in paths.cache(place).glob(of_it))
+        for path in (*found, *others):
             shutil.rmtree(path, ignore_errors=True)
     return bool(found)
 

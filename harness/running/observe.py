@@ -331,7 +331,8 @@ def made(
 ) -> Tuple[str, Tuple[Build, ...]]:
     """Return the compiler that made what was loaded, "" if nothing was, and the digests of that.
 
-    What bcc loads is made by bcc, in the guest; the text that it is given is what has a digest.
+    What bcc loads is made by bcc, with the guest's userland; the text that it is given is what has a
+    digest.
     """
     built = [source for source in sources if isinstance(source, build.Source)]
     builds = tuple(Build(source.file, source.unit, source.digest) for source in built)

@@ -40,9 +40,10 @@ def late(state: State, call: calls.Late) -> List[str]:
 
 
 @answers(calls.End)
-def end(state: State, call: calls.End) -> calls.Aftermath:
+def end(state: State, call: calls.End) -> calls.Ended:
+    built = state.unit.built if state.unit is not None else ""
     state.unload()
-    return state.aftermath(LATE_SECONDS, ran=True)
+    return {**state.aftermath(LATE_SECONDS, ran=True), "built": built}
 
 
 @answers(calls.Command)

@@ -23,10 +23,10 @@ def load(state: State, call: calls.Load) -> None:
     if call.source.loader == "bcc":
         text = call.source.text
         if text not in state.modules:
-            state.modules[text] = BccUnit(text)
+            state.modules[text] = BccUnit(text, state.ask)
         state.unit = state.modules[text]
     else:
-        state.unit = open_unit(call.source)
+        state.unit = open_unit(call.source, state.ask)
     state.unit.load([Wanted(program.name, program.section) for program in call.programs])
 
 

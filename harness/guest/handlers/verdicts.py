@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Sequence, Union
+from typing import Any, Dict, Union
 
 from harness.guest import calls, libbpf, uapi
 from harness.guest.calls import Trial
@@ -32,9 +32,9 @@ def verify(state: State, call: calls.Verify) -> None:
             # Also when it is empty: with it the case before is over.
             state.emit({"late": state.begin(case.name)})
             if unit is None:
-                unit = _opened(call.source, [case.name for case in call.cases])
+                unit = _opened(state, call)
                 seconds["open"] = round(time.monotonic() - started, 4)
-            observation = _answer(unit, case, seconds)
+            observation = {**_answer(unit, case, seconds), "built": unit.built}
         except OSError as error:
             observation = {"stage": "agent", "detail": str(error)}
         finally:
@@ -48,9 +48,9 @@ def verify(state: State, call: calls.Verify) -> None:
             return  # the cases to come need another guest
 
 
-def _opened(source: calls.Source, programs: Sequence[str]) -> Union[Unit, Refused]:
+def _opened(state: State, call: calls.Verify) -> Union[Unit, Refused]:
     try:
-        return open_unit(source, programs)
+        return open_unit(call.source, state.ask, [case.name for case in call.cases])
     except Refused as refused:
         return refused
 

@@ -63,3 +63,16 @@ def test_that_it_is_inactive_is_known_without_the_configuration(facts, tmp_path,
 def test_a_kernel_that_cannot_be_asked_skips_nothing(facts):
     assert facts.names([HOOK]) == {HOOK: True}
     assert facts.options(["CONFIG_BPF_LSM"]) == {"CONFIG_BPF_LSM": "y"}
+
+
+def test_the_version_of_bcc_is_known_without_importing_it(facts, tmp_path, monkeypatch):
+    (tmp_path / "bcc").mkdir()
+    (tmp_path / "bcc/__init__.py").write_text("raise SystemError('it was imported')\n")
+    (tmp_path / "bcc/version.py").write_text("__version__ = '0.31.0'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert facts.bcc_version() == "0.31.0"
+
+
+def test_a_target_without_bcc(facts, monkeypatch):
+    monkeypatch.setattr(facts.importlib.util, "find_spec", lambda name: None)
+    assert facts.bcc_version() is None
