@@ -118,9 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     kernels.declare(command("kernels", kernels.run, "List, fetch or remove Debian's kernels."))
     image.declare(command("image", image.run, "Build or remove the guest's userland and kernel."))
-    completing = command(
-        "completion", _completion, "Print a completion script for bash or zsh."
-    )
+    completing = command("completion", _completion, "Print a completion script for bash or zsh.")
     completing.add_argument(
         "shell", choices=completion.SHELLS, help="bash: eval the output; zsh: save it in $fpath"
     )

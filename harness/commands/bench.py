@@ -39,9 +39,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a page with plots and tables"
     )
-    sub.add_argument(
-        "--svg", type=Path, metavar="FILE", help="also write the first kernel's plots"
-    )
+    sub.add_argument("--svg", type=Path, metavar="FILE", help="also write the first kernel's plots")
     sub.add_argument(
         "--read",
         type=Path,

@@ -48,9 +48,7 @@ With --run, the exit code is 0 (good) for PASS, 1 (bad) for FAIL, CRASH and KNOW
         help="compare stage, errno and text (observed), stage and errno (errno), the stage alone, or"
         " the verdict (default: %(default)s)",
     )
-    sub.add_argument(
-        "--text", default="", help="compare only whether the kernel printed this text"
-    )
+    sub.add_argument("--text", default="", help="compare only whether the kernel printed this text")
     sub.add_argument(
         "--loader",
         choices=scenario.LOADERS,

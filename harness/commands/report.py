@@ -64,7 +64,9 @@ def _declare_input(sub: argparse.ArgumentParser) -> None:
 
 def _declare_form(sub: argparse.ArgumentParser) -> None:
     form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="print Markdown, short enough to mail")
+    form.add_argument(
+        "--markdown", action="store_true", help="print Markdown, short enough to mail"
+    )
     form.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
     form.add_argument("--junit", action="store_true", help="print JUnit XML, a suite per kernel")
     form.add_argument("--ktap", action="store_true", help="print KTAP, a test per kernel")

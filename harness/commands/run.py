@@ -29,7 +29,9 @@ def declare(sub: argparse.ArgumentParser) -> None:
     run_options.declare(sub.add_argument)
     sub.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
     sub.add_argument(
-        "-k", metavar="EXPRESSION", help="only cases with matching names, as in pytest: 'skb or xdp'"
+        "-k",
+        metavar="EXPRESSION",
+        help="only cases with matching names, as in pytest: 'skb or xdp'",
     )
     sub.add_argument("-x", action="store_true", help="stop at the first case that does not pass")
     sub.add_argument("-v", action="store_true", help="print a line per case as it ends")

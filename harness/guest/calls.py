@@ -611,7 +611,9 @@ class Renewed:
     """An element to add again after each read that removed it, once no program uses the old one."""
 
     value: str = ""
-    before: str = ""  # key of another element, which update_batch writes first; it is added again too
+    before: str = (
+        ""  # key of another element, which update_batch writes first; it is added again too
+    )
 
 
 class Copied(TypedDict):
@@ -647,7 +649,9 @@ class Numbered:
     """A map element, and a program that accesses it as the order in the map `orders` says."""
 
     map: str
-    orders: Sequence[str]  # values of `orders`: show the element, store into it, store with BPF_F_LOCK
+    orders: Sequence[
+        str
+    ]  # values of `orders`: show the element, store into it, store with BPF_F_LOCK
     program: str
     key: str = FIRST
 

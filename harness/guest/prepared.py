@@ -42,7 +42,9 @@ def _prepared(program: int, given: Any) -> Optional[Prepared]:
     )
     for at in range(0, len(insns), uapi.INSN_BYTES):
         if insns[at] == uapi.BPF_JMP_CALL and insns[at + 1] >> 4 == uapi.BPF_PSEUDO_KFUNC_CALL:
-            if insns[at + 2 : at + 4] != b"\0\0":  # a module's kfunc: libbpf closes the module's BTF
+            if (
+                insns[at + 2 : at + 4] != b"\0\0"
+            ):  # a module's kfunc: libbpf closes the module's BTF
                 return None
     options = bindings.LoadOpts()
     ct.memmove(ct.byref(options), ct.byref(given), ct.sizeof(options))
