@@ -35,7 +35,7 @@ test-vagrant: setup setup-vagrant ## vagrant up, a selection of the tests in it,
 
 setup: $(VENV)/packages $(VENV)/ready image ## Debian packages, virtual environment, guest image
 
-setup-vagrant: ## The Debian packages that `vagrant up` needs beside
+setup-vagrant: ## The additional Debian packages for `vagrant up`
 	vagrant/setup.sh
 
 image: $(VENV)/packages $(VENV)/ready ## Build the guest's userland and fetch its kernel
@@ -62,7 +62,7 @@ $(VENV)/linters: $(VENV)/ready
 	$(VENV)/bin/pip install -q -e '.[dev]'
 	@touch $@
 
-lint: $(VENV)/linters ## What CONTRIBUTING asks for
+lint: $(VENV)/linters ## Formatting, types and import rules
 	$(VENV)/bin/black --check -q harness tests
 	$(VENV)/bin/isort --check -q harness tests
 	$(VENV)/bin/flake8 harness tests

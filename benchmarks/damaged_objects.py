@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Damage BPF objects and check them: each must get an answer, and the guest must live on.
+"""Damage BPF objects and check them: each must get an answer, and the guest must survive.
 
     python benchmarks/damaged_objects.py OBJECT… [--count N] [--seconds N] [--seed N] [--kernel NAME]
 

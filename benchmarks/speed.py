@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long the harness takes, and against what: run it on an idle machine.
+"""Measure the harness's times and their ratios; run it on an idle machine.
 
     .venv/bin/python benchmarks/speed.py [--repeat N] [--full]
 

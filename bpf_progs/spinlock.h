@@ -1,66 +1,67 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * One C source, two loaders; and the words in which a program says what must happen to it.
+ * Annotations that state the expected result of a program, and macros for two loaders.
  *
- * rules/ has the programs with such words, driven/ what the run-time tests load, include/ what
- * several of them share.
+ * rules/ has the annotated programs, driven/ those of the run-time tests, include/ shared headers.
  *
  * 1. Annotations
  * --------------
- * They stand between SEC() and the function and expand to nothing, so that they cannot change the
- * object under test. harness/scenarios/annotation.py reads them from the text. The words are those of the
- * kernel's own BPF selftests where those have one.
+ * They stand between SEC() and the function and expand to nothing, so they cannot change the object
+ * under test. harness/scenarios/annotation.py reads them from the text. Where the kernel's BPF selftests
+ * have a word for the same thing, it is used here.
  *
  *   __rule("...")          the rule this case belongs to, in words: a row of the rule table; see 2
  *   __description("...")   one line for people, when the function's name does not say it
- *   __twin(program)        the legal twin of a refused program: the same code but for the one thing
- *                          that breaks the rule. If the twin is refused as well, the refusal proves
- *                          nothing and the verdict is INCONCLUSIVE. Obligatory with __refused and
- *                          __failure.
+ *   __twin(program)        the legal twin of a refused program: the same code without the violation.
+ *                          If the twin is refused as well, the refusal proves nothing and the
+ *                          verdict is INCONCLUSIVE. Obligatory with __refused and __failure.
  *   __loader(libbpf)       only this loader can express the case (the comment above says why)
  *   __success              it must load; with __retval it must also run
- *   __refused(name)        it must be refused as a Refusal of that name says, which is declared
- *                          beside the cases of this file or, for several files, in
- *                          include/refusals.h. In a clause, only its texts for those kernels count.
- *   __failure              it must be refused, as the next three say; at least __msg or __errno.
- *                          For what one case alone is told; else give it a name, see 2.
+ *   __refused(name)        it must be refused as the Refusal of that name states (see 2), which is
+ *                          declared in this file or, for several files, in include/refusals.h. In
+ *                          a clause, only its texts for the clause's kernels count.
+ *   __failure              it must be refused as __stage, __errno and __msg state; at least one of
+ *                          __errno and __msg is needed. Use it for a refusal of a single case, and
+ *                          __refused for all others.
  *   __stage(prog_load)     where: btf_load, map_create, prog_load (the default) or attach
  *   __errno(EINVAL)        with this errno
  *   __msg("text")          the verifier log holds this text, literally; {{...}} holds a regular
  *                          expression. Several must appear in this order.
  *   __not_msg("text")      the verifier log does not hold this text
  *   __retval(0)            BPF_PROG_TEST_RUN on one packet returns this
- *   __kernel(">=6.9")      starts a clause that holds for these kernels only. What stands before
- *                          the first __kernel holds for all clauses. Exactly one clause may match
- *                          a kernel; when none does the case is skipped there.
- *   __needs(name, "6.2")   the case needs what kernels have since that version: a function, type or
- *                          enumerator by its name in the kernel's own BTF. Where that lacks it an
- *                          older kernel skips the case, and on a newer one it is an ERROR; unless
- *                          a third argument, as in CONFIG_BPF_LSM, names an option that is off.
- *                          A hook's name, bpf_lsm_…, counts only if the kernel uses that LSM.
+ *   __kernel(">=6.9")      starts a clause that holds for these kernels only. Annotations before the
+ *                          first __kernel hold for all clauses. At most one clause may match a
+ *                          kernel; if none does, the case is skipped there.
+ *   __needs(name, "6.2")   the case needs a function, type or enumerator, by its name in the
+ *                          kernel's BTF, which kernels have since that version. If the BTF lacks it,
+ *                          an older kernel skips the case, and a newer one gives an ERROR. A third
+ *                          argument such as CONFIG_BPF_LSM names an option: if it is off, a newer
+ *                          kernel skips too. A name bpf_lsm_… also needs an active BPF LSM.
  *   __user(nobody)         load it as uid 65534 without any capability, or with those named, as in
- *                          __user(cap_bpf+cap_net_admin). Its BTF and maps are root's, unless a
- *                          stage says from where on the user works: __user(cap_bpf, btf_load) or
- *                          __user(nobody, map_create); that goes with __loader(libbpf) only.
+ *                          __user(cap_bpf+cap_net_admin). Root loads its BTF and creates its maps,
+ *                          unless a second argument names the first stage of the user:
+ *                          __user(cap_bpf, btf_load) or __user(nobody, map_create). That needs
+ *                          __loader(libbpf).
  *   __known_bug("commit", "<7.0")
- *                          these kernels are known to break the rule; the commit mends it or,
- *                          as the comment says then, brought it, because nothing mends it yet
+ *                          these kernels are known to break the rule. The commit fixes the bug. If
+ *                          there is no fix yet, it is the commit that introduced the bug, and the
+ *                          comment says so.
  *
  * 2. Declarations
  * ---------------
- * A comment that begins with one of these words declares what cases name. Each name is declared once.
+ * A comment that begins with one of these words is a declaration. Each name is declared once.
  *
- *   Rule: its name         what it is and why, and the commits that made or changed it; the first
- *                          of these is the one that made it. Its second line may name its topic:
+ *   Rule: its name         the rule and its reason, then the commits that introduced or changed it;
+ *                          the first commit introduced it. The second line may name its topic:
  *                          "Topic: name".
- *   Topic: its name        a chapter of docs/rules.md: what its rules have in common. Chapters stand
- *                          in the order in which include/topics.h declares them.
- *   Refusal: its_name      how kernels refuse something that several cases do: below, a line for each
- *                          text, then why, and the commits that changed the text
+ *   Topic: its name        a chapter of docs/rules.md, and what its rules have in common. Chapters
+ *                          have the order of their declarations in include/topics.h.
+ *   Refusal: its_name      the errno and text of a refusal: first a line per text, then the reason,
+ *                          and the commits that changed the text
  *
- * The first text of a refusal holds from the first kernel on, each other one from its version on,
- * always until the next. So a new text is one new line. A line is an errno and what the verifier log
- * holds, in this order, as in __msg; a stage other than prog_load stands before the errno:
+ * The first text of a refusal holds from the first kernel on, every other from its own version on,
+ * each until the next. So a new text is one new line. A line has an errno and strings that the verifier
+ * log holds in this order, as in __msg. A stage other than prog_load stands before the errno:
  *
  *   Refusal: missing_unlock
  *   EINVAL "bpf_spin_unlock is missing"
@@ -70,16 +71,16 @@
  *
  * 3. Objects
  * ----------
- * The programs of a file share one object (libbpf) or module (bcc). What stands inside
- * "#if UNIT(name)" ... "#endif" is an object of its own: needed where a map or its BTF cannot be
- * created, because that would take every other program of the object with it. The program of
+ * The programs of a file share one object (libbpf) or module (bcc). The code inside
+ * "#if UNIT(name)" ... "#endif" becomes an object of its own. This is needed for a map or BTF that the
+ * kernel refuses, because no other program of the same object could be loaded. The program of
  * SEC("freplace/name") replaces the main function of the object's program of that name.
  *
  * 4. Two loaders
  * --------------
- * libbpf gets an object from clang. bcc gets this text after "clang -E -DLOADER_BCC", because bcc
- * rewrites map calls in the source before the preprocessor runs and refuses those it finds inside a
- * macro. No other header may be included: bcc brings its own, and the guest's would differ.
+ * libbpf gets an object from clang. bcc gets the text after "clang -E -DLOADER_BCC": bcc rewrites map
+ * calls in the source before the preprocessor runs, and refuses map calls inside a macro. No other
+ * header may be included: bcc brings its own, and the guest's would differ.
  */
 #ifndef SPINLOCK_H
 #define SPINLOCK_H
@@ -107,7 +108,7 @@
 
 #define SEC(name)
 
-/* bcc knows a map type by a word of its own. */
+/* bcc's own names of map types. */
 #define BCC_HASH "hash"
 #define BCC_ARRAY "array"
 #define BCC_PERCPU_HASH "percpu_hash"
@@ -153,11 +154,11 @@ unsigned long long load_byte(void *skb, unsigned long long offset) asm("llvm.bpf
 
 #endif
 
-/* A load and a store that clang makes once: it drops none and merges none with others. */
+/* A load and a store that clang neither drops nor merges with others. */
 #define READ_ONCE(variable) (*(volatile typeof(variable) *)&(variable))
 #define WRITE_ONCE(variable, value) (*(volatile typeof(variable) *)&(variable) = (value))
 
-/* What most programs protect: a counter beside its lock. */
+/* A counter beside its lock, which most programs use. */
 struct counter {
 	struct bpf_spin_lock lock;
 	__u32 value;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The `spinlock` command: which commands there are, and what ends them early."""
+"""The `spinlock` command: parse the command line, run a subcommand, report its errors."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action, parser=sub)
         return sub
 
-    command("doctor", doctor.run, "Say what this machine has and lacks, and how to mend it.")
+    command("doctor", doctor.run, "Check this machine for what spinlock needs.")
     listing.declare(command("list", listing.run, "List the scenarios, by rule. Needs no VM."))
-    run.declare(command("run", run.run, "Run scenarios: all, or those named."))
+    run.declare(command("run", run.run, "Run all scenarios, or the named ones."))
     report.declare(
         command("report", report.run, "Show results: rules x kernels, as text or as a page.")
     )
@@ -105,30 +105,28 @@ def _parser() -> argparse.ArgumentParser:
         command("bisect", bisect.run, "Find the kernel version where a case's outcome changed.")
     )
     check.declare(
-        command("check", check.run, "Load your own program on every kernel; say what is wrong.")
+        command("check", check.run, "Load your own programs into real kernels; explain refusals.")
     )
     power.declare(
-        command("power", power.run, "Measure how often each broken twin of a lock is seen.")
+        command("power", power.run, "Measure how often each broken twin of a lock is caught.")
     )
     bench.declare(
-        command("bench", bench.run, "Measure what a lock costs, by driver and number of CPUs.")
+        command("bench", bench.run, "Measure the cost of the lock, by driver and number of CPUs.")
     )
     shell.declare(
-        command("shell", shell.run, "A root shell in a fresh guest; it is gone when you leave.")
+        command("shell", shell.run, "Open a root shell in a fresh guest, which is then discarded.")
     )
     kernels.declare(command("kernels", kernels.run, "List, fetch or remove Debian's kernels."))
     image.declare(command("image", image.run, "Build or remove the guest's userland and kernel."))
-    completing = command(
-        "completion", _completion, "Print what makes a shell complete this command."
-    )
+    completing = command("completion", _completion, "Print a completion script for bash or zsh.")
     completing.add_argument(
-        "shell", choices=completion.SHELLS, help="bash: eval it; zsh: put it into $fpath"
+        "shell", choices=completion.SHELLS, help="bash: eval the output; zsh: save it in $fpath"
     )
     return parser
 
 
 def _completion(options: argparse.Namespace) -> int:
-    """Print a shell's completion of this command: the parser's, so it stands beside that."""
+    """Print a shell's completion script. It is here because it needs the whole parser."""
     known = ["all", *catalogue.names()]
     sys.stdout.write(completion.script(_parser(), options.shell, list(listing.all_cases()), known))
     return OK

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Run a command where libvirt answers.
+# Run a command with a working libvirt: the system's, or a private one.
 #
 #     vagrant/with-libvirt.sh vagrant status
 #

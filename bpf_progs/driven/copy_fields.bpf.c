@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Values in which the lock is not the only field of the kernel's. Driven and judged by
- * tests/test_copy_layouts.py, which knows them by name and number.
+ * Values with a lock and other special fields. Driven and judged by
+ * tests/lock/copies/test_copy_layouts.py, which uses their names and numbers.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #include "value_layouts.h"

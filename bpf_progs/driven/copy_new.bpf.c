@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * New elements, made with bytes that are no lock's in its place, or of memory that held such bytes
- * before. Driven and judged by tests/test_new_element.py.
+ * New elements, made with wrong bytes in place of the lock, or of memory that held such bytes before.
+ * Driven and judged by tests/lock/copies/test_new_element.py.
  */
 #include "busy_wait.h"
 #include "spinlock.h"
@@ -11,8 +11,8 @@
 /*
  * Rule: A new element's lock is free
  * Topic: System calls
- * Whatever user space or a program puts in its place, and whatever was in its memory before, the
- * lock of a new element is not held: else the first to take it would wait for ever.
+ * The lock of a new element is free, whatever bytes user space or a program writes in its place, and
+ * whatever its memory held before. Else the first bpf_spin_lock() would wait for ever.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 836e49e103df ("bpf: Do not copy spin lock field from user in bpf_selem_alloc") (in v6.1)
  * commit 997849c4b969 ("bpf: Zeroing allocated object from slab in bpf memory allocator") (in v6.3)
@@ -27,7 +27,7 @@ struct guarded {
 	__u64 after[7];
 };
 
-/* No lock to the kernel, which goes by the type's own name: its bytes are copied as all others. */
+/* The twin. The kernel recognizes the lock by its type's name, so this is data and is copied. */
 typedef struct bpf_spin_lock other_name;
 struct twin {
 	__u64 before;
@@ -49,7 +49,7 @@ static __always_inline void *stored(void)
 	return bpf_map_lookup_elem(&image, &key);
 }
 
-/* Return how many elements have a lock word other than 0, and in the upper half how many there are. */
+/* Return the number of elements with a lock word other than 0; the upper half has that of all. */
 static __always_inline int count_held(void *map)
 {
 	int found = 0, held = 0;
@@ -70,7 +70,7 @@ static __always_inline int count_held(void *map)
 	return found << 16 | held;
 }
 
-/* Make all elements that are not there yet. */
+/* Add all elements that do not exist yet. */
 static __always_inline int make_all(void *map, __u64 flags)
 {
 	void *value = stored();
@@ -200,8 +200,8 @@ int make_rhash_locked(struct __sk_buff *skb)
 #include "loopback_socket.h"
 
 /*
- * What a listening socket has is copied to the sockets that it accepts: but for the lock, which may
- * be held at the time.
+ * An accepted socket gets a copy of the listening socket's storage, except for the lock, which may be
+ * held at the time.
  * commit 8f51dfc73bf1 ("bpf: support cloning sk storage on accept()") (in v5.4)
  */
 #define LISTENS 10	    /* a state, as of bpf_sock */
@@ -211,7 +211,7 @@ MAP_FLAGS(SK_STORAGE, guarded_listener, int, struct guarded, 0, BPF_F_NO_PREALLO
 MAP_FLAGS(SK_STORAGE, twin_listener, int, struct twin, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE)
 MAP(ARRAY, peers, __u32, __u32, 1) /* the port at the other end of the accepted one */
 
-/* Find the accepted socket by the port at its other end; the listening one by 0. */
+/* Look up the accepted socket by its peer's port, or the listening socket by port 0. */
 static __always_inline struct bpf_sock *find(struct __sk_buff *skb, __u32 peer)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -225,7 +225,7 @@ static __always_inline struct bpf_sock *find(struct __sk_buff *skb, __u32 peer)
 	return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
-/* Return the word in the lock's place in a socket's storage; -1 when there is none. */
+/* Return the lock word, or the twin's word, of a socket's storage; -1 without a storage. */
 static __always_inline int word_in(struct bpf_sock *sk, void *map)
 {
 	void *value = bpf_sk_storage_get(map, sk, 0, 0);
@@ -298,7 +298,7 @@ int hold_listener(struct __sk_buff *skb)
 #endif
 
 #if UNIT(filler)
-/* Maps whose elements take as much memory, and which are gone before those with a lock are made. */
+/* Maps with elements of the same size. They are freed before the maps with a lock are created. */
 MAP(HASH, filler_hash, __u32, struct image, 4096)
 MAP_FLAGS(HASH, filler_lazy, __u32, struct image, 4096, BPF_F_NO_PREALLOC)
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Values with a bpf_res_spin_lock in arrays and hash tables. The kernel copies around it as around
- * the other lock, but never takes it for that. Driven and judged by tests/test_copy_layouts.py, which
- * knows them by name and number.
+ * Values with a bpf_res_spin_lock in arrays and hash tables. The kernel leaves the lock out of copies,
+ * as it does for bpf_spin_lock, but never takes it for a copy. Driven and judged by
+ * tests/lock/copies/test_copy_layouts.py, which uses their names and numbers.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #define RES_SPIN_LOCK

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Values with a lock in maps that not every kernel has. Driven and judged by
- * tests/test_copy_layouts.py and tests/test_new_element.py, which know them by name and number.
+ * Values with a lock in map types that some kernels lack. Driven and judged by
+ * tests/lock/copies/test_copy_layouts.py, which uses their names and numbers.
  */
 #ifndef LOADER_BCC /* system calls do not depend on who made the map */
 #include "value_layouts.h"
@@ -48,7 +48,7 @@ int hold_in_rhash(struct __sk_buff *skb)
 
 LAYOUTS(SOCKET)
 
-/* A program stores but once: when the element is made. */
+/* The program can only store when it creates the element. */
 static __always_inline int
 serve_socket(void *map, struct bpf_sock *sk, const __u32 size, __u32 what)
 {

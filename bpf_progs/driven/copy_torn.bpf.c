@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Elements of every kind of map with a lock, used by programs under the lock while they are copied
- * in and out with BPF_F_LOCK. Driven and judged by tests/test_copy_torn.py.
+ * Elements of every kind of map with a lock. Programs use them under the lock, while user space copies
+ * them in and out with BPF_F_LOCK. Driven and judged by tests/lock/copies/test_copy_torn.py.
  */
 #include "busy_wait.h"
 #include "spinlock.h"
@@ -11,9 +11,9 @@
 /*
  * Rule: A copy with BPF_F_LOCK is whole
  * Topic: System calls
- * The kernel copies an element under the element's lock when asked to, so what programs write
- * together under the lock is read together, and what is copied in together they find together. This
- * holds for every call that copies and for every kind of map that may hold a lock.
+ * With BPF_F_LOCK the kernel holds the element's lock while it copies. So a read never mixes two
+ * writes that programs made under the lock, and programs never find half of a value that was copied
+ * in. This holds for every call that copies and for every kind of map that may hold a lock.
  * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  * commit cb4d03ab499d ("bpf: Add generic support for lookup batch op") (in v5.6)
  * commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
@@ -28,8 +28,8 @@
 #define PAGE 4096 /* bytes */
 
 /*
- * The lock is neither first nor last: what is copied around it are two pieces. Nor is it at a
- * multiple of 8, as those are that tests/test_map_copy.py copies.
+ * The lock is neither first nor last, so the kernel copies two pieces. Its offset is not a multiple of
+ * 8, unlike that in tests/lock/copies/test_map_copy.py.
  */
 struct guarded {
 	__u64 before;
@@ -38,7 +38,7 @@ struct guarded {
 	__u64 fields[FIELDS]; /* at 16; written together, so always equal under the lock */
 };
 
-/* The same in more than a page: the lock is in one, the fields are in the next. */
+/* The same in more than a page: the lock is in one page, the fields are in the next. */
 struct guarded_page {
 	__u64 before;
 	__u32 beside;
@@ -47,7 +47,7 @@ struct guarded_page {
 	__u64 fields[FIELDS];
 };
 
-/* The same without a lock, for helpers take no memory with one. */
+/* The same without a lock, because helpers refuse memory with a lock in it. */
 struct image {
 	__u64 before;
 	__u32 beside, word;
@@ -87,7 +87,7 @@ static __always_inline void write_fields(volatile __u64 *field)
 		field[i] = next;
 }
 
-/* Returns whether they differ. */
+/* Return whether the fields differ. */
 static __always_inline int inspect_fields(volatile __u64 *field)
 {
 	__u64 first = field[0], differ = 0;
@@ -103,7 +103,7 @@ static __always_inline int inspect_fields(volatile __u64 *field)
 	return differ != 0;
 }
 
-/* Take the lock, and write or inspect the fields at an offset; nothing when there is no element. */
+/* Take the lock, and write or inspect the fields at an offset; do nothing without an element. */
 static __always_inline int stir_at(struct guarded *g, const __u32 offset)
 {
 	volatile __u64 *fields = (void *)g + offset;
@@ -137,7 +137,7 @@ static __always_inline int stir(struct guarded *g)
 	return stir_at(g, offsetof(struct guarded, fields));
 }
 
-/* Choose the value that an element does not have. */
+/* Choose the one of the two values that the element does not have. */
 #define OTHER_IMAGE(image_map, type, g)                               \
 	({                                                            \
 		volatile __u64 *field = (g)->fields;                  \
@@ -157,7 +157,7 @@ static __always_inline struct image *other_image(struct guarded *g)
 	return OTHER_IMAGE(images, image, g);
 }
 
-/* What a copy with BPF_F_LOCK would be that does not take the lock. */
+/* A broken copy with BPF_F_LOCK, which does not take the lock. */
 static __always_inline int smear(struct guarded *g)
 {
 	struct image *image = g ? other_image(g) : 0;
@@ -176,7 +176,7 @@ static __always_inline void *contended_of(void *map)
 	return bpf_map_lookup_elem(map, &key);
 }
 
-/* Copy a value in, as user space does. */
+/* Copy a value in by the helper. */
 static __always_inline int put(void *map)
 {
 	struct guarded *g = contended_of(map);
@@ -297,7 +297,7 @@ int put_rhash(struct __sk_buff *skb)
 #endif
 
 #if UNIT(inner)
-/* An element of the map in the first slot. */
+/* The inner map is in the first slot of the outer one. */
 struct template {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4);
@@ -380,7 +380,7 @@ int smear_socket(struct __sk_buff *skb)
 #include "loopback_socket.h"
 
 /*
- * What a listening socket has is copied to the sockets that it accepts.
+ * An accepted socket gets a copy of the listening socket's storage.
  * commit 8f51dfc73bf1 ("bpf: support cloning sk storage on accept()") (in v5.4)
  */
 MAP_FLAGS(SK_STORAGE, guarded_listener, int, struct guarded, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE)
@@ -419,7 +419,7 @@ int smear_listener(struct __sk_buff *skb)
 }
 #endif
 
-/* The programs of a system call: processes that stir make one, the one that copies the other. */
+/* System calls that trigger the program: those that stir make the first, the copying one the second. */
 #define STIR 110  /* getppid() */
 #define SMEAR 140 /* getpriority() */
 
@@ -437,7 +437,7 @@ struct task_struct {
 #if UNIT(process)
 MAP_FLAGS(TASK_STORAGE, guarded_process, int, struct guarded, 0, BPF_F_NO_PREALLOC)
 
-/* The storage is that of the process that copies; the ones that stir are its children. */
+/* The storage belongs to the process that copies; the processes that stir are its children. */
 SEC("tp_btf/sys_enter")
 int stir_process(unsigned long long *ctx)
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Counters in an array that every CPU adds to, from every hook that carries packets. What they add
- * up to must equal what ran; contended_counter.h has the operation and how it is done wrong.
+ * Counters in an array, which every CPU increments, from every hook that carries packets. The sums must
+ * equal the numbers of runs. contended_counter.h has the operation and its broken versions.
  *
- * These programs are driven by tests/test_serialization.py.
+ * These programs are driven by tests/lock/serialization/test_serialization.py.
  */
 #include "contended_counter.h"
 #include "marked_packets.h"
@@ -11,14 +11,14 @@
 /*
  * Rule: Locked updates of all CPUs are serialized
  * Topic: Running programs
- * Between lock and unlock no other CPU is inside, nor an interrupt of the same CPU: interrupts are
- * off meanwhile. So no update under the lock is lost, whatever hooks the programs run from.
+ * Between lock and unlock no other CPU is in the critical section, and no interrupt of the same CPU,
+ * because interrupts are off. So no update under the lock is lost, for programs of any hook.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  */
 
 #define ELEMENTS 64
 
-/* The number of each hook's visits and histories; harness/running/experiment.py has them as well. */
+/* The source numbers of the hooks (see contended_counter.h); harness/running/ has them too. */
 #define TEST_RUN 0
 #define TC_INGRESS 1
 #define TC_EGRESS 2
@@ -71,7 +71,7 @@ int count_xdp(struct xdp_md *frame)
 	return XDP_DROP;
 }
 
-/* Refused: nobody reads them. */
+/* Drop the datagrams: no process reads them. */
 SEC("cgroup_skb/ingress")
 int count_cgroup_skb_ingress(struct __sk_buff *skb)
 {
@@ -81,7 +81,7 @@ int count_cgroup_skb_ingress(struct __sk_buff *skb)
 	return 0;
 }
 
-/* The packets go on: to refuse them at egress would be an error for the sender. */
+/* Let the packets pass: dropping them at egress would be an error for the sender. */
 SEC("cgroup_skb/egress")
 int count_cgroup_skb_egress(struct __sk_buff *skb)
 {

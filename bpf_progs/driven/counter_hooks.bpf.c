@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Counters that every CPU adds to, from the hooks that counter.bpf.c does not have: one at a time,
- * so that all share one history. contended_counter.h has the operation and how it is done wrong.
+ * Counters that every CPU increments, from hooks that counter.bpf.c lacks. One hook is tested at a time,
+ * so all share one history. contended_counter.h has the operation and its broken versions.
  *
- * These programs are driven by tests/test_hooks.py; harness/guest/drivers.py has what makes each of
- * them run. Others may pass these hooks as well and must not disturb the sums: each program counts
- * only what the drivers ask for.
+ * These programs are driven by tests/lock/serialization/test_hooks.py; harness/guest/drivers.py has
+ * their drivers. Other processes may reach these hooks too, so each program counts only the drivers'
+ * requests.
  */
 #include "contended_counter.h"
 #include "marked_packets.h"
@@ -48,7 +48,7 @@ static __always_inline int is_sender(void)
 	return name[0] == MARKER_NAME && !name[1];
 }
 
-/* A lookup that hides the lock must not be what says that it is free. */
+/* Return the lock word. A lookup by user space always shows zeros in its place. */
 SEC("tc")
 int lock_word_of_hooks(struct __sk_buff *skb)
 {
@@ -67,7 +67,7 @@ int count_tcx_ingress(struct __sk_buff *skb)
 	return TCX_DROP;
 }
 
-/* The frames go on: to refuse them at egress would be an error for the sender. */
+/* Let the frames pass: dropping them at egress would be an error for the sender. */
 SEC("tcx/egress")
 int count_tcx_egress(struct __sk_buff *skb)
 {
@@ -124,7 +124,7 @@ int count_cgroup_device(struct bpf_cgroup_dev_ctx *device)
 	return 1;
 }
 
-/* The sender reads one and the same, and nothing else of this cgroup does. */
+/* Only the senders of this cgroup read a sysctl, and always the same one. */
 SEC("cgroup/sysctl")
 int count_cgroup_sysctl(struct bpf_sysctl *sysctl)
 {
@@ -133,7 +133,7 @@ int count_cgroup_sysctl(struct bpf_sysctl *sysctl)
 	return 1;
 }
 
-/* Of all system calls one that nobody makes but for this. */
+/* Count only getppid(), which the senders call. */
 SEC("tp_btf/sys_enter")
 int count_tp_btf_sys_enter(__u64 *arguments)
 {
@@ -142,7 +142,7 @@ int count_tp_btf_sys_enter(__u64 *arguments)
 	return 0;
 }
 
-/* The kernel calls it for test runs alone. */
+/* The kernel calls this function for test runs only. */
 SEC("fentry/bpf_fentry_test1")
 int count_fentry(__u64 *arguments)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Ways by which the lock word can leave the kernel, or get into it, besides system calls on
- * elements. Driven and judged by tests/test_exposure.py.
+ * Ways to read or write the lock word other than system calls on elements. Driven and judged by
+ * tests/lock/copies/test_exposure.py.
  */
 #include "busy_wait.h"
 #include "spinlock.h"
@@ -67,7 +67,7 @@ int iterator_writes_lock(unsigned long long *ctx)
 	return 0;
 }
 
-/* The twin: the value beside the lock may be read and written. */
+/* The twin: an iterator may read and write the value beside the lock. */
 SEC("iter/bpf_map_elem")
 int iterator_writes_value(unsigned long long *ctx)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a program with a lock leaves behind: interrupts and preemption as they were before it.
+ * The state of interrupts and preemption after unlock, compared with that before the lock.
  *
- * These programs are driven by tests/test_interrupts.py, which also decodes their maps.
+ * These programs are driven by tests/lock/interrupts/test_interrupts.py, which also decodes their maps.
  */
 #include "busy_wait.h"
 #include "spinlock.h"
@@ -10,8 +10,8 @@
 /*
  * Rule: Unlock puts interrupts and preemption back
  * Topic: Running programs
- * The lock turns interrupts off and, since v6.6, preemption as well; unlock puts both back to what
- * they were: on where they were on, and off where they were off already.
+ * The lock turns interrupts off and, since v6.6, preemption as well. Unlock restores both: they are on
+ * afterwards if they were on before, else off.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6)
  */
@@ -19,7 +19,7 @@
 #define MOST_COPIES 2000 /* to burn time; the verifier walks every one */
 #define COPIED 4096	 /* bytes */
 
-/* The number of each program's runs. */
+/* Keys of the map `runs`. */
 #define LOOKS 0 /* from an interrupt */
 #define TEST_RUNS 1
 #define NEIGHBOURS 2
@@ -33,7 +33,7 @@ struct order {
 	__u32 unused;
 };
 
-/* What each CPU's program saw: of its timer, from its first run to its last. */
+/* Timer ticks and times of each CPU at the program's first and last run. */
 struct span {
 	__u64 runs;
 	__u64 first_ticks;
@@ -42,7 +42,7 @@ struct span {
 	__u64 last_ns;
 };
 
-/* What each CPU is at, for what interrupts it to see. */
+/* The state of each CPU, read by programs that interrupt it. */
 struct stage {
 	__u64 runs;	/* of what burns time */
 	__u64 burning;
@@ -87,7 +87,7 @@ static __always_inline void count_run(__u32 source)
 		(*count)++;
 }
 
-/* It takes no lock, so that it may be attached on every kernel. */
+/* It takes no lock, so every kernel can load and attach it. */
 SEC("tp_btf/local_timer_entry")
 int count_tick(__u64 *arguments)
 {
@@ -99,7 +99,7 @@ int count_tick(__u64 *arguments)
 	return 0;
 }
 
-/* Is run over and over by one system call; how many ticks of its CPU does it live to see? */
+/* One system call runs it many times; it records how many timer ticks its CPU had meanwhile. */
 SEC("tc")
 int hold_for_long(struct __sk_buff *skb)
 {
@@ -137,7 +137,7 @@ int hold_beside(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Burn time after the lock was taken and let go of, visibly for what interrupts that. */
+/* Lock, unlock, and then burn time; `stages` shows that to programs that interrupt it. */
 static __always_inline void burn(struct order *order, struct counter *c, struct stage *stage)
 {
 	__u64 start = bpf_ktime_get_ns(), now = start;
@@ -192,7 +192,7 @@ int burn_in_interrupt(__u64 *arguments)
 	return 0;
 }
 
-/* Run on a CPU by an interrupt that another sends it. */
+/* Runs on a CPU in an IPI that another CPU sends. */
 SEC("raw_tp/sys_enter")
 int look_from_interrupt(__u64 *arguments)
 {
@@ -207,7 +207,7 @@ int look_from_interrupt(__u64 *arguments)
 	return 0;
 }
 
-/* A lookup that hides the lock must not be what says that it is free. */
+/* Return the lock word. A lookup by user space always shows zeros in its place. */
 SEC("tc")
 int lock_word_of_interrupts(struct __sk_buff *skb)
 {
@@ -243,8 +243,8 @@ int burn_with_interrupts_off(struct __sk_buff *skb)
 }
 
 /*
- * Where x86 counts what forbids preemption; its highest bit means something else. The variable is on
- * its own or in a struct, from kernel to kernel.
+ * The preempt count on x86; its highest bit means something else. Depending on the kernel, the per-CPU
+ * variable stands alone or in a struct.
  */
 #define PREEMPT_MASK 0x7fffffff
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Values with a lock, as user space copies them in and out. The programs hold the lock and write
- * while that happens, look at the lock word, and copy values in themselves. They are driven and
- * judged by tests/test_map_copy.py, which knows the layout of the values.
+ * Values with a lock, which user space copies in and out. Meanwhile programs hold the lock and write,
+ * read the lock word, and copy values in themselves. Driven and judged by
+ * tests/lock/copies/test_map_copy.py.
  */
 #include "busy_wait.h"
 #include "spinlock.h"
@@ -10,8 +10,8 @@
 /*
  * Rule: User space neither sees nor writes the lock
  * Topic: System calls
- * What user space reads has zeros in place of the lock, and what it writes leaves the lock as it
- * is: a lock that shows is of no use to it, and one that it could write would hang a program.
+ * A value that user space reads has zeros in place of the lock. A write by user space leaves the lock as
+ * it is, because a wrong lock word would hang a program.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  */
@@ -19,7 +19,7 @@
 #define FIELDS 14
 #define TURNS 200 /* of waiting, half way through writing the fields */
 
-/* The lock is neither first nor last: what is copied around it are two pieces. */
+/* The lock is neither first nor last, so the kernel copies two pieces. */
 struct guarded {
 	__u64 before;
 	struct bpf_spin_lock lock; /* at 8 */
@@ -62,7 +62,7 @@ static __always_inline struct guarded *in_table(void)
 	return map_lookup(guarded_table, &key);
 }
 
-/* Returns whether another CPU came in meanwhile. */
+/* Return whether another CPU entered meanwhile. */
 static __always_inline int write_fields(struct guarded *g,
 							      volatile __u32 *inside, __u32 me)
 {
@@ -113,7 +113,7 @@ int write_array(struct __sk_buff *skb)
 	return g ? visit(g, 1) : 0;
 }
 
-/* Without the lock: shows that intruders are seen when there are some. */
+/* The broken twin, without the lock: it must have intruders. */
 SEC("tc")
 int careless_array(struct __sk_buff *skb)
 {
@@ -144,7 +144,7 @@ int careless_table(struct __sk_buff *skb)
 	return g ? visit(g, 0) : 0;
 }
 
-/* Return the lock word, which no read by user space shows. */
+/* Return the lock word, which reads by user space do not show. */
 SEC("tc")
 int peek_array(struct __sk_buff *skb)
 {
@@ -161,7 +161,7 @@ int peek_table(struct __sk_buff *skb)
 	return g ? lock_word(g) : 0;
 }
 
-/* A value on the stack whose lock bytes are no lock's. */
+/* A value on the stack with wrong bytes in place of the lock. */
 #define POISONED(name)                             \
 	struct guarded name;                       \
 	__builtin_memset(&name, 0xab, sizeof(name))

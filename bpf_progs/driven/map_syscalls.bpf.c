@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Maps with a lock and their twins without, for the system calls that tests/test_lock_flag.py,
- * tests/test_mmap_freeze.py, tests/test_inner_map.py and tests/test_exposure.py make on them.
+ * Maps with a lock and their twins without, for the system calls of test_lock_flag.py,
+ * test_mmap_freeze.py, test_inner_map.py and test_exposure.py in tests/lock/copies/.
  */
 #include "spinlock.h"
 
@@ -26,9 +26,9 @@ PAIR(HASH, lazy, __u32, BPF_F_NO_PREALLOC)
 /*
  * Rule: BPF_F_LOCK is for maps with a lock
  * Topic: System calls
- * With this flag the kernel copies an element while it holds its lock. So every way of copying one
- * takes the flag where there is a lock, and refuses it where there is none, also where the lock is
- * a bpf_res_spin_lock, which the kernel does not take for this. Deleting copies nothing and refuses it.
+ * With this flag the kernel holds the element's lock while it copies. So every call that copies an
+ * element accepts the flag if the map has a lock, and refuses it otherwise. It refuses the flag for a
+ * bpf_res_spin_lock too, which the kernel does not take for copies. Deletes copy nothing and refuse it.
  * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  * commit cb4d03ab499d ("bpf: Add generic support for lookup batch op") (in v5.6)
  * commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
@@ -81,8 +81,8 @@ int update_plain_lazy(struct __sk_buff *skb)
 /*
  * Rule: A map with a lock is neither mapped nor frozen
  * Topic: Later programs, calls and places
- * Memory that user space maps it reads and writes as it is, lock and all. A frozen map is one whose
- * content the verifier may take for constant, and a lock is not; until v6.2 it could be frozen.
+ * User space could read and write the lock through mapped memory. The verifier may take the content of
+ * a frozen map for constant, but a lock changes. Before v6.2 a map with a lock could be frozen.
  * commit fc9702273e2e ("bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY") (in v5.5)
  * commit db559117828d ("bpf: Consolidate spin_lock, timer management into btf_record") (in v6.2)
  */
@@ -91,7 +91,7 @@ PAIR(ARRAY, mappable, __u32, BPF_F_MMAPABLE)
 #if UNIT(socket)
 STORAGE(SK_STORAGE, socket)
 
-/* The helper has flags of its own; BPF_F_LOCK is none of them, and with it nothing is found. */
+/* The storage helpers have flags of their own. With BPF_F_LOCK they find nothing. */
 static __always_inline int finds_storage(struct __sk_buff *skb, __u64 flags)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -186,7 +186,7 @@ struct {
 	__array(values, struct template);
 } outer SEC(".maps");
 
-/* Their locks are where that of the template is. */
+/* Their locks have the same offset as the template's. */
 struct shorter {
 	struct bpf_spin_lock lock;
 };
@@ -221,7 +221,7 @@ struct objects {
 };
 MAP(ARRAY, objects, __u32, struct objects, 1)
 
-/* All of one size, with a lock first and a pointer that the kernel looks after last. */
+/* All of one size, with a lock at the begin and a kptr at the end. */
 struct pointer_last {
 	struct bpf_spin_lock lock;
 	__u64 value;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One CPU, one lock: a program of a cgroup takes it, and what interrupts that program wants it too.
- * Interrupts must wait until it is let go of, or the CPU would wait for itself. And several CPUs:
- * what interrupts one of them waits for what runs on another.
+ * Programs in interrupts that want a lock which is held. On one CPU a cgroup program takes the lock, and
+ * programs that interrupt that CPU want it too. The interrupts must wait until the unlock, else the CPU
+ * would wait for itself. On several CPUs an interrupt waits for a program on another CPU.
  *
- * These programs are driven by tests/test_nesting.py, which also decodes their maps.
+ * These programs are driven by tests/lock/interrupts/test_nesting.py, which also decodes their maps.
  */
 #include "busy_wait.h"
 #include "marked_packets.h"
@@ -12,13 +12,13 @@
 /*
  * Rule: Interrupts wait while the lock is held
  * Topic: Running programs
- * The lock turns interrupts off on its CPU, so that nothing that could want it runs there until
- * unlock: no packet that is received, no timer. So it does when user space copies with BPF_F_LOCK.
+ * The lock turns interrupts off on its CPU. So until the unlock no received packet and no timer runs a
+ * program there that could want the lock. The same holds while user space copies with BPF_F_LOCK.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  */
 
-/* The number of each hook's visits. */
+/* Keys of the map `runs`. */
 #define OUTER 0
 #define INNER 1
 #define CALLS 2
@@ -32,7 +32,7 @@ struct order {
 	__u32 bare;  /* without the lock: to show what it keeps away */
 };
 
-/* What the timer's program saw of the large value. */
+/* Counts of the timer program that looks at the large value. */
 struct looks {
 	__u64 runs;
 	__u64 torn; /* its first field differed from its last */
@@ -44,20 +44,20 @@ struct shared {
 	__u64 count;
 };
 
-/* What a CPU's outer program is at, for what interrupts it to see. */
+/* The state of a CPU's outer program, read by programs that interrupt it. */
 struct stage {
 	__u64 active; /* it runs */
 	__u64 region; /* it is between lock and unlock */
 };
 
-/* What each CPU saw of one hook. */
+/* Counts of one hook on one CPU. */
 struct visits {
 	__u64 runs;
 	__u64 active; /* came in between while the outer program ran */
 	__u64 region; /* came in between lock and unlock */
 };
 
-/* Takes so long to copy that interrupts come meanwhile. */
+/* A copy of this value takes so long that interrupts come meanwhile. */
 struct large {
 	struct bpf_spin_lock lock;
 	__u32 first;
@@ -156,7 +156,7 @@ int want_at_xdp(struct xdp_md *frame)
 	return XDP_DROP;
 }
 
-/* Of the CPU where the outer program is, so that nothing else is in between. */
+/* A timer on the CPU of the outer program: the program runs in its interrupt. */
 SEC("tp_btf/local_timer_entry")
 int want_at_timer(__u64 *arguments)
 {
@@ -165,7 +165,7 @@ int want_at_timer(__u64 *arguments)
 	return 0;
 }
 
-/* An emulator lets interrupts in where a program branches, be it to the next instruction. */
+/* QEMU's emulation takes interrupts only at branches, so this is one, to the next instruction. */
 static __always_inline void add_branching(struct shared *s, __u32 anything)
 {
 	__u64 count = READ_ONCE(s->count);
@@ -176,8 +176,8 @@ static __always_inline void add_branching(struct shared *s, __u32 anything)
 }
 
 /*
- * Lock and unlock, and hardly anything else: interrupts come at every instruction of it, also between
- * the one that takes the lock and the one that turns interrupts off, if that is their order.
+ * Lock and unlock, and hardly anything else. So interrupts come at every instruction of both, also
+ * between taking the lock and turning interrupts off, if a kernel has that (wrong) order.
  */
 SEC("tc")
 int lock_over_and_over(struct __sk_buff *skb)
@@ -210,8 +210,8 @@ int lock_over_and_over(struct __sk_buff *skb)
 }
 
 /*
- * Of the CPU that another calls: an interrupt, as often as the other one likes. The kernel makes such
- * calls as well, at any time: they count while the outer program runs.
+ * Runs in the IPI by which another CPU calls a function on this one. The kernel makes such calls on its
+ * own as well; all count while the outer program runs.
  */
 SEC("tp_btf/call_function_single_entry")
 int want_at_call(__u64 *arguments)
@@ -224,7 +224,7 @@ int want_at_call(__u64 *arguments)
 	return 0;
 }
 
-/* What the other CPU calls it for. */
+/* The program that the other CPU runs on this one, by an IPI. */
 SEC("raw_tp")
 int be_called(__u64 *arguments)
 {
@@ -236,7 +236,7 @@ int be_called(__u64 *arguments)
 	return 0;
 }
 
-/* Of the CPU where user space copies: only an interrupt lets it in between. */
+/* A timer on the CPU where user space copies: only an interrupt can run there in between. */
 SEC("tp_btf/local_timer_entry")
 int look_at_timer(__u64 *arguments)
 {
@@ -261,7 +261,7 @@ int look_at_timer(__u64 *arguments)
 	return 0;
 }
 
-/* Both on several CPUs: who is inside at the same time as another CPU? */
+/* Timers and test runs on several CPUs: counts of CPUs that were inside at the same time. */
 struct crossing {
 	struct bpf_spin_lock lock;
 	__u32 inside; /* CPU + 1 of who went in last */
@@ -276,7 +276,7 @@ MAP(ARRAY, crossings, __u32, struct crossing, 1)
 MAP(PERCPU_ARRAY, timers_crossed, __u32, struct crossed, 1)
 MAP(PERCPU_ARRAY, runs_crossed, __u32, struct crossed, 1)
 
-/* Stay inside for so many turns; tell whether another CPU went in meanwhile. */
+/* Stay inside for `turns` turns; return whether another CPU entered meanwhile. */
 static __always_inline int stay(volatile __u32 *inside, __u32 me, __u32 turns)
 {
 	*inside = me;
@@ -323,7 +323,7 @@ int cross_in_test_run(struct __sk_buff *skb)
 	return 0;
 }
 
-/* A lookup that hides the lock must not be what says that it is free. */
+/* Return the lock word. A lookup by user space always shows zeros in its place. */
 SEC("tc")
 int lock_word_of_nesting(struct __sk_buff *skb)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * New objects in memory that other objects were in before. Driven and judged by
- * tests/test_new_object.py.
+ * New objects in memory that other objects used before. Driven and judged by
+ * tests/lock/serialization/test_new_object.py.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
  */
@@ -23,7 +23,7 @@ struct object {
 	__u64 more;
 };
 
-/* The kernel finds such a lock in an object only where another field of its own is beside it. */
+/* The kernel recognizes such a lock in an object only beside another special field. */
 struct res_spin_lock_object {
 	struct bpf_res_spin_lock lock;
 	__u32 mark;
@@ -31,7 +31,7 @@ struct res_spin_lock_object {
 	__u32 more;
 };
 
-/* Returns 0, or -1 when there is no memory. */
+/* Return 0, or -1 without memory. */
 static __always_inline int leave_marked_memory(void)
 {
 	struct marked *m;
@@ -49,8 +49,8 @@ static __always_inline int leave_marked_memory(void)
 }
 
 /*
- * Lock new objects. Return how many of them were in marked memory: what is not the kernel's in a new
- * object is as it was left. -1 when there is no memory.
+ * Lock new objects. Return the number of them in marked memory: bytes outside of special fields keep
+ * their old content. Return -1 without memory.
  */
 SEC("tc")
 int lock_new_objects(struct __sk_buff *skb)
@@ -74,7 +74,7 @@ int lock_new_objects(struct __sk_buff *skb)
 	return used;
 }
 
-/* The same with the other kind of lock. -2 when one was not free. */
+/* The same with a bpf_res_spin_lock. Return -2 if one was not free. */
 SEC("tc")
 int lock_new_res_spin_lock_objects(struct __sk_buff *skb)
 {

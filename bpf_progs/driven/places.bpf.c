@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The counter of contended_counter.h in every place a lock can live that user space can read:
- * values of maps, global variables, storage that belongs to a kernel object. Those it cannot read
- * are in places_objects.bpf.c.
+ * The counter of contended_counter.h in every place of a lock that user space can read: map values,
+ * global variables, local storages of kernel objects. places_objects.bpf.c has the other places.
  *
- * These programs are driven by tests/test_places.py and tests/test_storage.py.
+ * These programs are driven by test_places.py and test_storage.py in tests/lock/serialization/.
  */
 #include "contended_counter.h"
 
 /*
  * Rule: A lock serializes wherever it lives
  * Topic: Running programs
- * What the lock protects is in an element that a program reached by way of its map. Each kind of map
- * lays its elements out in its own way, and finds, makes and replaces them in its own way. Whatever
- * that way is, all CPUs that reach one element must find one lock, at the offset that the map's BTF
- * gave to the verifier; and the locks of two elements, however close, must be two.
+ * Each kind of map lays out, finds, creates and replaces its elements in its own way. In all of them,
+ * CPUs that look up one element must get one lock, at the offset that the verifier knows from the map's
+ * BTF. Two elements must have two locks, however close they are.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  * commit b7ff97925b55 ("bpf: Allow locking bpf_spin_lock in inner map values") (in v6.2)
  * commit d0d78c1df9b1 ("bpf: Allow locking bpf_spin_lock global variables") (in v6.2)
@@ -66,7 +64,7 @@ int count_rhash(struct __sk_buff *skb)
 }
 #endif
 
-/* The outer map leads to one inner map; which element of that is contended is chosen as ever. */
+/* The outer map has one inner map; choose() selects the contended element of that. */
 #define INNER_MAP(outer_type, outer, inner_type, inner)      \
 	struct inner {                                       \
 		__uint(type, BPF_MAP_TYPE_##inner_type);     \
@@ -114,8 +112,8 @@ int count_inner_table(struct __sk_buff *skb)
 #endif
 
 /*
- * A section of variables is one value. They are laid out as in struct shared, which cannot be one of
- * them: until v6.11 a lock must be a variable itself.
+ * A section of variables is one map value. The variables have the layout of struct shared, but are not
+ * members of it: before v6.11 a lock must be a variable itself.
  */
 #define VARIABLES(section, name)                          \
 	static struct bpf_spin_lock name##_lock SEC(section); \
@@ -125,7 +123,7 @@ int count_inner_table(struct __sk_buff *skb)
 #define COUNT_VARIABLES(name)                                        \
 	struct shared *s = (void *)&name##_lock;                     \
 								     \
-	/* All of them are there for good, and only from here on. */ \
+	/* Reference all variables, so that clang keeps them and their order. */ \
 	asm volatile("" : "+r"(s) : "r"(&name##_last_cpu), "r"(&name##_fields)); \
 	return contend(s, 0, SOURCE);
 
@@ -147,9 +145,9 @@ int count_bss(struct __sk_buff *skb)
 #endif
 
 /*
- * Storage that belongs to a kernel object. A test run makes a socket and a cgroup's storage of its
- * own, which nobody else reaches: the real ones are met on the way of packets and system calls. User
- * space makes the storage; objects that have none are somebody else's.
+ * Local storages of kernel objects. A test run would get a socket and cgroup storage of its own, so
+ * packets and system calls must trigger these programs. User space creates the storage elements; objects
+ * without one belong to other tasks and are ignored.
  */
 
 #if UNIT(socket)
@@ -188,9 +186,9 @@ int count_attached(struct __sk_buff *skb)
 #include "loopback_socket.h"
 
 /*
- * CPUs that make one socket's element at the same time make one: else each had a lock of its own.
- * Two CPUs do so round by round. The first judges and deletes what was made, and begins the next
- * round when both are done with one; the second waits for that.
+ * Two CPUs that create a socket's storage element at the same time must get one element, else each would
+ * have a lock of its own. They do so in rounds. When both are done with a round, the first CPU checks and
+ * deletes the element, and begins the next round; the second waits for that.
  */
 #define PATIENCE 500	    /* looks for the next round */
 #define DELAYS 64	    /* of the first, one after the other: which of the two is late varies */
@@ -301,7 +299,7 @@ int make_second(struct __sk_buff *skb)
 
 #if UNIT(passage)
 /*
- * The key says of which attach type the storage is: programs of two have two, and so two locks.
+ * The key includes the attach type, so programs of two attach types have two storages and two locks.
  * commit 7d9c3427894f ("bpf: Make cgroup storages shared between programs on the same cgroup")
  * (in v5.9)
  */
@@ -330,7 +328,7 @@ int pass_in(struct __sk_buff *skb)
 }
 #endif
 
-/* Of the kernel's own structures, only what is needed here; libbpf finds where it really is. */
+/* The needed members of the kernel's structures; CO-RE relocations give their real offsets. */
 #define KERNELS __attribute__((preserve_access_index))
 
 #if UNIT(file)
@@ -357,7 +355,7 @@ int count_file(unsigned long long *ctx)
 #if UNIT(process)
 MAP_FLAGS(TASK_STORAGE, process, int, struct shared, 0, BPF_F_NO_PREALLOC)
 
-/* The task that is sent a signal, not the one that sends it. */
+/* The storage is that of the task that receives the signal. */
 SEC("fentry/security_task_kill")
 int count_process(unsigned long long *ctx)
 {

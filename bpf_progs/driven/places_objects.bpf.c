@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Locks with objects that user space cannot read: a list and a tree, which their lock protects, and
- * an allocated object with a lock of its own. All CPUs are at them at once.
+ * Locks in places that user space cannot read: a list and a tree with their lock, and an allocated object
+ * with a lock of its own. All CPUs use them at once.
  *
- * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
- * tests/test_objects.py.
+ * libbpf only, like all programs that call kernel functions (kfuncs.h). These programs are driven by
+ * tests/lock/serialization/test_objects.py.
  */
 #include "kfuncs.h"
 #include "contended_counter.h"
@@ -12,11 +12,11 @@
 /*
  * Rule: Lists and trees stay whole under their lock
  * Topic: Lists and trees
- * The kernel's functions for lists and trees take no lock themselves: the verifier sees to it that
- * the program holds the one beside the root. So what all CPUs put in and take out must come out as
- * if they had done so one after the other: from a list first in, first out; from a tree the least
- * first; each object once, and none is lost. A node is in one list or tree at a time, however many
- * references there are to its object: no other takes it, and no other gives it.
+ * The kernel's functions for lists and trees take no lock themselves. The verifier makes sure that the
+ * program holds the lock beside the root. So the results on many CPUs must equal those of some serial
+ * order: a list is first in, first out, a tree gives its least element first, and every object comes out
+ * exactly once. A node is in at most one list or tree at a time, however many references its object has:
+ * no second list or tree accepts it, and none returns it.
  * commit 8cab76ec6349 ("bpf: Introduce single ownership BPF linked list API") (in v6.2)
  * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)
  * commit c3c510ce431c ("bpf: Add 'owner' field to bpf_{list,rb}_node") (in v6.6)
@@ -25,7 +25,7 @@
 #define SOURCE 0 /* all have one driver */
 #define BURST 16 /* so many a CPU puts in or takes out before it does the opposite */
 
-/* struct shared, with a root beside the lock; a root must not be where its lock is not. */
+/* struct shared, with a root beside the lock: the verifier wants both in one value. */
 #define SHARED_FIELDS             \
 	struct bpf_spin_lock lock; \
 	__u32 last_cpu;           \
@@ -55,7 +55,7 @@ struct tree {
 	struct bpf_rb_root root __contains(leaf, node);
 };
 
-/* What an operation put in or took out: an id. Both are 0 when it found nothing to take out. */
+/* The id of the object that an operation added or removed. Both are 0 if there was none to remove. */
 struct transfer {
 	__u32 in;
 	__u32 out;
@@ -70,13 +70,13 @@ static __always_inline int puts_in(const struct passage *p)
 	return !((p->number / BURST + p->cpu) & 1);
 }
 
-/* Of its CPU and the number of the operation, and never 0. */
+/* Make an id from the CPU and the operation's number; it is never 0. */
 static __always_inline __u32 new_id(const struct passage *p)
 {
 	return (p->cpu << 24 | (p->number & 0xffffff)) + 1;
 }
 
-/* Spread over all numbers, no two alike: the factor is odd. */
+/* Scatter the keys over all numbers. They are distinct, because the factor is odd. */
 static __always_inline __u32 key_of(__u32 id)
 {
 	return id * 0x9e3779b1;
@@ -92,7 +92,7 @@ static __always_inline void note_transfer(__u32 slot, __u32 in, __u32 out)
 	t->out = out;
 }
 
-/* Drop what came out, and return its id; 0 if nothing did. */
+/* Drop a removed object and return its id; 0 without an object. */
 static __always_inline __u32 drop_item(struct bpf_list_node *node)
 {
 	struct item *i;
@@ -125,9 +125,9 @@ static _Bool less(struct bpf_rb_node *a, const struct bpf_rb_node *b)
 }
 
 /*
- * An operation puts one in or takes one out, and counts. The verifier demands the lock for the one;
- * a broken twin does the other without it, before. When there is no memory for an object, one is
- * taken out instead.
+ * An operation adds or removes an object, and counts. The verifier demands the lock for the first part. A
+ * broken twin counts without the lock, before that. Without memory for a new object, one is removed
+ * instead.
  */
 SEC("tc")
 int change_list(struct __sk_buff *skb)
@@ -225,7 +225,7 @@ int change_tree(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Take out what is left, one at a time; 0 when there is nothing. */
+/* Remove one remaining object; return its id, or 0 without an object. */
 SEC("tc")
 int take_from_list(struct __sk_buff *skb)
 {
@@ -260,7 +260,7 @@ int take_from_tree(struct __sk_buff *skb)
 	return drop_leaf(node);
 }
 
-/* An object with a lock. Each CPU gets at it by one more reference to what a map's value holds. */
+/* An object with a lock. Each CPU gets a reference of its own through a kptr in a map value. */
 struct object {
 	SHARED_FIELDS
 	struct bpf_refcount references;

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * bpf_res_spin_lock() in use: that it serializes as bpf_spin_lock() does, and that it says no where
- * the other would wait for ever.
+ * bpf_res_spin_lock() on many CPUs. It serializes like bpf_spin_lock(), and returns an error where that
+ * would wait for ever.
  *
- * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
- * tests/test_res_spin_lock.py.
+ * libbpf only, like all programs that call kernel functions (kfuncs.h). These programs are driven by
+ * tests/lock/res_spin_lock/test_res_spin_lock.py.
  */
 #include "res_spin_lock_answers.h"
 
 /*
  * Rule: A res_spin_lock serializes, and ends a deadlock
  * Topic: res_spin_lock
- * Where bpf_res_spin_lock() returns 0, no other CPU is inside until the unlock; where it does not,
- * the operation is not done. A lock that is only ever held for a moment is not refused, but for a
- * CPU that was itself stopped for longer than the kernel is willing to wait. Who asks for a lock
- * that his CPU holds already is told -EDEADLK; so is one of two CPUs that each hold what the other
- * asks for; and whoever waits too long, for whatever reason, is told -ETIMEDOUT, or before v6.19
- * -EDEADLK if he stands in line behind another one. None of them has the lock then, and whoever does
- * gets on as ever. A lock that all have let go of is as new. To ask in the same order as all others
- * is no deadlock.
+ * If bpf_res_spin_lock() returns 0, no other CPU is inside until the unlock. If it returns an error, the
+ * caller does not have the lock. A lock that is always held briefly is not refused, except to a CPU that
+ * the host stopped for longer than the timeout. A CPU that re-acquires its own lock gets -EDEADLK (AA).
+ * If two CPUs each wait for a lock that the other holds, one of them gets -EDEADLK (ABBA). A CPU that
+ * waits too long for any reason gets -ETIMEDOUT; before v6.19, a CPU that queued behind another waiter
+ * could get -EDEADLK instead. Errors do not disturb the owner, and a released lock works as before. If
+ * all CPUs take their locks in the same order, there is no deadlock.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
  * commit 0de2046137f9 ("bpf: Implement verifier support for rqspinlock") (in v6.15)
  */
@@ -29,7 +28,7 @@ MAP(HASH, table, __u32, struct res_spin_lock_shared, ELEMENTS)
 MAP_FLAGS(HASH, lazy, __u32, struct res_spin_lock_shared, ELEMENTS, BPF_F_NO_PREALLOC)
 
 /*
- * The operation of contended_counter.h, with this lock. What is refused leaves no trace but in the
+ * The operation of contended_counter.h with a bpf_res_spin_lock. A refused operation only adds to the
  * answers.
  */
 static __always_inline int count_in(struct res_spin_lock_shared *r, __u32 element, int irqsave)
@@ -103,7 +102,7 @@ int count_res_lazy(struct __sk_buff *skb)
 	return count_in(map_lookup(lazy, &element), element, 0);
 }
 
-/* How many lock words are not 0. */
+/* Return the number of lock words that are not 0. */
 SEC("tc")
 int count_held(struct __sk_buff *skb)
 {
@@ -120,8 +119,8 @@ int count_held(struct __sk_buff *skb)
 }
 
 /*
- * AA: one lock, by two lookups, of which the verifier does not know that they find the same; perhaps
- * once another lock was taken and let go of in between.
+ * AA: take one lock twice, by two lookups, so that the verifier does not know that both are the same.
+ * With `around`, another lock is taken and released in between.
  */
 static __always_inline int ask_twice(int irqsave, int around)
 {
@@ -179,7 +178,7 @@ int take_twice_around(struct __sk_buff *skb)
 #define ROUND 20000 /* turns of a loop: no clock may be read under the lock */
 #define MEASUREMENTS 5
 
-/* How long a round takes at best; the host may have stopped the CPU meanwhile. `zero` stays 0. */
+/* Return the shortest time of a round: the host may stop the CPU in some of them. `zero` stays 0. */
 static __always_inline __u64 round_ns(const __u32 *zero)
 {
 	__u64 began, took, best = ~0ULL;
@@ -199,7 +198,7 @@ static __always_inline __u64 round_ns(const __u32 *zero)
 
 #define MOST_CPUS 64
 
-/* The locks that a CPU takes, in this order, and lets go of in the opposite one. */
+/* The locks that a CPU takes, in this order, and releases in the opposite order. */
 struct route {
 	__u32 elements[3]; /* the first is taken by `follow_long_route` only */
 	__u32 turns; /* for which it holds them all; found out by the first runs */
@@ -211,9 +210,8 @@ struct route {
 MAP(ARRAY, routes, __u32, struct route, MOST_CPUS)
 
 /*
- * All locks of this CPU's route; once it has them, one more on the counters of the last two. They are
- * held for so long that whoever waits meanwhile looks for deadlocks, which the kernel does once a
- * millisecond.
+ * Take all locks of this CPU's route, then increment the counters of the last two. The locks are held for
+ * so long that waiting CPUs check for deadlocks, which the kernel does once a millisecond.
  */
 #define ROUTE_NS 3000000ULL
 #define LOOKED_NS 1500000ULL
@@ -243,7 +241,7 @@ static __always_inline int follow(int is_long, int irqsave)
 		return 0;
 	if (!route->turns)
 		route->turns = ROUTE_NS * ROUND / round_ns(&route->zero) + 1;
-	/* Else the CPUs could go on in step, in which always the same one waits. */
+	/* A random delay: else the CPUs could run in step, and always the same one would wait. */
 	bpf_for(i, 0, bpf_get_prandom_u32() % route->turns)
 		if (READ_ONCE(route->zero))
 			break;
@@ -309,8 +307,8 @@ int follow_long_route(struct __sk_buff *skb)
 }
 
 /*
- * A circle: each CPU takes the lock of its number, waits until all have theirs, and asks for the next
- * one's. No two of three or more hold what the other asks for.
+ * A circle: each CPU takes the lock of its own number, waits until all have theirs, and then takes the
+ * next CPU's. With three or more CPUs, no two of them wait for each other.
  */
 struct circle {
 	__u32 cpus; /* user space says how many */
@@ -357,8 +355,8 @@ int close_circle(struct __sk_buff *skb)
 }
 
 /*
- * Timeout: one CPU holds a lock until all others were told something, or for so long that nobody can
- * be called patient who still waits.
+ * Timeout: one CPU holds a lock until all other CPUs have got an answer, or for much longer than the
+ * kernel's timeout.
  */
 struct hold {
 	__u32 waiters; /* user space says how many there will be */
@@ -455,8 +453,8 @@ int wait_long_irqsave(struct __sk_buff *skb)
 }
 
 /*
- * More locks than the kernel's table of what a CPU holds has room for, 31. The first and the last of
- * them are asked for once more: what the table does not show ends by a timeout.
+ * More locks than the 31 entries of the kernel's per-CPU table of held locks. The first and the last of
+ * them are taken once more: a lock that is not in the table ends in a timeout.
  */
 #define EACH(X)                                                                              \
 	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) \

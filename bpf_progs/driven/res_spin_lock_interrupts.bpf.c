@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A res_spin_lock, interrupts and preemption: who is interrupted while he holds one, and how the CPU
- * is left.
+ * A res_spin_lock, interrupts and preemption: interrupts of its owner that want it, and the state of the
+ * CPU afterwards.
  *
- * libbpf only, as all that calls kernel functions (kfuncs.h). These programs are driven by
- * tests/test_res_interrupts.py.
+ * libbpf only, like all programs that call kernel functions (kfuncs.h). These programs are driven by
+ * tests/lock/res_spin_lock/test_res_interrupts.py.
  */
 #include "res_spin_lock_answers.h"
 
 /*
  * Rule: A res_spin_lock forbids preemption, its irqsave flavour interrupts too, and both end with it
  * Topic: res_spin_lock
- * An interrupt that asks for a lock that its CPU holds or waits for is told -EDEADLK at once; where
- * the lock is taken by bpf_res_spin_lock_irqsave() none comes before the unlock, or, if interrupts
- * were off before, after it either. Whoever is refused has interrupts and preemption as they were.
+ * An interrupt that wants a lock which its CPU holds or waits for gets -EDEADLK at once. After
+ * bpf_res_spin_lock_irqsave() no interrupt comes before the unlock; if interrupts were off before the
+ * lock, they stay off after the unlock. A refused call leaves interrupts and preemption as they were.
  * commit 97eb35f3ad42 ("bpf: Introduce rqspinlock kfuncs") (in v6.15)
  */
 
-/* What each CPU is at, for what interrupts it to see. */
+/* The state of each CPU, read by programs that interrupt it. */
 struct stage {
 	__u64 open; /* nothing is held any more, and time is spent */
 	__u64 interrupts;
 	__u64 inside; /* of these, while it was open */
 };
 
-/* Which lock interrupts ask for. */
+/* The element whose lock interrupts want. */
 MAP(ARRAY, asked_for, __u32, __u32, 1)
 MAP(PERCPU_ARRAY, stages, __u32, struct stage, 1)
 
@@ -60,7 +60,7 @@ int ask_from_interrupt(__u64 *arguments)
 	return 0;
 }
 
-/* Hold the first lock for a while; perhaps after another one was taken and let go of inside. */
+/* Hold the first lock for a while; with `around`, take and release another one inside first. */
 static __always_inline int hold(int irqsave, int around)
 {
 	__u32 key = 0, own = 1 + bpf_get_smp_processor_id();
@@ -110,7 +110,7 @@ int hold_irqsave_around(struct __sk_buff *skb)
 
 #define SPENT 500 /* times as long as a lock is held: to be refused takes some milliseconds, too */
 
-/* Go on when nothing is held any more; perhaps after one was refused with interrupts off. */
+/* Burn time with no lock held; with `refused`, after a refused call of the irqsave flavour. */
 static __always_inline int go_on(int refused)
 {
 	struct answers *outer = answers_of(OUTER), *inner = answers_of(INNER);
@@ -160,7 +160,7 @@ int spend_after_refusal(struct __sk_buff *skb)
 	return go_on(1);
 }
 
-/* Where x86 counts what forbids preemption; its highest bit means something else. */
+/* The preempt count on x86; its highest bit means something else. */
 #define PREEMPT_MASK 0x7fffffff
 
 extern const int __preempt_count __ksym __weak;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * An element of a hash table that is taken out and put in again, while others still write to it:
- * they found it before it went. Driven and judged by tests/test_reuse.py.
+ * An element of a hash table is deleted and added again, while programs on other CPUs still write to the
+ * old element, which they had looked up before. Driven and judged by tests/lock/copies/test_reuse.py.
  */
 #include "spinlock.h"
 
@@ -10,9 +10,9 @@
 /*
  * Rule: A new element is written under its lock
  * Topic: System calls
- * The memory of a deleted element is used again at once, while another CPU may still be about to
- * write to it with BPF_F_LOCK. So whoever fills it anew with that flag has to take its lock too,
- * and nobody may initialise the lock meanwhile: else values tear, or the lock is given twice.
+ * The kernel reuses the memory of a deleted element at once, while another CPU may still write to it
+ * with BPF_F_LOCK. So filling the new element with that flag must take its lock too, and must not
+ * initialise the lock. Else values are torn, or two CPUs get the lock.
  * commit 96049f3afd50 ("bpf: introduce BPF_F_LOCK flag") (in v5.1)
  * commit 997849c4b969 ("bpf: Zeroing allocated object from slab in bpf memory allocator") (in v6.3)
  * commit 07738bc566c3 ("bpf: Use copy_map_value_locked() in alloc_htab_elem() for BPF_F_LOCK")
@@ -48,7 +48,7 @@ static __always_inline void count(void *map)
 		++*counter;
 }
 
-/* Put this CPU's value into the element, which is made when there is none. */
+/* Write this CPU's value to the element, which is created if there is none. */
 static __always_inline long put(void *map)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id();
@@ -57,7 +57,7 @@ static __always_inline long put(void *map)
 	return image ? bpf_map_update_elem(map, &key, image, BPF_F_LOCK) : -1;
 }
 
-/* Count when the words of the element differ. */
+/* Count if the words of the element differ. */
 static __always_inline void inspect(void *map)
 {
 	__u64 differ = 0;
@@ -118,9 +118,9 @@ int add_again_allocated(struct __sk_buff *skb)
 
 #if UNIT(rhash)
 /*
- * Here the memory of a deleted element is used again only when nobody can be about to write to it; so
- * a new one needs no lock. But who finds, when about to put it in, that another CPU has just done so
- * writes to that one.
+ * A resizable hash reuses the memory of a deleted element only after all programs that could write to it
+ * have ended, so filling a new one needs no lock. But an update that finds an element just added by
+ * another CPU writes to that one, and needs its lock.
  * commit 16b4d3e2fb24 ("bpf: Implement resizable hashmap basic functions") (in v7.2)
  */
 #define BPF_MAP_TYPE_RHASH 35 /* newer than the headers */

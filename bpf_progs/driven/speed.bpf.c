@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How fast can all CPUs count, at each hook: each its own counter, or one for all, which they add
- * to atomically, under a lock, or carelessly? It is chosen at run time, so that nothing but the
- * counter differs.
+ * The speed of counting on all CPUs, at each hook. Every CPU has a counter of its own, or all share one
+ * and increment it atomically, under a lock, or without protection. The way is chosen at run time, so
+ * nothing else differs.
  *
- * These programs are driven by `spinlock bench`; harness/studies/bench.py knows the layout of all structures.
+ * These programs are driven by `spinlock bench`; harness/studies/bench.py reads their structures.
  */
 #include "marked_packets.h"
 
@@ -13,7 +13,7 @@
 #define UNLOCKED 2
 #define LOCKED 3
 
-/* How often an arrival looks whether the lock is held: looking costs more than the lock does. */
+/* One arrival in so many looks whether the lock is held: looking costs more than locking. */
 #define LOOK_EVERY 64
 
 struct visits {
@@ -61,7 +61,7 @@ static __always_inline void count(void)
 	}
 }
 
-/* What a run costs without any work. */
+/* An empty program, to measure the cost of a run itself. */
 SEC("tc")
 int speed_of_nothing(struct __sk_buff *skb)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Time that a program spends where others must not come in meanwhile. */
+/* A busy loop for critical sections, to make them long enough to contend for. */
 #ifndef BUSY_WAIT_H
 #define BUSY_WAIT_H
 
@@ -8,9 +8,9 @@
 #define MOST_TURNS 2000
 
 /*
- * Spend as many turns, a few nanoseconds each, in whole fifties. The verifier walks all that there
- * might be and compares every round of a loop with those before it: hence few rounds, of
- * instructions that take long.
+ * Spin for `turns` turns of a few nanoseconds each, rounded up to 50. The verifier walks every round
+ * that the loop may have, and compares it with the rounds before. So there are few rounds, made of
+ * slow instructions (divisions).
  */
 static __always_inline void spend(__u32 turns)
 {

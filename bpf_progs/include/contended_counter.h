@@ -1,66 +1,66 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The operation whose serialization is put to the proof, whatever hook it is run from and wherever
- * its lock lives: take a ticket and update several fields under the lock; outside of it, note when
- * that was. And every way to do it wrong, chosen at run time, so that a broken twin is the very
- * same program as the real one.
+ * The operation of all serialization tests, for every hook and every place of a lock. It takes a
+ * ticket and updates several fields under the lock. Outside of the lock it records the times before
+ * and after. The broken ways to do this are chosen at run time, so a broken twin is the same program as
+ * the real one.
  *
- * harness/judging/serialization.py and harness/judging/history.py judge what it leaves behind;
- * harness/running/experiment.py fills in struct order and reads the others, all by names of members.
+ * harness/judging/serialization.py and harness/judging/history.py judge the recorded operations.
+ * harness/running/experiment.py fills in struct order and reads the other maps, by member names.
  */
 #ifndef CONTENDED_COUNTER_H
 #define CONTENDED_COUNTER_H
 
 #include "busy_wait.h"
 
-/* Hooks and places that take part in one run. Each has visits and a history of its own. */
+/* The most hooks and places in one run. Each has its own visits and history. */
 #define SOURCES 8
 
-#define OPERATIONS (1 << 19) /* of all sources and CPUs, as many as are written down */
+#define OPERATIONS (1 << 19) /* the most recorded operations of all sources and CPUs */
 #define SPARES 64
 
-/* Who takes the lock how. */
-#define LOCKED 0    /* as it must be */
-#define UNLOCKED 1  /* not at all */
-#define OTHER 2	    /* that of another element, one of each CPU's own */
-#define EARLY 3	    /* but lets go of it before it writes */
-#define SOMETIMES 4 /* but for one operation in `every` */
-#define IMPATIENT 5 /* but goes on without it when it was held each of three times it looked */
+/* How an operation uses the lock. All but the first are broken. */
+#define LOCKED 0    /* takes it */
+#define UNLOCKED 1  /* does not take it */
+#define OTHER 2	    /* takes another element's lock, a different one per CPU */
+#define EARLY 3	    /* takes it, but unlocks before it writes */
+#define SOMETIMES 4 /* takes it, except in one operation of `every` */
+#define IMPATIENT 5 /* takes it, but enters unlocked if three looks found it held */
 
-/* What user space asks for, before the run. */
+/* The parameters of a run, set by user space before it. */
 struct order {
 	__u32 turns;	/* length of the critical section */
 	__u32 mode;
 	__u32 every;
-	__u32 room;	/* operations in each CPU's history; later ones are only counted */
-	__u32 elements; /* to choose from */
-	__u32 begin[SOURCES]; /* where among all operations each source's histories begin */
+	__u32 room;	/* size of each CPU's history; later operations are only counted */
+	__u32 elements; /* number of elements in use */
+	__u32 begin[SOURCES]; /* index in `operations` of each source's first history */
 };
 
 /*
- * What the lock protects. A write outside of the critical section, or a torn one, leaves them at
- * odds. The upper half of count is the epoch: how often user space has set all of it.
+ * The fields that the lock protects. After a lost or torn write they do not agree any more. The upper
+ * half of count is the epoch: the number of times that user space has set all fields.
  */
 struct shared {
 	struct bpf_spin_lock lock;
-	__u32 last_cpu;	 /* who wrote last: its CPU + 1 */
+	__u32 last_cpu;	 /* CPU + 1 of the last writer */
 	__u64 count;	 /* the next ticket */
 	__u64 inverse;	 /* ~count */
 	__u64 handovers; /* how often last_cpu changed */
 	__u64 doubled;	 /* 2 * count */
 };
 
-/* What each CPU saw of one source, added to by nobody else. */
+/* Counts of one source on one CPU; only that CPU writes them. */
 struct visits {
 	__u64 runs;
-	__u64 busy; /* the lock word was held when the program arrived */
-	__u64 torn; /* the fields of struct shared did not agree, seen from inside */
-	__u64 bare; /* went in without the lock */
+	__u64 busy; /* runs that found the lock held on arrival */
+	__u64 torn; /* runs that found, under the lock, fields of struct shared that do not agree */
+	__u64 bare; /* runs that entered without the lock */
 	__u64 first_ns; /* bpf_ktime_get_ns() of the first run, 0 before it */
 	__u64 last_ns;
 };
 
-/* One operation, as its CPU wrote it down after it. */
+/* The record of one operation, written after it. */
 struct operation {
 	__u64 ticket;
 	__u64 arrive; /* bpf_ktime_get_ns() */
@@ -74,7 +74,7 @@ MAP(ARRAY, spares, __u32, struct counter, SPARES)
 MAP(PERCPU_ARRAY, runs, __u32, struct visits, SOURCES)
 MAP_FLAGS(ARRAY, operations, __u32, struct operation, OPERATIONS, BPF_F_MMAPABLE)
 
-/* What add_one() found, between reading and writing. */
+/* The fields of struct shared as an operation read them. */
 struct found {
 	__u64 count, inverse, doubled, handovers;
 	__u32 last;
@@ -99,7 +99,7 @@ static __always_inline void write_all(struct shared *s, const struct found *f, _
 	WRITE_ONCE(s->doubled, 2 * (f->count + 1));
 }
 
-/* A program may not load the word, but it may read kernel memory. */
+/* The verifier refuses a load from the lock, but allows reads of kernel memory by the helper. */
 static __always_inline __u32 lock_word(struct shared *s)
 {
 	__u32 word = 0;
@@ -108,28 +108,28 @@ static __always_inline __u32 lock_word(struct shared *s)
 	return word;
 }
 
-/* Tell whether to go in without the lock. */
+/* Return whether to enter without the lock. */
 static __always_inline int is_bare(struct shared *s, const struct order *order, __u64 number, __u32 cpu)
 {
 	__u32 every = order->every;
 
 	if (order->mode == UNLOCKED)
 		return 1;
-	if (order->mode == SOMETIMES) /* not all CPUs at once */
+	if (order->mode == SOMETIMES) /* shifted per CPU, so that the CPUs do it at different times */
 		return every && (number + 29 * cpu) % every == every - 1;
 	if (order->mode != IMPATIENT)
 		return 0;
 	return lock_word(s) && lock_word(s) && lock_word(s);
 }
 
-/* One passage through the critical section: whose, when, and what was found there. */
+/* One pass through the critical section. */
 struct passage {
 	__u32 source;
 	__u32 element;
 	__u32 cpu;
 	int busy;
 	int bare;
-	__u64 number; /* of this source's on this CPU */
+	__u64 number; /* of the operation, per source and CPU */
 	__u64 arrive;
 	struct found found;
 };
@@ -144,7 +144,7 @@ static __always_inline void begin(struct passage *p, struct shared *s, const str
 	p->bare = is_bare(s, order, p->number, p->cpu);
 }
 
-/* Write it down; return where in `operations`, or past its end if there was no room left. */
+/* Record the pass; return its index in `operations`, or OPERATIONS if the history is full. */
 static __always_inline __u32 end(const struct passage *p, const struct order *order, struct visits *v)
 {
 	const struct found *f = &p->found;
@@ -157,7 +157,7 @@ static __always_inline __u32 end(const struct passage *p, const struct order *or
 	v->runs = p->number + 1;
 	v->busy += p->busy;
 	v->bare += p->bare;
-	/* Zeroed by user space before the first run: ~0 is not there yet. */
+	/* User space has zeroed all fields, so inverse is not ~count before the first operation. */
 	v->torn += f->count && (f->inverse != ~f->count || f->doubled != 2 * f->count);
 	if (p->number >= order->room)
 		return OPERATIONS;
@@ -173,7 +173,7 @@ static __always_inline __u32 end(const struct passage *p, const struct order *or
 	return slot;
 }
 
-/* The operation, on an element that this source has found. */
+/* The operation on one element, which a program of hook `source` looked up. */
 static __always_inline int contend(struct shared *s, __u32 element, __u32 source)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id(), spare = cpu % SPARES;
@@ -218,7 +218,7 @@ static __always_inline int contend(struct shared *s, __u32 element, __u32 source
 	return 0;
 }
 
-/* Choose one of so many elements; neighbours in time and CPUs next to each other meet in all. */
+/* Choose an element, such that all CPUs meet in all elements. */
 static __always_inline __u32 choose(__u32 source)
 {
 	__u32 key = 0, cpu = bpf_get_smp_processor_id();

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Two paths that differ and join, for the pruning*.bpf.c files.
+ * Two paths that differ and join, for pruning.bpf.c.
  *
- * The verifier walks on behind a conditional jump first and comes back to its target later; the
- * assembly keeps clang from turning that order. It remembers a state to compare with only after some
- * jumps and instructions: the empty ones are these.
+ * At a conditional jump the verifier walks the fall-through path first and the target later. The
+ * assembly keeps clang from swapping the two. The verifier saves states for pruning only every few jumps
+ * and instructions, so EMPTY_JUMPS are added.
  */
 #ifndef JOINING_PATHS_H
 #define JOINING_PATHS_H

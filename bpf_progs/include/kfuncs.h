@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What allocated objects, lists, trees and res_spin_locks need: kernel functions, found by name in
- * the kernel's BTF. libbpf only, for that reason: bcc calls helpers by number and knows no other.
- * All are weak, so that a program loads on kernels that lack one which it does not call.
+ * Kernel functions (kfuncs) for allocated objects, lists, trees and res_spin_locks. libbpf only: it
+ * finds them by name in the kernel's BTF, while bcc knows helpers only. All are weak, so that a program
+ * loads on kernels without a function that it does not call.
  */
 #ifndef KFUNCS_H
 #define KFUNCS_H
@@ -11,15 +11,15 @@
 
 #define KFUNC extern __ksym __weak
 
-/* A list head or tree root says by a tag which struct it holds, by which of its members. */
+/* The tag of a list head or tree root: the type of its objects and the name of their node member. */
 #define __contains(type, member) __attribute__((btf_decl_tag("contains:" #type ":" #member)))
 
-/* A global in a section, hence a map, of its own; hidden, so that libbpf does not mmap() that. */
+/* A global in a section, and so a map, of its own. It is hidden, so that libbpf does not mmap() it. */
 #define PRIVATE(name) SEC(".data." #name) __attribute__((visibility("hidden"), aligned(8)))
 
 /*
- * The type is given by its id in the object's own BTF; the verifier fills in what is passed as 0. In a
- * new object only what the kernel looks after is zero: the rest is as its last owner left it.
+ * The type is a type id of the program's own BTF. The verifier fills in `meta`, which is passed as 0. In
+ * a new object only the special fields are initialised; the other bytes keep their old content.
  */
 KFUNC void *bpf_obj_new_impl(__u64 type, void *meta);
 KFUNC void bpf_obj_drop_impl(void *object, void *meta);
@@ -29,9 +29,9 @@ KFUNC void bpf_percpu_obj_drop_impl(void *object, void *meta);
 #define object_new(type) ((type *)bpf_obj_new_impl(__builtin_btf_type_id(*(type *)0, 0), 0))
 
 /*
- * One call must not drop objects of two types: the kernel would take both for what the verifier saw
- * last. So clang must not merge calls at the end of two branches, which it does not where they end
- * in different assembly.
+ * One call instruction must not drop objects of two types: the kernel would use the type that the
+ * verifier saw last for both. clang may merge equal calls of two branches. Different assembly after each
+ * call prevents that.
  */
 #define object_drop(object)                                \
 	do {                                               \
@@ -57,7 +57,7 @@ KFUNC int bpf_list_add(struct bpf_list_head *head, struct bpf_list_node *node,
 #define list_push_front(head, node) bpf_list_push_front_impl(head, node, 0, 0)
 #define list_push_back(head, node) bpf_list_push_back_impl(head, node, 0, 0)
 
-/* They return a bool: that is the register's lowest byte, but older clang goes by all of it. */
+/* They return a bool in the lowest byte of the register; older clang tests the whole register. */
 KFUNC __u64 bpf_list_is_first(struct bpf_list_head *head, struct bpf_list_node *node);
 KFUNC __u64 bpf_list_is_last(struct bpf_list_head *head, struct bpf_list_node *node);
 KFUNC __u64 bpf_list_empty(struct bpf_list_head *head);
@@ -75,11 +75,11 @@ KFUNC struct bpf_rb_node *bpf_rbtree_left(struct bpf_rb_root *root, struct bpf_r
 KFUNC struct bpf_rb_node *bpf_rbtree_right(struct bpf_rb_root *root, struct bpf_rb_node *node);
 #define rbtree_add(root, node, less) bpf_rbtree_add_impl(root, node, less, 0, 0)
 
-/* What a res_spin_lock says who is not given it. */
+/* Errors of bpf_res_spin_lock(). */
 #define EDEADLK 35
 #define ETIMEDOUT 110
 
-/* The guest's uapi headers do not have the type: the kernel goes by its name. */
+/* The uapi headers lack this type; the kernel recognizes it by its name. */
 struct bpf_res_spin_lock {
 	__u32 val;
 };

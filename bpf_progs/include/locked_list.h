@@ -37,7 +37,7 @@ static __always_inline void push(struct list *l, __u64 value)
 	bpf_spin_unlock(&l->lock);
 }
 
-/* Drop what came from a list and return its value. */
+/* Drop an item that was taken from a list; return its value. */
 static __always_inline __u64 drop(struct bpf_list_node *node)
 {
 	struct item *i;

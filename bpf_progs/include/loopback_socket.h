@@ -5,10 +5,10 @@
 
 #include "spinlock.h"
 
-#define LOOPBACK 0x0100007f /* 127.0.0.1, and */
-#define PORT 0x115b	    /* 23313, both as they are in a packet */
+#define LOOPBACK 0x0100007f /* 127.0.0.1 in network byte order */
+#define PORT 0x115b	    /* 23313 in network byte order */
 
-/* Find the UDP socket; whoever finds it releases it. */
+/* Look up the UDP socket; the caller must release it. */
 static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple tuple = {};

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* By what programs know the packets of harness/guest/drivers.py: other traffic must not be counted. */
+/* Markers of the packets sent by harness/guest/drivers.py: programs must not count other traffic. */
 #ifndef MARKED_PACKETS_H
 #define MARKED_PACKETS_H
 
 #include "spinlock.h"
 
-#define MARKER_ETHERTYPE 0x88b5 /* for local experiments; at tc and XDP */
+#define MARKER_ETHERTYPE 0x88b5 /* at tc and XDP: the ethertype for local experiments */
 #define MARKER_UDP_PORT 23312	/* at cgroup_skb, where packets begin with the IP header */
 #define UDP 17
 
 #define TC_ACT_OK 0
-#define TC_ACT_STOLEN 4 /* consumed; unlike a drop this is no error for the sender */
+#define TC_ACT_STOLEN 4 /* consumed: unlike a drop, no error for the sender */
 
 static __always_inline int is_marked_frame(void *data, void *end)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Refusals that cases of several files share, declared for __refused(). A refusal that only one file
- * has stands there, beside its cases. There is no code here: no program includes this file.
+ * Refusals for __refused() that cases of several files share. A refusal of only one file is declared in
+ * that file, beside its cases. There is no code here: no program includes this file.
  */
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A res_spin_lock in use: whom it was given to, and who was refused it, and how soon. */
+/* Calls of bpf_res_spin_lock(), and counts of their results. */
 #ifndef RES_SPIN_LOCK_ANSWERS_H
 #define RES_SPIN_LOCK_ANSWERS_H
 
@@ -7,9 +7,9 @@
 #include "contended_counter.h"
 
 #define ELEMENTS 64
-#define MOST_TIMEOUTS 12 /* on each CPU: then the rest is not even tried, each costs so long */
+#define MOST_TIMEOUTS 12 /* per CPU; after that a CPU does not try any more, as timeouts take long */
 
-/* struct shared with the other lock, in the same place. */
+/* struct shared with a bpf_res_spin_lock in place of the bpf_spin_lock. */
 struct res_spin_lock_shared {
 	struct bpf_res_spin_lock lock;
 	__u32 last_cpu;
@@ -19,19 +19,19 @@ struct res_spin_lock_shared {
 	__u64 doubled;
 };
 
-/* What a CPU was told when it asked for a lock. */
+/* Results of bpf_res_spin_lock() on one CPU. */
 struct answers {
-	__u64 runs; /* of the program, whatever it was told; first, since the drivers watch it */
+	__u64 runs; /* of the program, with any result; first, because drivers read it there */
 	__u64 taken;
 	__u64 deadlocks;
 	__u64 timeouts;
 	__u64 others;
 	__u64 untried;
-	__u64 longest_ns; /* of those that were refused */
-	__u64 at_once;	  /* how many of these within a millisecond */
+	__u64 longest_ns; /* longest time until a refusal */
+	__u64 at_once;	  /* refusals within a millisecond */
 };
 
-/* Numbers of answers, by what is asked. */
+/* Keys of the map `told`, by the call that is counted. */
 #define COUNT 0
 #define OUTER 1
 #define INNER 2
@@ -67,7 +67,7 @@ static __always_inline void note(struct answers *a, int result, __u64 asked_ns)
 	a->at_once += result && waited < 1000000;
 }
 
-/* Whether to ask at all; if not, that is noted. */
+/* Return whether to try the lock; if not, count that. */
 static __always_inline int is_worth_it(struct answers *a)
 {
 	if (a->timeouts < MOST_TIMEOUTS)

@@ -6,13 +6,13 @@
 
 /*
  * Topic: Lock and unlock
- * What the lock's first kernel, v5.1, asked of a program: every lock is unlocked, once, by the
- * program that took it, and no second one is taken meanwhile.
+ * The rules of the lock's first kernel, v5.1: a program unlocks every lock that it takes, once, and
+ * takes no second one meanwhile.
  */
 
 /*
  * Topic: Under the lock
- * What a program of v5.1 could not do while it held the lock. Later kernels made exceptions.
+ * In v5.1 a program could not do these things while it held the lock. Later kernels made exceptions.
  */
 
 /*
@@ -27,22 +27,22 @@
 
 /*
  * Topic: Programs and users
- * Which kinds of program could lock in v5.1, and by whom they are loaded.
+ * The program types that could lock in v5.1, and the users who may load them.
  */
 
 /*
  * Topic: System calls
- * What user space, and helpers, do to elements with a lock: BPF_F_LOCK came with it.
+ * How user space and helpers access elements with a lock, with and without BPF_F_LOCK.
  */
 
 /*
  * Topic: Running programs
- * What the lock promises when programs run; asked by tests on several CPUs.
+ * The guarantees of the lock at run time, tested on several CPUs.
  */
 
 /*
  * Topic: Later programs, calls and places
- * What later kernels brought, and what they ask of the lock there.
+ * Features of later kernels, and their rules for the lock.
  */
 
 /*
@@ -57,5 +57,5 @@
 
 /*
  * Topic: res_spin_lock
- * Since v6.15 there is a lock that fails where it would deadlock or take too long.
+ * Since v6.15 there is a lock that returns an error instead of a deadlock or too long a wait.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Values with a lock of many sizes, the lock at many offsets, and what a program does with the first
- * element of a map of them: store a whole value, and show the element as it lies in memory.
+ * Values of many sizes with the lock at many offsets. A program stores a whole value in the first
+ * element of a map, or shows the memory of that element.
  */
 #ifndef VALUE_LAYOUTS_H
 #define VALUE_LAYOUTS_H
@@ -12,16 +12,16 @@
 #ifndef LARGEST
 #define LARGEST 4096 /* bytes of a value */
 #endif
-#define TURNS 1000   /* of waiting with the lock held */
+#define TURNS 1000   /* length of the critical section */
 
-/* What the program is to do. */
+/* Orders for the program. */
 #define SHOW 0
 #define STORE 1
 #define STORE_LOCKED 2
 #define REMOVE 3
 
 struct order {
-	__u32 map; /* its number: that of the layout, and 100, 200 or 300 for its kind */
+	__u32 map; /* number of the layout, plus 100, 200 or 300 for the kind of map */
 	__u32 what;
 };
 
@@ -30,9 +30,9 @@ struct bytes {
 };
 
 MAP(ARRAY, orders, __u32, struct order, 1)
-MAP(ARRAY, holds, __u32, struct order, 1) /* whose lock to hold */
-MAP(ARRAY, image, __u32, struct bytes, 1)  /* what is stored */
-MAP(ARRAY, memory, __u32, struct bytes, 1) /* what is shown */
+MAP(ARRAY, holds, __u32, struct order, 1) /* the map whose lock to hold */
+MAP(ARRAY, image, __u32, struct bytes, 1)  /* the value to store */
+MAP(ARRAY, memory, __u32, struct bytes, 1) /* the value read from the element's memory */
 
 #ifdef RES_SPIN_LOCK
 #define LOCK struct bpf_res_spin_lock
@@ -62,7 +62,7 @@ LAYOUT(middle_odd, 124, 122)
 LAYOUT(last, 248, 0)
 LAYOUT(large, 2000, 1999)
 
-/* No lock to the kernel, which goes by the type's own name: it is copied as all else is. */
+/* The twin. The kernel recognizes the lock by its type's name, so this is data and is copied. */
 typedef LOCK other_name;
 struct no_lock {
 	__u8 before[8];
@@ -146,7 +146,7 @@ static __always_inline int serve(void *map, const __u32 size, __u32 what)
 	return show(bpf_map_lookup_elem(map, &key), size);
 }
 
-/* Do it to the map that the order names, if it is one of these layouts'. */
+/* Carry out the order, if its map belongs to these layouts. */
 #define WORK(layouts, serve_one)                            \
 	struct order *order;                                \
 	__u32 key = 0, what;                                \
@@ -158,7 +158,7 @@ static __always_inline int serve(void *map, const __u32 size, __u32 what)
 	layouts(serve_one)                                  \
 	return -1;
 
-/* Hold the lock for a while, of the map whose number stands in the other map. */
+/* Hold the lock of the map that `holds` names for a while. */
 #define HOLD(layouts, hold_one)                             \
 	struct order *order;                                \
 	__u32 key = 0;                                      \

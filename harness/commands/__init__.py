@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `spinlock` can do, a module per command: `declare` what it takes, `run` it, return a code."""
+"""The subcommands of `spinlock`, a module each: `declare` adds options, `run` returns an exit code."""
 
 OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 4, 130
 EXIT_CODES = (

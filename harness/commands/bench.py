@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock bench`: what a lock costs, by driver and number of CPUs."""
+"""`spinlock bench`: measure the cost of the lock, by driver and number of CPUs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.studies import bench
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock bench`."""
     sub.add_argument(
-        "--times", type=int, default=3, metavar="N", help="runs (default: %(default)s)"
+        "--times", type=int, default=3, metavar="N", help="measure N times (default: %(default)s)"
     )
     sub.add_argument(
         "--driver",
@@ -29,24 +29,22 @@ def declare(sub: argparse.ArgumentParser) -> None:
         metavar="DRIVER",
         help=f"repeatable; of {', '.join(bench.DRIVERS)} (default: all of them)",
     )
-    measuring.declare(sub, "1, 2 and 4, up to what the guest has")
+    measuring.declare(sub, "1, 2 and 4, up to the guest's number")
     sub.add_argument(
         "--loader",
         choices=scenario.LOADERS,
         default="libbpf",
-        help="what loads the programs (default: %(default)s)",
+        help="load programs through this library (default: %(default)s)",
     )
     sub.add_argument(
-        "--html", type=Path, metavar="FILE", help="a page with plots and tables as well"
+        "--html", type=Path, metavar="FILE", help="also write a page with plots and tables"
     )
-    sub.add_argument(
-        "--svg", type=Path, metavar="FILE", help="the plots of the first kernel as well"
-    )
+    sub.add_argument("--svg", type=Path, metavar="FILE", help="also write the first kernel's plots")
     sub.add_argument(
         "--read",
         type=Path,
         metavar="FILE",
-        help="measure nothing, show what --json wrote",
+        help="measure nothing; show the samples of an earlier --json",
     )
 
 
@@ -81,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(guests: Target, options: argparse.Namespace, samples: List[bench.Sample]) -> None:
-    """Measure on one kernel; what there is of it when it is interrupted is kept."""
+    """Measure on one kernel. Samples are kept one by one, so an interruption loses none."""
     counts = sorted(count for count in set(options.cpus or (1, 2, 4)) if count <= guests.cpus)
     drivers = options.driver or list(bench.DRIVERS)
     what = f"{guests.kernel or guests.name}, {options.loader}"

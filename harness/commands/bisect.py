@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock bisect`: the kernel version where a case's outcome changed."""
+"""`spinlock bisect`: find the kernel version where a case's outcome changed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.pytest_plugin import run_options
 from harness.scenarios import scenario
 from harness.studies import bisect
 
-ABORT_BISECT = 128  # at 128 and above, `git bisect run` stops instead of going on
+ABORT_BISECT = 128  # `git bisect run` stops at exit codes of 128 and above
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock bisect`."""
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
     sub.description = """\
 Find the kernel version where a case's outcome changed.
@@ -28,32 +28,32 @@ Find the kernel version where a case's outcome changed.
 spinlock bisect SCENARIO --good A --bad B   between two Debian versions, by binary search
 spinlock bisect SCENARIO --run KERNEL       one kernel of your own, as `git bisect run` wants it
 
-Between versions, what was observed is compared, not whether it was as expected there. A version
-is good when it does what A does, and bad when it does anything else; B, which may be older than
-A, must do something else. One that says nothing (INCONCLUSIVE, ERROR, SKIP) is never good: its
-neighbours are tried.
+Versions are compared by observation: the stage, errno and text of a refusal, or whether a run-time
+test held. Expectations play no part. A version is good if its observation equals that of A, else
+bad. B must differ from A, and may be older. INCONCLUSIVE, ERROR and SKIP make a version untestable;
+its neighbours are tried instead.
 
-With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all else is untestable
-(125). With --text, good is what says that text."""
+With --run, the exit code is 0 (good) for PASS, 1 (bad) for FAIL, CRASH and KNOWN, and 125
+(untestable) for the rest. With --text, a kernel is good if it prints that text."""
     sub.add_argument("scenario", metavar="SCENARIO", help="a case (see `spinlock list`)")
-    sub.add_argument("--good", metavar="VERSION", help="a version, or a minor for its newest")
-    sub.add_argument("--bad", metavar="VERSION", help="one with another outcome")
-    sub.add_argument("--run", metavar="KERNEL", help="a bzImage or a build tree")
+    sub.add_argument(
+        "--good", metavar="VERSION", help="a version; a minor such as 6.12 means its newest"
+    )
+    sub.add_argument("--bad", metavar="VERSION", help="a version with another outcome")
+    sub.add_argument("--run", metavar="KERNEL", help="test this bzImage or build tree only")
     sub.add_argument(
         "--compare",
         choices=bisect.ASPECTS,
         default="observed",
-        help="what must be the same to be good: all that was observed (stage, errno, text), stage and"
-        " errno, only the stage, or the verdict (default: %(default)s)",
+        help="compare stage, errno and text (observed), stage and errno (errno), the stage alone, or"
+        " the verdict (default: %(default)s)",
     )
-    sub.add_argument(
-        "--text", default="", help="compare only whether this text was in the kernel's words"
-    )
+    sub.add_argument("--text", default="", help="compare only whether the kernel printed this text")
     sub.add_argument(
         "--loader",
         choices=scenario.LOADERS,
         default="libbpf",
-        help="load through this (default: %(default)s)",
+        help="load programs through this library (default: %(default)s)",
     )
     sub.add_argument(
         "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
@@ -62,15 +62,15 @@ With --run, PASS is good (exit code 0), FAIL, CRASH and KNOWN are bad (1), all e
         "--append",
         type=run_options.append,
         default="",
-        help="more words for the kernel's command line",
+        help="append to the kernel's command line",
     )
     sub.add_argument("--programs", type=Path, metavar="DIR", help="as in `spinlock run`")
-    sub.add_argument("--results", metavar="DIR", help="where the results of each version go")
-    sub.add_argument("--json", action="store_true", help="the answer as JSON")
+    sub.add_argument("--results", metavar="DIR", help="store the results of each version here")
+    sub.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search among Debian's versions, or say good or bad of one kernel."""
+    """Search Debian's versions, or test one kernel for `git bisect run`. Raises UsageError."""
     searching = options.good is not None and options.bad is not None
     if searching == (options.run is not None) or (options.run and (options.good or options.bad)):
         raise UsageError("Give either --good VERSION and --bad VERSION, or --run KERNEL.")
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
             result = bisect.run_case(question, str(Path(options.run).absolute()), "kernel")
         except (UsageError, SetupError) as error:
             print(f"spinlock: {error}", file=sys.stderr)
-            return ABORT_BISECT  # a mistake of the user's must not be taken for a kernel's
+            return ABORT_BISECT  # a user's mistake must not count as a bad kernel
         code = bisect.status(result, options.text)
         word = {bisect.GOOD: "good", bisect.BAD: "bad"}.get(code, "untestable")
         print(f"{word}: {result.kernel or options.run}: {result.verdict.value}: {result.reason}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock check`: the user's own program on every kernel."""
+"""`spinlock check`: load the user's own programs into real kernels, and explain refusals."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from harness.scenarios import scenario
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock check`."""
     sub.epilog = (
-        "Exit codes: 0 every required kernel takes it, 1 one does not, 2 usage, 4 set-up error."
+        "Exit codes: 0 every required kernel loads the file, 1 one refuses it, 2 usage, 4 set-up"
+        " error."
     )
-    sub.add_argument("file", type=Path, metavar="FILE", help="prog.bpf.c or prog.o, or C for bcc")
+    sub.add_argument(
+        "file", type=Path, metavar="FILE", help="a .bpf.c file, an object, or C for --loader bcc"
+    )
     sub.add_argument(
         "--kernel",
         action="append",
         default=[],
         metavar="KERNEL",
-        help="a kernel that must take it; or all, to see which do; repeatable"
+        help="load into this kernel, which must accept the file; all tries every kernel and requires"
+        " none; repeatable"
         f" (default: {target.DEFAULT_KERNEL})",
     )
     sub.add_argument(
@@ -37,23 +41,43 @@ def declare(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KERNEL",
-        help="of --kernel all, one that must take it, or all; repeatable",
+        help="with --kernel all: this kernel (or all) must accept the file; repeatable",
     )
-    sub.add_argument("--program", action="append", default=[], metavar="NAME", help="only this")
+    sub.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="load only this program; repeatable",
+    )
     sub.add_argument(
         "--loader",
         choices=scenario.LOADERS,
         default="libbpf",
-        help="bcc: FILE is C as bcc takes it, compiled in the guest (default: %(default)s)",
+        help="bcc: FILE is C for bcc, compiled in the guest (default: %(default)s)",
     )
     sub.add_argument(
         "--section",
         action="append",
         default=[],
         metavar="NAME=KIND",
-        help="with --loader bcc: of what kind a program is, as SEC() names it, where what it is given"
-        " does not tell; repeatable",
+        help="with --loader bcc: the program type as in SEC(), needed if the program's argument does"
+        " not show it; repeatable",
     )
+    _declare_guest(sub)
+    sub.add_argument(
+        "-I", type=Path, action="append", default=[], metavar="DIR", help="passed to clang"
+    )
+    sub.add_argument(
+        "-D", action="append", default=[], metavar="NAME=VALUE", help="passed to the compiler"
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+
+
+def _declare_guest(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument(
         "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
@@ -62,21 +86,17 @@ def declare(sub: argparse.ArgumentParser) -> None:
         "--append",
         type=run_options.append,
         default="",
-        help="more words for the kernel's command line",
+        help="append to the kernel's command line",
     )
-    sub.add_argument("-I", type=Path, action="append", default=[], metavar="DIR", help="to clang")
-    sub.add_argument("-D", action="append", default=[], metavar="NAME=VALUE", help="to clang")
     sub.add_argument(
-        "--run", action="store_true", help="run what BPF_PROG_TEST_RUN can, on all CPUs at once"
+        "--run",
+        action="store_true",
+        help="also run the programs by BPF_PROG_TEST_RUN on all CPUs at once, if their type allows",
     )
-    form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
-    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load a program of the user's own; return 1 if a kernel that is required refuses it."""
+    """Load the user's programs; return 1 if a required kernel refuses one. Raises UsageError."""
     if options.section and options.loader != "bcc":
         raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
     named = [name for name in options.kernel if name != "all"]
@@ -93,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         examine.choose(source, options.program)
     rows = []
     asked: List[Optional[str]] = [*chosen]
-    for name in asked or [None]:  # None: whatever a running machine has
+    for name in asked or [None]:  # None: the kernel of a running machine
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
         with closing(choose.open_target(settings, output.progress)) as guests:
             if source is None:
@@ -113,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open_at_once(options: argparse.Namespace) -> Union[examine.Source, bcc_source.Text, None]:
-    """Open what needs no guest's headers, so that it is refused before there is one; else None."""
+    """Open a file that needs no kernel headers, so that errors show before a guest boots; else None."""
     if options.loader == "bcc":
         return examine.open_text(options.file, options.D, _sections(options))
     if options.file.suffix != ".c":
@@ -128,7 +148,7 @@ def _text(found: report.Report, options: argparse.Namespace) -> str:
 
 
 def _sections(options: argparse.Namespace) -> Dict[str, str]:
-    """Return the kinds of programs that were named. Raises UsageError."""
+    """Return program types by program name, from --section. Raises UsageError."""
     if options.run or options.I:
         word = "--run" if options.run else "-I"
         raise UsageError(f"{word} does not go with --loader bcc, which compiles in the guest.")

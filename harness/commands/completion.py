@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Completion of the `spinlock` command by bash and zsh: options, files, cases and kernels."""
+"""`spinlock completion`: complete options, files, cases and kernels in bash and zsh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILES = ("places", "results", "against")
 def script(
     parser: argparse.ArgumentParser, shell: str, cases: Sequence[str], kernels: Sequence[str]
 ) -> str:
-    """Return what the shell must read. The names in it are those of now. Raises SetupError."""
+    """Return the shell's completion script, with today's cases and kernels. Raises SetupError."""
     try:
         import shtab
     except ImportError:
@@ -41,9 +41,9 @@ def script(
             for name, words in (("kernels", kernels), ("cases", cases))
         )
     }
-    complete: Callable[..., str] = shtab.complete  # whose annotations are not what it takes
+    complete: Callable[..., str] = shtab.complete  # its annotations reject a preamble per shell
     text = complete(parser, shell=shell, preamble=preamble)
-    # To zsh, what shtab writes for any number of words is one word, after which no other may come.
+    # For a list of arguments shtab writes "(*)::", which zsh reads as one optional word.
     return text.replace('"(*)::', '"*:') if shell == "zsh" else text
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock doctor`: what this machine has and lacks, and how to mend it."""
+"""`spinlock doctor`: check this machine for what the harness needs, and say how to install it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.provision import build, kernel_store, userland
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each need with ok or missing and what to do."""
+    """Print one line per requirement: ok or missing, and what to do."""
     console = Console(highlight=False)
     worst = OK
 

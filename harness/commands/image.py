@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock image`: the guest's userland and the default kernel."""
+"""`spinlock image`: build, show or remove the guest's userland and the default kernel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.provision import kernel_store, userland
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock image`."""
     sub.add_argument(
         "what",
         choices=("build", "remove", "show"),
         nargs="?",
         default="show",
-        help="show: where they are (default); build: what is missing; remove: all that was cached,"
-        " fetched kernels too",
+        help="show: print paths and sizes (default); build: build or fetch missing parts; remove:"
+        " empty the cache, fetched kernels included",
     )
 
 

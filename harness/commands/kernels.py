@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock kernels`: Debian's kernels, what of them is fetched, and what may be."""
+"""`spinlock kernels`: list, fetch and remove Debian's kernels."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from harness.provision import catalogue, debian_kernel, kernel_store
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock kernels`."""
     sub.add_argument(
         "what",
         choices=("list", "fetch", "remove"),
         nargs="?",
         default="list",
-        help="list: what there is, and what is fetched (default); fetch: download and prepare;"
-        " remove: from the cache",
+        help="list: show kernels, fetched or not (default); fetch: download and prepare; remove:"
+        " delete from the cache",
     )
     sub.add_argument(
         "names",
         nargs="*",
         metavar="KERNEL",
-        help="6.12, with a flavour 6.12-rt, a version 6.12.43; all: the newest of each minor",
+        help="a minor (6.12), a flavour (6.12-rt), a version (6.12.43), or all: the newest of each"
+        " minor",
     )
-    sub.add_argument("--json", action="store_true", help="with list: as JSON")
+    sub.add_argument("--json", action="store_true", help="with list: print JSON")
     sub.add_argument(
-        "--available", action="store_true", help="with list: also the versions that Debian has now"
+        "--available", action="store_true", help="with list: also show the versions Debian has now"
     )
     sub.add_argument(
-        "--update", action="store_true", help="with fetch: again what is there, for a newer version"
+        "--update", action="store_true", help="with fetch: look for a newer version of each kernel"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, fetch or remove kernels."""
+    """List, fetch or remove kernels. Raises UsageError for an unknown name."""
     if options.what == "list":
         return _list(options)
     if not options.names:
@@ -80,7 +81,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def headers(found: kernel_store.Kernel) -> str:
-    """Return in words which headers bcc has there."""
+    """Return a phrase about a kernel's headers, which bcc needs to compile."""
     if found.headers == "own":
         return "with headers for bcc"
     if found.headers:

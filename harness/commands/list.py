@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock list`: every case with its rule."""
+"""`spinlock list`: print every case by rule."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from harness.pytest_plugin import cases
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
-    sub.add_argument("--json", action="store_true", help="as JSON")
+    """Add the options of `spinlock list`."""
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print every case with its rule."""
+    """Print every case by rule."""
     every = all_cases()
     if options.json:
         print(json.dumps(list(every.values()), indent=1))
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def all_cases() -> Dict[str, Dict[str, Any]]:
-    """Return every case by name. Raises UsageError."""
+    """Return name -> row of `list --json`. Raises UsageError if the scenarios cannot be read."""
     keep = Keep()
     said = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `spinlock power` and `spinlock bench` share: options, targets, and how far they are."""
+"""Shared by `spinlock power` and `spinlock bench`: options, targets and the progress line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.pytest_plugin import run_options
 
 
 def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
-    """Declare what both take."""
+    """Add the options of both; `cpus` is the default of --cpus in words."""
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument(
         "--kernel",
@@ -31,22 +31,22 @@ def declare(sub: argparse.ArgumentParser, cpus: str) -> None:
         type=run_options.cpus,
         action="append",
         default=[],
-        help=f"repeatable (default: {cpus})",
+        help=f"number of CPUs; repeatable (default: {cpus})",
     )
     sub.add_argument(
         "--append",
         type=run_options.append,
         default="",
-        help="more words for the kernel's command line",
+        help="append to the kernel's command line",
     )
     form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
 def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target.Target]:
-    """Open one target after the other, for each kernel and number of CPUs."""
+    """Yield an open target per kernel and number of CPUs, one at a time."""
     names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
     for name in names:
         catalogue.find(str(name))
@@ -58,7 +58,7 @@ def targets(options: argparse.Namespace, cpus: Sequence[int]) -> Iterator[target
 
 
 class Ticker:
-    """Tells how far something is: in one line of a terminal, else now and then."""
+    """Shows progress: one line that is redrawn on a terminal, else a line per EVERY_SECONDS."""
 
     EVERY_SECONDS = 60.0
 
@@ -67,7 +67,7 @@ class Ticker:
         self._started = self._told = time.monotonic()
 
     def __call__(self, word: str) -> None:
-        """A step is done."""
+        """Count one finished step; `word` names it."""
         self._done += 1
         now = time.monotonic()
         left = (now - self._started) / self._done * max(0, self._steps - self._done)
@@ -80,7 +80,7 @@ class Ticker:
             print(line, file=sys.stderr)
 
     def end(self) -> None:
-        """Say that it is done."""
+        """Print the total number of runs and the time spent."""
         spent = time.monotonic() - self._started
         start = "\r\033[K" if sys.stderr.isatty() else ""
         print(f"{start}spinlock: {self._what}: {self._done} runs in {spent:.0f} s", file=sys.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a command's words go: what it was asked for, and what it tells beside that."""
+"""Output of the commands: reports to standard output or a file, progress to standard error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.errors import SetupError
 
 
 def progress(message: str) -> None:
-    """Tell what takes time, apart from what a command prints."""
+    """Print a progress message to standard error."""
     print(f"spinlock: {message}", file=sys.stderr)
 
 
 def put(text: str, output: Optional[Path]) -> None:
-    """Write a report where it is wanted. Raises SetupError when it cannot be written."""
+    """Write a report to a file, or to standard output for None. Raises SetupError on failure."""
     if output is None:
         sys.stdout.write(text)
         return

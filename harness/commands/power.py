@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock power`: how often each broken twin of a lock is seen."""
+"""`spinlock power`: measure how often the judge catches each broken twin."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.studies import power
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock power`."""
     sub.add_argument(
-        "--times", type=int, default=20, metavar="N", help="runs (default: %(default)s)"
+        "--times", type=int, default=20, metavar="N", help="N runs of each (default: %(default)s)"
     )
     sub.add_argument(
         "--driver",
@@ -36,24 +36,24 @@ def declare(sub: argparse.ArgumentParser) -> None:
         default=[],
         choices=list(contended.WORDS),
         metavar="TWIN",
-        help=f"repeatable; of {', '.join(contended.WORDS)} (default: those of the scenario)",
+        help=f"repeatable; of {', '.join(contended.WORDS)} (default: the scenario's own)",
     )
     sub.add_argument(
         "--at-least",
         type=float,
         default=0.99,
         metavar="RATE",
-        help="exit 3 when a twin's rate is below: when its whole interval is (default: %(default)s)",
+        help="exit with 3 if a twin's whole confidence interval is below RATE (default: %(default)s)",
     )
     measuring.declare(sub, "4")
     sub.add_argument(
         "--loader",
         choices=(*scenario.LOADERS, "all"),
         default="libbpf",
-        help="what loads the programs (default: %(default)s)",
+        help="load programs through this library (default: %(default)s)",
     )
     sub.add_argument(
-        "--results", metavar="DIR", help="where every run is kept (default: results/power-<time>)"
+        "--results", metavar="DIR", help="store every run here (default: results/power-<time>)"
     )
     sub.add_argument(
         "--read",
@@ -61,12 +61,15 @@ def declare(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|DIR",
-        help="run nothing, count what earlier measurements kept; repeatable",
+        help="run nothing; count the runs that earlier measurements stored; repeatable",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run contests and their broken twins so often, and count; or count what was kept."""
+    """Run contests and their broken twins --times times and count, or count stored runs.
+
+    Raises UsageError.
+    """
     if options.times < 1 or not 0 < options.at_least <= 1:
         raise UsageError("--times must be 1 or more, and --at-least above 0 and at most 1.")
     if options.read:
@@ -74,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = {name: contended.ALL[name] for name in options.driver or contended.ALL}
     loaders = scenario.LOADERS if options.loader == "all" else (options.loader,)
     for kernel in catalogue.expand(options.kernel):
-        catalogue.find(kernel)  # before there is a place for results
+        catalogue.find(kernel)  # a wrong name must not leave an empty directory of results
     kept = Path(options.results or f"results/power-{datetime.now():%Y-%m-%dT%H.%M.%S}")
     log = power.Log(kept.absolute())
     records: List[power.Record] = []
@@ -103,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say(options: argparse.Namespace, report_: power.Report) -> int:
-    """Print a report of measurements in the form asked for; return its exit code."""
+    """Print the report in the chosen format; return its exit code."""
     if options.json:
         text = json.dumps(report_.to_json(), indent=1) + "\n"
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock report`: the results of runs, as table, page or in a form for others."""
+"""`spinlock report`: stored results as a table, a page or a machine-readable format."""
 
 from __future__ import annotations
 
@@ -31,68 +31,94 @@ from harness.scenarios.programs import Programs
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock report`."""
     sub.epilog = (
-        "Exit codes: 0, whatever the results are; 1 as --against, --known and --rejudge say; 2 for"
-        " what cannot be read or makes no sense; 4 if the output cannot be written."
+        "Exit codes: 0 the report was made, also when it has failures; 1 --against, --known or"
+        " --rejudge found something; 2 unreadable input or wrong options; 4 the output cannot be"
+        " written."
     )
+    _declare_input(sub)
+    _declare_form(sub)
+    _declare_comparison(sub)
+    _declare_selection(sub)
+
+
+def _declare_input(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "places",
         nargs="*",
         type=Path,
         default=[matrix.LATEST],
         metavar="FILE|DIR",
-        help="results.jsonl or the directory of a run; of several the newer result wins"
+        help="results.jsonl or the directory of a run; if several have a case, the newer file wins"
         f" (default: {matrix.LATEST})",
-    )
-    form = sub.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown, a summary for a mail")
-    form.add_argument("--json", action="store_true", help="as JSON; docs/formats.md says how")
-    form.add_argument("--junit", action="store_true", help="as JUnit XML, a suite per kernel")
-    form.add_argument("--ktap", action="store_true", help="as KTAP, a test per kernel")
-    form.add_argument(
-        "--kcidb", metavar="ORIGIN", help="as KCIDB JSON, submitted under this name (KernelCI)"
-    )
-    form.add_argument("--html", type=Path, metavar="FILE", help="as one page that holds everything")
-    form.add_argument(
-        "--rules",
-        action="store_true",
-        help="what each kernel must do, from the C files alone, as Markdown (docs/rules.md)",
-    )
-    sub.add_argument(
-        "--rejudge",
-        action="store_true",
-        help="judge the results again with today's rules and C files; exit code 1 if a verdict is"
-        " another one now (as text, or with --json)",
     )
     sub.add_argument(
         "--programs",
         type=Path,
         default=build.PROGRAMS,
         metavar="DIR",
-        help="the C files that --rejudge and --rules read, where the run had others",
+        help="the C files for --rejudge and --rules, if the run used others",
+    )
+
+
+def _declare_form(sub: argparse.ArgumentParser) -> None:
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument(
+        "--markdown", action="store_true", help="print Markdown, short enough to mail"
+    )
+    form.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
+    form.add_argument("--junit", action="store_true", help="print JUnit XML, a suite per kernel")
+    form.add_argument("--ktap", action="store_true", help="print KTAP, a test per kernel")
+    form.add_argument(
+        "--kcidb", metavar="ORIGIN", help="print KCIDB JSON with this origin, for KernelCI"
+    )
+    form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    form.add_argument(
+        "--rules",
+        action="store_true",
+        help="print the rule book (docs/rules.md): the C files' expectations per kernel, as Markdown",
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+    sub.add_argument(
+        "-v", action="store_true", help="show every case, and the evidence of each failure"
+    )
+
+
+def _declare_comparison(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--rejudge",
+        action="store_true",
+        help="judge stored results again with today's rules and C files, as text or with --json;"
+        " exit code 1 if a verdict differs",
+    )
     sub.add_argument(
         "--against",
         type=Path,
         action="append",
         default=[],
         metavar="FILE|DIR",
-        help="say what changed since these results; exit code 1 on a new failure; repeatable",
+        help="list the changes since these results; exit code 1 on a new failure; repeatable",
     )
     sub.add_argument(
         "--known",
         type=Path,
         metavar="FILE",
-        help="a list of expected failures (docs/ci.md); exit code 1 on others (with --against: on new"
-        " ones), and on entries that passed or have expired",
+        help="a list of expected failures (docs/ci.md); exit code 1 on an unlisted failure (with"
+        " --against: a new failure), on a listed case that passed and on an expired entry",
     )
+
+
+def _declare_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--rule", default="", metavar="TEXT", help="only rules and cases with this text"
     )
     sub.add_argument(
-        "--kernel", action="append", default=[], metavar="KERNEL", help="only this; repeatable"
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="KERNEL",
+        help="only this kernel; repeatable",
     )
     sub.add_argument(
         "--verdict",
@@ -100,16 +126,15 @@ def declare(sub: argparse.ArgumentParser) -> None:
         default=[],
         type=str.upper,
         choices=[kind.value for kind in Kind],
-        help="only this; repeatable",
+        help="only this verdict; repeatable",
     )
-    sub.add_argument("--loader", default="", choices=scenario.LOADERS, help="only this")
     sub.add_argument(
-        "-v", action="store_true", help="every case, and what is to be said of those that failed"
+        "--loader", default="", choices=scenario.LOADERS, help="only results of this loader"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the results of runs, or the rule book."""
+    """Print results or the rule book. Raises UsageError for unreadable input or wrong options."""
     if options.rejudge:
         _no_other_form(options)
     if options.rules:
@@ -138,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
         code = FAILED
     output.put(*_report(options, pivot, drift, known))
     if code != OK and (options.junit or options.ktap or options.kcidb is not None):
-        # These forms have no place for the reason.
+        # These formats cannot express the reason for exit code 1.
         said = [str(change) for change in drift.of(drifting.What.REGRESSION)] if drift else []
         said = [f"new failure: {change}" for change in said] + (known.lines() if known else [])
         for line in said:
@@ -147,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _no_other_form(options: argparse.Namespace) -> None:
-    """Raise UsageError for what --rejudge has no answer in."""
+    """Raise UsageError for an option that does not go with --rejudge."""
     others = {
         "--against": options.against,
         "--known": options.known,
@@ -166,7 +191,7 @@ def _no_other_form(options: argparse.Namespace) -> None:
 def _rejudge(
     options: argparse.Namespace, found: Sequence[Result], selected: Sequence[Result]
 ) -> int:
-    """Judge results again; their twins may be among all that were `found`."""
+    """Judge the selected results again; legal twins are looked up among all that were `found`."""
     scenarios = Programs.read(options.programs, build.PROGRAMS).scenarios()
     rejudged = rejudging.rejudge(selected, scenarios, found)
     text = "\n".join(rejudged.lines())
@@ -193,7 +218,7 @@ def _drift(
     found: Sequence[Result],
     known: Optional[known_list.Known],
 ) -> Optional[drifting.Drift]:
-    """Compare with a baseline."""
+    """Compare with the baseline of --against; None without that option."""
     if not places:
         return None
     reading = matrix.read(places)
@@ -212,7 +237,7 @@ def _report(
     drift: Optional[drifting.Drift],
     known: Optional[known_list.Known],
 ) -> Tuple[str, Optional[Path]]:
-    """Return a report in the form asked for, and where it goes."""
+    """Return the report in the chosen format, and its file (None: standard output)."""
     if options.html:
         return page.html(pivot, drift, known), options.html
     if options.json:

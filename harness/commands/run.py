@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock run`: scenarios through pytest, which is given them here."""
+"""`spinlock run`: run scenarios through pytest."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ ROOT = paths.root()
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock run`."""
     sub.epilog = EXIT_CODES
     sub.add_argument("names", nargs="*", metavar="NAME", help="a scenario (see `spinlock list`)")
     run_options.declare(sub.add_argument)
     sub.add_argument("-j", type=int, default=1, metavar="N", help="N guests at once")
     sub.add_argument(
-        "-k", metavar="EXPRESSION", help="only cases whose names fit, as in pytest: 'skb or xdp'"
+        "-k",
+        metavar="EXPRESSION",
+        help="only cases with matching names, as in pytest: 'skb or xdp'",
     )
-    sub.add_argument("-x", action="store_true", help="stop at the first that does not pass")
-    sub.add_argument("-v", action="store_true", help="a line per case as it ends")
+    sub.add_argument("-x", action="store_true", help="stop at the first case that does not pass")
+    sub.add_argument("-v", action="store_true", help="print a line per case as it ends")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run scenarios through pytest; map their verdicts to the exit code."""
+    """Run scenarios through pytest; return the exit code for their verdicts.
+
+    Raises UsageError when no case is selected, SetupError without pytest-xdist for -j.
+    """
     arguments = pytest_arguments()
     arguments += [f"--scenario={name}" for name in options.names]
     arguments += [f"--kernel={name}" for name in options.kernel or ()]
@@ -58,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     keep = Keep()
     code = int(pytest.main(arguments, plugins=[keep]))
     ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
-    if options.resume or options.shard:  # nothing may be left to do
+    if options.resume or options.shard:  # an empty remainder or shard is no error
         ended.append(pytest.ExitCode.NO_TESTS_COLLECTED)
     if keep.run is not None and keep.run.failed_setup is not None:
         return SETUP
@@ -73,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Keep:
-    """Keeps what a pytest run leaves in memory."""
+    """A pytest plugin that keeps the run and its cases for the caller."""
 
     def __init__(self) -> None:
         self.run: Optional[Run] = None
@@ -89,10 +94,11 @@ class Keep:
 
 
 def pytest_arguments() -> List[str]:
-    """Return what pytest must be told to find the cases."""
-    # The plugin is imported here before pytest can rewrite its asserts, of which it has none.
+    """Return pytest's arguments for the cases of this checkout."""
+    # This process has imported the plugin already, so pytest warns that it cannot rewrite asserts.
+    # The plugin has none.
     quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     here = ["-c", str(ROOT / "setup.cfg"), f"--rootdir={ROOT}"]
-    # Hypothesis serves the unit tests only, and takes a second to say that it did nothing.
+    # Only unit tests need hypothesis; its plugin costs a second per run.
     plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     return [*here, *plugins, *quiet, str(ROOT / "tests" / "lock")]

@@ -14,27 +14,27 @@ from harness.machines import choose, target
 from harness.machines.session import KernelRefusal
 from harness.pytest_plugin import run_options
 
-LIMIT_SECONDS = 3600.0  # of one command
+LIMIT_SECONDS = 3600.0  # for one command
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Add the options of `spinlock shell`."""
     sub.add_argument(
         "--kernel",
         metavar="KERNEL",
         default=target.DEFAULT_KERNEL,
-        help="as in `spinlock run`, but one (default: %(default)s)",
+        help="one kernel, as in `spinlock run` (default: %(default)s)",
     )
     sub.add_argument(
         "--cpus", type=run_options.cpus, default=4, help="virtual CPUs (default: %(default)s)"
     )
     sub.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this and leave"
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this command and exit"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Give a root shell in a fresh guest, or run one command in it."""
+    """Open a root shell in a fresh guest, or run one command; return its exit status."""
     settings = target.Settings("qemu", options.kernel, options.cpus)
     opened = choose.open_target(settings, output.progress)
     with closing(opened) as guests, guests.session() as session:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock --version`: which release this is and, in a checkout, which commit."""
+"""`spinlock --version`: the release and, in a checkout, the commit."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from harness.errors import SetupError
 
 
 class ShowVersion(argparse.Action):
-    """Print the version and exit. argparse's own action would ask git on every call of `spinlock`."""
+    """Print the version and exit. argparse's own action would run git on every call of `spinlock`."""
 
     def __init__(self, option_strings: Any, dest: str, **keywords: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **keywords)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Do so. Raises SetupError when no version is found."""
+        """Print and exit. Raises SetupError when no version is found."""
         print(f"spinlock {version(paths.root())}")
         parser.exit()
 
 
 def version(root: Path) -> str:
-    """Return the release; in a checkout also its commit and whether tracked files differ from it.
+    """Return the release; in a checkout also its commit, with "-dirty" if tracked files differ.
 
     Raises SetupError when neither setup.cfg nor the installed package says a release.
     """
@@ -36,7 +36,7 @@ def version(root: Path) -> str:
 
 
 def _release(root: Path) -> str:
-    # setup.cfg first: what pip remembers of an editable install may be older.
+    # setup.cfg first: pip's metadata of an editable install may be older.
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
     if setup.get("metadata", "name", fallback="") == paths.DISTRIBUTION:
@@ -51,8 +51,8 @@ def _release(root: Path) -> str:
 
 
 def _commit(root: Path) -> str:
-    """Return the commit that is checked out, and "-dirty" after changes; "" where git has none."""
-    if not (root / ".git").exists():  # a wheel may lie inside of a repository of another project
+    """Return the checked-out commit, with "-dirty" after changes; "" outside of a checkout."""
+    if not (root / ".git").exists():  # a wheel may be installed inside another project's repository
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--exclude=*"]
     try:

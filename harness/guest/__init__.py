@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What runs as root in the guest: it loads, runs, drives and reports facts. It judges nothing.
+"""The agent. It runs as root in the guest, loads and runs programs, and reports facts. No judging.
 
 The host imports only `calls`, the table of the agent's calls, and `uapi`, the kernel's constants.
-May import nothing of the host.
+This package imports nothing of the host.
 """

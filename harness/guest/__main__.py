@@ -4,13 +4,13 @@
 Lines from the host            Lines to the host
                                {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
-{"lacking": true}              {"lacking": [option of the configuration that is missing, …]}
-{"warm": true}                 {"warm": true}, when all that takes seconds is imported and done
-{"session": {"now": seconds}}  {"session": "open"}, then, from a process of its own:
+{"lacking": true}              {"lacking": [missing kernel configuration option, …]}
+{"warm": true}                 {"warm": true}, after the slow imports
+{"session": {"now": seconds}}  {"session": "open"}, then, from a new process:
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
   {"close": true}
-                               {"closed": how its process ended, in words}
+                               {"closed": how the session's process ended, in words}
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
     from harness.guest.session import Session
 
     session = Session(lambda event: _send(sink, event), source)
-    _send(sink, {"session": "open"})  # the host waits for it, so nothing is read ahead of the fork
+    # The host sends no call before this line, so the parent has buffered none before the fork.
+    _send(sink, {"session": "open"})
     while True:
         line = source.readline()
         if not line:
@@ -62,7 +63,7 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
         except CarryFailed as failed:
             answer = {"raise": {"kind": "agent", "message": str(failed)}}
         except (KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError):
-            # Not an answer of the kernel: the host reports it as an ERROR of the harness.
+            # A defect of the harness, not the kernel's answer: the host reports an ERROR.
             answer = {"raise": {"kind": "agent", "message": traceback.format_exc()}}
         else:
             answer = {"return": value}
@@ -70,7 +71,7 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def _set_clock(now: float) -> None:
-    """A restored guest still has the time at which it was saved."""
+    """Set the wall clock to the host's: a restored guest has the time of its snapshot."""
     if abs(time.time() - now) > _CLOCK_SKEW_SECONDS:
         try:
             time.clock_settime(time.CLOCK_REALTIME, now)
@@ -79,10 +80,10 @@ def _set_clock(now: float) -> None:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
-    """Answer requests until the host closes the stream; a port is never closed for good.
+    """Answer requests until the host closes the stream; a virtio port may be reopened any time.
 
-    Reading a virtio port while no host is connected gives an end of file at once, and so does
-    poll(): there is nothing to wait on but time.
+    While no host is connected, read() and poll() on a virtio port return end of file at once. So
+    the only way to wait is to sleep.
     """
     _send(sink, {"hello": platform.release()})
     while True:
@@ -111,7 +112,7 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
 
 
 def _warm() -> None:
-    """Import and do what takes seconds; a guest that is saved after this has it."""
+    """Do the slow imports; a guest that is saved afterwards has them."""
     from harness.guest import drivers, facts
 
     facts.bcc_version()
@@ -121,12 +122,12 @@ def _warm() -> None:
 def _kernel_log() -> Optional[KernelLog]:
     try:
         return KernelLog()
-    except OSError:  # not root, or a kernel without: then only the status tells how a process ended
+    except OSError:  # not root, or no /dev/kmsg: only the exit status tells how a process ended
         return None
 
 
 def _in_a_child(source: BinaryIO, sink: BinaryIO) -> Tuple[int, int]:
-    """Hold one session in a process of its own; return its number and its exit status or -signal."""
+    """Serve one session in a child process; return its pid, and its exit status or -signal."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -141,23 +142,23 @@ def _in_a_child(source: BinaryIO, sink: BinaryIO) -> Tuple[int, int]:
 
 
 def _die_first() -> None:
-    """Let the kernel, if it runs out of memory, end the session before the agent, which tells of it."""
+    """Make the OOM killer choose the session before the agent, which then reports the kill."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")
-    except OSError:  # --target local may stand in a container that forbids it
+    except OSError:  # with --target local in a container, this may be forbidden
         pass
 
 
 def _lines(log: Optional[KernelLog]) -> List[str]:
     try:
         return log.read() if log is not None else []
-    except OSError:  # it wrote more than was kept
+    except OSError:  # the kernel overwrote records before they were read
         return []
 
 
 def _ending(process: int, status: int, kernel_log: List[str]) -> str:
-    """Say how a session's process ended."""
+    """Return in words how a session's process ended."""
     if status >= 0:
         return f"status {status}"
     words = f"signal {-status}"

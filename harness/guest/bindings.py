@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""libbpf's functions and structures, as its public headers declare them, and what their results mean.
+"""libbpf's functions and structures as its public headers declare them, and checks of their results.
 
-Each structure starts with its own size, by which libbpf tells the version a caller was built for.
+Each structure starts with its own size: libbpf accepts those of older and newer callers by it.
 """
 
 from __future__ import annotations
@@ -173,14 +173,14 @@ bpf_iter_create = _function("bpf_iter_create", INT, INT)
 
 
 def check(result: int) -> int:
-    """Return what a function of libbpf 1.x returned. Raises OSError when that is a -errno."""
+    """Return the result of a libbpf 1.x function. Raises OSError if it is a -errno."""
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
 
 
 def pointer_of(pointer: Optional[int]) -> int:
-    """Return a pointer that a function returned. Raises OSError when that is NULL."""
+    """Return the pointer that a libbpf function returned. Raises OSError from errno if it is NULL."""
     if not pointer:
         raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
     return pointer

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The agent's calls, each a request that host and guest share. Pure.
+"""The table of the agent's calls, shared by host and guest. Pure.
 
-A class says all of a call: its name on the wire, its arguments (JSON holds them; bytes are in
-hexadecimal unless it says otherwise), the type of its answer, and whether it needs the CPUs alone,
-as calls do in which CPUs of the guest must be in the same place at the same moment. The host makes
-one by Session.call(), and a function in harness/guest/handlers/ that is marked with it answers.
+Each class is one call: its name on the wire, its arguments and the type of its answer. Arguments
+travel as JSON; bytes are hexadecimal unless stated otherwise. `alone=True` marks a call in which the
+guest's CPUs must run at the same moment, so the host lets no other guest run meanwhile. The host
+calls Session.call(request); the function in harness/guest/handlers/ with @answers(class) replies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST = "00000000"  # the key of an array's first element
 
 
 class Call(Generic[Answer_co]):
-    """A request, whose answer is of the type in brackets."""
+    """A request; the type parameter is the type of its answer."""
 
     name: ClassVar[str]
     alone: ClassVar[bool]
@@ -46,15 +46,15 @@ class Call(Generic[Answer_co]):
         CALLS[name] = cls
 
     def to_json(self) -> Json:
-        """Return it as the line by which the host makes it."""
+        """Return the line that the host sends for this call."""
         return {"call": self.name, "with": _plain(self)}
 
 
-CALLS: Dict[str, Type[Call[Any]]] = {}  # by name; the classes below put themselves in
+CALLS: Dict[str, Type[Call[Any]]] = {}  # by name; each class below registers itself
 
 
 def _plain(value: Any) -> Any:
-    """Return a request, or a part of one, as JSON knows it: a range, say, is a list."""
+    """Return a request, or a part of one, as JSON types: a range becomes a list."""
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -63,7 +63,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(line: Json) -> Call[Any]:
-    """Return the request that a line stands for. Raises KeyError, TypeError if it stands for none."""
+    """Return the request of a line. Raises KeyError or TypeError if the line is not a call."""
     request: Call[Any] = _built(CALLS[line["call"]], line["with"])
     return request
 
@@ -79,7 +79,7 @@ def _hints(kind: Any) -> Dict[str, Any]:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """Return a field's value, with the dataclasses that it holds, alone or in a sequence."""
+    """Return a field's value; JSON objects become dataclasses, alone or in a list."""
     if is_dataclass(hint):
         return _built(hint, value)
     if isinstance(value, list) and is_dataclass(get_args(hint)[0]):
@@ -92,37 +92,37 @@ def _typed(hint: Any, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Facts(Call[Json], name="facts"):
-    """Ask which kernel this is; see facts.py."""
+    """Return facts about the kernel, the machine and the tools; see facts.py."""
 
 
 @dataclass(frozen=True)
 class Has(Call[Dict[str, bool]], name="has"):
-    """Ask which names (of functions, types, enumerators) the kernel knows; see facts.py."""
+    """Return which names (of functions, types, enumerators) the kernel's BTF has; see facts.py."""
 
     names: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Options(Call[Dict[str, str]], name="options"):
-    """Ask for options of the kernel's configuration; see facts.py."""
+    """Return options of the kernel's configuration; see facts.py."""
 
     names: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Begin(Call[List[str]], name="begin"):
-    """Mark the begin of a case in the kernel log; the answer is what came late of the one before."""
+    """Mark the begin of a case in the kernel log; return late lines of the case before."""
 
     case: str
 
 
 @dataclass(frozen=True)
 class Late(Call[List[str]], name="late"):
-    """Wait a little, and ask for what the kernel log holds since the last case ended."""
+    """Wait a little, then return the lines of the kernel log since the last case ended."""
 
 
 class Aftermath(TypedDict):
-    """How a case left the guest: the CPUs that are stuck, and the kernel log; None is unreadable."""
+    """The guest after a case: its stuck CPUs, and the kernel log (None: it could not be read)."""
 
     stuck: List[int]
     kernel_log: Optional[List[str]]
@@ -136,11 +136,11 @@ class Ended(Aftermath):
 
 @dataclass(frozen=True)
 class End(Call[Ended], name="end"):
-    """Unload everything, and ask how the case left the guest."""
+    """Unload everything, and return the state of the guest."""
 
 
 class Finished(TypedDict):
-    """What came of a program."""
+    """Exit status and output of a command."""
 
     status: int
     stdout: str
@@ -149,7 +149,7 @@ class Finished(TypedDict):
 
 @dataclass(frozen=True)
 class Command(Call[Finished], name="command"):
-    """Run a program in the guest until it ends."""
+    """Run a command in the guest until it ends."""
 
     arguments: Sequence[str]
     input: str = ""
@@ -157,7 +157,7 @@ class Command(Call[Finished], name="command"):
 
 @dataclass(frozen=True)
 class Terminal(Call[int], name="terminal"):
-    """Run an interactive program; see terminal.py for the events. The answer is its exit status."""
+    """Run an interactive command; return its exit status. terminal.py describes the events."""
 
     arguments: Sequence[str]
     rows: int
@@ -166,7 +166,7 @@ class Terminal(Call[int], name="terminal"):
 
 @dataclass(frozen=True)
 class Write(Call[None], name="write"):
-    """Write to a file, of /proc or /sys say."""
+    """Write to a file, for example in /proc or /sys."""
 
     path: str
     text: str
@@ -177,7 +177,7 @@ class Write(Call[None], name="write"):
 
 @dataclass(frozen=True)
 class Source:
-    """One unit of a C file: bcc wants its text, libbpf the object, in base64."""
+    """One unit of a C file: its text for bcc, or the compiled object in base64 for libbpf."""
 
     loader: str  # bcc or libbpf
     text: str = ""
@@ -186,7 +186,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Trial:
-    """A program to be loaded: as which user, and whether it is run or attached then."""
+    """A program to load: by which user, and whether to run or attach it afterwards."""
 
     name: str
     section: str
@@ -198,7 +198,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verify(Call[None], name="verify"):
-    """Try each program of one unit. It ends early when a CPU is stuck after a case.
+    """Load and run the programs of one unit, one by one. Ends early if a CPU is stuck after a case.
 
     Events: {"begin": name}, {"late": lines of the kernel log}, {"end": name, "observation": facts}.
     """
@@ -212,9 +212,9 @@ class Verify(Call[None], name="verify"):
 
 @dataclass(frozen=True)
 class Examine(Call[None], name="examine"):
-    """Load each program of an object, in base64, which need not be sound, or only those named.
+    """Load the programs of an object (base64, possibly damaged) one by one: all, or those in `only`.
 
-    See examine.py for the events.
+    examine.py describes the events.
     """
 
     object: str
@@ -227,7 +227,7 @@ class Examine(Call[None], name="examine"):
 
 @dataclass(frozen=True)
 class DriveObject(Call[Json], name="drive_object", alone=True):
-    """Run one program of an object, in base64, on CPUs at once; see examine.py for the answer."""
+    """Run one program of an object (base64) on several CPUs at once; examine.py has the answer."""
 
     object: str
     program: str
@@ -240,7 +240,7 @@ class DriveObject(Call[Json], name="drive_object", alone=True):
 
 @dataclass(frozen=True)
 class Program:
-    """A program of the source, with its SEC()."""
+    """The name and SEC() of a program."""
 
     name: str
     section: str
@@ -248,7 +248,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Load(Call[None], name="load"):
-    """Load programs, and keep them and their maps until the end."""
+    """Load programs; they and their maps stay until End, or until the next Load."""
 
     source: Source
     programs: Sequence[Program]
@@ -256,20 +256,20 @@ class Load(Call[None], name="load"):
 
 @dataclass(frozen=True)
 class Attach(Call[None], name="attach"):
-    """Attach a loaded program to the trace point that it is for, as long as it is loaded."""
+    """Attach a loaded program to its trace point, until it is unloaded."""
 
     program: str
 
 
 class Ran(TypedDict):
-    """What a program returned."""
+    """The return value of a program."""
 
     retval: int
 
 
 @dataclass(frozen=True)
 class TestRun(Call[Ran], name="test_run"):
-    """Run a loaded program by BPF_PROG_TEST_RUN, once or often in one system call; on a CPU."""
+    """Run a loaded program by one BPF_PROG_TEST_RUN, `repeat` times, on a CPU or anywhere."""
 
     program: str
     repeat: int = 1
@@ -278,11 +278,11 @@ class TestRun(Call[Ran], name="test_run"):
 
 @dataclass(frozen=True)
 class Order:
-    """What one driver is to do: run a program on each of some CPUs, so many times; see drivers.py.
+    """The work of one driver: run a program `operations` times on each CPU; see drivers.py.
 
-    Its runs are counted in the element `source` of a map. `map` and `fd` are for drivers that need
-    them; after `seconds`, unless 0, test runs end early. Where user space writes, `members` says at
-    which byte of a value `count`, `inverse` and `doubled` are.
+    The program counts its runs in element `source` of the map Drive.counter. `map` and `fd` serve
+    drivers that need them. Test runs end after `seconds` (0: no limit). For the driver user_space,
+    `members` has the byte offsets of `count`, `inverse` and `doubled` in a value.
     """
 
     driver: str
@@ -297,14 +297,14 @@ class Order:
 
 
 class Driven(TypedDict):
-    """What came of one order, by CPU: how often a run was asked for, and what the driver noted."""
+    """The result of one order, by CPU: the number of requested runs, and the driver's notes."""
 
     sent: Dict[str, int]
     log: Dict[str, List[Any]]
 
 
 class Drove(TypedDict):
-    """What came of orders, where packets were lost, and the seconds from release to the end."""
+    """Results of all orders, dropped packets by counter, and seconds from release to the end."""
 
     orders: List[Driven]
     dropped: Dict[str, int]
@@ -315,8 +315,8 @@ class Drove(TypedDict):
 class Drive(Call[Drove], name="drive", alone=True):
     """Run loaded programs at the same time.
 
-    The first eight bytes of a value of the per-CPU map `counter`, that of the key `source`, tell how
-    often a program ran; without one nobody waits for that.
+    `counter` is a per-CPU map: the first eight bytes of element `source` are the number of runs. The
+    call waits until all requested runs were counted. Without a counter it does not wait.
     """
 
     orders: Sequence[Order]
@@ -325,9 +325,9 @@ class Drive(Call[Drove], name="drive", alone=True):
 
 @dataclass(frozen=True)
 class Race(Call[float], name="race", alone=True):
-    """Run programs[n] on CPU n, over and over; the answer is for how many seconds.
+    """Run programs[n] on CPU n in a loop; return the seconds spent.
 
-    It ends when a per-CPU map has counted as much as `until` says, or after `seconds`.
+    Ends when a per-CPU map of `until` has reached its count, or after `seconds`.
     """
 
     programs: Sequence[str]
@@ -340,7 +340,7 @@ class Race(Call[float], name="race", alone=True):
 
 @dataclass(frozen=True)
 class MapMemory(Call[List[str]], name="map_memory"):
-    """Read pieces, (begin, length) each, of a map's memory; they come compressed and in base64."""
+    """Read pieces (begin, length) of a mmapable map; each answer is zlib-compressed, in base64."""
 
     map: str
     pieces: Sequence[Tuple[int, int]]
@@ -348,7 +348,7 @@ class MapMemory(Call[List[str]], name="map_memory"):
 
 @dataclass(frozen=True)
 class MapReset(Call[None], name="map_reset"):
-    """Bring a map back to its state at creation."""
+    """Reset a map to its state at creation."""
 
     map: str
 
@@ -375,7 +375,7 @@ class MapUpdateEach(Call[None], name="map_update_each"):
 
 @dataclass(frozen=True)
 class MapUpdateBatch(Call[None], name="map_update_batch"):
-    """Write elements, (key, value) each, by one system call."""
+    """Write (key, value) pairs by one system call."""
 
     map: str
     elements: Sequence[Tuple[str, str]]
@@ -404,7 +404,7 @@ class MapLookupAndDelete(Call[str], name="map_lookup_and_delete"):
 
 @dataclass(frozen=True)
 class MapReadBatch(Call[List[Tuple[str, str]]], name="map_read_batch"):
-    """Read all elements, [key, value] each, by lookup_batch or lookup_and_delete_batch."""
+    """Return all [key, value] pairs, read by lookup_batch or lookup_and_delete_batch."""
 
     map: str
     way: str
@@ -432,7 +432,7 @@ class MapDeleteBatch(Call[None], name="map_delete_batch"):
 
 @dataclass(frozen=True)
 class MapMmap(Call[None], name="map_mmap"):
-    """Map the begin of a map's memory for reading, and unmap it."""
+    """mmap() the first `length` bytes of a map for reading, and unmap them."""
 
     map: str
     length: int
@@ -440,7 +440,7 @@ class MapMmap(Call[None], name="map_mmap"):
 
 @dataclass(frozen=True)
 class MapFreeze(Call[None], name="map_freeze"):
-    """Let user space write to a map no more."""
+    """Freeze a map (BPF_MAP_FREEZE): user space cannot write to it any more."""
 
     map: str
 
@@ -456,14 +456,14 @@ class MapPutMap(Call[None], name="map_put_map"):
 
 @dataclass(frozen=True)
 class MapIterate(Call[None], name="map_iterate"):
-    """Run a loaded program of section iter/bpf_map_elem once for every element."""
+    """Run a loaded program of section iter/bpf_map_elem once per element."""
 
     map: str
     program: str
 
 
 class Texts(TypedDict):
-    """What a map's file read as, and how many looks found the lock held."""
+    """The distinct contents of a map's file, and the number of peeks that found the lock held."""
 
     texts: List[str]
     held: int
@@ -471,10 +471,10 @@ class Texts(TypedDict):
 
 @dataclass(frozen=True)
 class MapText(Call[Texts], name="map_text", alone=True):
-    """Pin a map in the BPF file system, and read that file over and over.
+    """Pin a map in the BPF file system, and read that file in a loop.
 
-    Meanwhile `program` runs on some CPUs, over and over, until so many looks found the lock held, or
-    for so long: after each reading, the program `peek` returns the lock word.
+    Meanwhile `program` runs on `cpus` in a loop. After each reading, the program `peek` returns the
+    lock word. The call ends once `held` peeks found the lock held, or after `seconds`.
     """
 
     map: str
@@ -486,7 +486,7 @@ class MapText(Call[Texts], name="map_text", alone=True):
 
 
 def element_call(way: str, map: str, element: Tuple[str, str], flags: int) -> Call[Any]:
-    """Return the call that is one way of access, as in "lookup_batch", to an element (key, value)."""
+    """Return the call for a way of access, such as "lookup_batch", to an element (key, value)."""
     key, value = element
     access: Dict[str, Call[Any]] = {
         "lookup": MapLookup(map, key, flags),
@@ -501,18 +501,17 @@ def element_call(way: str, map: str, element: Tuple[str, str], flags: int) -> Ca
     return access[way]
 
 
-# -- what owns elements of local storages ------------------------------------------------------------
+# -- owners of local storage elements ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Owner(Call[str], name="owner"):
-    """Make an owner of an element of a local storage; the answer is the key for user space.
+    """Create the kernel object that owns a local storage element; return user space's key for it.
 
-    The kinds are socket, listener, file, process and cgroup, and ours for the cgroup that this
-    process is in; and attached, for the older cgroup storage, which exists while `program` (of
-    section cgroup_skb/egress) is attached to the cgroup. It goes when the session ends. A socket
-    is bound to a UDP port of 127.0.0.1, a listener to a TCP port; a cgroup is joined by this
-    process if told so.
+    Kinds: socket (bound to UDP `port` of 127.0.0.1), listener (listening on TCP `port`), file,
+    process, cgroup, ours (the session's own cgroup), and attached. The last is the older cgroup
+    storage: it exists while `program`, of section cgroup_skb/egress, is attached to the cgroup.
+    With `join` the session joins the cgroup. The owner goes when the session ends.
     """
 
     kind: str
@@ -522,7 +521,7 @@ class Owner(Call[str], name="owner"):
 
 
 class Storages(TypedDict):
-    """The keys of a socket's storage and of that of an attached program, and the socket's fd."""
+    """The storage keys of a socket and of an attached program, and the socket's fd."""
 
     socket: str
     attached: str
@@ -541,10 +540,10 @@ class Channel(Call[Storages], name="channel"):
 
 @dataclass(frozen=True)
 class Passage(Call[List[str]], name="passage"):
-    """Send datagrams within a cgroup; the answer is the keys of the programs' storages there.
+    """Send datagrams within a cgroup; return the keys of two programs' cgroup storages.
 
-    The first program, of section cgroup_skb/egress, sees them leave, and the second, of
-    cgroup_skb/ingress, arrive. The storages go when the session ends.
+    The first program (cgroup_skb/egress) sees them leave, the second (cgroup_skb/ingress) sees them
+    arrive. The storages go when the session ends.
     """
 
     programs: Sequence[str]
@@ -553,9 +552,9 @@ class Passage(Call[List[str]], name="passage"):
 
 @dataclass(frozen=True)
 class Accept(Call[List[List[int]]], name="accept", alone=True):
-    """Accept connections while `program` runs on some CPUs; the answer is what `looks` returned.
+    """Accept connections while `program` runs on `cpus`; return the values that `looks` returned.
 
-    These programs know the accepted socket by the port at its other end, in the map "peers".
+    The programs `looks` find the accepted socket by its peer's port, which is in the map "peers".
     """
 
     times: int
@@ -569,10 +568,10 @@ class Accept(Call[List[List[int]]], name="accept", alone=True):
 
 @dataclass(frozen=True)
 class Busy:
-    """A program that runs on some CPUs, over and over; none without CPUs.
+    """A program that runs on some CPUs in a loop; none without CPUs.
 
-    What runs it there is `runs`: test_run; or system_call, fcntl (of the file that is the key) or
-    datagram, by processes that are children of the session's, in the same cgroup.
+    `runs` is the trigger: test_run, or child processes of the session, in its cgroup, that make a
+    system_call, an fcntl (of the file that is the key) or send a datagram.
     """
 
     program: str = ""
@@ -584,9 +583,10 @@ class Busy:
 class Access:
     """One way of access to one element.
 
-    It is lookup, lookup_and_delete, either with _batch, update or update_batch. The way "other" runs
-    the program `other`, by BPF_PROG_TEST_RUN, or by another system call or a longer datagram from
-    here; "accept" is none, but copies a listening socket's storage to a new one's.
+    `way` is lookup, lookup_and_delete, either of them with _batch, update, update_batch or other.
+    The way "other" triggers the program `other`: by BPF_PROG_TEST_RUN, another system call or a longer
+    datagram, depending on Busy.runs. With `other` = "accept" a connection is accepted instead, which
+    copies the listening socket's storage to the new socket.
     """
 
     way: str
@@ -598,47 +598,49 @@ class Access:
 
 @dataclass(frozen=True)
 class Shape:
-    """Where in a value what is: (begin, end) of each."""
+    """Two spans (begin, end) of a value."""
 
-    hidden: Tuple[int, int]  # of the lock: these bytes are tallied
-    even: Tuple[int, int]  # of the 64-bit words of which is told whether they are equal
+    hidden: Tuple[int, int]  # the lock: its bytes are tallied
+    even: Tuple[int, int]  # 64-bit words that must all be equal in a value that is not torn
 
 
 @dataclass(frozen=True)
 class Until:
-    """When it was enough."""
+    """When a copy call ends: all minimums are reached, or `times` is and `seconds` have passed."""
 
-    times: int  # at least,
-    seconds: float  # but no longer than this once it was done so often; and until:
-    least: float = 0.0  # so many seconds are over,
-    held: int = 0  # so many peeks found the lock word other than 0,
-    uneven: int = 0  # so many reads found words that differ
+    times: int  # least number of copies
+    seconds: float  # the time limit for the other minimums
+    least: float = 0.0  # least number of seconds
+    held: int = 0  # least number of peeks that found a lock word other than 0
+    uneven: int = 0  # least number of torn reads
 
 
 @dataclass(frozen=True)
 class Renewed:
-    """What is put back after each read, when nobody uses what that took away."""
+    """An element to add again after each read that removed it, once no program uses the old one."""
 
     value: str = ""
-    before: str = ""  # the key of an element that update_batch writes first, and is put back too
+    before: str = (
+        ""  # key of another element, which update_batch writes first; it is added again too
+    )
 
 
 class Copied(TypedDict):
-    """What copies were like."""
+    """Statistics of many copies."""
 
-    done: int  # copies
-    missing: int  # times there was no element
-    hidden: Dict[str, int]  # lock bytes -> times
-    uneven: int  # times words differed
-    witness: Optional[str]  # the first such value
-    peeked: Dict[str, int]  # lock word -> times
+    done: int  # number of copies
+    missing: int  # accesses that found no element
+    hidden: Dict[str, int]  # lock bytes -> number of values with them
+    uneven: int  # number of torn values
+    witness: Optional[str]  # the first torn value
+    peeked: Dict[str, int]  # lock word -> number of peeks
 
 
 @dataclass(frozen=True)
 class Copy(Call[Copied], name="copy", alone=True):
     """Copy one element in or out, many times, while a program runs on some CPUs; see copies.py.
 
-    The program `peek` returns the lock word. It is done on the CPU `here`, or anywhere.
+    The program `peek` returns the lock word. The copies are made on the CPU `here`, or anywhere.
     """
 
     map: str
@@ -653,26 +655,27 @@ class Copy(Call[Copied], name="copy", alone=True):
 
 @dataclass(frozen=True)
 class Numbered:
-    """An element of a map that `program` serves: what it is to do stands in the map `orders`."""
+    """A map element, and a program that accesses it as the order in the map `orders` says."""
 
     map: str
-    orders: Sequence[str]  # to show it, to store in it, and to do so with BPF_F_LOCK
+    orders: Sequence[
+        str
+    ]  # values of `orders`: show the element, store into it, store with BPF_F_LOCK
     program: str
     key: str = FIRST
 
 
 @dataclass(frozen=True)
 class Sweep(Call[Dict[str, List[List[int]]]], name="sweep", alone=True):
-    """Write an element by every way and read it by every way; see copies.py for the answer.
+    """Write an element in every way and read it in every way; copies.py describes the answer.
 
-    A way to write is (update, update_batch or program; flags; whether the element is new), a way to
-    read (as Access has it, neighbour or memory; flags). The program `busy` holds the element's lock
-    meanwhile.
+    A way to write is (update, update_batch or program; flags; whether the element is new). A way to
+    read is (a way of Access, neighbour or memory; flags). Meanwhile `busy` holds the element's lock.
     """
 
     element: Numbered
-    before: str  # what the element holds when it is written to, unless it is new,
-    value: str  # and what is written
+    before: str  # the old value, where the element is not new
+    value: str  # the written value
     writes: Sequence[Tuple[str, int, bool]]
     reads: Sequence[Tuple[str, int]]
     times: int = 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""User space copies a map's elements, many times over, while programs on other CPUs use them."""
+"""Copies of a map's elements by user space, in a loop, while programs on other CPUs use them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from harness.guest import libbpf, system, uapi
 from harness.guest.calls import Copied, Shape, Until
 from harness.guest.maps import Map
 
-_RUNS_AT_A_TIME = 10_000  # long enough to be at it nearly always, short enough to end soon
-SHORT_RUNS_AT_A_TIME = 100  # where something waits for RCU all the time
+_RUNS_AT_A_TIME = 10_000  # per system call: many, so that gaps are rare; few, so that it ends soon
+SHORT_RUNS_AT_A_TIME = 100  # where another task often waits for an RCU grace period
 _CALLS_AT_A_TIME = 1_000
 _COPIES_PER_PEEK = 10  # a peek costs ten times as much as a copy
 
 
 @dataclass(frozen=True)
 class Copying:
-    """What user space does: one way of access, until there was enough of it; see calls.Copy."""
+    """The parameters of copy(): one way of access, and when to end; see calls.Copy."""
 
     map: Map
     way: str
@@ -43,9 +43,9 @@ class Copying:
 
 
 def copy(copying: Copying, peek: Optional[Callable[[], int]]) -> Copied:
-    """Do it, and peek at the lock word now and then, and at the end.
+    """Copy as told, and peek at the lock word now and then and at the end.
 
-    Raises OSError but for ENOENT.
+    Raises OSError, except ENOENT: a missing element is counted.
     """
     until, tally = copying.until, _Tally(copying.shape)
     peeked: "Counter[str]" = Counter()
@@ -83,14 +83,14 @@ def copy(copying: Copying, peek: Optional[Callable[[], int]]) -> Copied:
 
 
 class _Tally:
-    """What the values were like that were read."""
+    """Counts of the values that were read."""
 
     def __init__(self, shape: Shape) -> None:
         self._lock, (self._begin, end) = slice(*shape.hidden), shape.even
         self._words = struct.Struct(f"<{(end - self._begin) // 8}Q")
         self.hidden: "Counter[str]" = Counter()  # the lock's bytes
-        self.uneven = 0  # those whose words differ
-        self.witness: Optional[str] = None  # the first of these
+        self.uneven = 0  # number of torn values: their words differ
+        self.witness: Optional[str] = None  # the first torn value
 
     def add(self, values: Sequence[bytes]) -> None:
         for value in values:
@@ -101,7 +101,7 @@ class _Tally:
 
 
 def _action(copying: Copying) -> Callable[[], List[bytes]]:
-    """Return a function that copies once and returns the values read."""
+    """Return a function that makes one copy and returns the values it read."""
     map, way, key, flags = copying.map, copying.way, copying.key, copying.flags
     values = copying.values
     fill = values[0][0] if values[0] else 0
@@ -133,10 +133,10 @@ def _action(copying: Copying) -> Callable[[], List[bytes]]:
 
 
 def _renew(copying: Copying, end: float) -> None:
-    """Put elements back and wait until programs write to it, but not beyond the end.
+    """Add the removed elements again, and wait until programs write to them, but not beyond `end`.
 
-    Before that, no program must still use the old one, whose memory it may get: one that does is a
-    reader to RCU, for which this system call waits.
+    The new element may get the old one's memory, so no program may use that any more. A running
+    program is an RCU reader; membarrier() waits for those.
     """
     system.system_call(uapi.NR_MEMBARRIER, uapi.MEMBARRIER_CMD_GLOBAL, 0, 0)
     map = copying.map
@@ -150,18 +150,18 @@ def _renew(copying: Copying, end: float) -> None:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One element of a map that is written by every way and then read by every way."""
+    """The parameters of sweep(): one element, written in every way and then read in every way."""
 
     map: Map
     key: bytes
-    before: bytes  # what the element holds when it is written to, unless it is new,
-    value: bytes  # and what is written
-    fill: int  # of the buffers of reads
+    before: bytes  # the old value, where the element is not new
+    value: bytes  # the written value
+    fill: int  # fills the buffers of reads
     writes: Tuple[Tuple[str, int, bool], ...]  # update, update_batch, program; flags; whether new
-    reads: Tuple[Tuple[str, int], ...]  # as Copying's, neighbour or memory; flags
-    program: Callable[[int], int]  # which gets an order; see bpf_progs/driven/copy_layouts.bpf.c
-    image: Map  # what it stores
-    memory: Map  # what it shows
+    reads: Tuple[Tuple[str, int], ...]  # a way of Copying, neighbour or memory; flags
+    program: Callable[[int], int]  # runs the program with an order; see copy_layouts.bpf.c
+    image: Map  # the value that the program stores
+    memory: Map  # the value that the program has read
     times: int = 1
 
 
@@ -169,7 +169,8 @@ _SHOW, _STORE, _STORE_LOCKED, _REMOVE = range(4)  # orders
 
 
 def sweep(sweep: Sweep) -> Dict[str, List[List[int]]]:
-    """Return what was seen, in hexadecimal or an errno's name: by which write and read, by number."""
+    """Return each result, a value in hexadecimal or the name of an errno, with the [write, read]
+    pairs (indices) that gave it."""
     seen: Dict[str, List[List[int]]] = {}
     pairs = itertools.product(enumerate(sweep.writes), enumerate(sweep.reads))
     for (at, write), (by, read) in list(pairs) * sweep.times:
@@ -225,7 +226,7 @@ def _run(sweep: Sweep, order: int) -> None:
 
 @contextmanager
 def running(programs: Dict[int, int], at_a_time: int = _RUNS_AT_A_TIME) -> Iterator[None]:
-    """Run a program over and over on each of some CPUs, {CPU: program}, until the block ends."""
+    """Run a program in a loop on each CPU of {CPU: program's fd}, until the block ends."""
     stop = threading.Event()
     started = threading.Barrier(len(programs) + 1)
     errors: List[OSError] = []
@@ -257,9 +258,9 @@ def running(programs: Dict[int, int], at_a_time: int = _RUNS_AT_A_TIME) -> Itera
 def calling(
     cpus: Sequence[int], make: Callable[[], Callable[[], object]], group: Optional[Path] = None
 ) -> Iterator[None]:
-    """Make a call over and over in a process on each of some CPUs, until the block ends.
+    """Make a call in a loop, in one process per CPU, until the block ends.
 
-    `make` returns the call, in a process that has joined the cgroup `group`.
+    Each process joins the cgroup `group`, then gets its call from `make`.
     """
     ready, tell = os.pipe()
     children: List[int] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether every CPU still runs what it is given: interrupts on, preemption balanced."""
+"""A check that every CPU still schedules: interrupts are on, the preempt count is balanced."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 import threading
 from typing import List
 
-# A CPU of an emulated guest on a busy host may have to wait for seconds; one that is stuck waits on.
+# On a busy host the CPU of an emulated guest may be descheduled for seconds.
 ANSWER_SECONDS = 10.0
-_BACKTRACES = "l"  # of all CPUs, by NMI: Documentation/admin-guide/sysrq.rst
+_BACKTRACES = "l"  # sysrq: NMI backtraces of all CPUs, Documentation/admin-guide/sysrq.rst
 
 
 def stuck(seconds: float = ANSWER_SECONDS) -> List[int]:
-    """Return the first CPU on which a thread does not get to run within so many seconds, or nothing.
+    """Return [the first CPU that runs no thread within the time limit], or [].
 
-    One thread goes from CPU to CPU, so a healthy guest needs no more than a switch for each. Where
-    it does not come back from is where it is lost; the kernel log then shows what every CPU does.
+    One thread visits the CPUs in turn, so a healthy guest pays one context switch per CPU. If the
+    thread does not return, its last CPU is stuck; backtraces of all CPUs then go to the kernel log.
     """
     arrived = threading.Event()
     tour = sorted(os.sched_getaffinity(0))
@@ -41,7 +41,7 @@ def stuck(seconds: float = ANSWER_SECONDS) -> List[int]:
 
 
 def _move_to(cpu: int) -> None:
-    """Run on a CPU from now on. os.sched_setaffinity() would keep the GIL while it waits for that."""
+    """Pin this thread to a CPU. os.sched_setaffinity() would hold the GIL while it waits."""
     mask = (ctypes.c_ulong * (cpu // 64 + 1))()
     mask[cpu // 64] = 1 << cpu % 64
     ctypes.CDLL(None).sched_setaffinity(0, ctypes.sizeof(mask), mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which function answers which call."""
+"""The table of handlers: call class -> function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HANDLERS: Dict[Type[Call[Any]], Handler[Any, Any]] = {}
 
 
 def answers(kind: Type[Request]) -> Callable[[Handler[Request, Value]], Handler[Request, Value]]:
-    """Mark the function that answers a kind of call."""
+    """Register the decorated function as the handler of a call class."""
 
     def mark(handler: Handler[Request, Value]) -> Handler[Request, Value]:
         assert kind not in HANDLERS, f"two functions answer {kind.name}"

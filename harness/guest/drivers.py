@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What makes loaded programs run on several CPUs at once: test runs, packets, system calls.
+"""Drivers: they make loaded programs run on several CPUs at once, by test runs, packets, system calls.
 
-A driver attaches a program to where it belongs and says what makes it run there. Any number of them
-can be at it together: all senders, one process per driver and CPU, are pinned and released at once.
-How often each asked for a run is told here; how often the program did run, and what came of it, is
-in the program's own maps.
+A driver attaches a program to its hook and has a sender, which triggers the program there. Any number
+of drivers run together. Each driver has one sender process per CPU; all are pinned, then released at
+once. Senders count the runs they request. Programs count the runs they see, in maps of their own.
 
-Whatever needs a network happens in a child process with a network namespace of its own, which has no
-name and vanishes with it. Frames and datagrams carry the marks by which counter.bpf.c knows them;
-counter_hooks.bpf.c knows senders by their name, and otherwise by what they ask for.
+Drivers with network interfaces run in a child process with a network namespace of its own, which goes
+when the child ends. Programs must ignore foreign traffic. counter.bpf.c recognizes the frames and
+datagrams by their markers; counter_hooks.bpf.c recognizes the sender's name or its request.
 """
 
 from __future__ import annotations
@@ -47,28 +46,27 @@ from harness.guest import libbpf, system, uapi
 from harness.guest.calls import Driven, Drove
 from harness.guest.maps import Map
 
-# From 02:…:01 to 02:…:02, of the ethertype for local experiments.
+# From 02:…:01 to 02:…:02, with the ethertype for local experiments.
 FRAME = bytes.fromhex("020000000002" "020000000001" "88b5") + bytes(50)
 _ETHERTYPE = 0x88B5
 UDP_PORT = 23312
 DATAGRAM = bytes(18)
 
-# A test run is asked for in parts, because a signal ends one only after its last repeat on kernels
-# that do not preempt, and because a kernel may let go of RCU only then; in small ones where time is
-# short.
+# Repeats per BPF_PROG_TEST_RUN. Without preemption a kernel handles signals and reports an RCU
+# quiescent state only after the last repeat, so one system call must not last long.
 _TEST_RUN_CHUNK, _SHORT_CHUNK = 500, 50
 
 _BACKLOG = "/proc/sys/net/core/netdev_max_backlog"
-_BACKLOG_PACKETS = 1_000_000  # so that no burst is dropped on its way to an ingress hook
-_STILL_SECONDS = 5.0  # without a run, whatever is still missing will not come
+_BACKLOG_PACKETS = 1_000_000  # large enough that no burst is dropped before an ingress hook
+_STILL_SECONDS = 5.0  # without a further run in this time, missing runs are taken as lost
 _LOOK_SECONDS = 0.005
 
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 
 _TCX = {"ingress": uapi.BPF_TCX_INGRESS, "egress": uapi.BPF_TCX_EGRESS}
 
-# By these the programs of bpf_progs/driven/counter_hooks.bpf.c know what they count.
-_SENDER = "spinlock"  # the name of a process
+# bpf_progs/driven/counter_hooks.bpf.c counts only requests of this process, device or sysctl.
+_SENDER = "spinlock"  # the process name (comm)
 _DEVICE = "/dev/full"
 _SYSCTL = "/proc/sys/kernel/ostype"
 
@@ -77,39 +75,39 @@ _COPIES_PER_WRITE = 8
 
 _fork = multiprocessing.get_context("fork")
 
-_Call = Callable[[], object]  # what makes a program run once
+_Call = Callable[[], object]  # triggers the program once
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one driver is to do: run a program, on each of some CPUs so many times."""
+    """The work of one driver: run a program `operations` times on each of some CPUs."""
 
     driver: str
     program: int  # its fd
     cpus: Tuple[int, ...]
     operations: int  # per CPU
-    seconds: float  # after which no further part of a test run is begun; 0: no limit
-    ran: Optional[Callable[[], int]]  # how often it has run so far, on all CPUs; None: untold
-    number: int  # among the orders that are carried out together
-    map: Optional[Map] = None  # of which user space copies the first element
-    fd: int = -1  # this session's, of what the senders use
-    members: Mapping[str, int] = field(default_factory=dict)  # of a value: where they begin
+    seconds: float  # no test run is begun after this time; 0: no limit
+    ran: Optional[Callable[[], int]]  # returns the runs so far on all CPUs; None: not counted
+    number: int  # index among the orders of this drive
+    map: Optional[Map] = None  # user space copies its first element
+    fd: int = -1  # the session's fd of the socket or file that senders use
+    members: Mapping[str, int] = field(default_factory=dict)  # name -> offset in a value
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """What makes the program run, on one CPU."""
+    """Triggers the program, on one CPU."""
 
-    send: Callable[[int], int]  # so many times at most; returns how often
-    log: List[Any] = field(default_factory=list)  # of what was done, for those who want to know
+    send: Callable[[int], int]  # triggers at most so many runs; returns their number
+    log: List[Any] = field(default_factory=list)  # notes per operation, for drivers that keep them
 
 
 @dataclass(frozen=True)
 class _Attached:
-    """A program in its place."""
+    """A program attached to its hook."""
 
-    sender: Callable[[int], _Sender]  # for a CPU; called in the process that is going to send
-    group: Optional[Path] = None  # the cgroup that this process joins first
+    sender: Callable[[int], _Sender]  # makes the sender of a CPU; called in the sending process
+    group: Optional[Path] = None  # the cgroup that the sending process joins first
 
 
 def drive(orders: Sequence[Order]) -> Drove:
@@ -117,8 +115,8 @@ def drive(orders: Sequence[Order]) -> Drove:
     kernel.
     """
     drivers = [_DRIVERS[order.driver] for order in orders]
-    prepare()  # here, so that the next drive of this session need not do it again
-    # To make a network namespace and to end it takes a tenth of a second when emulated.
+    prepare()  # in this process, so later drives of the session inherit it
+    # Creating and ending a network namespace takes 0.1 s when emulated, so avoid it if possible.
     if all(order.driver in _WITHOUT_NETWORK for order in orders):
         with ExitStack() as stack:
             attached = [stack.enter_context(driver(o, None)) for driver, o in zip(drivers, orders)]
@@ -137,7 +135,7 @@ def drive(orders: Sequence[Order]) -> Drove:
 
 @functools.lru_cache(maxsize=None)
 def prepare() -> None:
-    """Do what takes seconds or happens once in a kernel's life, before the guest is saved."""
+    """Do slow imports, and trigger the kernel's one-time initialisations, before the guest is saved."""
     import psutil  # noqa: F401
     import pyroute2  # noqa: F401
 
@@ -147,15 +145,17 @@ def prepare() -> None:
 
 
 def _talk_to_oneself() -> None:
-    """Make the kernel draw the random numbers of its hashes of connections, with which it patches
-    its code: when an emulated CPU is in that code meanwhile the guest is lost (splat.is_emulators).
+    """Make the kernel draw the random keys of its connection hashes, once, on a quiet guest.
+
+    The kernel patches its code at that (static keys). Under emulation the guest is lost if another CPU
+    runs that code meanwhile (splat.is_emulators).
     """
     from pyroute2 import IPRoute
 
     system.unshare(uapi.CLONE_NEWNET)
     with IPRoute() as network:
         network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
-    with suppress(OSError):  # what this kernel cannot do it has no hashes for
+    with suppress(OSError):  # without IPv4 or TCP there is no such hash
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname()).close()
             with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
@@ -164,7 +164,7 @@ def _talk_to_oneself() -> None:
 
 
 def _apart(answer: Connection, drivers: Sequence["_Driver"], orders: Sequence[Order]) -> None:
-    """Carry out orders in a network namespace of this process's own."""
+    """Carry out orders in a new network namespace of this process."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -201,10 +201,9 @@ def _test_run(order: Order, network: Any) -> Iterator[_Attached]:
 
 @contextmanager
 def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
-    """Let user space copy an element's value out and, now and then, in, with BPF_F_LOCK.
+    """Copy an element's value out and, now and then, in, from user space with BPF_F_LOCK.
 
-    What it writes has the members of struct shared in contended_counter.h, its epoch one higher each
-    time.
+    The written values have the layout of struct shared in contended_counter.h, with a new epoch each.
     """
     assert order.map is not None
     key, values = bytes(order.map.key_size), order.map
@@ -233,7 +232,7 @@ def _user_space(order: Order, network: Any) -> Iterator[_Attached]:
 
 
 def _with_count(count: int, members: Mapping[str, int], size: int) -> bytes:
-    """Return a value of so many bytes in which count, inverse and doubled agree; the rest is zero."""
+    """Return a value of `size` bytes in which count, inverse and doubled agree; the rest is zero."""
     value = bytearray(size)
     numbers = {"count": count, "inverse": ~count & _WORD, "doubled": 2 * count & _WORD}
     for name, number in numbers.items():
@@ -248,9 +247,9 @@ def _with_count(count: int, members: Mapping[str, int], size: int) -> bytes:
 def _xdp(
     order: Order, network: Any, mode: int, receiver: Optional[int] = None
 ) -> Iterator[_Attached]:
-    """Send from one end of a veth pair, let the program see it at the other.
+    """Send frames from one end of a veth pair to the XDP program at the other.
 
-    There it runs on the CPU that sends or, if one is given, on the receiver.
+    The program runs on the sending CPU, or on the CPU `receiver` if given.
     """
     near, far = _veth_pair(order, network, receiver)
     libbpf.attach_xdp(near, order.program, mode)
@@ -274,7 +273,7 @@ def _tc(
         classid=1,
         direct_action=True,
     )
-    # Egress comes before the queueing discipline: frames that go past that go past it as well.
+    # Frames that bypass the queueing discipline bypass the egress hook as well.
     end, bypass = (far, True) if direction == "ingress" else (near, False)
     yield _Attached(functools.partial(_frame_sender, end, bypass))
 
@@ -283,8 +282,8 @@ def _tc(
 def _tcx(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
     near, far = _veth_pair(order, network)
     link = libbpf.attach_tcx(order.program, near, _TCX[direction])
-    # What leaves is let go on: to stop it here would be an error for the sender. Where it arrives
-    # somebody must listen, or it would be counted as dropped.
+    # The egress program lets frames pass, as dropping them would be an error for the sender. The far
+    # end needs a listener, else the kernel counts the frames as dropped.
     end, bypass = (far, True) if direction == "ingress" else (near, False)
     listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
     try:
@@ -296,9 +295,9 @@ def _tcx(order: Order, network: Any, direction: str) -> Iterator[_Attached]:
 
 
 def _veth_pair(order: Order, network: Any, receiver: Optional[int] = None) -> Tuple[int, int]:
-    """Make a pair and return both ends' indices; of the near one a CPU may be the receiver.
+    """Create a veth pair; return the indices of both ends. The CPU `receiver` serves the near one.
 
-    With one queue, native XDP would run in one NAPI context and so never on two CPUs at once.
+    Each CPU needs a queue: with a single one, native XDP would run in one NAPI context only.
     """
     several = dict.fromkeys(("num_tx_queues", "num_rx_queues"), len(order.cpus))
     near, far = f"near{order.number}", f"far{order.number}"
@@ -313,7 +312,7 @@ def _veth_pair(order: Order, network: Any, receiver: Optional[int] = None) -> Tu
 
 
 def _steer(index: int, cpu: int) -> None:
-    """Let one CPU handle whatever an interface receives."""
+    """Steer all packets that an interface receives to one CPU (RPS)."""
     name = socket.if_indextoname(index)
     with tempfile.TemporaryDirectory() as directory:
         system.mount("sysfs", directory, "sysfs", 0)  # as this network namespace sees it
@@ -325,7 +324,7 @@ def _steer(index: int, cpu: int) -> None:
 
 
 def _frame_sender(index: int, bypass: bool, cpu: int) -> _Sender:
-    """Return what sends frames out of an interface."""
+    """Return a sender of frames out of an interface."""
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sender.setsockopt(uapi.SOL_PACKET, uapi.PACKET_QDISC_BYPASS, int(bypass))
     sender.bind((socket.if_indextoname(index), 0))
@@ -339,7 +338,7 @@ def _frame_sender(index: int, bypass: bool, cpu: int) -> _Sender:
 def _cgroup(
     order: Order, network: Any, attach_type: int, sender: Callable[[int, int], _Call]
 ) -> Iterator[_Attached]:
-    """Let processes of a cgroup ask for what the program is asked about there."""
+    """Attach the program to a new cgroup, whose processes then make the hooked request."""
     with cgroup() as directory:
         group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -351,7 +350,7 @@ def _cgroup(
 
 @contextmanager
 def cgroup() -> Iterator[Path]:
-    """Make a cgroup and remove it again, which also detaches what is attached to it."""
+    """Create a cgroup; remove it afterwards, which also detaches its programs."""
     directory = Path(tempfile.mkdtemp(prefix="spinlock-", dir=_cgroup_root()))
     try:
         yield directory
@@ -360,22 +359,22 @@ def cgroup() -> Iterator[Path]:
 
 
 def datagram_sender(address: Tuple[str, int], data: bytes) -> Callable[[], object]:
-    """Return what sends a datagram to a socket of this process that is at an address and never reads.
+    """Return a function that sends a datagram over loopback, from a connected socket.
 
-    It goes over the loopback interface, from a socket that was connected once.
+    The receiver is a socket of this process at `address`, which never reads.
     """
     receiver = _bound(address)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sender.connect(receiver.getsockname())
 
-    def send(keep: socket.socket = receiver) -> int:  # without a receiver, errors would come back
+    def send(keep: socket.socket = receiver) -> int:  # keeps the receiver open: else ECONNREFUSED
         return sender.send(data)
 
     return send
 
 
 def datagrams(longer: int = 0) -> Callable[[], object]:
-    """Return what sends a datagram, padded by `longer` bytes, to a socket that never reads."""
+    """Return a function that sends a datagram, padded by `longer` bytes, to a local socket."""
     return datagram_sender(("127.0.0.1", 0), DATAGRAM + bytes(longer))
 
 
@@ -386,7 +385,7 @@ def _bound(address: Tuple[str, int]) -> socket.socket:
 
 
 def _address(number: int, cpu: int) -> Tuple[str, int]:
-    """Return an address of an order's and CPU's own."""
+    """Return a loopback address for one order and CPU."""
     return f"127.0.{number + 1}.{cpu % 250 + 1}", UDP_PORT
 
 
@@ -400,7 +399,7 @@ def _connect(number: int, cpu: int) -> _Call:
 
 
 def _send_message(number: int, cpu: int) -> _Call:
-    """Send to a socket of the same process, named anew each time."""
+    """Send to a socket of the same process, with its address in each call."""
     address = _address(number, cpu)
     receiver = _bound(address)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -439,7 +438,7 @@ def _read_sysctl(number: int, cpu: int) -> _Call:
 
 @contextmanager
 def _linked(program: int) -> Iterator[None]:
-    """Attach a program to the trace point, function or LSM hook that it is for, for a while."""
+    """Attach a program to its trace point, function or LSM hook, until the block ends."""
     link = libbpf.open_raw_tracepoint(program)
     try:
         yield
@@ -449,7 +448,7 @@ def _linked(program: int) -> Iterator[None]:
 
 @contextmanager
 def _traced(order: Order, network: Any, call: _Call) -> Iterator[_Attached]:
-    """Attach to a trace point, a function or an LSM hook, and make the kernel pass there."""
+    """Attach to a trace point, a function or an LSM hook, and make a system call that reaches it."""
 
     def sender(cpu: int) -> _Sender:
         Path("/proc/self/comm").write_text(_SENDER, encoding="ascii")
@@ -461,28 +460,28 @@ def _traced(order: Order, network: Any, call: _Call) -> Iterator[_Attached]:
 
 @contextmanager
 def _fentry(order: Order, network: Any) -> Iterator[_Attached]:
-    """A test run of such a program is one of some functions that are there to be traced."""
+    """Trigger a fentry program: its test run calls the kernel's bpf_fentry_test functions."""
     with _traced(order, network, lambda: libbpf.test_run(order.program, b"")) as attached:
         yield attached
 
 
 @contextmanager
 def _by_itself(order: Order, network: Any) -> Iterator[_Attached]:
-    """Attach to what happens anyway: nothing is to be sent."""
+    """Attach to events that happen anyway, such as timer interrupts; nothing is sent."""
     with _linked(order.program):
         yield _Attached(lambda cpu: _Sender(lambda times: times))
 
 
 @contextmanager
 def _interrupt(order: Order, network: Any, target: int) -> Iterator[_Attached]:
-    """Run a raw tracepoint's program on another CPU, which the kernel interrupts for that."""
+    """Run a raw tracepoint program on the CPU `target`, which the kernel interrupts by an IPI."""
     run = functools.partial(libbpf.test_run, order.program, b"", cpu=target)
     yield _Attached(lambda cpu: _repeated(run))
 
 
 @contextmanager
 def member_of(group: Path) -> Iterator[None]:
-    """Make this process a member of a cgroup; what it makes meanwhile stays one."""
+    """Move this process into a cgroup until the block ends; sockets it creates there stay in it."""
     before = own_cgroup()
     (group / "cgroup.procs").write_text(str(os.getpid()))
     try:
@@ -506,19 +505,19 @@ def _cgroup_root() -> str:
     return roots[0]
 
 
-# -- what belongs to the session -------------------------------------------------------------------
+# -- sockets and files of the session --------------------------------------------------------------
 
 
 @contextmanager
 def _socket(order: Order, network: Any) -> Iterator[_Attached]:
-    """Send datagrams from one socket on all CPUs; it is in a cgroup that has the program already."""
+    """Send datagrams from one socket on all CPUs. The program is attached to the socket's cgroup."""
     sender = socket.socket(fileno=os.dup(order.fd))
     yield _Attached(lambda cpu: _repeated(functools.partial(sender.send, DATAGRAM)))
 
 
 @contextmanager
 def _system_call(order: Order, network: Any, call: Callable[[int], Any]) -> Iterator[_Attached]:
-    """Attach to a function of the kernel, and make a system call that comes by it."""
+    """Attach to a kernel function, and make a system call that reaches it."""
     with _linked(order.program):
         yield _Attached(lambda cpu: _repeated(functools.partial(call, order.fd)))
 
@@ -535,7 +534,7 @@ def _ask_process(pidfd: int) -> None:
 
 
 def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
-    """Let one pinned process per order and CPU send, all released together; wait until all has run."""
+    """Release one pinned sender per order and CPU at once; wait until all requested runs happened."""
     before = _dropped()
     with ExitStack() as stack:
         gate, release = os.pipe()  # its end of file is the start signal
@@ -563,7 +562,7 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
             if log:
                 facts[number]["log"][str(cpu)] = log
     for order, fact in zip(orders, facts):
-        if order.map is None and order.ran is not None:  # else it copies a value, or does not tell
+        if order.map is None and order.ran is not None:  # else it copies, or does not count
             _wait_for(sum(fact["sent"].values()), order.ran)
     seconds = _since(started)
     return {"orders": facts, "dropped": _difference(before, _dropped()), "seconds": seconds}
@@ -597,7 +596,7 @@ def _repeated(call: _Call) -> _Sender:
 
 
 def _repeat(send: _Call, times: int) -> int:
-    """Send so often; a full queue is no loss but a refusal."""
+    """Send `times` times. ENOBUFS, a full queue, means that nothing was sent: try again."""
     for _ in itertools.repeat(None, times):
         while True:
             try:
@@ -610,7 +609,7 @@ def _repeat(send: _Call, times: int) -> int:
 
 
 def _receive(answer: Connection) -> Any:
-    """Return what a child sent, or raise the OSError it sent."""
+    """Return the object that a child sent; raise it if it is an OSError."""
     try:
         value = answer.recv()
     except EOFError:
@@ -621,16 +620,16 @@ def _receive(answer: Connection) -> Any:
 
 
 def _wait_for(sent: int, ran: Callable[[], int]) -> None:
-    """Wait until so many runs were seen, or none came for some seconds."""
+    """Wait until `sent` runs were counted, or none came for _STILL_SECONDS."""
     last, since = ran(), time.monotonic()
     while last < sent and time.monotonic() - since < _STILL_SECONDS:
-        time.sleep(_LOOK_SECONDS)  # the program cannot tell us when it has run
+        time.sleep(_LOOK_SECONDS)  # poll: the program cannot notify user space
         now = ran()
         if now != last:
             last, since = now, time.monotonic()
 
 
-# -- where packets get lost ------------------------------------------------------------------------
+# -- drop counters ---------------------------------------------------------------------------------
 
 
 def _dropped() -> Dict[str, int]:
@@ -667,7 +666,7 @@ def _since(started: float) -> float:
     return round(time.monotonic() - started, 4)
 
 
-# The second argument talks to a network namespace of the driver's own; None where it needs none.
+# The second argument is an IPRoute in the driver's network namespace, or None.
 _Driver = Callable[[Order, Any], ContextManager[_Attached]]
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Any BPF object, sound or damaged: what the kernel says to each of its programs.
+"""`spinlock check` in the guest: load each program of an object of unknown origin.
 
-The file is opened and loaded in a child process with limits on time, memory and log, and what it
-pins is removed again: neither a file that breaks libbpf nor one that fills the machine harms the
-session.
-Whatever ends the child convicts the program it was at; another child goes on with the next one.
+A child process with limits on time, memory and log opens and loads the file, and its pins are
+removed afterwards. So a file that breaks libbpf or fills the memory does not harm the session. If the
+child dies, its current program is reported, and another child continues with the next one.
 """
 
 from __future__ import annotations
@@ -72,9 +71,9 @@ def examine(wanted: calls.Examine, log: Callable[[], Any], emit: Emit) -> None:
     """Load each program of an object by itself, or those named; emit what became of each.
 
     Events: {"object": facts} or {"damaged": why}, then {"begin": name}, {"end": name, "seen": facts}.
-    `log` returns the kernel log's lines since it was last asked.
+    `log` returns the lines of the kernel log since its last call.
     """
-    libbpf.log_buffer()  # for all children
+    libbpf.log_buffer()  # allocated before the forks, so all children have it
     done: List[str] = []
     told = False
     for _ in range(PROGRAMS_LOST):
@@ -107,9 +106,9 @@ def examine(wanted: calls.Examine, log: Callable[[], Any], emit: Emit) -> None:
 
 
 def drive(data: bytes, program: str, cpus: Sequence[int], seconds: float) -> Json:
-    """Run a program over and over, first on one CPU, then on all; return the runs per second.
+    """Run a program in a loop, first on one CPU, then on all; return runs and seconds of both.
 
-    Meanwhile the maps named in the object are looked at through a file, which shows lock words.
+    Meanwhile the object's maps are read through their bpffs files, which show lock words.
     """
     child = _Child(lambda port: _drive(port, data, program, cpus, seconds))
     facts: Json = {}
@@ -121,7 +120,7 @@ def drive(data: bytes, program: str, cpus: Sequence[int], seconds: float) -> Jso
 
 
 class _Child:
-    """A process that sends JSON lines and waits after each until it may go on."""
+    """A process that sends JSON lines, and waits after each for go_on()."""
 
     def __init__(self, work: Callable[[Emit], None]) -> None:
         ours, theirs = socket.socketpair()
@@ -144,7 +143,7 @@ class _Child:
                     work(send)
                 except MemoryError:
                     raise
-                except Exception:  # a defect of this file, to be told from one of libbpf
+                except Exception:  # a defect of this module, as opposed to one of libbpf
                     send({"defect": traceback.format_exc()})
                 status = 0
             except MemoryError:
@@ -178,14 +177,14 @@ class _Child:
                 yield event
 
     def go_on(self) -> None:
-        """Let it go on after a line."""
+        """Let the child continue after a line."""
         try:
             self._port.sendall(b".")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has ended: end() tells how
+            pass  # it has ended; end() returns the reason
 
     def end(self) -> str:
-        """Wait for its end; return what ended it: "time", "memory", "signal SIGSEGV", "status 0"."""
+        """Wait for the child; return why it ended: "time", "memory", "signal SIGSEGV", "status 0"."""
         self._port.close()
         _, waited = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(waited)
@@ -203,9 +202,9 @@ class _Child:
 
 @lru_cache(maxsize=None)
 def _memory_group() -> Optional[Path]:
-    """Make a cgroup with a limit, to which kernels from v5.11 on charge BPF maps as well.
+    """Create a cgroup with a memory limit; kernels since v5.11 charge BPF maps to it as well.
 
-    One serves all children of a session, which come one after the other.
+    The children of a session run one after the other and share it.
     """
     try:
         Path(_CGROUP, "cgroup.subtree_control").write_text("+memory", encoding="ascii")
@@ -214,11 +213,11 @@ def _memory_group() -> Optional[Path]:
         (group / "memory.max").write_text(f"{MEMORY_MIB}M", encoding="ascii")
         return group
     except OSError:
-        return None  # the limits of the process alone must do
+        return None  # without a cgroup, only rlimits apply
 
 
 def _killed_in(group: Optional[Path]) -> int:
-    """Return how many processes the limit has ended."""
+    """Return the number of OOM kills in the cgroup."""
     if group is None:
         return 0
     events = (group / "memory.events").read_text(encoding="ascii").split("\n")
@@ -227,7 +226,7 @@ def _killed_in(group: Optional[Path]) -> int:
 
 @lru_cache(maxsize=None)
 def _own_files() -> FrozenSet[str]:
-    """Give the session a BPF file system that ends with it; return what the kernel puts there."""
+    """Mount a private BPF file system for the session; return the names it starts with."""
     system.unshare(uapi.CLONE_NEWNS)
     system.mount("none", "/", "", uapi.MS_PRIVATE | uapi.MS_REC)
     system.mount("bpf", _FILES, "bpf", 0)
@@ -247,7 +246,7 @@ def _show_configuration() -> None:
 
 
 def _unpin() -> None:
-    """Remove what a child has pinned."""
+    """Remove the child's pins."""
     for name in set(os.listdir(_FILES)) - _own_files():
         path = os.path.join(_FILES, name)
         if os.path.isdir(path):
@@ -257,7 +256,7 @@ def _unpin() -> None:
 
 
 def _confine(group: Optional[Path]) -> None:
-    """Limit this process."""
+    """Apply the limits to this process."""
     if group is not None:
         (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -265,7 +264,7 @@ def _confine(group: Optional[Path]) -> None:
     limit = mapped + (MEMORY_MIB << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit + MOST_ARENA_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libbpf.limit_locked_memory(MEMORY_MIB << 20)  # what v5.10 charges maps to
+    libbpf.limit_locked_memory(MEMORY_MIB << 20)  # v5.10 charges maps to this limit
 
 
 # -- in the child ----------------------------------------------------------------------------------
@@ -324,20 +323,21 @@ def _examine(send: Emit, wanted: calls.Examine, done: Sequence[str]) -> None:
 
 
 def _can_attach(program: Json) -> bool:
-    """Tell whether the kernel knows where a program is to be attached, of which not every kernel
-    asks when it loads one: v5.10 takes one for tcx as any other for tc. A kernel without BTF cannot
-    be asked either, and then nothing is held against the program."""
+    """Tell whether the kernel has a program's attach type; True if it has no BTF to look in.
+
+    Not every kernel checks the type at load: v5.10 loads a tcx program as any other for tc.
+    """
     kind = program["attach_type"]
     if not os.path.exists(facts.VMLINUX_BTF):
         return True
-    # Programs for sk_reuseport, of which v5.14 made two kinds, are attached by a socket option.
+    # A socket option attaches sk_reuseport programs, also before v5.14, which added the attach type.
     return kind in ("", "BPF_SK_REUSEPORT_SELECT") or facts.names([kind])[kind]
 
 
 def _probe(elf: Object, data: bytes) -> Json:
-    """Ask the kernel for the BTF and each map by plain calls: libbpf hides what it says to them.
+    """Load the BTF and create each map by plain bpf() calls; return the errnos, which libbpf hides.
 
-    The BTF is the one that libbpf loads, which leaves out what an old kernel does not know.
+    The BTF is as libbpf sanitizes it for this kernel.
     """
     answer: Json = {"btf": None, "causes": [], "maps": {}}
     loaded = Object(data, [])
@@ -460,7 +460,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
         elf = _open(data, [program])
         elf.load()
         fd = elf.program_fd(program)
-        libbpf.test_run(fd, libbpf.PACKET, 1)  # which fails where the kernel cannot
+        libbpf.test_run(fd, libbpf.PACKET, 1)  # fails if the program type has no test run
     except OSError as error:
         send({"problem": f"BPF_PROG_TEST_RUN: {_name(error)}"})
         return
@@ -472,7 +472,7 @@ def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: 
             libbpf.pin(elf.map_fd(name), path)
             paths[name] = path
         except OSError:
-            pass  # a map that cannot be pinned cannot be looked at
+            pass  # a map that cannot be pinned is not read
     looks: Dict[str, List[str]] = {}
     every = _run(fd, cpus, seconds, paths, looks)
     retval = libbpf.test_run(fd, libbpf.PACKET, 1)
@@ -486,7 +486,7 @@ def _run(
     paths: Optional[Dict[str, str]] = None,
     looks: Optional[Dict[str, List[str]]] = None,
 ) -> Json:
-    """Run it on these CPUs at once; return runs per CPU, and how long all ran together."""
+    """Run the program on these CPUs at once; return runs per CPU, and the seconds all ran together."""
     barrier = threading.Barrier(len(cpus) + 1)
     spans: List[Any] = []
     until = [0.0]

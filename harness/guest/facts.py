@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernel this is and what it runs on."""
+"""Facts about the kernel, the machine and the tools."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def bcc_version() -> Optional[str]:
 
 
 def names(wanted: Sequence[str]) -> Dict[str, bool]:
-    """Say which names the string section of the kernel's BTF holds; none without BTF.
+    """Return name -> whether the string section of the kernel's BTF has it; all False without BTF.
 
-    A hook's name, as in bpf_lsm_file_open, counts only where the LSM for BPF is active too: else no
-    program is called there, and some kernels have no storage for files.
+    A hook's name such as bpf_lsm_file_open also needs an active BPF LSM. Without that the kernel
+    calls no program there, and some kernels have no inode storage.
     """
     found = _btf_names(wanted)
     hooks = [name for name in wanted if found[name] and name.startswith(LSM_HOOK)]
@@ -56,8 +56,10 @@ def names(wanted: Sequence[str]) -> Dict[str, bool]:
 
 
 def _lsm_is_active() -> bool:
-    """Tell whether the LSM for BPF is in use. A kernel that cannot be asked is taken to use it: what
-    is then not so shows as a failure, where a wrong no would skip without a reason."""
+    """Tell whether the BPF LSM is active; True if securityfs is absent and the answer unknown.
+
+    A wrong True shows as a failure, but a wrong False would skip a case without a reason.
+    """
     active = _read(f"{SECURITY}/lsm")
     if active is None:
         try:
@@ -80,10 +82,10 @@ def _btf_names(names: Sequence[str]) -> Dict[str, bool]:
 
 
 def options(names: Sequence[str]) -> Dict[str, str]:
-    """Return what the kernel's configuration says of options, "n" for off; {} if nobody knows it.
+    """Return option -> value in the kernel's configuration ("n": off); {} if that is not available.
 
-    CONFIG_BPF_LSM is "inactive" when the kernel has that LSM and does not use it (its parameter lsm=),
-    which is known without the configuration too.
+    CONFIG_BPF_LSM is "inactive" if the kernel has that LSM but its parameter lsm= leaves it out. This
+    is known without the configuration too.
     """
     config, found = _config(), {}
     if config is not None:
@@ -108,9 +110,9 @@ def _config() -> Optional[str]:
 
 
 def lacking() -> List[str]:
-    """Return the options that the kernel was built without and that nothing here works without.
+    """Return required configuration options that the kernel lacks.
 
-    Each is found by trying what it is for. Costs some tens of milliseconds.
+    Each is probed by using its feature, which costs some tens of milliseconds.
     """
     found = []
     if loaders.load_errno("socket") == errno.ENOSYS:
@@ -121,7 +123,7 @@ def lacking() -> List[str]:
         found.append("CONFIG_CGROUP_BPF")
     if not os.path.exists(VMLINUX_BTF):
         found.append("CONFIG_DEBUG_INFO_BTF")
-    # A network namespace that ends with the shell.
+    # The network namespace goes when the shell ends.
     pair = "ip link add name near type veth peer name far"
     for option, command in (
         ("CONFIG_VETH", pair),
@@ -130,7 +132,7 @@ def lacking() -> List[str]:
         tried = subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True)
         if tried.returncode != 0:
             found.append(option)
-            break  # the second needs what the first is about
+            break  # the second probe needs the first option
     return found
 
 
@@ -145,7 +147,7 @@ def collect() -> Dict[str, Any]:
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if config else None,
         "cpus": len(os.sched_getaffinity(0)),
         "clocksource": _read(CLOCKSOURCE),
-        "virtual": " hypervisor" in (_read("/proc/cpuinfo") or ""),  # as its CPUs say
+        "virtual": " hypervisor" in (_read("/proc/cpuinfo") or ""),  # the CPUID flag
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "btf": os.path.exists(VMLINUX_BTF),
         "headers": os.path.isdir(f"/lib/modules/{release}/build"),

@@ -4,11 +4,11 @@
  *
  * spinlock.init=agent (default)  base image as read-only overlay under a tmpfs, agent on virtio-serial
  * spinlock.init=/sbin/init       base image as read-write root, then that program (the Vagrant VM)
- * spinlock.init=probe            say so on the console and stop: does this accelerator work at all?
+ * spinlock.init=probe            print a line on the console and stop, to test the accelerator
  *
- * Block devices are told apart by what is on them, because names and buses differ between plain
- * QEMU and libvirt. Anything that cannot be done is fatal, with one line on the console: a guest
- * that is half set up would give half-true results.
+ * Block devices are identified by their content, because names and buses differ between plain QEMU
+ * and libvirt. Every failure is fatal and prints one line on the console: results of a guest that
+ * is only half set up would be wrong.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -38,9 +38,9 @@
 #define ROOT "/root"
 #define KERNEL ROOT "/usr/share/spinlock/kernel"
 #define AGENT "/run/spinlock/agent.pyz"
-#define NO_MODULES "/modules/none" /* in the initramfs of a kernel that brings none */
+#define NO_MODULES "/modules/none" /* exists in the initramfs of a kernel without modules */
 #define DEVICE_WAIT_MS 60000	/* a loaded host without KVM scans a SATA bus slowly */
-#define BUILT_IN_WAIT_MS 10000	/* what is built in is there when init starts, or never */
+#define BUILT_IN_WAIT_MS 10000	/* built-in drivers have found their devices when init starts */
 #define QUICK_DEATH_S 2
 #define QUICK_DEATHS 3
 
@@ -80,7 +80,7 @@ static void make_directory(const char *path)
 		die("mkdir %s", path);
 }
 
-/* Options without which a kernel of the user's own cannot be a guest. */
+/* The kernel option that a file system needs, for the error message. */
 static const char *option_of(const char *type)
 {
 	static const char *const options[][2] = {
@@ -110,7 +110,7 @@ static void mount_on(const char *source, const char *target, const char *type, u
 	die("mount %s on %s", type ? type : source, target);
 }
 
-/* For file systems a kernel may be built without. */
+/* Mount a file system that the kernel may lack. */
 static void mount_if_known(const char *type, const char *target, unsigned long flags)
 {
 	if (mount(type, target, type, flags, NULL) && errno != ENODEV && errno != ENOENT)
@@ -141,7 +141,7 @@ static const char *chosen_mode(void)
 	return value;
 }
 
-/* Load the modules a list names, in its order, and give their memory back. */
+/* Load the modules of a list, in its order, and delete their files to free memory. */
 static void load_modules(const char *list)
 {
 	char path[256];
@@ -195,8 +195,8 @@ static int has_entries(const char *path)
 }
 
 /*
- * Call probe for each entry of a sysfs class until it says yes, waiting for devices to appear.
- * `option` is that of the driver, on top of virtio's own.
+ * Call probe for each entry of a sysfs class until it returns true, and wait for devices to appear.
+ * `option` is the driver's kernel option, needed on top of virtio's own.
  */
 static void find_device(int events, const char *class, int (*probe)(const char *), const char *what,
 			const char *option)
@@ -252,7 +252,7 @@ static int mount_base(const char *name)
 	snprintf(device, sizeof(device), "/dev/%s", name);
 	if (!has_magic(device, 1080, "\x53\xef", 2))
 		return 0;
-	/* A read-only base is shared by guests: its journal must not be replayed. */
+	/* Guests share a read-only base, so its journal must not be replayed. */
 	mount_on(device, base_flags & MS_RDONLY ? "/base" : ROOT, "ext4", base_flags,
 		 base_flags & MS_RDONLY ? "noload" : NULL);
 	return 1;
@@ -373,7 +373,7 @@ static void keep_agent(void)
 	}
 }
 
-/* Writable where the kernel has overlayfs; what must be written else is mounted one by one. */
+/* Make the root writable by overlayfs. Without overlayfs it stays read-only, with tmpfs mounts. */
 static void mount_root(void)
 {
 	mount_on("tmpfs", "/over", "tmpfs", 0, "mode=0755");
@@ -413,9 +413,9 @@ static void run_agent(int events)
 	mount_if_known("tracefs", "/sys/kernel/tracing", 0);
 	sethostname("spinlock", 8);
 	loopback_up();
-	/* Before v5.11 BPF memory counts against this limit, also for root. */
+	/* Kernels before v5.11 charge BPF memory to this limit, for root too. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
-	/* From here on warnings, too, reach the console: they outlive a guest that dies. */
+	/* Print warnings on the console too: its file survives a guest that dies. */
 	klogctl(8, NULL, 5);
 	close(events);
 	keep_agent();
@@ -441,7 +441,7 @@ int main(void)
 
 	mount_on("proc", "/proc", "proc", 0, NULL);
 	mount_on("sysfs", "/sys", "sysfs", 0, NULL);
-	/* Without an initramfs /dev/console the kernel starts us with no open files at all. */
+	/* The initramfs has no /dev/console, so the kernel starts init without open files. */
 	mount_on("devtmpfs", "/dev", "devtmpfs", 0, "mode=0755");
 	int console = open("/dev/console", O_RDWR);
 

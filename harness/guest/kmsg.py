@@ -16,10 +16,10 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def lines_of(record: bytes) -> List[str]:
-    """Return what was printed in a record of /dev/kmsg, without the header fields.
+    """Return the printed lines of a /dev/kmsg record, without its header fields.
 
-    The kernel writes a byte that does not print as \\xNN there, also a line's end within a message
-    (lockdep begins some of its own with one) and each byte of what is not ASCII.
+    The kernel escapes bytes as \\xNN there: unprintable ones, those outside of ASCII, and newlines
+    within a message (some of lockdep's begin with one).
     """
     header, _, text = record.partition(b";")
     # "level,sequence,time,flags;text", then continuation lines with the device's keys
@@ -40,7 +40,7 @@ class KernelLog:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def mark(self, name: str) -> List[str]:
-        """Write a line that says which case begins; return what came late of the one before.
+        """Write a line that names the case that begins; return late lines of the case before.
 
         Raises OSError like read().
         """
@@ -62,10 +62,10 @@ class KernelLog:
             lines += lines_of(record)
 
     def settle(self, seconds: float) -> None:
-        """Wait until what the last case closed is freed, so that a splat in it is still its own.
+        """Wait until the last case's maps and programs are freed, so a splat there is blamed on it.
 
-        A map is freed by a kernel worker after an RCU grace period: membarrier(GLOBAL) waits for
-        the latter, and the worker is given `seconds`.
+        A kernel worker frees a map after an RCU grace period. membarrier(GLOBAL) waits for the grace
+        period; the worker gets `seconds`.
         """
         try:
             system.system_call(uapi.NR_MEMBARRIER, uapi.MEMBARRIER_CMD_GLOBAL, 0, 0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is asked of the kernel through libbpf: to load, run, attach and pin.
+"""Load, run, attach and pin through libbpf.
 
-Every call raises OSError with the kernel's errno on failure.
+Every function raises OSError with the kernel's errno on failure.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from harness.guest import bindings, uapi
 
 _libc = ct.CDLL(None, use_errno=True)
 
-PACKET = bytes(64)  # what BPF_PROG_TEST_RUN is given
-VERIFIER_LOG_BYTES = 16 << 20  # 1 MB makes long but good programs fail with ENOSPC
+PACKET = bytes(64)  # the input of BPF_PROG_TEST_RUN
+VERIFIER_LOG_BYTES = 16 << 20  # with 1 MB, long but correct programs fail with ENOSPC
 
-messages: List[str] = []  # what libbpf had to say since the list was last cleared
+messages: List[str] = []  # libbpf's warnings since the list was last cleared
 
 
 def _collect(level: int, template: bytes, arguments: int) -> int:
@@ -35,14 +35,14 @@ _handler = bindings.PRINT(_collect)  # must live as long as libbpf may call it
 
 
 def capture_messages() -> None:
-    """Collect libbpf's warnings in `messages`. Every BPF() of bcc undoes this: call it again."""
+    """Collect libbpf's warnings in `messages`. Call it again after every BPF() of bcc, which undoes it."""
     bindings.libbpf_set_print(_handler)
     messages.clear()
 
 
 def errno_name(number: int) -> str:
-    """Return the kernel's name of an errno, also of the one it leaks that user space lacks."""
-    kernels = {95: "EOPNOTSUPP", 524: "ENOTSUPP"}  # Python calls 95 by its other name, ENOTSUP
+    """Return the kernel's name of an errno, including ENOTSUPP (524), which user space lacks."""
+    kernels = {95: "EOPNOTSUPP", 524: "ENOTSUPP"}  # Python's name for 95 is ENOTSUP
     return kernels.get(number) or errno.errorcode.get(number, str(number))
 
 
@@ -59,7 +59,7 @@ def attach_type_name(attach_type: int) -> str:
 
 
 def program_type(section: str) -> Tuple[int, int]:
-    """Return (program type, expected attach type) that a section name stands for."""
+    """Return (program type, expected attach type) of a section name."""
     kind, attach = bindings.INT(), bindings.INT()
     bindings.check(
         bindings.libbpf_prog_type_by_name(section.encode(), ct.byref(kind), ct.byref(attach))
@@ -74,9 +74,9 @@ def _vmlinux_btf() -> int:
 
 @lru_cache(maxsize=None)
 def vmlinux_btf_id(function: str, attach_type: int) -> int:
-    """Return the BTF id of the kernel function a tracing or LSM program is for.
+    """Return the BTF id of the kernel function that a tracing or LSM program attaches to.
 
-    It is named as libbpf's own call for it names it, which reads the kernel's BTF each time.
+    It equals the result of libbpf_find_vmlinux_btf_id(), which reads the kernel's BTF each time.
     """
     prefix, kind = {
         uapi.BPF_TRACE_RAW_TP: ("btf_trace_", uapi.BTF_KIND_TYPEDEF),
@@ -105,14 +105,14 @@ def load_options(section: str) -> Tuple[int, Dict[str, int]]:
 
 @lru_cache(maxsize=None)
 def log_buffer() -> Any:
-    """Return the buffer for a verifier log: one for all, since even empty ones take time to make."""
+    """Return the buffer for verifier logs. All loads share it, because allocating it takes time."""
     return ct.create_string_buffer(VERIFIER_LOG_BYTES)
 
 
 def load_program(kind: int, name: str, insns: int, count: int, log: Any, **options: int) -> int:
-    """Load `count` instructions from address `insns` by one system call per log level.
+    """Load `count` instructions at address `insns`; return the fd.
 
-    A program that loads needs no log; one that does not is loaded again to get it. Returns the fd.
+    libbpf loads without a log first. After a refusal it loads again to get the verifier's log.
     """
     opts = bindings.LoadOpts(sz=ct.sizeof(bindings.LoadOpts), attempts=1, **options)
     opts.log_buf, opts.log_size = ct.cast(log, bindings.VOIDP), len(log)
@@ -122,7 +122,7 @@ def load_program(kind: int, name: str, insns: int, count: int, log: Any, **optio
 
 
 def load_btf(data: bytes) -> int:
-    """Load BTF by one plain system call; return its fd."""
+    """Load BTF by a plain bpf() call; return its fd."""
     opts = bindings.BtfLoadOpts(sz=ct.sizeof(bindings.BtfLoadOpts))
     return bindings.check(bindings.bpf_btf_load(data, len(data), ct.byref(opts)))
 
@@ -130,8 +130,8 @@ def load_btf(data: bytes) -> int:
 def test_run(fd: int, data: bytes, repeat: int = 0, cpu: Optional[int] = None) -> int:
     """Run a program by BPF_PROG_TEST_RUN; return its last return value.
 
-    No repetition means once, too, and is all that syscall programs allow. On which CPU can be said
-    for raw tracepoints only; another than this one is interrupted for it.
+    `repeat` = 0 runs it once; syscall programs allow nothing else. `cpu` is for raw tracepoint programs
+    only: the kernel sends an IPI to that CPU if it is another one.
     """
     buffer = ct.create_string_buffer(data, len(data)) if data else None
     opts = bindings.TestRunOpts(sz=ct.sizeof(bindings.TestRunOpts), repeat=repeat)
@@ -149,27 +149,27 @@ def open_raw_tracepoint(fd: int) -> int:
 
 
 def attach_xdp(interface: int, fd: int, flags: int) -> None:
-    """Attach an XDP program to an interface, by its index; the flags choose native or generic."""
+    """Attach an XDP program to an interface by its index; flags select native or generic mode."""
     bindings.check(bindings.bpf_xdp_attach(interface, fd, flags, None))
 
 
 def attach_to_cgroup(fd: int, cgroup: int, attach_type: int) -> None:
-    """Attach a program to a cgroup, by an fd of its directory, until that is removed."""
+    """Attach a program to a cgroup (an fd of its directory), until the directory is removed."""
     bindings.check(bindings.bpf_prog_attach(fd, cgroup, attach_type, uapi.BPF_F_ALLOW_MULTI))
 
 
 def attach_tcx(fd: int, interface: int, attach_type: int) -> int:
-    """Attach a program to an interface's traffic, by its index; return the link's fd."""
+    """Attach a program to an interface's tcx hook by the interface's index; return the link's fd."""
     return bindings.check(bindings.bpf_link_create(fd, interface, attach_type, None))
 
 
 def pin(fd: int, path: str) -> None:
-    """Give a map or program a name in a BPF file system."""
+    """Pin a map or program in a BPF file system."""
     bindings.check(bindings.bpf_obj_pin(fd, path.encode()))
 
 
 def iterate(program: int, map_fd: int) -> None:
-    """Run a program of section iter/bpf_map_elem once for every element of a map."""
+    """Run a program of section iter/bpf_map_elem once per element of a map."""
     opts = bindings.LinkCreateOpts(sz=ct.sizeof(bindings.LinkCreateOpts), iter_info_len=4)
     target = bindings.U32(map_fd)  # union bpf_iter_link_info
     opts.iter_info = ct.cast(ct.byref(target), bindings.VOIDP)
@@ -186,9 +186,9 @@ def iterate(program: int, map_fd: int) -> None:
 
 
 def limit_locked_memory(size: int) -> None:
-    """Let this process lock so many bytes, to which kernels before v5.11 charge maps and programs.
+    """Set RLIMIT_MEMLOCK to `size` bytes; kernels before v5.11 charge maps and programs to it.
 
-    libbpf would lift the limit altogether, and may have done so already.
+    libbpf would remove the limit, and may have done so already.
     """
     result = bindings.libbpf_set_memlock_rlim(size)
     if result != -errno.EBUSY:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A map by its fd."""
+"""Element access to a map by its fd."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PER_CPU = (
     uapi.BPF_MAP_TYPE_LRU_PERCPU_HASH,
     uapi.BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
 )
-_MANY = 1 << 12  # elements
+_MANY = 1 << 12  # elements: above this, resetting one by one takes too long
 
 
 class Map:
-    """A map by its fd: element access with every flag, values as the kernel copies them."""
+    """A map by its fd: element access with every flag, values as raw bytes. All raise OSError."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -40,7 +40,7 @@ class Map:
         bindings.check(bindings.bpf_map_update_elem(self.fd, key, value, flags))
 
     def lookup(self, key: bytes, flags: int = 0, fill: int = 0) -> bytes:
-        """Read one element into a buffer that was filled with the byte `fill`."""
+        """Read one element into a buffer that is filled with the byte `fill` before."""
         return self._read(bindings.bpf_map_lookup_elem_flags, key, flags, fill)
 
     def lookup_and_delete(self, key: bytes, flags: int = 0, fill: int = 0) -> bytes:
@@ -57,7 +57,7 @@ class Map:
         bindings.check(bindings.bpf_map_delete_elem_flags(self.fd, key, flags))
 
     def freeze(self) -> None:
-        """Let user space write to it no more."""
+        """Freeze the map: user space cannot write to it any more."""
         bindings.check(bindings.bpf_map_freeze(self.fd))
 
     def keys(self) -> Iterator[bytes]:
@@ -90,7 +90,7 @@ class Map:
             ct.byref(count),
             ct.cast(ct.byref(opts), bindings.VOIDP),
         )
-        if result != -errno.ENOENT:  # ENOENT: the end of the map was reached
+        if result != -errno.ENOENT:  # ENOENT: the end of the map
             bindings.check(result)
         return [
             (
@@ -101,7 +101,7 @@ class Map:
         ]
 
     def update_batch(self, elements: List[Tuple[bytes, bytes]], flags: int = 0) -> None:
-        """Write elements by one call."""
+        """Write elements by one system call."""
         count = bindings.U32(len(elements))
         opts = bindings.BatchOpts(sz=ct.sizeof(bindings.BatchOpts), elem_flags=flags)
         keys, values = b"".join(k for k, _ in elements), b"".join(v for _, v in elements)
@@ -110,7 +110,7 @@ class Map:
         )
 
     def delete_batch(self, keys: List[bytes], flags: int = 0) -> None:
-        """Remove elements by one call."""
+        """Remove elements by one system call."""
         count = bindings.U32(len(keys))
         opts = bindings.BatchOpts(sz=ct.sizeof(bindings.BatchOpts), elem_flags=flags)
         bindings.check(
@@ -126,7 +126,7 @@ class Map:
         )
 
     def reset(self) -> None:
-        """Bring a hash or an array back to its state at creation."""
+        """Reset a hash or an array to its state at creation."""
         if self.flags & uapi.BPF_F_MMAPABLE and self.entries >= _MANY:  # one by one takes minutes
             size = self.entries * ((self.value_size + 7) // 8 * 8)
             with mmap.mmap(self.fd, size) as memory:
@@ -136,7 +136,7 @@ class Map:
             try:
                 self.delete(key)
             except OSError as error:
-                if error.errno == errno.ENOENT:  # an array of programs names its empty slots, too
+                if error.errno == errno.ENOENT:  # get_next_key of a prog array includes empty slots
                     continue
                 if error.errno != errno.EINVAL:  # elements of an array cannot be deleted
                     raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An ELF object on its way into the kernel."""
+"""ELF objects, opened and loaded by libbpf."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from harness.guest import bindings, libbpf, system, uapi
 from harness.guest.maps import PER_CPU
 
-# Storages, and maps whose entries libbpf counts itself.
+# Map types without max_entries: local storages, and maps for which libbpf sets it.
 _WITHOUT_ENTRIES = (
     uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY,
     uapi.BPF_MAP_TYPE_CGROUP_STORAGE,
@@ -23,11 +23,11 @@ _WITHOUT_ENTRIES = (
     uapi.BPF_MAP_TYPE_TASK_STORAGE,
     uapi.BPF_MAP_TYPE_CGRP_STORAGE,
 )
-# To these libbpf gives no BTF: perf event arrays, stacks, maps of maps, sockets, devices, CPUs, arenas.
+# libbpf gives no BTF to these: perf event arrays, stacks, maps of maps, sockets, devices, CPUs, arenas.
 _WITHOUT_BTF = (4, 7, 8, 12, 13, 14, 15, 16, 17, 18, 22, 23, 25, 33)
 _SIZED_BY_ENTRIES = (uapi.BPF_MAP_TYPE_RINGBUF, uapi.BPF_MAP_TYPE_ARENA)  # in bytes, or pages
 _ELEMENT_BYTES = 64  # of an element beside its key and value, at most
-_STACK_BYTES = 127 * 8  # of the deepest stack that the kernel follows unless told otherwise
+_STACK_BYTES = 127 * 8  # PERF_MAX_STACK_DEPTH entries
 
 
 def _corrected(kind: int, entries: int) -> int:
@@ -40,9 +40,9 @@ def _corrected(kind: int, entries: int) -> int:
 
 
 class Object:
-    """An ELF object that libbpf opened, to be loaded with just the named programs.
+    """An ELF object that libbpf opened; only the named programs (None: all) will be loaded.
 
-    Raises OSError when libbpf refuses the file; `messages` tells why.
+    Raises OSError when libbpf refuses the file; libbpf.messages has its reason.
     """
 
     def __init__(self, data: bytes, programs: Optional[List[str]] = None) -> None:
@@ -68,11 +68,11 @@ class Object:
             pointer = following(self._object, pointer)
 
     def close(self) -> None:
-        """Free it and close its fds."""
+        """Free the object and close its fds."""
         bindings.bpf_object__close(self._object)
 
     def btf(self) -> bytes:
-        """Return the object's BTF as libbpf would load it: with section sizes filled in."""
+        """Return the object's BTF as libbpf would load it, with section sizes filled in."""
         size = bindings.U32()
         data = bindings.pointer_of(
             bindings.btf__raw_data(
@@ -82,10 +82,10 @@ class Object:
         return ct.string_at(data, size.value)
 
     def load_btf(self) -> int:
-        """Load nothing but the BTF, less what this kernel does not know of it; return its fd.
+        """Load only the BTF, sanitized by libbpf for this kernel; return its fd.
 
-        libbpf goes on without a BTF that the kernel refuses: then that is loaded whole, by a plain
-        system call, for its errno. The fd is closed with the object, which is of no other use then.
+        libbpf ignores a refusal of BTF. In that case the unsanitized BTF is loaded by a plain bpf()
+        call, for the errno. close() closes the fd; the object serves no other purpose afterwards.
         """
         for pointer in self._maps.values():
             bindings.check(bindings.bpf_map__set_autocreate(pointer, False))
@@ -95,11 +95,10 @@ class Object:
         return fd if fd >= 0 else libbpf.load_btf(self.btf())
 
     def create_map(self, name: str, btf_fd: int, like_libbpf: bool = False) -> int:
-        """Create one of its maps by a plain system call, BTF included; return the fd.
+        """Create one of the object's maps, with BTF, by a plain bpf() call; return the fd.
 
-        libbpf itself creates the map again without BTF when the kernel refuses it, and so hides
-        the kernel's answer. Like libbpf: with the sizes that it corrects, and without BTF for those
-        types to which it gives none.
+        libbpf would create a refused map again without BTF, and so hide the kernel's answer. With
+        `like_libbpf` the map has the sizes that libbpf corrects, and no BTF where libbpf gives none.
         """
         return self._create(self._maps[name], name, btf_fd, like_libbpf)
 
@@ -112,7 +111,7 @@ class Object:
         if like_libbpf:
             entries = _corrected(kind, entries)
             value_type = 0 if kind in _WITHOUT_BTF else value_type
-        if value_type:  # a key's alone, as a map of maps has it, is refused
+        if value_type:  # the kernel refuses a key type alone, which a map of maps has
             opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         try:
             if inner:
@@ -127,18 +126,18 @@ class Object:
                 os.close(opts.inner_map_fd)
 
     def sections(self, programs: List[str]) -> List[str]:
-        """Return the section names of some programs, each once."""
+        """Return the distinct section names of some programs."""
         names = (
             bindings.bpf_program__section_name(self._programs[name]).decode() for name in programs
         )
         return list(dict.fromkeys(names))
 
     def has_map_of_type(self, kind: int) -> bool:
-        """Tell whether one of its maps is of a type."""
+        """Tell whether the object has a map of a type."""
         return any(bindings.MAP_FIELDS["type"](pointer) == kind for pointer in self._maps.values())
 
     def own_maps(self) -> List[str]:
-        """Return the names of the maps that the source declares; .rodata and such are not."""
+        """Return the names of maps that the source declares, without .rodata and the like."""
         return [name for name, m in self._maps.items() if not bindings.bpf_map__is_internal(m)]
 
     def is_of_struct_ops(self, program: str) -> bool:
@@ -179,7 +178,7 @@ class Object:
         return sum(read["max_entries"](m) * mmap.PAGESIZE for m in arenas)
 
     def is_struct_ops(self, name: str) -> bool:
-        """Tell whether a map is a struct_ops, of which libbpf makes one of the kernel's types."""
+        """Tell whether a map is a struct_ops; libbpf replaces its type by the kernel's."""
         return bool(bindings.MAP_FIELDS["type"](self._maps[name]) == uapi.BPF_MAP_TYPE_STRUCT_OPS)
 
     def programs(self) -> List[str]:
@@ -187,8 +186,7 @@ class Object:
         return list(self._programs)
 
     def program_facts(self) -> List[Dict[str, Any]]:
-        """Return name, section, type and, as the kernel names it, expected attach type of each
-        program, in the order of the file."""
+        """Return name, section, type and expected attach type (by name) per program, in file order."""
         return [
             {
                 "name": name,
@@ -202,9 +200,9 @@ class Object:
         ]
 
     def assume_sizes(self, entries: int) -> List[str]:
-        """Give a size to the maps that have none, as a loader of their own would; return which.
+        """Set max_entries of maps that declare none, as their own loader would; return their names.
 
-        What that leaves open is nearly always how many entries; of a map of stacks, how deep too.
+        A stack trace map without a value size gets one too.
         """
         assumed = []
         for name, pointer in self._maps.items():
@@ -222,13 +220,13 @@ class Object:
         return assumed
 
     def set_log(self, program: str, log: Any, level: Optional[int] = None) -> None:
-        """Let the verifier's log of a program go to a buffer; without a level, if it is refused."""
+        """Write the verifier's log of a program to a buffer; without a level, only after a refusal."""
         bindings.check(bindings.bpf_program__set_log_buf(self._programs[program], log, len(log)))
         if level is not None:
             bindings.check(bindings.bpf_program__set_log_level(self._programs[program], level))
 
     def extend(self, program: str, target: int, function: str) -> None:
-        """Let a program replace a function of a loaded program, whose fd is the target."""
+        """Make an extension program replace a function of the loaded program with fd `target`."""
         bindings.check(
             bindings.bpf_program__set_attach_target(
                 self._programs[program], target, function.encode()
@@ -251,12 +249,12 @@ class Object:
         )
 
     def instructions(self, name: str) -> Tuple[int, int]:
-        """Return (address, count) of a program's instructions, with map fds in once loaded."""
+        """Return (address, count) of a program's instructions; they have map fds once loaded."""
         pointer = self._programs[name]
         return bindings.pointer_of(
             bindings.bpf_program__insns(pointer)
         ), bindings.bpf_program__insn_cnt(pointer)
 
     def map_fd(self, name: str) -> int:
-        """Return the fd of a created map; raises KeyError for an unknown one."""
+        """Return the fd of a created map. Raises KeyError for an unknown name."""
         return bindings.check(bindings.bpf_map__fd(self._maps[name]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs that are ready to be loaded one by one, with the maps of their object."""
+"""Programs of one object, prepared by libbpf once, and then loaded one by one with its maps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _RETURN_0 = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
 
 @dataclass(frozen=True)
 class Prepared:
-    """A program as libbpf was about to load it: relocated, with all that it would pass on."""
+    """A program as libbpf was about to load it: relocated, with its load options."""
 
     kind: int
     name: bytes
     insns: Any
     options: Any
-    _kept: Tuple[Any, ...]  # what the options point to
+    _kept: Tuple[Any, ...]  # memory that the options point to
 
     def load(self, log: Any) -> int:
-        """Load it as libbpf does, which asks for a log only when refused; return the fd."""
+        """Load the program; libbpf asks for a log only after a refusal. Return the fd."""
         self.options.log_buf, self.options.log_size = ct.cast(log, bindings.VOIDP), len(log)
         count = len(self.insns) // uapi.INSN_BYTES
         options = ct.byref(self.options)
@@ -36,14 +36,16 @@ class Prepared:
 
 
 def _prepared(program: int, given: Any) -> Optional[Prepared]:
-    """Copy what libbpf is about to load; None for what is valid only until it has."""
+    """Copy the program that libbpf is about to load; None if the copy could not be loaded later."""
     insns = ct.string_at(
         bindings.bpf_program__insns(program),
         bindings.bpf_program__insn_cnt(program) * uapi.INSN_BYTES,
     )
     for at in range(0, len(insns), uapi.INSN_BYTES):
         if insns[at] == uapi.BPF_JMP_CALL and insns[at + 1] >> 4 == uapi.BPF_PSEUDO_KFUNC_CALL:
-            if insns[at + 2 : at + 4] != b"\0\0":  # a module's, whose BTF libbpf closes
+            if (
+                insns[at + 2 : at + 4] != b"\0\0"
+            ):  # a module's kfunc: libbpf closes the module's BTF
                 return None
     options = bindings.LoadOpts()
     ct.memmove(ct.byref(options), ct.byref(given), ct.sizeof(options))
@@ -64,11 +66,11 @@ def _prepared(program: int, given: Any) -> Optional[Prepared]:
 
 
 class PreparedObject:
-    """An object's maps, and those of its programs that can be loaded one by one with them.
+    """An object's maps, and its programs as far as they can be loaded one by one.
 
-    For every object that it loads, libbpf reads the kernel's BTF anew, which takes longer than all
-    else. So it loads this one once, with an empty program in the place of each, after what it was
-    about to load was copied. Raises OSError when it refuses.
+    libbpf reads the kernel's BTF for every object that it loads, which dominates the load time. So it
+    loads this object once. Just before each program's load, the program is copied and an empty one
+    put in its place. Raises OSError when libbpf or the kernel refuses the object.
     """
 
     def __init__(self, data: bytes, programs: List[str]) -> None:
@@ -88,7 +90,7 @@ class PreparedObject:
                 handler.remove()
 
     def _prepare(self, section: str, program: int, options: Any) -> None:
-        """Keep a program and put an empty one in its place; the options are libbpf's own."""
+        """Copy a program and replace it by an empty one; `options` are libbpf's, changed in place."""
         _, chosen = libbpf.load_options(section)
         for name, value in chosen.items():
             setattr(options, name, value)
@@ -104,7 +106,7 @@ class PreparedObject:
         )
 
     def close(self) -> None:
-        """Free it and close its fds."""
+        """Free the object and close its fds."""
         self._object.close()
 
 
@@ -136,7 +138,7 @@ def alone_in_struct_ops(data: bytes, program: str) -> Iterator[None]:
 
 
 class _Handler:
-    """What libbpf calls before it loads a program of a section, in place of its own preparation."""
+    """A callback that libbpf runs before it loads a program of a section, instead of its own."""
 
     def __init__(self, section: str, prepare: Callable[[str, int, Any], None]) -> None:
         def call(program: int, options: Any, _: int) -> int:
@@ -157,5 +159,5 @@ class _Handler:
         )
 
     def remove(self) -> None:
-        """Leave programs of the section to libbpf again."""
+        """Unregister the callback."""
         bindings.check(bindings.libbpf_unregister_prog_handler(self._number))

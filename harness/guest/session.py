@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One session, which is a process of its own: each line of the host's goes to its handler.
+"""One session: decode each line from the host and run its handler. A session is one process.
 
-OSError and Refused become answers, anything else is a defect of the harness and is reported as such.
+__main__ turns OSError and Refused into answers, and reports any other exception as a defect.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Callable
 
 from harness.guest import calls
 from harness.guest.dispatch import HANDLERS
-from harness.guest.handlers import (  # noqa: F401  they mark what they answer
+from harness.guest.handlers import (  # noqa: F401  importing them registers the handlers
     copying,
     kernel,
     maps,
@@ -23,12 +23,12 @@ from harness.guest.state import Json, State
 
 
 class Session:
-    """The calls that a host can make."""
+    """The state of one session, and its calls."""
 
     def __init__(self, emit: Callable[[Json], None], source: BinaryIO) -> None:
         self._state = State(emit, source)
 
     def call(self, line: Json) -> Any:
-        """Make one call. Raises KeyError and TypeError for what is none."""
+        """Make one call. Raises KeyError or TypeError for a malformed line."""
         request = calls.from_json(line)
         return HANDLERS[type(request)](self._state, request)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a session holds between calls: the kernel log's position, the loaded unit, what it made."""
+"""State of a session between calls: position in the kernel log, the loaded unit, open resources."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from harness.guest.loaders import BccUnit, Unit
 from harness.guest.maps import Map
 
 Json = Dict[str, Any]
-SETTLE_SECONDS = 0.005  # after a case, for the kernel's workers to free what it closed
-LATE_SECONDS = 0.1  # after the last one
+SETTLE_SECONDS = 0.005  # after a case: the kernel's workers free its maps and programs
+LATE_SECONDS = 0.1  # after the last case
 
 
 class State:
@@ -30,7 +30,7 @@ class State:
         self.emit, self.source = emit, source
         self.kernel_log: Optional[KernelLog] = None
         self.unit: Optional[Unit] = None
-        self.stack = ExitStack()  # what lives as long as the loaded unit
+        self.stack = ExitStack()  # resources that live as long as the loaded unit
         self.listener: Optional[socket.socket] = None
         self.group: Optional[Path] = None  # the cgroup that this process has joined
         self.modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
@@ -44,19 +44,22 @@ class State:
     # -- the kernel log ---------------------------------------------------------------------------
 
     def begin(self, case: str) -> List[str]:
-        """Mark the begin of a case in the kernel log; return what came late of the one before."""
+        """Mark the begin of a case in the kernel log; return late lines of the case before."""
         if self.kernel_log is None:
             self.kernel_log = KernelLog()
         return self.kernel_log.mark(case)
 
     def aftermath(self, settle: float, ran: bool) -> Aftermath:
-        """Return how a case left the guest; `settle` seconds go by first, unless a CPU is stuck."""
+        """Return the state of the guest after a case, `settle` seconds later unless a CPU is stuck.
+
+        Stuck CPUs are looked for only after a case that `ran`.
+        """
         stuck = cpus.stuck() if ran else []  # 20 ms when emulated
         if self.kernel_log is None:
             return {"stuck": stuck, "kernel_log": None}
         try:
             if stuck:
-                time.sleep(LATE_SECONDS)  # no RCU grace period will end any more
+                time.sleep(LATE_SECONDS)  # with a stuck CPU no RCU grace period ends
             else:
                 self.kernel_log.settle(settle)
             return {"stuck": stuck, "kernel_log": self.kernel_log.read()}
@@ -64,7 +67,7 @@ class State:
             return {"stuck": stuck, "kernel_log": None}
 
     def log_lines(self) -> Optional[List[str]]:
-        """Return the kernel log since begin(); None says it could not be read."""
+        """Return the kernel log since begin(); None if it could not be read."""
         return self.aftermath(SETTLE_SECONDS, ran=False)["kernel_log"]
 
     # -- what is loaded ---------------------------------------------------------------------------
@@ -74,11 +77,11 @@ class State:
         return self._loaded().program_fd(name)
 
     def map(self, name: str) -> Map:
-        """Return a map of the loaded unit. Raises OSError when nothing is loaded, KeyError."""
+        """Return a map of the loaded unit. Raises KeyError, or OSError when nothing is loaded."""
         return Map(self._loaded().map_fd(name))
 
     def run(self, program: str) -> int:
-        """Run a loaded program once; return what it returned."""
+        """Run a loaded program once; return its return value."""
         return libbpf.test_run(self.program(program), libbpf.PACKET)
 
     def _loaded(self) -> Unit:
@@ -87,14 +90,14 @@ class State:
         return self.unit
 
     def unload(self) -> None:
-        """Undo all that was made since the last load, and that."""
+        """Release all resources since the last load, and unload its programs."""
         self.stack.close()
         self.group = self.listener = None
         if self.unit is not None:
             self.unit.unload()
             self.unit = None
 
-    # -- what owns elements of local storages -----------------------------------------------------
+    # -- owners of local storage elements ---------------------------------------------------------
 
     def open_directory(self, directory: Path) -> int:
         """Open a directory until the unit is unloaded; return the fd."""
@@ -105,18 +108,18 @@ class State:
     def attach_to(
         self, directory: Path, program: str, attach_type: int = uapi.BPF_CGROUP_INET_EGRESS
     ) -> str:
-        """Attach a program to a cgroup; return the key of the storage it has there."""
+        """Attach a program to a cgroup; return the key of its cgroup storage."""
         group = self.open_directory(directory)
         libbpf.attach_to_cgroup(self.program(program), group, attach_type)
-        # struct bpf_cgroup_storage_key: the cgroup's number and the attach type
+        # struct bpf_cgroup_storage_key: cgroup id and attach type
         return struct.pack("<QI4x", os.stat(directory).st_ino, attach_type).hex()
 
     @contextmanager
     def connection(self) -> Iterator[socket.socket]:
-        """Let the listening socket accept a connection."""
+        """Connect to the listening socket; yield the accepted socket."""
         assert self.listener is not None
         with socket.create_connection(self.listener.getsockname()) as connected:
-            # It leaves no trace, of which there would be thousands.
+            # Close by RST, else thousands of connections would stay in TIME_WAIT.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("<ii", 1, 0))
             with self.listener.accept()[0] as accepted:
                 yield accepted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""System calls that Python has no name for, through the C library."""
+"""System calls that Python's os module lacks, through the C library. All raise OSError."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _last_error() -> OSError:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces that CLONE_NEW… flags name for new ones; os has it from 3.12 on."""
+    """Move this process to new namespaces, by CLONE_NEW… flags. os.unshare() exists since 3.12."""
     _succeed(_libc.unshare(flags))
 
 
 def become(user: int, capabilities: Sequence[int]) -> None:
-    """Become a user and group for good, with these capabilities, by number, and no other."""
+    """Change user and group id to `user` for good, keeping only these capabilities (numbers)."""
     os.setgroups([])
     os.setresgid(user, user, user)
     _succeed(_libc.prctl(uapi.PR_SET_KEEPCAPS, 1, 0, 0, 0))
@@ -51,12 +51,12 @@ def filter_system_calls(program: bytes) -> None:
 
 
 def mount(source: str, place: str, kind: str, flags: int) -> None:
-    """Mount a file system, or change how one is mounted."""
+    """Mount a file system, or change a mount's flags."""
     _succeed(_libc.mount(source.encode(), place.encode(), kind.encode(), ct.c_ulong(flags), None))
 
 
 def unmount(place: str) -> None:
-    """Unmount what is mounted there."""
+    """Unmount a file system."""
     _succeed(_libc.umount(place.encode()))
 
 
@@ -69,7 +69,7 @@ def bpf(command: int, attr: bytearray) -> int:
 
 
 def system_call(number: int, *arguments: int) -> int:
-    """Make a system call that neither Python nor the C library has a name for."""
+    """Make a system call by number, for those without a wrapper in the C library."""
     result: int = _libc.syscall(*map(ct.c_long, (number, *arguments)))
     if result < 0:
         raise _last_error()
@@ -77,6 +77,6 @@ def system_call(number: int, *arguments: int) -> int:
 
 
 def possible_cpus() -> int:
-    """Return how many values a per-CPU map holds for one key."""
+    """Return the number of possible CPUs, which is that of a per-CPU map's values per key."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         return int(file.read().strip().split("-")[-1]) + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An interactive program on a terminal in the guest, for `spinlock shell`."""
+"""An interactive command on a pseudo-terminal in the guest, for `spinlock shell`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def run(
     source: BinaryIO,
     emit: Callable[[Dict[str, Any]], None],
 ) -> int:
-    """Run a program on a new terminal until it ends; return its exit status.
+    """Run a command on a new terminal until it ends; return its exit status.
 
-    Its output is emitted as {"output": base64}; lines {"input": base64} are typed into it.
+    Its output is emitted as {"output": base64}. Lines {"input": base64} from the host are its input.
     """
     child, terminal = pty.fork()
     if child == 0:
@@ -35,7 +35,7 @@ def run(
     while True:
         ready, _, _ = select.select([terminal, source.fileno()], [], [])
         if source.fileno() in ready:
-            received = os.read(source.fileno(), 65536)  # past the buffer, which select cannot see
+            received = os.read(source.fileno(), 65536)  # unbuffered: select() sees no Python buffer
             if not received:
                 break
             *lines, typed = (typed + received).split(b"\n")
@@ -45,7 +45,7 @@ def run(
             try:
                 output = os.read(terminal, 65536)
             except OSError as error:
-                if error.errno != errno.EIO:  # how a terminal says that its last program is gone
+                if error.errno != errno.EIO:  # EIO: the last process on the terminal has ended
                     raise
                 break
             emit({"output": base64.b64encode(output).decode()})

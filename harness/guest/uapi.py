@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Constants of the kernel's interface to user space, by the kernel's names; host and guest use them.
+"""Constants of the kernel's user-space API by the kernel's names, for host and guest.
 
-They are those of linux/bpf.h, linux/btf.h and the like. None of them changes once it is there.
+They come from linux/bpf.h, linux/btf.h and the like. Values of the API never change.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ BPF_F_ALLOW_MULTI = 1 << 1
 BPF_F_TEST_RUN_ON_CPU = 1 << 0
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE = 1 << 1, 1 << 2
 
-# Instructions: the code of a call, the source register that makes it a kfunc's; struct bpf_insn.
+# Instructions: opcode of a call; src_reg of a kfunc call; size of struct bpf_insn.
 BPF_JMP_CALL, BPF_PSEUDO_KFUNC_CALL = 0x85, 2
 INSN_BYTES = 8
 
-# Helpers, by their numbers.
+# enum bpf_func_id
 BPF_FUNC_SPIN_LOCK, BPF_FUNC_SPIN_UNLOCK = 93, 94
 
 # Kinds of BTF types.
 BTF_KIND_TYPEDEF, BTF_KIND_FUNC = 8, 12
 
-# A log of statistics and errors, without the instructions.
+# Log level: statistics and errors, without the instructions.
 BPF_LOG_STATS = 4
 
-# System calls; numbers are those of x86-64.
+# System calls; numbers are for x86-64.
 NR_BPF, NR_PERF_EVENT_OPEN = 321, 298
 NR_MEMBARRIER, MEMBARRIER_CMD_GLOBAL = 324, 1
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000

@@ -75,7 +75,7 @@ def declare(add: Callable[..., object]) -> None:
         "--append",
         type=append,
         default="",
-        help="more words for the guest kernel's command line",
+        help="append to the guest kernel's command line",
     )
     add(
         "--results",

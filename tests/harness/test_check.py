@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock check` on real kernels: every no for its reason, and nothing hurts the guest."""
+"""`spinlock check` on real kernels: every refusal has the right class, and the guest survives."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_the_member_for_which_the_kernel_refuses_the_btf(guests):
 
 
 def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path):
-    """libbpf 1.5 dies of a struct_ops that is declared as a map of the program's own."""
+    """libbpf 1.5 crashes on a struct_ops that is declared as an ordinary map."""
     file = tmp_path / "fatal.bpf.c"
     file.write_text(FATAL)
     source = examine.open_source(file, guests.headers())

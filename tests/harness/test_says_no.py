@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The harness run on what must not pass: every no must be said, of the right case, and go on."""
+"""Runs of the harness on cases that must not pass: each is blamed correctly, and the rest goes on."""
 
 import json
 import os
@@ -18,7 +18,7 @@ LIMIT = 420
 
 
 def harness(directory, *arguments):
-    """Return the command of a run of its own, on the files of tests/harness/no."""
+    """Return the command of a separate run on the files of tests/harness/no."""
     return [
         *(sys.executable, "-m", *arguments),
         *("--programs", str(HERE / "no"), "--results", str(directory), "--loader", "libbpf"),
@@ -48,7 +48,7 @@ def annotated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def provoked(tmp_path_factory):
-    """The tests of tests/harness/no/provoked.py but those that others of this file are about."""
+    """The tests of tests/harness/no/provoked.py, except those with a test of their own here."""
     which = "not killed and not irqsave"
     arguments = ["pytest", "-c", "setup.cfg", "tests/harness/no/provoked.py", "-k", which]
     return run(tmp_path_factory.mktemp("provoked"), *arguments)
@@ -192,7 +192,7 @@ def test_a_killed_run_keeps_what_it_had_and_leaves_no_guest(tmp_path):
 
 
 def wait_for_guest(pid):
-    """Return the QEMU process in which the guest says that it waits to be killed."""
+    """Return the QEMU process of the guest that waits to be killed."""
     seen = set()
     while True:
         for child in psutil.Process(pid).children(recursive=True):

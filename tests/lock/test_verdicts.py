@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every annotated program of bpf_progs/: does the kernel accept and refuse what it must?"""
+"""The kernel accepts or refuses every annotated program of bpf_progs/ as expected."""
 
 
 def test_verdict(scenario, loader, verdict):

@@ -14,8 +14,8 @@ from harness.guest.dispatch import answers
 from harness.guest.maps import Map
 from harness.guest.state import State, fd_key
 
-LONGER = 53  # bytes, than other datagrams
-FILL = 0xEE  # what is in the buffers of a sweep's reads
+LONGER = 53  # bytes of padding; the program tells these datagrams from others by their length
+FILL = 0xEE  # fills the buffers of a sweep's reads
 
 
 @answers(calls.Copy)
@@ -74,7 +74,7 @@ def sweep(state: State, call: calls.Sweep) -> Dict[str, List[List[int]]]:
 
 
 def _running(state: State, busy: calls.Busy, key: bytes, short: bool) -> ContextManager[None]:
-    """Keep CPUs busy; `short` test runs are for where something waits for RCU all the time."""
+    """Run busy.program in a loop; `short` if another task often waits for an RCU grace period."""
     if busy.runs == "system_call":
         return copies.calling(busy.cpus, lambda: os.getppid, state.group)
     if busy.runs == "fcntl":
@@ -88,7 +88,7 @@ def _running(state: State, busy: calls.Busy, key: bytes, short: bool) -> Context
 
 
 def _other(state: State, call: calls.Copy, map: Map) -> Optional[Callable[[], List[bytes]]]:
-    """Return what the way "other" does."""
+    """Return a function for the way "other" of calls.Access; None if there is none."""
     if call.access.other == "accept":
         return lambda: [_accepted(state, map)]
     if call.busy.runs == "system_call":
@@ -106,7 +106,7 @@ def _other(state: State, call: calls.Copy, map: Map) -> Optional[Callable[[], Li
 
 
 def _accepted(state: State, map: Map) -> bytes:
-    """Let the listening socket accept a connection; return the storage of the new one."""
+    """Accept a connection; return the local storage of the new socket."""
     with state.connection() as accepted:
         return map.lookup(fd_key(accepted.fileno()), 0, 0xFF)
 
@@ -117,5 +117,5 @@ def _nothing(done: object) -> List[bytes]:
 
 
 def _asking(key: bytes, question: int) -> Callable[[], object]:
-    """Return what asks about the file by which a storage's element is known."""
+    """Return a function that calls fcntl() on the file whose fd is the storage's key."""
     return functools.partial(fcntl.fcntl, int.from_bytes(key, "little"), question)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Facts, the kernel log, and whatever else is asked of the guest as a machine."""
+"""Facts, the kernel log, commands and files of the guest."""
 
 from __future__ import annotations
 

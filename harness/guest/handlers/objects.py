@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Objects of any origin; see examine.py."""
+"""Objects of unknown origin, for `spinlock check`; see examine.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What owns elements of local storages: sockets, files, processes, cgroups."""
+"""Owners of local storage elements: sockets, files, processes, cgroups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def owner(state: State, call: calls.Owner) -> str:
 
 
 def _socket(state: State, call: calls.Owner) -> str:
-    """Open a socket that is bound to a port, or listens there; return its key."""
+    """Open a UDP socket bound to call.port, or a TCP socket listening there; return its key."""
     listens = call.kind == "listener"
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM if listens else socket.SOCK_DGRAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs that stay loaded, and what makes them run."""
+"""Programs that stay loaded, and their triggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.guest.dispatch import answers
 from harness.guest.loaders import BccUnit, Wanted, open_unit
 from harness.guest.state import State
 
-RACES_AT_A_TIME = 500  # runs of a racing program, after which RCU may see its CPU at rest
+RACES_AT_A_TIME = 500  # runs per system call; between two, RCU sees a quiescent state
 RACE_POLL_SECONDS = 0.02
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verdicts of the verifier and the map code: each program of a unit, one after the other."""
+"""Answers of the verifier and the map code to the programs of a unit, one after the other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verify(state: State, call: calls.Verify) -> None:
         started = time.monotonic()
         seconds: Dict[str, float] = {}
         try:
-            # Also when it is empty: with it the case before is over.
+            # Sent even if empty: the host then knows that the case before is over.
             state.emit({"late": state.begin(case.name)})
             if unit is None:
                 unit = _opened(state, call)
@@ -56,7 +56,7 @@ def _opened(state: State, call: calls.Verify) -> Union[Unit, Refused]:
 
 
 def _let_go(unit: Union[Unit, Refused, None], for_good: bool) -> None:
-    """Unload the programs of a unit; close it in the last case, whose log tells what that leads to."""
+    """Unload the programs of a unit; close it too in the last case, whose log then has any splat."""
     if unit is None or isinstance(unit, Refused):
         return
     if for_good:
@@ -66,7 +66,7 @@ def _let_go(unit: Union[Unit, Refused, None], for_good: bool) -> None:
 
 
 def _answer(unit: Union[Unit, Refused], case: Trial, seconds: Dict[str, float]) -> Dict[str, Any]:
-    """Return what the kernel said to a program, also where it was refused; note how long that took."""
+    """Load and run a program; return the observation, also of a refusal. Notes the time in seconds."""
     try:
         if isinstance(unit, Refused):
             raise unit
@@ -84,7 +84,7 @@ def _runs(case: Trial) -> bool:
 
 
 def _observe(unit: Unit, case: Trial, seconds: Dict[str, float]) -> Json:
-    """Load one program and run it where asked; note how long that took. Raises Refused."""
+    """Load one program, and run or attach it if asked. Notes the time in seconds. Raises Refused."""
     wanted = Wanted(case.name, case.section, case.user, case.user_stage, _runs(case))
     started = time.monotonic()
     try:

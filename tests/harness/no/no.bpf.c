@@ -73,7 +73,7 @@ int wrong_return_value(struct __sk_buff *skb)
 	return c->value;
 }
 
-/* It is refused as it says, but the twin it names does not load on any kernel either. */
+/* It is refused as expected, but its twin does not load on any kernel either. */
 SEC("tc") __rule("Blind") __twin(expected_to_load)
 __failure __errno(EINVAL) __msg("{{missing|BPF_EXIT}}")
 int refused_like_its_twin(struct __sk_buff *skb)

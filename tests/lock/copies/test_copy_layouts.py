@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every byte of values with a lock, written by each way and read by each way, from every layout.
+"""Every byte of values with a lock, for all layouts, written in every way and read in every way.
 
 The maps are those of bpf_progs/driven/copy_layouts.bpf.c, copy_fields.bpf.c, copy_far.bpf.c,
-copy_res_spin_lock.bpf.c and copy_storages.bpf.c. All bytes of a value differ from their neighbours,
-from what was there before and from what buffers hold. One layout is the twin: to the kernel it has
-no lock, so its lock bytes must arrive like all others; where they do not, the ways of this test
-could not show a lock that is copied.
+copy_res_spin_lock.bpf.c and copy_storages.bpf.c. Each byte of a value differs from its neighbours, from
+the old value and from the buffers' initial content. One layout is the twin. The kernel sees no lock in
+it, so its lock bytes must be copied like all others. If they are not, this test has no power.
 """
 
 from dataclasses import dataclass, field
@@ -23,23 +22,23 @@ RULE = "All but the lock is copied"
 LOADERS = ("libbpf",)  # system calls do not depend on who made the map
 
 PORT = 23313  # of the socket
-SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
+SECONDS = 60.0  # limit of a call: a lock that is not free would hang it for good
 FLAGS = {0: "", NOEXIST: "BPF_NOEXIST", EXIST: "BPF_EXIST", LOCK: "BPF_F_LOCK"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A value: where the lock is, and what else is the kernel's."""
+    """A type of value: offsets of the lock and of other special fields."""
 
     lock: Optional[int]
     size: int
-    zeros: Tuple[Tuple[int, int], ...] = ()  # (offset, size) of what is zero while not in use
-    lists: Tuple[Tuple[int, int], ...] = ()  # of list heads: not zero, but nobody else's bytes
-    res_spin_lock: bool = False  # the lock, which the kernel never takes then
+    zeros: Tuple[Tuple[int, int], ...] = ()  # (offset, size) of fields that are zero while unused
+    lists: Tuple[Tuple[int, int], ...] = ()  # (offset, size) of list heads: not zero, never copied
+    res_spin_lock: bool = False  # the lock is one, which the kernel never takes for a copy
 
     @classmethod
     def of(cls, value):
-        """Return that of a type. A lock by another name is none to the kernel, as in the twin."""
+        """Return the layout of a type. A lock type by another name, as in the twin, is data."""
 
         def spans(*types):
             members = [member for member in value.members.values() if member.layout.name in types]
@@ -57,11 +56,11 @@ class Layout:
 
     @property
     def takes_flag(self):
-        """Tell whether it can be copied with BPF_F_LOCK."""
+        """Tell whether the kernel accepts BPF_F_LOCK for it."""
         return self.lock is not None and not self.res_spin_lock
 
     def expected(self, value):
-        """Return what is seen of a value that was written, but for list heads."""
+        """Return the expected bytes after a value was written, except for list heads."""
         seen = bytearray(value)
         hidden = () if self.lock is None else ((self.lock, 4),)
         for begin, length in (*hidden, *self.zeros):
@@ -69,7 +68,7 @@ class Layout:
         return bytes(seen)
 
     def first_fault(self, value, seen):
-        """Say what is wrong with what was seen of a value; None if nothing is."""
+        """Describe the first wrong byte of a value that was read; None if there is none."""
         expected = self.expected(value)
         if seen == expected and not self.lists:
             return None
@@ -98,7 +97,7 @@ class Layout:
 
 
 def numbered(*names):
-    """Return the structures of a C file by name, with the numbers that they have there."""
+    """Return structure name -> its number in the C file."""
     return {name: number for number, name in enumerate(names, 1)}
 
 
@@ -135,13 +134,13 @@ TAKE = tuple(
 )
 MEMORY = (("memory", 0),)
 ORDERS = range(3)  # SHOW, STORE and STORE_LOCKED of value_layouts.h
-# While the lock is held: what would wait for it is the matter of test_copy_torn.py.
+# While the lock is held. Calls that wait for the lock are tested in test_copy_torn.py.
 HELD = bytes([1, 0, 0, 0])
 HELD_WRITES = (("update", 0, False), ("update_batch", 0, False), ("program", 0, False))
 HELD_READS = (("lookup", 0), ("lookup_batch", 0), ("memory", 0))
-HELD_TIMES = {"socket": 20, "rhash": 20}  # few ways, each of which may make a new element
+HELD_TIMES = {"socket": 20, "rhash": 20}  # few ways, each of which may create a new element
 HELD_TIMES_OF_TABLES = 3
-# Until the lock was once seen held: the holder may have had no CPU meanwhile.
+# The most sweeps until one sees the lock held: the host may not run the holder's CPU.
 HELD_TURNS = 10
 
 TABLE_WRITES = (*OLD, *BY_PROGRAM, *NEW, *NEW_BY_PROGRAM)
@@ -152,7 +151,7 @@ STORAGE_READS = tuple(r for r in STAY if r[0] == "lookup")
 
 @dataclass(frozen=True)
 class Kinds:
-    """What one object of the C file has: layouts, each in maps of some kinds."""
+    """One object of the C file: its layouts, each in maps of some kinds."""
 
     kinds: Tuple[str, ...]
     layouts: dict = field(default_factory=lambda: {**PLAIN, **TWIN})
@@ -168,7 +167,7 @@ TABLES = ("array", "hash", "lazy")
 WHOLE_FILES = ("tables", "far", "res_spin_lock")
 UNITS = {
     "tables": Kinds(TABLES, file="copy_layouts.bpf.c", program="work", holder="hold"),
-    # To copy so much takes long: too few copies would meet a lock that is held.
+    # Copies of such values are slow, and too few would find the lock held: so there is no holder.
     "far": Kinds(TABLES, FAR, file="copy_far.bpf.c", program="work_on_far"),
     "res_spin_lock": Kinds(
         TABLES,
@@ -236,7 +235,7 @@ UNITS = {
 
 
 def pattern(size, begin):
-    """Return bytes none of which is zero, or 0xee as the buffers of reads are."""
+    """Return bytes other than 0 and 0xee, which fills the buffers of reads."""
     cycle = [byte for byte in range(1, 256) if byte != 0xEE]
     return bytes(cycle[(begin + at) % len(cycle)] for at in range(size))
 
@@ -262,12 +261,12 @@ def words(way, flags, is_new=None):
 
 @dataclass(frozen=True)
 class Shown:
-    """What copies have shown of layouts with a lock, and of the twin without one."""
+    """Results of copies, of layouts with a lock and of the twin."""
 
-    fine: int = 0  # copies that were as they should be
-    faulty: Tuple[str, ...] = ()  # those that were not, in words
-    blind: Tuple[str, ...] = ()  # the twin's that were not
-    held: int = 0  # how often the lock was seen held meanwhile
+    fine: int = 0  # number of correct copies
+    faulty: Tuple[str, ...] = ()  # wrong copies, in words
+    blind: Tuple[str, ...] = ()  # wrong copies of the twin
+    held: int = 0  # number of reads that saw the lock held
 
     def __add__(self, other):
         return Shown(
@@ -280,7 +279,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A value of one layout that is to be written and read by each way."""
+    """A value of one layout, to be written and read in every way."""
 
     where: str
     layout: Layout
@@ -290,9 +289,9 @@ class Sweep:
     while_held: bool = False
 
     def shown(self, guest, element, times=1, busy=calls.Busy()):
-        """Return what it showed; of the faults one for each thing that was seen.
+        """Run the sweep; return its results, with one fault per distinct wrong value.
 
-        What the memory shows while the lock is held is a fault if it is neither held nor free.
+        With the lock held, a lock word in memory that is neither free nor held is a fault.
         """
         sweep = calls.Sweep(
             element,
@@ -338,33 +337,33 @@ class Sweep:
         return self.layout.first_fault(self.value, seen)
 
     def _must_be_refused(self, at, by):
-        """Tell whether a lock is to be taken that is none, or that the kernel does not take."""
+        """Tell whether BPF_F_LOCK is used without a lock, or with one that the kernel never takes."""
         return not self.layout.takes_flag and (self.writes[at][1] | self.reads[by][1]) & LOCK
 
     def _is_held(self, text, at, by):
-        """Tell whether the memory showed a lock that is held."""
+        """Tell whether the element's memory showed a held lock."""
         if not (self.while_held and self.reads[by][0] == "memory" and _is_value(text)):
             return False
         return bytes.fromhex(text)[self.layout.lock : self.layout.lock + 4] == HELD
 
 
 def _is_value(text):
-    """Tell whether an element was seen, and no errno."""
+    """Tell whether a result is a value, not an errno."""
     return set(text) <= set("0123456789abcdef")
 
 
 @dataclass(frozen=True)
 class OneKind:
-    """The maps of one kind, one per layout, and what the guest must know to use them."""
+    """The maps of one kind, one per layout, and the parameters to use them."""
 
     guest: Any
     group: Kinds
     kind: str
-    holder: str  # "": nobody can hold a lock meanwhile
+    holder: str  # the program that holds the lock meanwhile; "": none
     key: str
 
     def shown(self, name, held_before):
-        """Return what one layout shows, at rest and while its lock is held."""
+        """Return the results of one layout, with its lock free and held."""
         layout = Layout.of(self.guest.map(f"{name}_{self.kind}").value)
         where = f"{self.kind}, {name} ({layout.size} bytes, lock at {layout.lock})"
         writes, reads = known(self.guest, self.kind, self.group)
@@ -383,7 +382,7 @@ class OneKind:
         return shown + self._while_held(name, held, 1 if held_before else HELD_TURNS)
 
     def _while_held(self, name, sweep, turns):
-        """Return what a sweep shows while the lock is held, of as many turns as it takes to see it."""
+        """Sweep while the lock is held; repeat until it was seen held, at most `turns` times."""
         self.guest.map("holds")[0] = {"map": self._number(name)}
         shown = Shown()
         for _ in range(turns):
@@ -409,14 +408,14 @@ class OneKind:
 
 
 def owner(guest, kind, program):
-    """Make what owns the elements of a local storage; return its key."""
+    """Create the owner of a local storage element; return its key."""
     attached = program if kind == "attached" else ""
     return guest.call(calls.Owner(kind, program=attached, port=PORT if kind == "socket" else 0))
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_all_but_the_lock_is_copied(guest, unit):
-    """All bytes arrive, none of the lock's does, whatever the way, the kind and the layout."""
+    """Every way of copying transfers all bytes of a value except those of the lock."""
     group = UNITS[unit]
     if group.needs:
         guest.needs(*group.needs)
@@ -440,7 +439,7 @@ def test_all_but_the_lock_is_copied(guest, unit):
 
 
 def conclusion(total, layouts, holds):
-    """Return how the test ends, but for the faults, which are checked."""
+    """Return the verdict; guest.check() has noted the faults already."""
     if total.blind:
         reason = f"what is no lock was not copied as it should be either: {total.blind[0]}"
         return Verdict(Kind.INCONCLUSIVE, reason)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Copies with BPF_F_LOCK, of every kind of map, while programs on other CPUs use the same element.
 
-The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and what is
-copied out must be whole; then they look whether what is copied in is. Each way of copying is shown
-to be torn without the lock: a copy out without the flag, and a program that copies in bare.
+The programs are those of bpf_progs/driven/copy_torn.bpf.c. First they write under the lock, and every
+copy out must be whole. Then they inspect the element under the lock, and every copy in must be whole.
+Twins without the lock must be torn: copies out without the flag, and a program that copies in bare.
 """
 
 from dataclasses import dataclass
@@ -20,33 +20,34 @@ from harness.judging.verdict import Kind, Verdict
 RULE = "A copy with BPF_F_LOCK is whole"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
-SECOND = "01000000"  # the key of the element in use: calls that copy several come to another first
+SECOND = "01000000"  # key of the element in use; batch calls reach another element first
 WRITE, INSPECT = 1, 2  # modes of the programs
 
 POISON = 0xABABABAB  # in place of the lock, in what is written
 PORT = 23313  # of the socket
-TIMES = 100  # of copying at least, and for
-LEAST = 0.3  # seconds: shorter than that, the host may not let programs run meanwhile
-TAKES = 40  # of reads that remove the element, at least: each waits until nobody uses it.
-# They are few, so it is counted how many it takes until so many are torn without the flag,
+TIMES = 100  # least number of copies
+LEAST = 0.3  # least seconds of copying: in less, the host may not run the other virtual CPUs
+TAKES = 40  # least number of reads that remove the element; each waits for an RCU grace period
+# These reads are slow, so their number is measured: without the flag, until TORN of them are torn. With
+# the flag TIMES_OVER times as many are made. A missing lock is then overlooked 1 time in 64.
 TORN = 3
-TIMES_OVER = 3  # and so many times that are made with it: a missing lock is missed 1 time in 64
-PATIENCE = 10.0  # in seconds, for a torn copy: the host may let one virtual CPU run at a time
-SECONDS = 60.0  # for a call; a lock word that was written would hang it for good
+TIMES_OVER = 3
+PATIENCE = 10.0  # seconds to wait for a torn copy: the host may run one virtual CPU at a time
+SECONDS = 60.0  # limit of a call: an overwritten lock word would hang it for good
 
 
 @dataclass(frozen=True)
 class Element:
-    """A kind of map, and how to get at an element of it."""
+    """A kind of map, and the ways to access its elements."""
 
     reads: Tuple[str, ...] = ("lookup",)
     writes: Tuple[str, ...] = ("update", "update of what exists")
     unit: str = ""  # of the C file
     needs: Optional[Tuple[str, ...]] = None
-    locks_since: str = ""  # where these programs could not from the first day on
-    owned: bool = False  # by a kernel object, as elements of local storages are
-    runs: str = "test_run"  # what makes the programs run
-    images: str = "images"  # the map of what programs copy in
+    locks_since: str = ""  # first version that lets this program type lock
+    owned: bool = False  # a local storage: a kernel object owns the element
+    runs: str = "test_run"  # the trigger of the programs
+    images: str = "images"  # the map with the values that programs copy in
 
 
 ARRAY = ("lookup", "lookup_batch")
@@ -86,7 +87,7 @@ KINDS = {
 
 
 class Stirred:
-    """An element that programs on other CPUs use all the time, while it is copied."""
+    """An element that is copied while programs on other CPUs use it in a loop."""
 
     def __init__(self, guest, kind):
         self.guest, self.kind, self.element = guest, kind, KINDS[kind]
@@ -95,11 +96,11 @@ class Stirred:
 
     @property
     def layout(self):
-        """What its values are like."""
+        """The type of the map's values."""
         return self.guest.map(f"guarded_{self.kind}").value
 
     def value(self, field):
-        """Return a value in which all fields are the same byte, over and over."""
+        """Return a value whose fields consist of one repeated byte."""
         members = {"before": 1, "beside": 2, "lock": {"val": POISON}}
         for name in self.layout.members.keys() & {"between", "fields"}:
             begin, end = self.layout.span(name)
@@ -108,11 +109,11 @@ class Stirred:
 
     @property
     def values(self):
-        """Return two that differ in all fields."""
+        """Return two values that differ in all fields."""
         return [self.value(0x11), self.value(0x22)]
 
     def make(self):
-        """Load the programs and make the element, with fields that agree."""
+        """Load the programs and create the element, with equal fields."""
         guest, kind, element = self.guest, self.kind, self.element
         programs = [f"stir_{kind}"]
         if element.runs == "test_run":
@@ -139,7 +140,7 @@ class Stirred:
         self.guest.call(update, limit=SECONDS)
 
     def copy(self, way, mode, flags=LOCK, times=0, enough=0):
-        """Copy while programs do what the mode says; return what was seen, by them as well."""
+        """Copy while programs write or inspect; return the counts of the copies and the programs."""
         values = self.values
         if way == "update of what exists":
             way, flags = "update", flags | EXIST
@@ -180,7 +181,7 @@ def known_reads(guest, element):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copy_with_lock_flag_is_whole(guest, kind):
-    """What programs write and what user space writes tear for nobody who holds the lock."""
+    """Copies with BPF_F_LOCK are never torn, while programs on other CPUs use the element."""
     element = KINDS[kind]
     if element.needs:
         guest.needs(*element.needs)
@@ -204,10 +205,10 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
 
 
 def check_reads(guest, stirred, measured, blind):
-    """Copy out while programs write; note what was counted, and why a tear may have gone unseen."""
+    """Copy out while programs write; note the counts in `measured`, missing power in `blind`."""
     kind = stirred.kind
     for way in known_reads(guest, stirred.element):
-        # What accept() copies it always copies under the lock: the lookup before tells the power.
+        # accept() always copies under the lock. The preceding lookups without the flag show the power.
         if way != "accept":
             plain = stirred.copy(way, WRITE, flags=0, times=1, enough=TORN)
         times = max(TAKES, TIMES_OVER * plain["done"]) if "delete" in way else TIMES
@@ -228,7 +229,7 @@ def check_reads(guest, stirred, measured, blind):
 
 
 def check_writes(guest, stirred, measured, blind):
-    """Copy in while programs look; note what was counted, and why a tear may have gone unseen."""
+    """Copy in while programs inspect; note the counts in `measured`, missing power in `blind`."""
     kind = stirred.kind
     bare = stirred.copy("bare", INSPECT, times=TIMES)
     measured["bare"] = (bare["done"], bare["torn"], bare["runs"])

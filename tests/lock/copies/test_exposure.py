@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ways to a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
+"""Ways to read or write a lock besides those of test_map_copy.py: local storages, iterators, bpffs.
 
 The programs are those of bpf_progs/driven/exposure.bpf.c, the storages those of
 bpf_progs/driven/map_syscalls.bpf.c.
@@ -19,11 +19,11 @@ RULE = "User space neither sees nor writes the lock"
 LOADERS = ("libbpf",)  # bcc has no local storages, and no iterators over a map
 
 SECONDS = 10.0  # for a call; a lock word that was written would hang it for good
-HELD = 30  # times, in between readings of the file
-PATIENCE = 20.0  # in seconds, for that: the host may not let the CPU run that holds it
+HELD = 30  # least number of peeks, between readings of the file, that find the lock held
+PATIENCE = 20.0  # seconds to wait for that: the host may not run the CPU that holds the lock
 POISON = 0xABABABAB  # no lock's word
 
-# What owns a storage's elements -> (what kernels since a version have, that version)
+# Owner of a storage's elements -> (a name in the kernel's BTF, the first version with it, an option)
 STORAGES = {
     "socket": ("BPF_MAP_TYPE_SK_STORAGE", "5.2"),
     "file": ("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
@@ -67,11 +67,11 @@ def iterate(guest, program):
 
 
 def test_iterator_leaves_lock_alone(guest):
-    """An iterator over the elements may use what is beside the lock, and not the lock."""
+    """A map iterator program may write the value beside the lock, but not the lock."""
     refusal = iterate(guest, "iterator_writes_value")
     guest.check(refusal is None, "an iterator may write beside the lock", refusal)
-    # Any program of an iterator gets the whole value to read and write. Nothing mends it yet: the
-    # commit is the one that made it so, "bpf: Implement bpf iterator for map elements" (in v5.9).
+    # An iterator program may read and write the whole value. There is no fix yet. The commit is the one
+    # that introduced the bug: "bpf: Implement bpf iterator for map elements" (in v5.9).
     bug = KnownBug("a5cbe05a6673", ">=5.9")
     refusal = iterate(guest, "iterator_writes_lock")
     if refusal is None:
@@ -101,7 +101,7 @@ def test_bpffs_hides_lock(guest):
     )
     shown = "\n".join(seen["texts"])
     words = {int(word) for word in re.findall(r"^0: \{\{(\d+),\}", shown, re.M)}
-    # It prints the value as it lies in memory. Nothing mends it yet: the commit is the lock's own.
+    # The kernel prints the value's memory as it is. There is no fix yet: the commit is the lock's own.
     bug = KnownBug("d83525ca62cf", ">=5.1")
     lock = f"the file of a pinned map shows the lock: {sorted(words)}"
     guest.check(bool(words), "the file of a pinned map shows its elements", shown)

@@ -26,7 +26,7 @@ POINTERS = {
 
 
 def check_put(guest, unit, outer, maps):
-    """Put the maps of a unit of the C file into its map of maps, which takes them or does not."""
+    """Put the maps of a unit into its map of maps; check the errno of each."""
     try:
         guest.load("map_syscalls.bpf.c", [], unit)
     except KernelRefusal as refusal:
@@ -44,13 +44,13 @@ def check_put(guest, unit, outer, maps):
 
 
 def test_inner_map_has_lock_of_template(guest):
-    """Programs are verified against the template, so a map with another lock, or none, stays out."""
+    """A map of maps refuses an inner map whose lock differs from the template's."""
     check_put(guest, "inner", "outer", MAPS)
 
 
 def test_inner_map_has_lock_and_pointer_of_template(guest):
-    """Nor does the same lock help when the pointer that the kernel looks after is another."""
-    if guest.release < Version("6.2"):  # which may not know such pointers either
+    """A map of maps refuses an inner map with the template's lock but another kptr."""
+    if guest.release < Version("6.2"):  # inner maps may not hold a lock; some kernels lack kptrs
         reason = "inner maps may hold a lock since v6.2 only"
         guest.conclude(Verdict(Kind.SKIP, reason))
         return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """BPF_F_LOCK in every call that copies or deletes elements, on every kind of map with a lock.
 
-The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and the same without.
+The maps are those of bpf_progs/driven/map_syscalls.bpf.c: each kind with a lock, and its twin without.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from harness.machines.session import KernelRefusal
 RULE = "BPF_F_LOCK is for maps with a lock"
 LOADERS = ("libbpf",)  # bcc has no local storages; test_map_copy.py asks through both
 
-UNKNOWN = 8  # no flag of element access that all kernels know
+UNKNOWN = 8  # a flag that no kernel has for these map types
 ACCEPTED = "accepted"
 SECONDS = 10.0  # for a call
 
@@ -29,13 +29,13 @@ TAKE = ("lookup_and_delete", "lookup_and_delete_batch", "delete_batch")
 
 @dataclass(frozen=True)
 class Maps:
-    """A kind of map: what it needs, and which calls it knows."""
+    """A kind of map: its requirements and its calls."""
 
     calls: Tuple[str, ...] = ONE
-    deletes: bool = True  # it loses elements when asked to
+    deletes: bool = True  # its elements can be deleted
     unit: str = ""  # of the C file
     needs: Optional[Tuple[str, ...]] = None
-    owner: str = ""  # what the elements of a local storage belong to
+    owner: str = ""  # the owner of a local storage's elements
 
 
 TABLE = (*ONE, *BATCH, *TAKE)
@@ -62,7 +62,7 @@ def answer(guest, call, name, key, flags, value):
 
 
 class Asked:
-    """One map with one element, of which calls are asked."""
+    """One map with one element, to make calls on."""
 
     def __init__(self, guest, name, key):
         self.guest, self.name, self.key = guest, name, key
@@ -72,14 +72,14 @@ class Asked:
         return answer(self.guest, "update", self.name, self.key, 0, self.value)
 
     def expect(self, errno, call, flags):
-        """Note what a call does when the element is there; it is there again afterwards."""
+        """Check the errno of a call on the element; add the element again afterwards."""
         seen = answer(self.guest, call, self.name, self.key, flags, self.value)
         self.guest.check(seen == errno, f"{call} of {self.name}, flags {flags:#x}: {errno}", seen)
         self.put()
 
 
 def known_calls(guest, kind):
-    """Return the calls that this kernel knows of a kind of map."""
+    """Return the calls that this kernel has for a kind of map."""
     calls = KINDS[kind].calls
     # commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
     if guest.release < Version("5.14"):
@@ -126,7 +126,7 @@ def test_lock_flag_in_calls(guest, kind):
 
 @pytest.mark.parametrize("kind", ("array", "hash"))
 def test_lock_flag_and_res_spin_lock(guest, kind):
-    """The kernel takes no bpf_res_spin_lock to copy an element."""
+    """BPF_F_LOCK is refused for a map with a bpf_res_spin_lock."""
     guest.needs("bpf_res_spin_lock", "6.15")
     guest.load("map_syscalls.bpf.c", [], "res_spin_lock")
     asked = Asked(guest, f"res_{kind}", FIRST)
@@ -139,7 +139,7 @@ def test_lock_flag_and_res_spin_lock(guest, kind):
 
 
 def test_lock_flag_in_helpers(guest):
-    """Programs are answered as user space is."""
+    """Helpers accept BPF_F_LOCK only for maps with a lock, like system calls."""
     kinds = [(kind, which) for kind in ("array", "hash", "lazy") for which in ("locked", "plain")]
     guest.load("map_syscalls.bpf.c", [f"update_{which}_{kind}" for kind, which in kinds])
     for kind, which in kinds:

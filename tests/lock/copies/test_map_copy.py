@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Values with a lock, copied by user space: the lock is neither shown nor written.
+"""Copies of values with a lock by user space, which neither show nor write the lock.
 
-The programs are those of bpf_progs/driven/map_copy.bpf.c. While "held", they take the lock on all CPUs but
-one, over and over; how often it was held is seen by a program that peeks at the lock word.
+The programs are those of bpf_progs/driven/map_copy.bpf.c. For a "held" lock they take it in a loop on all
+CPUs but one. Another program peeks at the lock word, to count how often it was held.
 """
 
 from dataclasses import replace
@@ -22,14 +22,14 @@ KINDS = ("array", "table")
 ABSENT = "09000000"  # a key that no array has
 
 POISON = 0xABABABAB
-TIMES = 300  # of copying at least,
-HELD = 10  # with so many peeks that found the lock held, if that can be had
-PATIENCE = 5.0  # in so many seconds: the host may let one virtual CPU run at a time
-SECONDS = 30.0  # for a call; a lock word that was written would hang it for good
+TIMES = 300  # least number of copies
+HELD = 10  # wanted number of peeks that find the lock held
+PATIENCE = 5.0  # seconds to wait for them: the host may run one virtual CPU at a time
+SECONDS = 30.0  # limit of a call: an overwritten lock word would hang it for good
 
 
 def value(guest, kind, lock, field):
-    """Return a whole value, in hexadecimal; its fields are all the same."""
+    """Return a value in hexadecimal, with equal fields."""
     layout = guest.map(f"guarded_{kind}").value
     begin, end = layout.span("fields")
     fields = [field] * ((end - begin) // 8)
@@ -46,14 +46,14 @@ def access(way, flags=0, content=""):
 
 
 def others(guest):
-    """Return all CPUs but one, on which the lock is to be held."""
+    """Return all CPUs but the first: those that hold the lock."""
     return range(1, guest.cpus)
 
 
 def copy(guest, kind, access, held_on=(), times=TIMES):
-    """Let user space copy, while the lock is held on some CPUs or is free; return what it saw."""
+    """Copy from user space while programs on some CPUs (or none) take the lock; return the counts."""
     layout = guest.map(f"guarded_{kind}").value
-    if not access.values:  # what fills the buffers of reads
+    if not access.values:  # they fill the buffers of reads
         access = replace(access, values=["ff" * layout.size])
     copy = calls.Copy(
         f"guarded_{kind}",
@@ -81,7 +81,7 @@ def called(way, flags):
 
 
 def intruders(guest):
-    """Return how often two CPUs were inside at once, and start counting anew."""
+    """Return how often two CPUs were inside at once, and reset the count."""
     runs = guest.map("runs")
     seen = runs.total()
     runs.reset()
@@ -89,7 +89,7 @@ def intruders(guest):
 
 
 def takes_away(guest, kind):
-    """Return the ways that remove what they read, as far as this kernel has them."""
+    """Return this kernel's ways to read and delete an element."""
     if kind == "array":
         return []
     # commit 3e87f192b405 ("bpf: Add lookup_and_delete_elem support to hashtab") (in v5.14)
@@ -126,7 +126,7 @@ def test_lock_is_never_shown(guest, kind):
 
 
 def conclude_held(guest, shares):
-    """End with a pass only if the lock was held while user space copied, each way."""
+    """Pass only if the lock was seen held during each way of copying."""
     never = [way for way, share in shares.items() if not share]
     if never:
         reason = f"the lock was never seen held during {', '.join(never)}"
@@ -179,7 +179,7 @@ def test_lock_is_never_written(guest, kind):
                 f"the lock word is not written by {what}, while held",
                 seen["peeked"],
             )
-            # Without the flag, a hash table gets a new element, which has a lock of its own.
+            # Without the flag, an update of a hash table adds a new element with a lock of its own.
             if kind == "array" or flags & LOCK:
                 count = intruders(guest)
                 guest.check(count == 0, f"the lock stays closed during {what}", f"{count} entered")
@@ -196,7 +196,7 @@ def test_lock_is_never_written(guest, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_locked_lookup_is_never_torn(guest, kind):
-    """What programs write under the lock is read whole with BPF_F_LOCK; without it, it is not."""
+    """Lookups with BPF_F_LOCK are never torn while programs write; lookups without it are."""
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
     put(guest, kind)
     writers = range(1, min(guest.cpus, 3))
@@ -224,7 +224,7 @@ def answer(guest, call):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lock_flag_is_checked(guest, kind):
-    """BPF_F_LOCK is for maps with a lock, and changes nothing about the other flags."""
+    """BPF_F_LOCK is accepted for maps with a lock only; other flags keep their meaning."""
     guest.load("map_copy.bpf.c", [f"peek_{kind}"])
     guarded, plain = f"guarded_{kind}", f"plain_{kind}"
     one = {guarded: value(guest, kind, 0, 1), plain: guest.map(plain).value.encode(1).hex()}

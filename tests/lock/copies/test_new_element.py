@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lock of a new element: free, whatever was written in its place or was in its memory before.
+"""The lock of a new element is free, whatever was written in its place or was in its memory before.
 
-The programs are those of bpf_progs/driven/copy_new.bpf.c: they count the lock words that are not zero. The
-twins of their maps have no lock as far as the kernel knows, so what is written in its place stays.
+The programs of bpf_progs/driven/copy_new.bpf.c count lock words that are not zero. The maps have twins in
+which the kernel sees no lock, so bytes written in its place stay.
 """
 
 import pytest
@@ -18,7 +18,7 @@ POISON = 0xAB  # all bytes of a value
 ELEMENTS = 256
 FILLED = 4096
 SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
-FLAGS = (0, NOEXIST, LOCK, NOEXIST | LOCK)  # of an update that makes an element
+FLAGS = (0, NOEXIST, LOCK, NOEXIST | LOCK)  # of an update that adds an element
 
 PORT = 23313  # of the listening socket
 CONNECTIONS = 200
@@ -32,25 +32,25 @@ def keys(map, count=ELEMENTS):
 
 
 def filled(map, byte=POISON):
-    """Return a value in which all bytes are the same, and none is zero."""
+    """Return a value that consists of one repeated byte, not zero."""
     return bytes([byte]) * map.value.size
 
 
 def counted(guest, program):
-    """Return how many elements there are, and of how many the lock word is not zero."""
+    """Return the number of elements, and of those whose lock word is not zero."""
     result = guest.call(calls.TestRun(program))["retval"]
     return result >> 16, result & 0xFFFF
 
 
 class New:
-    """Ways to make all elements of a map, each with bytes of no lock's in the lock's place."""
+    """Ways to add all elements of a map, with wrong bytes in place of the lock."""
 
     def __init__(self, guest, kind):
         self.guest, self.kind, self.map = guest, kind, guest.map(f"guarded_{kind}")
         self.keys, self.value = keys(self.map), filled(self.map).hex()
 
     def ways(self):
-        """Return what makes them, by its name."""
+        """Return name of the way -> function that adds the elements."""
         ways = {
             "update_batch": lambda: self._batch(0),
             "update_batch with BPF_F_LOCK": lambda: self._batch(LOCK),
@@ -75,7 +75,7 @@ class New:
 
 
 def fill(guest):
-    """Leave memory behind in which no byte is zero."""
+    """Fill and free memory that new elements may reuse: none of its bytes is zero."""
     guest.load("copy_new.bpf.c", [], "filler")
     for name in ("filler_hash", "filler_lazy"):
         map = guest.map(name)
@@ -94,7 +94,7 @@ def test_lock_of_new_element_is_free(guest, kind):
     image[0] = filled(image)
     guest.call(calls.MapUpdateEach(twin.name, keys(twin), filled(twin).hex()))
     found, shown = counted(guest, f"shown_in_{kind}")
-    # Twice: what is deleted is memory for what is made after it.
+    # Twice: the second time, new elements reuse the memory of the deleted ones.
     for again in ("", " again"):
         for way, make in New(guest, kind).ways().items():
             guest.call(calls.MapReset(f"guarded_{kind}"))
@@ -106,8 +106,8 @@ def test_lock_of_new_element_is_free(guest, kind):
                 f"{held} of {there} have another",
             )
             if held:
-                continue  # to take such a lock would hang
-            # The kernel takes the lock, which is free.
+                continue  # taking such a lock would hang
+            # With BPF_F_LOCK the kernel takes the lock, which must be free.
             for flags in (LOCK, 0):
                 seen = guest.call(
                     calls.MapReadBatch(f"guarded_{kind}", "lookup_batch", flags=flags),
@@ -120,7 +120,7 @@ def test_lock_of_new_element_is_free(guest, kind):
 
 
 def test_lock_of_accepted_connection_is_free(guest):
-    """What a listening socket has is copied to those it accepts, but never that its lock is held."""
+    """An accepted connection's storage has a free lock, even if the listening socket's lock is held."""
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot accept while another holds"))
         return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A hash table's element that is deleted and added again while others write to it.
+"""A hash table's element is deleted and added again while programs on other CPUs write to it.
 
-One CPU does that to the programs of bpf_progs/driven/reuse.bpf.c; on all others, programs write values of
-their own to whatever they find, and look whether the words of what is there then agree.
+The programs are those of bpf_progs/driven/reuse.bpf.c. One CPU deletes and adds the element. Programs on
+all other CPUs write values of their own to it, and check that its words agree.
 """
 
 import pytest
@@ -15,15 +15,15 @@ from harness.scenarios.versions import covers
 RULE = "A new element is written under its lock"
 LOADERS = ("libbpf",)  # bcc's update has no flags
 
-# Where a value is to be torn, one was in each of 20 runs per kernel and kind: within two seconds
-# and 42,000 elements added again, mostly within 5,000. Where not, so many are tried as well:
+# On kernels with the bug, each of 20 runs per kernel and kind had a torn value within two seconds and
+# 42,000 added elements, mostly within 5,000. On kernels without it, the test adds so many:
 ENOUGH = 60_000
-LEAST = 10_000  # on a busy host, and on 5.10, which is slow to give memory back
-SECONDS = {True: 20.0, False: 5.0}  # by whether one is to be torn
+LEAST = 10_000  # accepted on a busy host, and on 5.10, which frees memory slowly
+SECONDS = {True: 20.0, False: 5.0}  # by whether the kernel has the bug
 
 TORN = {
     "prepared": KnownBug("07738bc566c3", "<7.0.10"),
-    # Before the kernel's own allocator for elements, memory was not used again at once.
+    # Before this commit the kernel did not reuse an element's memory at once.
     # commit fba1a1c6c912 ("bpf: Convert hash map to bpf_mem_alloc.") (in v6.1)
     "allocated": KnownBug("07738bc566c3", ">=6.1,<7.0.10"),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What was before the lock is after unlock: interrupts on or off, preemption forbidden or not.
+"""Unlock restores the state before the lock: interrupts on or off, the preempt count.
 
 The programs are those of bpf_progs/driven/interrupts.bpf.c.
 """
@@ -14,20 +14,20 @@ from harness.judging.verdict import Kind, Verdict
 RULE = "Unlock puts interrupts and preemption back"
 LOADERS = ("libbpf",)  # some of it needs functions and variables of the kernel
 
-LIMIT = 40.0  # for a call: interrupts that stay off would be noticed by the kernel's watchdogs
+LIMIT = 40.0  # of a call: in that time the kernel's watchdogs notice interrupts that stay off
 
 LONG_SECONDS = 0.4  # of one system call
 TURNS = 2000  # of the critical section
 ROUNDS = 3
 LEAST_TICKS = 10 * ROUNDS  # without a lock
 
-BURN_NS = 2_000_000  # after the lock was let go of
-EVERY = 2  # timer interrupts, one burns
+BURN_NS = 2_000_000  # time spent after the unlock
+EVERY = 2  # one of so many timer interrupts spends it
 BURNS = 150
 LEAST_BURNS = 10
 LOOKS = 10_000  # interrupts sent meanwhile
-HOLDS = 100_000  # by which a CPU is kept busy
-RUNS = 2_000  # of what reads the preempt count
+HOLDS = 100_000  # runs that keep a CPU busy
+RUNS = 2_000  # of the program that reads the preempt count
 
 LEAST_INSIDE = 5  # interrupts while burning, where they are on
 
@@ -44,7 +44,7 @@ def check_lock_word(guest):
 
 
 def hold(guest, locked, repeat):
-    """Run so often in one system call on CPU 0; return (ticks seen, nanoseconds)."""
+    """Run the program `repeat` times in one system call on CPU 0; return (ticks, nanoseconds)."""
     write_order(guest, locked)
     guest.map("spans").reset()
     guest.call(calls.TestRun("hold_for_long", repeat=repeat, cpu=0), limit=LIMIT)
@@ -54,7 +54,7 @@ def hold(guest, locked, repeat):
 
 
 def test_interrupts_are_on_after_unlock(guest):
-    """During a long system call that locks and unlocks, the timer interrupts as it does otherwise."""
+    """Timer interrupts come as usual during a long system call that locks and unlocks."""
     guest.load("interrupts.bpf.c", ["count_tick", "hold_for_long", "lock_word_of_interrupts"])
     guest.call(calls.Attach("count_tick"))
     _, trial_ns = hold(guest, False, 5_000)
@@ -80,20 +80,17 @@ def test_interrupts_are_on_after_unlock(guest):
 
 
 class Burnt(NamedTuple):
-    """What CPU 0 did, and what interrupted it."""
+    """Counts of CPU 0's runs, and of interrupts there."""
 
     burns: int
     burnt_ns: int  # in all
-    looks: int  # interrupts
-    inside: int  # those that came while it was burning
+    looks: int  # interrupts on CPU 0
+    inside: int  # interrupts while the program spent time after the unlock
     seconds: float
 
 
 def burn(guest, program, by_itself=False):
-    """Let CPU 0 burn time after the lock, and others interrupt it meanwhile.
-
-    Return what CPU 0 saw of it.
-    """
+    """Let CPU 0 spend time after the unlock while another CPU interrupts it; return the counts."""
     for name in ("stages", "ticks", "runs"):
         guest.map(name).reset()
     write_order(guest, burn_ns=BURN_NS, every=EVERY)
@@ -103,7 +100,7 @@ def burn(guest, program, by_itself=False):
             ("local_timer", program, 1, [], 0),
             ("test_run", "hold_for_long", 1, [0], HOLDS),
         ]
-        if guest.cpus > 2:  # what another CPU puts back must not be put back here
+        if guest.cpus > 2:  # another CPU's unlock must not restore its state on CPU 0
             orders.append(("test_run", "hold_beside", 2, [2], HOLDS))
     else:
         orders.append(("test_run", program, 1, [0], BURNS))
@@ -114,7 +111,7 @@ def burn(guest, program, by_itself=False):
 
 
 def conclude_burning(guest, off, on):
-    """Judge what was seen where interrupts were off, given what was where they were on."""
+    """Judge the counts with interrupts off before the lock; `on` are those with interrupts on."""
     check_lock_word(guest)
     guest.check(off.inside == 0, "unlock leaves interrupts off that were off", off)
     seen = (
@@ -133,7 +130,7 @@ def has_second_cpu(guest):
 
 
 def test_interrupts_stay_off_in_interrupt(guest):
-    """A timer interrupt that locks and unlocks is not itself interrupted afterwards."""
+    """No interrupt comes after the unlock in a timer interrupt."""
     if not has_second_cpu(guest):
         return
     programs = ["burn_in_test_run", "burn_in_interrupt", "hold_for_long", "look_from_interrupt"]
@@ -155,7 +152,7 @@ def test_interrupts_stay_off_where_a_program_turned_them_off(guest):
     conclude_burning(guest, off, on)
 
 
-# Where x86 counts what forbids preemption, whether on its own or in a struct.
+# The preempt count on x86: a per-CPU variable of its own, or a member of a struct.
 PREEMPT_COUNTS = {
     "__preempt_count": "read_preempt_count",
     "pcpu_hot": "read_preempt_count_in_struct",

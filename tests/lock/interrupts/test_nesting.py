@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What interrupts the holder of a lock and wants the same lock: the reason why it turns interrupts off.
+"""Interrupts whose programs want a lock that is held: the reason why the lock turns interrupts off.
 
-On CPU 0 a program of a cgroup holds the lock of bpf_progs/driven/nesting.bpf.c, over and over. Meanwhile
-packets for CPU 0 come from other CPUs, or timers expire there, and the programs that run then want
-the lock as well. A lock that left interrupts on would let them in while it is held, and CPU 0 would
-wait for itself for ever: a CRASH, by the kernel's watchdogs.
+On CPU 0 a cgroup program takes the lock of bpf_progs/driven/nesting.bpf.c in a loop. Meanwhile other CPUs
+send packets to CPU 0, or timers expire there, and their programs want the lock too. If the lock left
+interrupts on, such a program would run while the lock is held, and CPU 0 would wait for itself for ever.
+The kernel's watchdogs then make the case a CRASH.
 
-Where it does nothing but lock and unlock, interrupts come at every instruction of both.
-
-An interrupt waits as well for the lock that another CPU holds.
-
-User space holds the lock as well, while it copies with BPF_F_LOCK: there a timer comes in between.
+One test only locks and unlocks, so that interrupts come at every instruction of both. Another lets an
+interrupt wait for a lock that another CPU holds. A third lets a timer interrupt user space that copies
+with BPF_F_LOCK.
 """
 
 from dataclasses import dataclass
@@ -28,34 +26,34 @@ RULE = "Interrupts wait while the lock is held"
 OUTER, INNER, CALLS = 0, 1, 2  # of bpf_progs/driven/nesting.bpf.c
 LOCKS = 256  # of a run of lock_over_and_over
 TURNS = 1000
-LEAST_HITS = 5  # inside the unlocked section
-# A CPU that waits for itself is found by the kernel's watchdogs within some 25 seconds, unless it
-# does so with interrupts off and keeps the time of all CPUs: then it is this limit that finds it.
+LEAST_HITS = 5  # interrupts inside the twin's unlocked section
+# The kernel's watchdogs find a CPU that waits for itself within some 25 seconds. They do not if that CPU
+# has interrupts off and keeps the time of all CPUs: then this limit ends the call.
 LIMIT = 40.0
 
 LOCKING_RUNS = {False: 25_000, True: 100_000}  # with the lock and without, each about a second
 INTERRUPTS = 20_000
 LEAST_INTERRUPTS = 500  # while CPU 0 does nothing but lock and unlock
 
-FILLED = 0x01010101  # a word of struct large, times the byte that fills it
+FILLED = 0x01010101  # times a byte: a word of struct large that is filled with it
 LEAST_TORN = 5  # copies without the flag that were interrupted halfway
 COPY_SECONDS = 1.5  # of one way to copy
 
-ROUNDS = 10  # of what is repeated until enough came in between
+ROUNDS = 10  # the most rounds until enough interrupts came in between
 
-LEAST_TIMERS = 200  # on all CPUs,
-CROSS_SECONDS = 3.0  # unless that takes longer
+LEAST_TIMERS = 200  # wanted timer interrupts on all CPUs
+CROSS_SECONDS = 3.0  # the time limit for them
 
 
 @dataclass(frozen=True)
 class Wanting:
-    """What comes in between."""
+    """A program that interrupts the holder, and its driver."""
 
     program: str
     driver: str
-    frames: int = 0  # from each CPU that sends
-    datagrams: int = 15_000  # each of which is one time that the lock is held
-    locks_since: str = ""  # where not from the first day on
+    frames: int = 0  # per sending CPU
+    datagrams: int = 15_000  # the outer program holds the lock once per datagram
+    locks_since: str = ""  # first version that lets this program type lock
 
 
 WANTING = {
@@ -67,13 +65,13 @@ WANTING = {
 
 @dataclass(frozen=True)
 class Nested:
-    """What one run left behind."""
+    """Counts of one run."""
 
     bare: bool  # without the lock
-    sent: Tuple[int, int]  # by OUTER and INNER
+    sent: Tuple[int, int]  # requested runs of OUTER and INNER
     ran: Tuple[int, int]
-    active: int  # how often the inner program came while the outer ran
-    region: int  # how often while that held the lock, or would have
+    active: int  # runs of the inner program while the outer one ran
+    region: int  # runs of the inner program inside the outer one's critical section
     counted: int
     dropped: int
     seconds: float
@@ -84,7 +82,7 @@ class Nested:
 
 
 def carry_out(guest, bare, turns, orders, locks=1):
-    """Let programs of both kinds run on CPU 0 at the same time; the outer one locks so often a run.
+    """Run the outer and the inner program at the same time; the outer one locks `locks` times per run.
 
     An order is (driver, program, source, CPUs, operations).
     """
@@ -108,7 +106,7 @@ def carry_out(guest, bare, turns, orders, locks=1):
 
 
 def nest(guest, wanting, bare):
-    """Let a program of a cgroup hold the lock, while packets or timers come."""
+    """Let a cgroup program hold the lock while packets or timers interrupt it."""
     senders = list(range(1, min(guest.cpus, 3))) if wanting.frames else []
     orders = [
         ("cgroup_skb_egress", "hold_at_egress", OUTER, [0], wanting.datagrams),
@@ -118,7 +116,7 @@ def nest(guest, wanting, bare):
 
 
 def nest_until(is_telling, guest, wanting, bare):
-    """Nest until the runs tell something, as few come in between where softirqs are threads."""
+    """Repeat nest() until the runs are telling: few interrupts nest if softirqs run in threads."""
     runs = []
     while len(runs) < ROUNDS and not is_telling(runs):
         runs.append(nest(guest, wanting, bare))
@@ -169,7 +167,7 @@ def test_nesting(guest, where):
 
 
 def interrupt(guest, bare):
-    """Let CPU 0 lock and unlock, and CPU 1 interrupt it."""
+    """Let CPU 0 lock and unlock in a loop while CPU 1 interrupts it."""
     orders = [
         ("test_run", "lock_over_and_over", OUTER, [0], LOCKING_RUNS[bare]),
         ("interrupt_cpu_0", "be_called", CALLS, [1], INTERRUPTS),
@@ -178,7 +176,7 @@ def interrupt(guest, bare):
 
 
 def test_interrupts_are_off_before_the_lock_is_taken(guest):
-    """An interrupt that wants the lock comes in at any moment, but for those when it is held."""
+    """Interrupts that want the lock come between all instructions, but never while it is held."""
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
         return
@@ -203,7 +201,7 @@ def test_interrupts_are_off_before_the_lock_is_taken(guest):
 
 
 def copy_under_timer(guest, way, bare):
-    """Copy the large value on CPU 0, whose timer looks at it; return (copies, looks, torn)."""
+    """Copy the large value on CPU 0, whose timer program inspects it; return (copies, looks, torn)."""
     guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
     guest.map("looks").reset()
     larges = guest.map("larges").value
@@ -231,7 +229,7 @@ def copy_under_timer(guest, way, bare):
 
 
 def test_interrupts_wait_for_copy(guest):
-    """A timer whose program wants the lock of what user space copies waits until it is copied."""
+    """A timer program waits for the lock until user space has finished its copy with BPF_F_LOCK."""
     if guest.release < Version("5.15"):
         guest.conclude(Verdict(Kind.SKIP, "no timer's program takes a lock before v5.15"))
         return
@@ -261,7 +259,7 @@ def test_interrupts_wait_for_copy(guest):
 
 
 def cross(guest, bare):
-    """Let timers and test runs of several CPUs go in; return (runs, met) of each."""
+    """Let timers and test runs of several CPUs take the lock; return (runs, met) of each."""
     guest.map("orders")[0] = {"turns": TURNS, "bare": bare}
     crossed = guest.map("timers_crossed"), guest.map("runs_crossed")
     for each in crossed:
@@ -274,12 +272,12 @@ def cross(guest, bare):
 
 
 def added(some, more):
-    """Add what cross() returned twice."""
+    """Add two results of cross()."""
     return [tuple(sum(pair) for pair in zip(*pairs)) for pairs in zip(some, more)]
 
 
 def test_interrupts_wait_for_other_cpus(guest):
-    """A timer's program is never inside together with a program that runs on another CPU."""
+    """A timer program and a program on another CPU are never in the critical section together."""
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot hold what another waits for"))
         return
@@ -290,7 +288,7 @@ def test_interrupts_wait_for_other_cpus(guest):
     while bare[0][1] < LEAST_HITS and rounds < ROUNDS:
         bare, rounds = added(bare, cross(guest, True)), rounds + 1
     locked = [(0, 0), (0, 0)]
-    for _ in range(rounds):  # as long as it took to see what must not be seen here
+    for _ in range(rounds):  # as many rounds as the twin needed to fail
         locked = added(locked, cross(guest, False))
     for what, (runs, met) in zip(("timer", "test run"), locked):
         seen = f"{met} of {runs} met another CPU"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""bpf_res_spin_lock() and what interrupts its holder: who asks then, and what is off and on meanwhile.
+"""bpf_res_spin_lock() and interrupts of its owner, and the state of interrupts and preemption.
 
 The programs are those of bpf_progs/driven/res_spin_lock_interrupts.bpf.c.
 """
@@ -30,29 +30,29 @@ RULE = (
 LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_spin_lock_interrupts.bpf.c"
-TURNS = 2000  # of what is done under the lock, and after it
-OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU, unless that takes longer
-LEAST_INSIDE = 10  # interrupts that came while the lock was held or waited for, where they may
-RARELY = 100  # one in so many interrupts may wait in vain, where the host lets a CPU stand still
-# Where that was mended is not known for certain: 6.19.14 does not hang, and a series of v6.19 that begins
-# with commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") is about it.
+TURNS = 2000  # length of the critical section, and of the time after it
+OPERATIONS, SECONDS = 1_000_000, 0.6  # per CPU; the time limit
+LEAST_INSIDE = 10  # least interrupts while the lock is held or waited for, where they are possible
+RARELY = 100  # one in so many interrupts may time out, because the host may stop a virtual CPU
+# The fix is not known for certain: 6.19.14 does not hang, and a series of v6.19 that begins with
+# commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") is about it.
 QUEUES_WITH_INTERRUPTS = Version("6.19")
-# Before, whoever asks for what its CPU holds waits for a millisecond, too, before that is looked for.
+# Before v6.19 a CPU that re-acquires its own lock waits a millisecond before the kernel checks for that.
 AT_ONCE = Version("6.19")
-RUNS = 200  # of what reads the preempt count
+RUNS = 200  # of the program that reads the preempt count
 
 
 def prepare(guest, asked_for):
-    """Fill in how long things take, and which lock interrupts ask for."""
+    """Set the length of the critical section, and the lock that interrupts want."""
     guest.map("orders")[0] = {"turns": TURNS, "mode": LOCKED.mode, "elements": 1}
     guest.map("asked_for")[0] = asked_for
     guest.map("stages").reset()
 
 
 def interrupt(guest, program, asked_for=0):
-    """Let all CPUs hold the first lock in turn, and their timers ask for one; return the answers.
+    """Let all CPUs take the first lock in turn, while their timer interrupts want a lock.
 
-    Those of the holders, and those of the interrupts.
+    Return the answers to the holders and those to the interrupts.
     """
     prepare(guest, asked_for)
     cpus = list(range(guest.cpus))
@@ -62,7 +62,7 @@ def interrupt(guest, program, asked_for=0):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_interrupts_ask_for_lock(guest, path):
-    """Interrupts that ask for what their CPU holds are refused; with irqsave, there are none then."""
+    """An interrupt that wants its own CPU's lock gets EDEADLK; with irqsave no interrupt comes."""
     needs_record(guest)
     if path == "queued" and Version("6.15") <= guest.release < QUEUES_WITH_INTERRUPTS:
         reason = f"before v{QUEUES_WITH_INTERRUPTS}, CPUs hang when tasks and interrupts queue"
@@ -113,7 +113,7 @@ def test_interrupts_ask_for_lock(guest, path):
 
 
 def inside(guest, program):
-    """Return (interrupts, those that came inside) while CPU 0 spends time where nothing is held."""
+    """Return (interrupts, those that came inside) while CPU 0 spends time without a lock."""
     prepare(guest, asked_for=0)
     drive(guest, {(program, OUTER): [0]}, OPERATIONS, SECONDS)
     stage = guest.map("stages")[0][0]  # of CPU 0
@@ -121,7 +121,7 @@ def inside(guest, program):
 
 
 def test_interrupts_are_on_after_refusal(guest):
-    """Who holds a lock with interrupts on, and is refused it with irqsave, has interrupts on."""
+    """Interrupts stay on when a CPU is refused its own lock by the irqsave flavour."""
     needs_record(guest)
     boot(guest, "")
     guest.load(FILE, ["ask_from_interrupt", "spend_after_unlock", "spend_after_refusal"])
@@ -138,7 +138,7 @@ def test_interrupts_are_on_after_refusal(guest):
 
 @pytest.mark.parametrize("way", ("plain", "irqsave"))
 def test_res_spin_lock_preempt_count(guest, way):
-    """The lock forbids preemption, and unlock and refusal put back what was."""
+    """The lock forbids preemption; unlock and refusal restore the preempt count."""
     boot(guest, "")
     guest.needs("__preempt_count", "6.15")
     program = f"read_preempt_count_{way}"

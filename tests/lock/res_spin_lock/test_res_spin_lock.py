@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""bpf_res_spin_lock() in use: it serializes, and it ends what would be a deadlock.
+"""bpf_res_spin_lock() on many CPUs: it serializes, and returns an error instead of a deadlock.
 
-The programs are those of res_spin_lock_contended.bpf.c. CPUs that know that they are virtual test and
-set the lock word, and wait for a second; others queue, by other code of the kernel's, and wait for a
-quarter of one. Both are asked what depends on how they wait, the others in a guest whose CPUs do not
-know.
+The programs are those of res_spin_lock_contended.bpf.c. On detected hypervisors the lock is test-and-set,
+with a timeout of one second. Elsewhere waiting CPUs queue, in other kernel code, with a timeout of a
+quarter of a second. Cases that depend on this run for both; those whose name ends in "queued" run in a
+guest that hides the hypervisor.
 """
 
 from dataclasses import replace
@@ -40,28 +40,28 @@ LOADERS = ("libbpf",)  # they are kernel functions
 
 FILE = "res_spin_lock_contended.bpf.c"
 TURNS = 1000  # of the critical section
-OPERATIONS, SECONDS = 10_000, 1.2  # per CPU, unless that takes longer
-CROSSINGS, CROSSING_SECONDS = 4_000, 1.0  # per CPU, unless that takes longer
+OPERATIONS, SECONDS = 10_000, 1.2  # per CPU; the time limit
+CROSSINGS, CROSSING_SECONDS = 4_000, 1.0  # per CPU; the time limit
 AGAIN = 12  # up to v6.18, each takes some 30 ms on an emulated CPU
-AFTER, AFTER_SECONDS = 2_000, 0.3  # to see that a lock is as new
+AFTER, AFTER_SECONDS = 2_000, 0.3  # to check that a lock still works
 
-# A CPU waits a quarter of a second at least before it is told ETIMEDOUT. On a busy host a virtual
-# CPU may stand still for so long while it holds a lock: so rarely that it does not matter.
+# The shortest timeout is a quarter of a second. A busy host may stop a virtual CPU for that long while it
+# holds a lock, so one in so many operations may time out.
 RARELY = 1000
 MOST_ROUNDS = 5  # on a busy host, CPUs may run one after the other for a while
-LEAST_MET = 5  # long waits for a lock, where nobody is to be refused
+LEAST_MET = 5  # least number of long waits, where no CPU may be refused
 SHORTEST_TIMEOUT_NS = 200_000_000
-PATIENCE_NS = 4_000_000_000  # whoever still waits after so long was not refused in time
-MANY_HOLDS = 5  # more than a CPU has places in queues, which must be given back
+PATIENCE_NS = 4_000_000_000  # a CPU that waits longer was not refused in time
+MANY_HOLDS = 5  # more than the queue nodes of a CPU, which a refusal must free
 
 
 def also_queued(ways, *queued):
-    """Return (way, path) of all ways, and of those that are also asked of CPUs that queue."""
+    """Return (way, "") for all ways, and (way, "queued") for those that also run with queues."""
     return [*((way, "") for way in ways), *((way, "queued") for way in queued)]
 
 
 def count(guest, plan, way):
-    """Count by a plan; return its Run, without what was refused, and the answers."""
+    """Run a counting plan; return its Run, without refused operations, and the answers."""
     guest.map("told").reset()
     run = experiment.run(guest, plan, way)
     refused = {cpu: told.refused for cpu, told in enumerate(by_cpu(guest, COUNT))}
@@ -81,7 +81,7 @@ def count_again(guest):
 
 
 def sees_deadlocks(guest):
-    """Tell whether deadlocks are still seen once CPUs have contended; else all that follows is moot."""
+    """Check that the kernel still detects deadlocks after contention; other checks depend on it."""
     count_again(guest)
     told = guest.call(calls.TestRun("take_twice"))["retval"]
     check_record(
@@ -91,7 +91,7 @@ def sees_deadlocks(guest):
 
 
 def check_rarely_refused(guest, told, what):
-    """No deadlock is seen where there is none, and hardly anybody waits in vain."""
+    """Check that no deadlock was reported, and hardly any timeout."""
     check_record(
         guest,
         told.deadlocks == told.others == told.untried == 0 and told.timeouts <= told.runs // RARELY,
@@ -101,7 +101,7 @@ def check_rarely_refused(guest, told, what):
 
 
 def check_as_new(guest):
-    """All locks are free, deadlocks are seen again, and the lock serializes."""
+    """Check that all locks are free, deadlocks are detected, and the lock serializes."""
     held = guest.call(calls.TestRun("count_held"))["retval"]
     guest.check(held == 0, "all lock words are 0 afterwards", f"{held} are not")
     told = guest.call(calls.TestRun("take_twice"))["retval"]
@@ -132,7 +132,7 @@ def test_res_spin_lock(guest, program, path):
     """Each operation is counted once, or refused."""
     boot(guest, path)
     guest.load(FILE, [program])
-    # Of two, one is next without a queue, which is other code again.
+    # With two CPUs the waiter is "pending" and does not queue, which is other kernel code again.
     most_cpus = 2 if path == "queued_by_two" else None
     plan = counting(guest, program, OPERATIONS, SECONDS, PLACES[program], most_cpus)
     real, told = count(guest, plan, LOCKED)
@@ -141,7 +141,7 @@ def test_res_spin_lock(guest, program, path):
     def counts(way):
         return count(guest, plan, way)[0]
 
-    # More CPUs that queue than the host has do too little for the subtle one; two do enough.
+    # Queueing with more CPUs than the host's is too slow to catch the subtle twin; two CPUs suffice.
     broken = (UNLOCKED,) if path == "queued" else (UNLOCKED, SKIPS_64)
     twins = [run_twin(real, partial(counts, way)) for way in broken]
     guest.conclude(
@@ -161,7 +161,7 @@ TWICE = {
 
 @pytest.mark.parametrize("way, path", also_queued(TWICE, "plain"))
 def test_lock_taken_twice(guest, way, path):
-    """AA: whoever holds a lock and asks for it again is refused, alone and among others who wait."""
+    """AA: a CPU that re-acquires its own lock is refused, alone and while other CPUs wait."""
     boot(guest, path)
     program = TWICE[way]
     guest.load(FILE, list({program, *AS_NEW}))
@@ -184,7 +184,7 @@ def test_lock_taken_twice(guest, way, path):
     guest.conclude(Verdict(Kind.PASS, f"alone: {told}; among others: {inner}"), **numbers)
 
 
-ROUTES = {  # what is asked -> the program, and which locks CPU 0 and CPU 1 take one after the other
+ROUTES = {  # way -> program, and the locks that CPU 0 and CPU 1 take one after the other
     "crosswise": ("follow_route", (0, 1), (1, 0)),
     "crosswise_irqsave": ("follow_route_irqsave", (0, 1), (1, 0)),
     "crosswise_inside_another": ("follow_long_route", (2, 0, 1), (3, 1, 0)),
@@ -193,11 +193,11 @@ ROUTES = {  # what is asked -> the program, and which locks CPU 0 and CPU 1 take
 }
 
 
-# CPUs that queue are not asked: on 7.0.13, one of two that are refused there hung once, waiting for
-# somebody behind it in a queue that was empty. Whether the kernel or the emulator did it is not known.
+# Not run with queues: on 7.0.13, one of two refused CPUs hung once, waiting for its successor in an empty
+# queue. It is not known whether the kernel or the emulator was at fault.
 @pytest.mark.parametrize("way", ROUTES)
 def test_locks_taken(guest, way):
-    """ABBA: two CPUs that each hold what the other asks for do not wait for ever; others may wait."""
+    """ABBA: two CPUs that wait for each other's lock do not wait for ever; others are not refused."""
     boot(guest, "")
     if way == "crosswise_irqsave":
         needs_clock(guest)
@@ -228,7 +228,7 @@ def test_locks_taken(guest, way):
 
 
 def follow(guest, program, routes):
-    """Let CPU 0 and CPU 1 take their locks for a while; check and return what each was told."""
+    """Let CPU 0 and CPU 1 take their locks for a while; check and return the answers to each."""
     state = guest.map("state")
     for element in range(4):
         state[element] = {}
@@ -258,12 +258,12 @@ def follow(guest, program, routes):
 
 
 def long_waits(guest, cpu):
-    """Return how often a CPU waited for its locks so long that it looked for deadlocks."""
+    """Return how often a CPU waited so long that the kernel checked for deadlocks."""
     return guest.map("routes")[cpu].waits
 
 
 def test_locks_taken_in_a_circle(guest):
-    """CPUs each hold what the next one asks for: seen as a deadlock or not, the wait has an end."""
+    """The wait ends when each CPU of a circle wants the lock that the next one holds."""
     boot(guest, "")
     guest.load(FILE, ["close_circle", *AS_NEW])
     cpus = list(range(min(guest.cpus, 4)))
@@ -284,7 +284,7 @@ def test_locks_taken_in_a_circle(guest):
 
 @pytest.mark.parametrize("way, path", also_queued(("plain", "irqsave"), "plain"))
 def test_lock_held_for_long(guest, way, path):
-    """Whoever waits too long is refused, all who wait in line; and then the lock is as new."""
+    """CPUs that wait too long for a lock are refused, and the lock works afterwards."""
     boot(guest, path)
     if way == "irqsave":
         needs_clock(guest)
@@ -316,9 +316,9 @@ def test_lock_held_for_long(guest, way, path):
 
 
 def hold_for_long(guest, program, path):
-    """Let one CPU hold the lock until all others are answered, or beyond patience.
+    """Let one CPU hold the lock until all others are answered, or beyond PATIENCE_NS.
 
-    Return what each of the others was told, and for how many ns the lock was held.
+    Return the answers to each of the others, and for how many ns the lock was held.
     """
     waiting = list(range(1, guest.cpus))
     guest.map("hold")[0] = {"waiters": len(waiting)}
@@ -327,7 +327,7 @@ def hold_for_long(guest, program, path):
     hold = guest.map("hold")[0]
     guest.check(holder.taken == 1, "one CPU holds the lock", holder)
     guest.check(hold.intruders == 0, "nobody gets a lock that is held", f"{hold.intruders} got it")
-    # Before v6.19, those who queue behind one who has waited too long were told EDEADLK.
+    # Before v6.19, CPUs that queued behind a CPU that timed out got EDEADLK.
     as_ever = path == "queued" and guest.release < Version("6.19")
     guest.check(
         waiters.others == 0 and (as_ever or waiters.deadlocks == 0),
@@ -338,7 +338,7 @@ def hold_for_long(guest, program, path):
 
 
 def test_many_locks_nested(guest):
-    """More locks than the kernel keeps a record of: taken, released, and no record is left."""
+    """A CPU takes and releases more locks than the kernel's table of held locks can record."""
     boot(guest, "")
     guest.load(FILE, ["nest", *AS_NEW])
     if not sees_deadlocks(guest):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The lock at hooks besides those of test_serialization.py: cgroups, tracing, LSM, tcx.
 
-Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then the
-unlocked one in the very same way.
+Each hook runs the locked counter of bpf_progs/driven/counter_hooks.bpf.c on every CPU at once, and then
+its unlocked twin in the same way.
 """
 
 from functools import partial

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lock of a new object: free, whatever was in its memory before.
+"""The lock of a new object is free, whatever was in its memory before.
 
-The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel keeps the memory of dropped objects
-for a while, until its CPUs have passed through a grace period of RCU; so a program runs again and
-again, until enough objects with a lock were in memory that another object had marked.
+The programs are those of bpf_progs/driven/object_new.bpf.c. The kernel frees the memory of dropped objects
+only after an RCU grace period. So a program runs repeatedly, until enough new objects with a lock were in
+memory that other objects had marked.
 """
 
 from harness.guest import calls
@@ -12,14 +12,14 @@ from harness.judging.verdict import Kind, Verdict
 RULE = "An allocated object's lock is locked like a map value's"
 LOADERS = ("libbpf",)  # objects are made by kernel functions
 
-ENOUGH = 64  # objects in used memory
-RUNS = 2000  # at most
-NOT_FREE = 0xFFFFFFFE  # what is returned when a lock was not
-SECONDS = 60.0  # for a call; a lock that is not free would hang it for good
+ENOUGH = 64  # wanted objects in used memory
+RUNS = 2000  # the most runs
+NOT_FREE = 0xFFFFFFFE  # the program's return value if a lock was not free
+SECONDS = 60.0  # limit of a call: a lock that is not free would hang it for good
 
 
 def run_in_used_memory(guest, program):
-    """Run a program until enough new objects were in used memory, whose locks must be free."""
+    """Run a program until enough new objects were in used memory; all their locks must be free."""
     guest.load("object_new.bpf.c", [program])
     used = runs = seen = 0
     while used < ENOUGH and runs < RUNS and seen != NOT_FREE:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Concurrent use of lists, trees and allocated objects under their lock.
 
-The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier lets no program touch a list
-or a tree without its lock, so a broken twin cannot: it counts beside the list without the lock. What
-it proves is that CPUs met in these programs, at this pace, often enough to be seen; a lock that does
-not serialize breaks that counter before all else. What is checked of the list and the tree comes on
-top of it: every operation has a ticket, and what came out must be what a model gives in that order.
+The programs are those of bpf_progs/driven/places_objects.bpf.c. The verifier refuses a program that uses
+a list or a tree without its lock, so a broken twin cannot do that. Instead the twin updates a counter
+beside the list without the lock. This proves that the CPUs contend in these programs; a lock that does not
+serialize would break the counter first. In addition every operation has a ticket, and the removed
+objects must be those that a model of the list or tree gives in the order of the tickets.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ CONTAINERS = {
 
 
 def transfers(guest, plan):
-    """Return what the CPUs wrote down."""
+    """Return the recorded operations of all CPUs."""
     cpus = plan.drives[0].cpus
     pieces = [(cpu * plan.room, OPERATIONS) for cpu in cpus]
     tickets = guest.map("operations").memory(pieces, SECONDS, "ticket")
@@ -47,7 +47,7 @@ def transfers(guest, plan):
 
 
 def rest(guest, name):
-    """Take out what is left."""
+    """Yield the remaining objects' ids, removing them."""
     while True:
         taken = guest.call(calls.TestRun(f"take_from_{name}"))["retval"] & 0xFFFFFFFF
         if not taken:
@@ -91,7 +91,7 @@ def test_container(guest, name):
 
 
 def test_lock_of_object(guest):
-    """An allocated object with a lock, to which all CPUs hold references."""
+    """Updates are serialized by the lock of an allocated object that all CPUs hold references to."""
     guest.needs("bpf_refcount_acquire_impl", "6.4")
     if guest.release < Version("6.8"):
         reason = "a program takes a reference to an object that a map holds since v6.8 only"

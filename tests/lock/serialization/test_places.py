@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Concurrent updates under a lock in each kind of map: all CPUs that find one element find one lock.
+"""Concurrent updates under a lock in each kind of map: all CPUs get the same lock for one element.
 
 The programs are those of bpf_progs/driven/places.bpf.c; test_storage.py has the places that bcc
 cannot express, test_objects.py those that user space cannot read.
@@ -27,7 +27,7 @@ def test_place(guest, kind):
 
 @pytest.mark.parametrize("kind", ("array", "table", "lazy"))
 def test_many_elements(guest, kind):
-    """Neighbours in memory, each with a lock of its own, all used at once."""
+    """Neighbouring elements with a lock each are used at once, and all updates are serialized."""
     program = f"count_{kind}"
     guest.load("places.bpf.c", [program])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Concurrent updates under the lock: every one counts, whatever hook they come from.
+"""Concurrent updates under the lock: none is lost, at every hook.
 
 Each driver runs a locked counter of bpf_progs/driven/counter.bpf.c on every CPU at once, and then its
-broken twins in the very same way: contended_counter.h has the operation and the ways to break it.
+broken twins in the same way. contended_counter.h has the operation and its broken versions.
 """
 
 import pytest
@@ -15,7 +15,7 @@ RULE = "Locked updates of all CPUs are serialized"
 
 
 def conclude(guest, contest):
-    """Run a contest with the lock as it must be and in each broken way, and judge."""
+    """Run a contest with the correct lock and with each broken twin, and judge."""
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())
     verdict, numbers = experiment.prove(guest, plan, contest.twins)
@@ -28,17 +28,17 @@ def test_serialization(guest, driver):
 
 
 def test_serialization_of_all_hooks(guest):
-    """One lock, asked for from XDP, tc, cgroups, test runs and user space at the same time."""
+    """XDP, tc, cgroups, test runs and user space share one lock at the same time."""
     conclude(guest, contended.ALL_HOOKS)
 
 
 def test_independent_locks(guest):
-    """Many elements: the lock of one says nothing of another."""
+    """The locks of many elements are independent."""
     conclude(guest, contended.INDEPENDENT)
 
 
 def test_serialization_has_power(guest):
-    """The judge convicts the unlocked twin when that is given as the real program."""
+    """The judge fails an unlocked counter that is presented as the real program."""
     contest = contended.DRIVERS["test_run"]
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Concurrent updates under a lock that is not simply in a map: inner maps, variables, storage.
+"""Concurrent updates under a lock in inner maps, global variables and local storages.
 
-The programs are those of bpf_progs/driven/places.bpf.c. Storage that belongs to a kernel object is
-contended where that object is met on all CPUs: one socket that all send from, one cgroup that all
-are in, one file and one process that all make system calls about.
+The programs are those of bpf_progs/driven/places.bpf.c. All CPUs use one kernel object, and so contend for
+the lock in its storage: they send from one socket, are in one cgroup, or make system calls on one file or
+one process.
 """
 
 from dataclasses import dataclass
@@ -21,29 +21,29 @@ from harness.running.experiment import Drive, Plan, prove
 RULE = "A lock serializes wherever it lives"
 LOADERS = ("libbpf",)  # bcc has neither variables nor these maps
 
-PORT = 23313  # of the socket whose storage is made
-MADE = 5_000  # elements,
-MADE_SECONDS = 2.0  # unless that takes longer
-LEAST_LATE = 5  # times another CPU was making it,
-MOST_TURNS = 10  # unless a busy host keeps the CPUs apart for so many times MADE_SECONDS
+PORT = 23313  # of the socket that owns the storage
+MADE = 5_000  # wanted elements per turn
+MADE_SECONDS = 2.0  # the time limit of a turn
+LEAST_LATE = 5  # wanted collisions, in which both CPUs were creating the element
+MOST_TURNS = 10  # the most turns: a busy host may keep the CPUs apart
 
 DATAGRAMS = 100
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a lock lives, and what makes CPUs meet there."""
+    """A place of a lock, and the driver that makes CPUs contend there."""
 
     unit: str  # of the C file
     driver: str = "test_run"
     operations: int = 12_000  # per CPU
     turns: int = 1000  # of the critical section
-    map: str = ""  # if it is not called like the place
-    value: str = ""  # the C type of its values, if it does not say so
-    owner: str = ""  # of the storage: what user space names it by
-    needs: Optional[Tuple[str, ...]] = None  # a name in the kernel's BTF, since when, which option
-    since: str = ""  # which kernels let these programs lock there,
-    why: str = ""  # and what did not do so before
+    map: str = ""  # the map's name, if it differs from the place's
+    value: str = ""  # the C type of the map's values, if its definition has none
+    owner: str = ""  # the kind of the storage's owner (calls.Owner)
+    needs: Optional[Tuple[str, ...]] = None  # a name in the kernel's BTF, first version, option
+    since: str = ""  # first version that lets these programs lock there
+    why: str = ""  # the feature of that version
     twins: Tuple[Way, ...] = (UNLOCKED, SKIPS_64)
 
 
@@ -77,7 +77,7 @@ PLACES = {
         "process",
         "signal",
         owner="process",
-        # the program's place, which is older than the storage
+        # the program's hook, which is older than the storage
         needs=("security_task_kill", "5.1", "CONFIG_SECURITY"),
         since="5.15",
         why="tracing programs",
@@ -114,7 +114,7 @@ def test_storage(guest, name):
 
 
 def test_storage_made_at_once_is_one(guest):
-    """CPUs that make an element of a socket's storage at the same time all get the same one."""
+    """CPUs that create a socket's storage element at the same time get the same one."""
     if guest.cpus < 2:
         guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot make what another makes"))
         return
@@ -139,7 +139,7 @@ def test_storage_made_at_once_is_one(guest):
 
 
 def test_storages_of_two_attach_types_are_two(guest):
-    """Programs that see packets leave a cgroup and arrive there count in storages of their own."""
+    """Ingress and egress programs of a cgroup have separate storages."""
     guest.load("places.bpf.c", ["pass_out", "pass_in"], "passage")
     keys = guest.call(calls.Passage(["pass_out", "pass_in"], DATAGRAMS))
     passages = guest.map("passages")
