@@ -48,7 +48,7 @@ class Difference:
         return f"{name} [{loader}] on {kernel}: {was} -> {now}"
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the difference as JSON of a stable structure."""
         name, kernel, loader = matrix.key(self.stored)
         return {
             "name": name,
@@ -91,7 +91,7 @@ class Rejudged:
         return said
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the differences as JSON of a stable structure."""
         return {
             "format": 1,
             "same": self.same,
