@@ -30,12 +30,10 @@ class Programs:
 
     @classmethod
     def read(cls, directory: Path, shared: Optional[Path] = None) -> "Programs":
-        """Read every C file of a directory, as in `c_files`, and what its headers declare.
+        """Read every C file of a directory, as in `c_files`, and the declarations of its headers.
 
-        `shared` is another directory whose headers declare refusals that its cases may name.
-
-        Raises UsageError when there is none or one that cannot be read, or for what an annotation
-        says that cannot be meant.
+        `shared` is another directory. Cases may name refusals that its headers declare. Raises
+        UsageError if there is no C file, if one cannot be read, or if an annotation is invalid.
         """
         headers = [_declared(path) for path in headers_of(directory)]
         refusals = declarations.refusals(headers)
