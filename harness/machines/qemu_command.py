@@ -73,7 +73,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Memory:
-    """The file that backs a guest's memory; `kept` says whether it keeps what the guest writes."""
+    """The file that backs a guest's memory. If `kept`, the guest's writes go to the file."""
 
     file: Path
     kept: bool
@@ -91,7 +91,7 @@ def arguments(
 ) -> list[str]:
     """Return QEMU's command line.
 
-    An `incoming` guest takes over the state of a saved one.
+    An `incoming` guest is restored from the state of a saved one.
     """
     words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *machine.append.split()]
     command = [

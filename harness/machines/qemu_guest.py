@@ -41,7 +41,7 @@ from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
-FORMAT = 2  # raise when saved guests of older harnesses must not be used
+FORMAT = 2  # increase if saved guests of older releases must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
@@ -305,10 +305,10 @@ def start(
 ) -> Guest:
     """Return a running guest whose agent answers.
 
-    With `snapshot` it is restored from a saved guest. Where there is none, a guest is booted and
-    saved, and goes on: its first answer comes soon. When it is asked for again, the saved guest is
-    warmed, saved once more, and goes on.
-    Raises SetupError, with the console's end, when there is no such guest to be had.
+    With `snapshot` it is restored from a saved guest. The first call boots a guest, saves it and
+    returns it running, so that the first answer comes soon. The second call warms the saved guest
+    and saves it again.
+    Raises SetupError, with the end of the console, if the guest does not start.
     """
     plan = _Plan(kernel, image, machine, agent, accelerator(kernel, progress))
     if not snapshot:
@@ -440,7 +440,7 @@ class _Plan:
         return guest
 
     def boot_and_save(self, saved: Path, progress: Progress) -> Guest:
-        """Boot a guest, make it the directory `saved`, and return it running."""
+        """Boot a guest, save it in the directory `saved`, and return it running."""
         self._check_space(saved.parent)
         with _building(saved) as building:
             guest = self.cold(progress, building / "running")
@@ -455,7 +455,7 @@ class _Plan:
         return guest
 
     def warm_and_save(self, saved: Path, progress: Progress) -> Guest:
-        """Warm a saved guest, save it anew in its place, and return it running."""
+        """Warm a saved guest, replace its saved state, and return it running."""
         progress(f"guest {self.kernel.name}: warming the saved guest")
         self._check_space(saved.parent)
         with _building(saved) as building:
@@ -474,8 +474,10 @@ class _Plan:
         return guest
 
     def _check_space(self, place: Path) -> None:
-        """Raise SetupError where a saved guest may not fit: a disk that fills up later would end
-        QEMU with SIGBUS, which explains nothing."""
+        """Raise SetupError if a saved guest may not fit.
+
+        A disk that fills up later would end QEMU with SIGBUS, without any explanation.
+        """
         free = shutil.disk_usage(place).free >> 20
         needed = (
             2 * self._machine.memory_mib + SPARE_MIB
@@ -487,7 +489,7 @@ class _Plan:
             )
 
     def _check_options(self, guest: Guest) -> None:
-        """Raise SetupError where the kernel was built without what the harness needs."""
+        """Raise SetupError if the kernel was built without an option that the harness needs."""
         guest.channel.sendall(b'{"lacking": true}\n')
         lacking = guest._read_line(BOOT_LIMIT_S, "word of what it lacks")["lacking"]
         if lacking:
@@ -497,9 +499,9 @@ class _Plan:
             )
 
     def restore(self, saved: Path, kept: Path | None = None) -> Guest:
-        """Bring a saved guest back and wait until its agent answers.
+        """Restore a saved guest and wait until its agent answers.
 
-        `kept` is a copy of its memory that keeps what the guest writes.
+        `kept` is a copy of its memory that the guest writes to; None: its writes are lost.
         """
         started = time.monotonic()
         os.utime(saved)
@@ -549,7 +551,7 @@ class _Plan:
 
 @contextlib.contextmanager
 def _building(saved: Path) -> Iterator[Path]:
-    """Give a directory beside `saved` that goes unless it was renamed. Raises SetupError."""
+    """Provide a directory beside `saved`, removed unless it was renamed. Raises SetupError."""
     for leftover in saved.parent.glob(f"{saved.name}.building-*"):
         shutil.rmtree(leftover)
     building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
@@ -565,7 +567,10 @@ def _building(saved: Path) -> Iterator[Path]:
 
 
 def _save(guest: Guest, building: Path, *, warm: bool) -> None:
-    """Stop a guest and save it; its memory is the file "running" there. Raises OSError, SetupError."""
+    """Stop a guest and save it in a directory. Its memory is the file "running" there.
+
+    Raises OSError, SetupError.
+    """
     guest._qmp.save(building / "state")
     _copy_memory(building / "running", building / "memory")
     (building / "running").unlink()  # QEMU has it mapped

@@ -4,9 +4,9 @@
     KERNEL=6.1 python -m harness.machines.vagrant_box [DOTFILES [up | reload]]
 
 The Vagrantfile runs this before `up` and `reload` and then reads DOTFILES/spinlock.json, DOTFILES
-being Vagrant's own directory (.vagrant). The kernel's files get the same names every time, because
+being Vagrant's own directory (.vagrant). The names of the kernel's files never change, because
 vagrant-libvirt does not tell an existing machine about a new CD-ROM. Without DOTFILES it only
-builds what has to be downloaded.
+builds the box and fetches the kernel.
 """
 
 from __future__ import annotations

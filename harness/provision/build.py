@@ -130,7 +130,7 @@ def headers(directory: Path) -> List[Path]:
 def compile_object(
     file: Path, include: Path, directories: Sequence[Path] = (), defines: Sequence[str] = ()
 ) -> bytes:
-    """Compile a C file of the user, with warnings off. Return the object.
+    """Compile a C file of the user and return the object. Warnings are no errors.
 
     Raises CompileError, SetupError without a compiler, OSError if the file cannot be read.
     """

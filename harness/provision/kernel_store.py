@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The cache of kernels that are ready to boot. Missing ones are made, existing ones checked.
 
-A kernel's directory below the cache holds an uncompressed vmlinux (QEMU enters it through its PVH
-note, which skips decompression in the guest), the bzImage for other loaders, a small initramfs and
-a squashfs image with all modules and the headers bcc needs. A kernel of the user's own, a bzImage
+The directory of a kernel has these files: an uncompressed vmlinux, which QEMU enters through its
+PVH note, without decompression in the guest; the bzImage for other boot loaders; a small initramfs;
+and a squashfs image with all modules and the headers for bcc. A kernel of the user's own, a bzImage
 or a build tree, has neither modules nor headers.
 """
 
@@ -27,9 +27,9 @@ from harness.provision.catalogue import Debian, Own, UnknownKernel, find, sort_k
 
 INIT_SOURCE = Path(harness.__file__).parent / "guest" / "init.c"
 FORMAT = 5  # increase if a kernel's directory changes in a way that `recipe` does not cover
-FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # what the digest covers
+FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # the files in the digest
 NEEDED_MIB = 1500  # while a kernel is unpacked and packed again
-OWN = "own"  # what all kernels of the user's own are called in the cache
+OWN = "own"  # the name of all of the user's own kernels in the cache
 KEPT_OWN = 4  # of those, the ones used last; 50 MB each
 KEPT_INITRDS = 4  # per kernel: one for each version of init.c in use
 

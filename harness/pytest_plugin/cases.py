@@ -112,8 +112,8 @@ def group(item: pytest.Item, kernels: Sequence[Optional[str]]) -> str:
 def turn(item: pytest.Item, kernels: Sequence[Optional[str]]) -> Tuple[int, bool]:
     """Return the sort key of a case in the order of the run.
 
-    Through bcc, run-time tests come last. They use the machine's cores alone, best at a time when
-    the worker of the other loader does not need them.
+    Through bcc, run-time tests come last. They use the machine's cores alone. At that time the
+    worker of the other loader has usually ended.
     """
     if not needs_guest(item):
         return -1, False

@@ -189,7 +189,7 @@ class Run:
                 test_report.spinlock = self._not_run(item, error).to_json()
             if isinstance(error, SetupError):
                 sentence = f"{cases.kernel(item)}: {error}"
-                if sentence in self._said:  # each case has a result, but only the first shows the error
+                if sentence in self._said:  # only the first case shows the error
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
                     test_report.longrepr = (path, (line or 0) + 1, str(error))

@@ -144,6 +144,6 @@ class Targets:
         for other, observer in self._observers.items():
             if other != name:
                 observer.finish()
-        for (other, _), opened in list(self._opened.items()):  # a copy: another thread may add to it
+        for (other, _), opened in list(self._opened.items()):  # a copy: a thread may add to it
             if other != name:
                 opened.close()

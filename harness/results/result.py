@@ -64,7 +64,7 @@ class Result:
     target: str = ""
     observation: Optional[Observation] = None  # None: the case ended before it was observed
     compiler: str = ""  # the compiler of the object: clang's version line, or bcc's version
-    builds: Tuple[Build, ...] = ()  # what was loaded; a run-time test may load many
+    builds: Tuple[Build, ...] = ()  # of the loaded programs; a run-time test may load many
     facts: Mapping[str, Any] = field(default_factory=dict)  # of the kernel and the tools
     seconds: Mapping[str, float] = field(default_factory=dict)  # boot, build, case
     repeat: str = ""  # the command that repeats it

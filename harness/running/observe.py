@@ -66,7 +66,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Blame:
-    """What happens to the cases of a batch whose session ended too early."""
+    """The decision on the cases of a batch whose session ended too early."""
 
     guilty: Tuple[Key, ...]
     again: Tuple[Key, ...]  # to be run again in another session

@@ -21,8 +21,8 @@ QUEUES = "clearcpuid=hypervisor"
 PATHS = ("", "queued")
 
 # On 6.17.13, the per-CPU table of held locks goes wrong once CPUs have contended for such locks.
-# Seen on each of six boots. Then a CPU that re-acquires its own lock waits for the full timeout,
-# and some CPUs get EDEADLK without a deadlock. 6.16.12 and 6.18.15 are correct. The likely cause,
+# Seen on each of six boots. Then a CPU that re-acquires its own lock waits for the full timeout.
+# Some CPUs get EDEADLK without a deadlock. 6.16.12 and 6.18.15 are correct. The likely cause,
 # not proven, is a backport of a part of the series that begins with
 # commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") (in v6.19).
 RECORD_IS_LOST = KnownBug("beb7021a6003", ">=6.17.13,<6.18")

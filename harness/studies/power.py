@@ -231,8 +231,8 @@ class Report:
     def exit_code(self) -> int:
         """Return the exit code of the command.
 
-        1 if the real program was accused or a kernel crashed, 4 if a contest could not run,
-        3 if a twin is caught too rarely or no CPUs met.
+        1: the real program was accused or a kernel crashed. 4: a contest could not run.
+        3: a twin is caught too rarely or no CPUs met.
         """
         rates = self.rates()
         kinds = {problem.kind for problem in self.problems}
