@@ -105,7 +105,8 @@ def _beside_twin(refused: Verdict, name: str, twin: Optional[Verdict]) -> Verdic
     why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
     return Verdict(
         Kind.INCONCLUSIVE,
-        f"refused as expected, but so may anything be: its legal twin {name} did not pass ({why})",
+        f"refused as expected, but maybe for another reason: its legal twin {name} did not pass"
+        f" ({why})",
         refused.evidence,
     )
 
@@ -205,7 +206,7 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
         numbers = ", ".join(str(cpu) for cpu in observation.stuck)
         return Verdict(
             Kind.CRASH,
-            f"CPU {numbers} schedules nothing any more: are its interrupts off, or its preemption?",
+            f"CPU {numbers} no longer schedules tasks: are its interrupts off, or its preemption?",
             observation.kernel_log or (),
         )
     if observation.kernel_log is None:

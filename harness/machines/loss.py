@@ -52,7 +52,7 @@ def why_lost(
         busy = splat.at_work(console)
         where = ", ".join(f"CPU {cpu} was in {place}" for cpu, place in (busy or {}).items())
         if busy is not None and not busy:
-            where = "every CPU was idle, so something waits for what does not come"
+            where = "every CPU was idle, so a task waits for an event that does not come"
         words = "the guest stopped answering without a word" + (f": {where}" if where else "")
         return GuestLost(words, crashed=True, console=tail)
     if found is not None:

@@ -56,7 +56,9 @@ def mend(path: Path) -> bool:
             whole = file.read()
             end = whole.rfind(b"\n") + 1
             if whole[end : end + 1] not in (b"", b"{", b"\0"):  # a power cut leaves zeros
-                raise UsageError(f"{path} is no results file, so no run can go on in it.")
+                raise UsageError(
+                    f"{path} is no results file of a run, so no run can continue in it."
+                )
             file.truncate(end)
     except FileNotFoundError:
         return False

@@ -26,7 +26,7 @@ class Kept(enum.Enum):
     RUN_TIME = "run-time tests, whose checks are not stored"
     UNSEEN = "ended before anything was seen"
     NO_CASE = "the C files have no such case now"
-    NO_TWIN = "the verdict hangs on a legal twin that has no result here"
+    NO_TWIN = "the verdict depends on a legal twin that has no result here"
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,5 @@ def _of_run_time_test(result: Result, seen: Observation) -> Union[Verdict, Kept]
     """Judge a run-time test by its kernel log or its lost guest. Its checks are not stored."""
     disturbed = judge.disturbed(seen)
     if disturbed is None and result.verdict is Kind.CRASH:
-        return Verdict(Kind.ERROR, "nothing that is stored of it is a crash today: run it again")
+        return Verdict(Kind.ERROR, "its stored log shows no crash by today's rules: run it again")
     return disturbed or Kept.RUN_TIME
