@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The `spinlock` command: parse the command line, run a subcommand, report its errors."""
+"""The `spinlock` command: its subcommands, and the exit codes of errors and interrupts."""
 
 from __future__ import annotations
 
@@ -35,9 +35,12 @@ from harness.provision import catalogue
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit code: 0 passed, 1 failed or crashed, 2 usage,
-    3 inconclusive, 4 harness or set-up error."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that children end, too
+    """Run the command and return its exit code.
+
+    0 passed, 1 failed or crashed, 2 usage, 3 inconclusive, 4 harness or set-up error.
+    """
+    # SIGTERM raises KeyboardInterrupt, so that child processes are ended as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parse(arguments)
         code: int = options.action(options)
@@ -62,8 +65,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    """Return the options. Names may stand before and after them, where argparse by itself ends a list
-    of names at the first option."""
+    """Return the options.
+
+    Names may stand before and after options. argparse alone ends a list of names at the first
+    option.
+    """
     options, more = _parser().parse_known_args(arguments)
     takes = {"names": str, "places": Path}
     listed = next((name for name in takes if hasattr(options, name)), None)
@@ -126,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    """Print a shell's completion script. It is here because it needs the whole parser."""
+    """Print a shell's completion script. It is made from the parser, so it is defined here."""
     known = ["all", *catalogue.names()]
     sys.stdout.write(completion.script(_parser(), options.shell, list(listing.all_cases()), known))
     return OK

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What can go wrong outside the kernel under test."""
+"""Errors that do not come from the kernel under test."""
 
 from __future__ import annotations
 
 
 class SetupError(Exception):
-    """The harness or the machine is not set up; the message is one sentence that says what to do.
+    """The harness or the machine is not set up. The message is one sentence with the remedy.
 
-    `console` holds the end of a guest's console when a guest is what failed, else "".
+    `console` holds the end of the console of a guest that failed, else "".
     """
 
     def __init__(self, message: str, console: str = "") -> None:
@@ -16,4 +16,4 @@ class SetupError(Exception):
 
 
 class UsageError(Exception):
-    """The user asked for something that does not exist or does not make sense."""
+    """The user asked for something that does not exist or makes no sense."""

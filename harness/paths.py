@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the harness keeps what it has built and downloaded."""
+"""The checkout, the cache directory, locks in the cache, and temporary directories."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.errors import SetupError
 DISTRIBUTION = "bpf-spinlock-harness"
 _LANDMARK = Path("bpf_progs") / "spinlock.h"
 _PREFIX = "spinlock-run-"
-_YOUNG_SECONDS = 60.0  # between being made and being held, a directory looks like one left behind
+_YOUNG_SECONDS = 60.0  # a new directory is not locked yet, and so looks abandoned
 
 
 @functools.lru_cache(maxsize=None)
@@ -42,13 +42,13 @@ def root() -> Path:
     for file in files:
         if file.parts[-2:] == _LANDMARK.parts:
             return Path(str(file.locate())).resolve().parent.parent
-    return checkout  # whoever needs a file in it says that it is not there
+    return checkout  # the caller reports the file that it does not find there
 
 
 def cache(*parts: str) -> Path:
-    """Return the cache directory, or the directory `parts` below it, made when missing.
+    """Return the cache directory, or the directory `parts` below it. Create it if missing.
 
-    SPINLOCK_CACHE overrides the place. Raises SetupError when it cannot be made.
+    SPINLOCK_CACHE overrides the location. Raises SetupError if the directory cannot be made.
     """
     chosen = os.environ.get("SPINLOCK_CACHE")
     root = Path(chosen) if chosen else platformdirs.user_cache_path("spinlock")
@@ -65,7 +65,10 @@ def cache(*parts: str) -> Path:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold a lock file of the cache; whoever holds it already is waited for. Raises SetupError."""
+    """Hold a lock file of the cache. Waits while another process holds it.
+
+    Raises SetupError if the file cannot be written.
+    """
     held = FileLock(str(path))
     try:
         held.acquire()
@@ -80,14 +83,14 @@ def lock(path: Path) -> Iterator[None]:
 
 
 class Scratch:
-    """A directory that goes with the process that made it.
+    """A temporary directory that is removed with the process that made it.
 
-    A killed process cannot remove its own: then the next one that makes one in the same place does,
-    which tells by the lock that nobody holds it any more.
+    A killed process leaves its directory behind. The next process that makes a Scratch in the same
+    place removes it: a directory that nobody has locked is abandoned.
     """
 
     def __init__(self, place: Optional[Path] = None) -> None:
-        """Make one below `place`; else where temporary files go."""
+        """Make the directory below `place`, by default the system's directory for such files."""
         place = place or Path(tempfile.gettempdir())
         _sweep(place)
         self._directory = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place)
@@ -107,7 +110,7 @@ class Scratch:
         self.remove()
 
     def remove(self) -> None:
-        """Remove it with all that is in it; may be called again."""
+        """Remove the directory and its contents. May be called again."""
         self._directory.cleanup()
         if self._hold is not None:
             os.close(self._hold)
@@ -116,7 +119,10 @@ class Scratch:
 
 @functools.lru_cache(maxsize=None)
 def _sweep(place: Path) -> None:
-    """Remove, once per process, what killed processes of this user left in a place."""
+    """Remove the directories that killed processes of this user left in a place.
+
+    Done once per process and place.
+    """
     for path in place.glob(f"{_PREFIX}*"):
         try:
             facts = path.stat()
@@ -124,7 +130,7 @@ def _sweep(place: Path) -> None:
                 continue
             hold = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            continue  # another one was faster
+            continue  # another process removed it first
         try:
             fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long work says what it is doing: one line at a time, to whatever shows it."""
+"""The type of the callback that shows the progress of long work, one line per call."""
 
 from typing import Callable
 

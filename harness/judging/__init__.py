@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An observation becomes a verdict. Pure: no kernel, no file, no clock.
+"""Turns an observation into a verdict. Pure: no kernel, no file, no clock.
 
-What was seen and what came of it are records (`verdict`), and have words (`wording`).
-It judges what the verifier said (`judge`), what the kernel logged (`splat`), and what histories and
-lists hold after a contest (`history`, `serialization`, `list_model`).
+`verdict` has the two records, Observation and Verdict. `wording` puts them into words.
+`judge` compares a case with its expectation. `splat` finds kernel complaints in logs.
+`history`, `serialization` and `list_model` check the results of contended runs.
 May import: `scenarios`, `errors`.
 """

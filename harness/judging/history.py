@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Operation histories -> a serial order of them, or anomalies by name with a witness. Pure.
+"""Checks operation histories for linearizability; names each anomaly and shows a witness. Pure.
 
-The object is a counter with three operations: `add` takes a ticket (the count as it was) and adds
-one, `read` returns the count, `set` makes it a value that is higher than it has ever been. Such a
-history is linearizable (Herlihy and Wing, 1990) if and only if some order of its operations is
-both a run of the counter and keeps two operations in place where one ended before the other began.
-Here the values themselves say in which order operations must have happened, so there is nothing to
-search: it is enough to sort them, O(N log N), and to look for what contradicts that order.
+The object is a counter with three operations. `add` takes a ticket (the old count) and adds one.
+`read` returns the count. `set` sets the count to a value above all earlier ones.
+
+A history is linearizable (Herlihy and Wing, 1990) if its operations have a valid serial order.
+That order must be a run of the counter. It must also keep the order in time: an operation that
+ended before another began comes first. Here the values give the only possible order, so no search
+is needed. The operations are sorted, O(N log N), and each contradiction is an anomaly.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 
 class Kind(enum.IntEnum):
-    """What an operation does; in the order in which those with one value must have happened."""
+    """What an operation does. Operations with equal values must happen in the order given here."""
 
     SET = 0
     READ = 1
@@ -28,12 +29,12 @@ class Kind(enum.IntEnum):
 
 
 class Operation(NamedTuple):
-    """One operation as the one who did it wrote it down. Times are of one clock, in nanoseconds."""
+    """One operation as its process recorded it. All times are in ns of one clock."""
 
-    value: int  # the ticket taken, the count read, or what the count was set to
-    arrive: int  # before it asked for the lock
-    leave: int  # after it had let go of it
-    process: str  # who: does one operation after another
+    value: int  # the ticket taken, the count read, or the count that was set
+    arrive: int  # time before the lock was requested
+    leave: int  # time after the lock was released
+    process: str  # the CPU or thread; it does one operation after another
     kind: Kind = Kind.ADD
 
     @property
@@ -44,15 +45,15 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Anomaly:
-    """What no lock that serializes lets happen."""
+    """A contradiction that is impossible under a lock that serializes."""
 
     name: str  # duplicate ticket, skipped ticket, lost update, stale value, phantom value
     count: int  # how often
     sentence: str
-    witness: Tuple[Operation, ...] = ()  # the fewest operations that show it, the closest of these
+    witness: Tuple[Operation, ...] = ()  # the fewest operations that show it, closest in time
 
     def lines(self) -> List[str]:
-        """Return the sentence, and the witness as a small timeline."""
+        """Return the sentence and a small timeline of the witness, as lines."""
         return [f"{self.name}: {self.sentence}", *timeline(self.witness)]
 
 
@@ -62,12 +63,12 @@ def check(
     complete: bool = True,
     clock_error: int = 0,
 ) -> List[Anomaly]:
-    """Return what contradicts that the operations happened one after the other; [] is acquittal.
+    """Return the anomalies of a history; [] if its operations have a serial order.
 
-    `history` holds each process's operations in the order in which it did them. The count is 0 at
-    first and `final` at the end. Without `complete`, operations may be missing from the history,
-    and so tickets; what is there must fit all the same. Times of different processes are compared
-    only where they differ by more than `clock_error`.
+    `history` holds the operations of each process in program order. The count is 0 at first and
+    `final` at the end; None says that the end is unknown. Unless `complete`, operations and their
+    tickets may be missing from the history, but the recorded ones must still fit. Times of
+    different processes are compared only if they differ by more than `clock_error` ns.
     """
     if complete and _is_serial(history, final, clock_error):
         return []
@@ -79,9 +80,9 @@ def check(
 
 
 def _is_serial(history: Sequence[Operation], final: Optional[int], clock_error: int) -> bool:
-    """Tell quickly whether nothing at all contradicts a history of nothing but `add`.
+    """Tell quickly whether a history has only `add` operations and no anomaly.
 
-    Nearly all histories are such. Whatever this one doubts is looked at by those that name it.
+    Nearly all histories are like that. For the others, slower checks find and name the anomalies.
     """
     tickets: Dict[str, List[int]] = defaultdict(list)
     for value, _, _, process, _ in history:
@@ -99,7 +100,7 @@ def _is_serial(history: Sequence[Operation], final: Optional[int], clock_error: 
 
 
 def _duplicates(in_order: Sequence[Operation]) -> List[Anomaly]:
-    """Two took the same ticket: the update of one is lost."""
+    """Find tickets that were taken twice: one of the two updates is lost."""
     count = 0
     closest: Optional[Tuple[Operation, Operation]] = None
     before: Optional[Operation] = None
@@ -121,7 +122,7 @@ def _duplicates(in_order: Sequence[Operation]) -> List[Anomaly]:
 
 
 def _skipped(in_order: Sequence[Operation]) -> List[Anomaly]:
-    """Nobody took a ticket, though somebody took a later one: the counter rose by itself."""
+    """Find tickets that nobody took although a later one was taken: the counter rose by itself."""
     count = 0
     first: Optional[Tuple[int, Operation]] = None
     expected = 0
@@ -141,7 +142,7 @@ def _skipped(in_order: Sequence[Operation]) -> List[Anomaly]:
 
 
 def _phantoms(in_order: Sequence[Operation]) -> List[Anomaly]:
-    """Somebody read a count that it never had."""
+    """Find reads of a value that the counter never had."""
     had = {0}
     for operation in in_order:
         if operation.kind is Kind.SET:
@@ -159,7 +160,7 @@ def _phantoms(in_order: Sequence[Operation]) -> List[Anomaly]:
 
 
 def _lost(in_order: Sequence[Operation], final: Optional[int]) -> List[Anomaly]:
-    """The count at the end is not what the last one left."""
+    """Compare the final count with the count that the last operation left."""
     changes = [o for o in in_order if o.kind is not Kind.READ]
     last = changes[-1] if changes else None
     left = 0 if last is None else last.value + (last.kind is Kind.ADD)
@@ -171,7 +172,7 @@ def _lost(in_order: Sequence[Operation], final: Optional[int]) -> List[Anomaly]:
 
 
 def _own_order(history: Iterable[Operation]) -> List[Anomaly]:
-    """What one process does later has the later place; no clock is needed to see that."""
+    """Find a process whose later operation has an earlier place. This needs no clock."""
     count = 0
     witness: Optional[Tuple[Operation, Operation]] = None
     last: Dict[str, Operation] = {}
@@ -185,11 +186,11 @@ def _own_order(history: Iterable[Operation]) -> List[Anomaly]:
 
 
 def _stale(in_order: Sequence[Operation], clock_error: int) -> List[Anomaly]:
-    """Somebody saw a count that was history already before he arrived."""
+    """Find operations on a value that was already outdated before they began."""
     count = 0
     witness: Optional[Tuple[Operation, Operation]] = None
-    latest: Optional[Operation] = None  # to arrive, of all that have an earlier place
-    waiting: List[Operation] = []  # those of the same place as the present one
+    latest: Optional[Operation] = None  # the last to arrive among those with an earlier place
+    waiting: List[Operation] = []  # those with the same place as the present one
     for operation in in_order:
         if waiting and waiting[-1].place != operation.place:
             for done in waiting:
@@ -198,7 +199,7 @@ def _stale(in_order: Sequence[Operation], clock_error: int) -> List[Anomaly]:
             waiting = []
         waiting.append(operation)
         if latest is not None and operation.leave + clock_error < latest.arrive:
-            if operation.process != latest.process:  # else its own order has shown it
+            if operation.process != latest.process:  # else _own_order() reports it
                 count += 1
                 if witness is None or _span(operation, latest) < _span(*witness):
                     witness = operation, latest
@@ -215,9 +216,9 @@ def _stale_anomaly(count: int, witness: Tuple[Operation, Operation]) -> Anomaly:
 
 
 def overlap(history: Iterable[Operation]) -> float:
-    """Return the share of operations that began while one of another process was under way."""
+    """Return the share (0 to 1) of operations that began during one of another process."""
     total, overlapping = 0, 0
-    last, last_end, other_end = "", 0, 0  # who was there last, until when, and until when any other
+    last, last_end, other_end = "", 0, 0  # the process seen last, its end, the end of all others
     for _, arrive, leave, process, _ in sorted(history, key=itemgetter(1)):
         total += 1
         overlapping += (other_end if process == last else last_end) > arrive
@@ -236,7 +237,7 @@ _WIDTH = 56
 
 
 def timeline(operations: Sequence[Operation]) -> List[str]:
-    """Draw operations over a common time, a row each; the scale is in the last row."""
+    """Draw one row per operation over a common time axis. The last row has the scale."""
     if not operations:
         return []
     start = min(o.arrive for o in operations)

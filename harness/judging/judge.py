@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""(Expectation, Observation) -> Verdict with its explanation. Pure."""
+"""Compares an Expectation with an Observation and returns an explained Verdict. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.judging.wording import in_words, telling_line
 from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
 from harness.scenarios.versions import covers
 
-NO_HEADERS = "no_headers"  # the stage of what bcc was not asked to load
+NO_HEADERS = "no_headers"  # the stage of a case that bcc could not try: no kernel headers
 
-# Stages at which nothing was asked of the kernel under test yet.
+# Stages that a case fails at before the kernel under test is asked for anything.
 _OUTSIDE_THE_KERNEL = {
     "compile": "the program does not compile",
     "open": "the loader did not accept the program",
@@ -33,8 +33,8 @@ def judge(
 ) -> Verdict:
     """Judge one case.
 
-    `twin` is the verdict of the scenario's legal twin, when it has one; `options` are those of the
-    kernel's configuration as far as known.
+    `twin` is the verdict of the scenario's legal twin, if it has one. `options` are the known
+    options of the kernel's configuration, by name: "y", "n", "inactive" and so on.
     """
     broken = disturbed(observation)
     known = next((b for b in scenario.known_bugs if covers(b.kernels, release)), None)
@@ -52,7 +52,7 @@ def judge(
     if verdict.kind is Kind.FAIL and observation.bare is False:
         return _unavailable(scenario.section, release, options)
     if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):
-        # What it asks never comes up there.
+        # PREEMPT_RT refuses the program before the rule under test is checked.
         return Verdict(
             Kind.SKIP, f"the kernel was built with {_RT}: {telling_line(observation.log)}"
         )
@@ -67,7 +67,7 @@ def judge(
 def _untried(
     scenario: Scenario, release: Version, observation: Observation, options: Mapping[str, str]
 ) -> Optional[Verdict]:
-    """Return what to say of a case that the kernel was not asked for, else None."""
+    """Return the verdict of a case that never reached the kernel; None if it did."""
     if observation.stage in _OUTSIDE_THE_KERNEL:
         words = observation.detail or observation.errno or "no reason given"
         return Verdict(
@@ -81,9 +81,9 @@ def _untried(
 
 
 def _on_record(known: KnownBug, broke: bool, release: Version, verdict: Verdict) -> Verdict:
-    """Return a verdict in the light of a bug that is on record: whether the kernel `broke` the rule.
+    """Adjust a verdict for a kernel with a bug on record.
 
-    A refusal where it must accept does, or the reverse.
+    `broke` says that the kernel broke the rule: it refused where it must accept, or the reverse.
     """
     if broke:
         reason = f"bug on record ({known.commit}): {verdict.reason}"
@@ -99,29 +99,30 @@ def _on_record(known: KnownBug, broke: bool, release: Version, verdict: Verdict)
 
 
 def _beside_twin(refused: Verdict, name: str, twin: Optional[Verdict]) -> Verdict:
-    """Return the verdict of a refusal that was expected, which counts if the legal twin passed."""
+    """Return the verdict of an expected refusal. It counts only if the legal twin passed."""
     if twin is not None and twin.kind is Kind.PASS:
         return refused
     why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
     return Verdict(
         Kind.INCONCLUSIVE,
-        f"refused as expected, but so may anything be: its legal twin {name} did not pass ({why})",
+        f"refused as expected, but maybe for another reason: its legal twin {name} did not pass"
+        f" ({why})",
         refused.evidence,
     )
 
 
 def no_headers() -> Verdict:
-    """Return what to say of bcc on a kernel without headers."""
+    """Return the verdict of bcc on a kernel without headers."""
     return Verdict(Kind.SKIP, "the kernel has no headers, which bcc needs: use libbpf")
 
 
 def not_booted_with(words: str, target: str) -> Verdict:
-    """Return what to say of a machine that runs as it runs, where a test wants to boot one."""
+    """Return the verdict of a test that must boot a guest, on a target that boots none."""
     return Verdict(Kind.SKIP, f"needs a guest booted with {words}: --target {target} boots none")
 
 
 def no_lock(since: str, release: Version) -> Verdict:
-    """Return what to say of a kind of program that may not lock yet, and is refused for that."""
+    """Return the verdict of a program type that may not take locks on this kernel yet."""
     return Verdict(
         Kind.SKIP, f"programs of this kind may lock since v{since}, and on kernel {release} may not"
     )
@@ -130,10 +131,10 @@ def no_lock(since: str, release: Version) -> Verdict:
 def unmet(
     needs: Sequence[Need], release: Version, missing: Sequence[str], options: Mapping[str, str]
 ) -> Verdict:
-    """Return SKIP when the kernel is too old, or was built without, what is `missing`, else ERROR.
+    """Judge a case whose needs are `missing` from the kernel's BTF.
 
-    The probe finds what is absent, also where a distribution has added it; the version finds a
-    probe that is wrong.
+    SKIP if the kernel is too old for them or was built without them, else ERROR. The probe respects
+    backports by distributions. The version check exposes a probe that is wrong.
     """
     absent = [need for need in needs if need.name in missing]
     for need in absent:
@@ -156,7 +157,7 @@ def _skip_for(option: str) -> Verdict:
     return Verdict(Kind.SKIP, f"the kernel was built without {option}")
 
 
-# Kinds of program, by the start of their SEC(), that kernels may be built without.
+# Program types that a kernel may be built without, by the start of their SEC() name.
 _OPTIONS = (
     ("lsm", "CONFIG_BPF_LSM"),
     ("lwt_", "CONFIG_LWTUNNEL_BPF"),
@@ -176,13 +177,13 @@ OPTION_NAMES = tuple(sorted({_RT, *(option for _, option in _OPTIONS)}))
 
 
 def _is_for_rt(observation: Observation) -> bool:
-    """Tell whether the verifier refused timers because of the kernel's preemption model."""
+    """Tell whether the verifier refused timers because the kernel is PREEMPT_RT."""
     words = "bpf_timer cannot be used for PREEMPT_RT"
     return observation.errno == "EOPNOTSUPP" and words in observation.log
 
 
 def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> Verdict:
-    """Return what to say of a kind of program of which the kernel takes not even an empty one."""
+    """Return the verdict of a program type of which the kernel rejects even an empty program."""
     option = next((name for start, name in _OPTIONS if section.startswith(start)), "")
     if options.get(option) == "n":
         return _skip_for(option)
@@ -194,7 +195,10 @@ def _unavailable(section: str, release: Version, options: Mapping[str, str]) -> 
 
 
 def disturbed(observation: Observation) -> Optional[Verdict]:
-    """Return CRASH or ERROR when the case was not left alone, whatever else it showed; else None."""
+    """Return CRASH or ERROR for a lost guest, a stuck CPU or a splat; None if there was none.
+
+    This outranks all else that the case showed.
+    """
     if observation.lost is not None:
         kind = Kind.CRASH if observation.lost_is_crash else Kind.ERROR
         return Verdict(kind, observation.lost, tuple(observation.console.splitlines()[:40]))
@@ -202,7 +206,7 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
         numbers = ", ".join(str(cpu) for cpu in observation.stuck)
         return Verdict(
             Kind.CRASH,
-            f"CPU {numbers} schedules nothing any more: are its interrupts off, or its preemption?",
+            f"CPU {numbers} no longer schedules tasks: are its interrupts off, or its preemption?",
             observation.kernel_log or (),
         )
     if observation.kernel_log is None:
@@ -216,13 +220,13 @@ def disturbed(observation: Observation) -> Optional[Verdict]:
 
 
 def _only_warned(observation: Observation) -> bool:
-    """Tell whether the kernel log holds a WARN first: the one splat that a bug on record may be."""
+    """Tell whether the first splat is a WARN. A bug on record excuses no other kind of splat."""
     found = splat.find(observation.kernel_log or ())
     return found is not None and found.kind == "WARN"
 
 
 def compare(expectation: Expectation, observation: Observation) -> Verdict:
-    """Compare what must happen with what did: PASS or FAIL, one evidence line per expectation."""
+    """Return PASS or FAIL, with a MATCHED or EXPECTED line per part of the expectation."""
     lines = []
     ok = True
 
@@ -260,6 +264,6 @@ def compare(expectation: Expectation, observation: Observation) -> Verdict:
 
 
 def _first(text: str) -> str:
-    """Return the first line of a compiler's or loader's words that reports an error."""
+    """Return the first line of a tool's output that has "error" in it, else its first line."""
     lines = [line for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all CPUs put into a list or a tree and took out of it -> anomalies by name. Pure.
+"""Checks the pushes and pops of all CPUs on a BPF list or rbtree; names the anomalies. Pure.
 
-Each operation has a ticket, so the order in which they happened is known: a model goes through them
-in that order, and whatever came out of the real thing must be what comes out of the model. The
-values are those of bpf_progs/driven/places_objects.bpf.c.
+Each operation took a ticket under the lock, so their order is known. A model replays them in that
+order. Each pop of the real list or tree must return the object that the model returns. The values
+are those of bpf_progs/driven/places_objects.bpf.c.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FACTOR = 0x9E3779B1  # of key_of()
 
 
 class Transfer(NamedTuple):
-    """One operation: what it put in, or what it took out; both 0 if it found nothing."""
+    """One operation: the id of the object put in or taken out. Both are 0 if it found nothing."""
 
     ticket: int
     put: int
@@ -33,25 +33,26 @@ Rank = Callable[[Transfer], int]
 
 
 def least_first(put: Transfer) -> int:
-    """Rank what is in a tree."""
+    """Rank an object in an rbtree by its key, as key_of() computes it."""
     return put.put * _FACTOR & 0xFFFFFFFF
 
 
 def first_in_first_out(put: Transfer) -> int:
-    """Rank what is in a list that is pushed to at one end and popped from the other."""
+    """Rank an object in a list that is pushed at one end and popped at the other."""
     return put.ticket
 
 
 def check(transfers: Iterable[Transfer], left: Sequence[int], rank: Rank) -> List[Anomaly]:
-    """Return what contradicts that the operations happened one after the other, by their tickets.
+    """Return the contradictions between the transfers and a model; [] if there are none.
 
-    `left` is what was taken out when they had ended, until there was nothing; of what is in, that
-    with the lowest rank comes out first.
+    The transfers are replayed in the order of their tickets. `left` holds the objects that were
+    popped at the end, until the container was empty. The object with the lowest `rank` comes out
+    first.
     """
     in_order = sorted(transfers)
     end = in_order[-1].ticket + 1 if in_order else 0
     in_order += [Transfer(end + n, 0, taken, "the end") for n, taken in enumerate(left)]
-    waiting: List[Tuple[int, int]] = []  # a heap of (rank, id); those not inside any more as well
+    waiting: List[Tuple[int, int]] = []  # a heap of (rank, id), including objects already taken
     inside: Dict[int, Transfer] = {}
     gone: Dict[int, Transfer] = {}
     found: Dict[str, List[str]] = {}
@@ -85,7 +86,7 @@ def check(transfers: Iterable[Transfer], left: Sequence[int], rank: Rank) -> Lis
 def _contradiction(
     transfer: Transfer, expected: int, inside: Dict[int, Transfer], gone: Dict[int, Transfer]
 ) -> Optional[Tuple[str, str]]:
-    """Return (name, sentence) of what is wrong with taking this out, with what was `expected`."""
+    """Return the anomaly (name, sentence) of a pop that should return `expected`; None if right."""
     taken = transfer.taken
     if taken in gone:
         return "object taken out twice", f"{transfer}, which was out since {gone[taken]}"

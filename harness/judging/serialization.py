@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What contended counters and their broken twins add up to -> Verdict. Pure.
+"""Judges a contended counter and its broken twins. Pure.
 
-The values are those of contended_counter.h. A lock is convicted by what its operations left behind:
-sums, fields, histories. It is acquitted only with evidence that it was needed: CPUs met in the
-critical section, and every way to do the same work wrong was seen to go wrong.
+The values are those of contended_counter.h. FAIL comes from the sums, fields and histories that the
+run left. PASS needs evidence that the lock was needed: CPUs met in the critical section, and each
+broken twin did visible damage.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from harness.judging.verdict import Kind, Verdict
 
 _WORD = (1 << 64) - 1
 
-# bpf_ktime_get_ns() may differ from CPU to CPU while the kernel updates its time, so a smaller
-# difference between two CPUs' times accuses nobody.
+# bpf_ktime_get_ns() may differ between CPUs while the kernel updates its time. A smaller difference
+# between the times of two CPUs is no evidence.
 CLOCK_ERROR_NS = 20_000
 
-# A twin whose CPUs met so many times less often than those of the real run was not run like it.
+# A twin with this many times fewer handovers than the real run did not run under like conditions.
 FAR_LESS = 10
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the lock is taken: as it must be, or broken on purpose. The numbers are contended_counter.h's."""
+    """A way to take the lock: correctly, or broken on purpose.
+
+    `mode` and `every` are numbers of contended_counter.h.
+    """
 
     name: str
     mode: int
@@ -51,9 +54,9 @@ TWINS = (UNLOCKED, OTHER_LOCK, EARLY_UNLOCK, SKIPS_64, SKIPS_4096, IMPATIENT)
 
 @dataclass(frozen=True)
 class Shared:
-    """What a lock protects, as it was when everything had ended."""
+    """The value that a lock protects, read after the end of the run."""
 
-    lock: int  # the lock word as user space is shown it
+    lock: int  # the lock word in a lookup by user space; always 0 if the kernel hides it
     last_cpu: int  # CPU + 1 of the last writer, 0 if there was none
     count: int  # the next ticket
     inverse: int
@@ -62,7 +65,7 @@ class Shared:
 
     @property
     def agrees(self) -> bool:
-        """Tell whether the fields belong together; before the first write all are zero."""
+        """Tell whether the fields are consistent. Before the first write all are zero."""
         if self.count == 0:
             return self.inverse == 0 and self.doubled == 0
         return self.inverse == self.count ^ _WORD and self.doubled == (2 * self.count) & _WORD
@@ -70,141 +73,141 @@ class Shared:
 
 @dataclass(frozen=True)
 class Visits:
-    """What one CPU saw."""
+    """The statistics of one CPU."""
 
     cpu: int
     runs: int
     busy: int  # arrivals that found the lock word held
-    torn: int  # arrivals that found the fields at odds
-    bare: int  # operations that did without the lock
+    torn: int  # arrivals that found inconsistent fields
+    bare: int  # operations without the lock
     first_ns: int  # of the guest's monotonic clock
     last_ns: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one driver did in a run."""
+    """The part of one driver in a run."""
 
     driver: str
-    operations: int  # asked for, of each CPU
+    operations: int  # requested per CPU
     cpus: Tuple[int, ...]
     sent: Mapping[int, int]  # by CPU
     visits: Tuple[Visits, ...]
 
     @property
     def copies(self) -> bool:
-        """Tell whether it is user space, which runs no program: it copies the value."""
+        """Tell whether the driver is user space, which copies the value and runs no program."""
         return self.driver == "user_space"
 
     @property
     def total_sent(self) -> int:
-        """How many operations were asked for."""
+        """The number of requested operations."""
         return sum(self.sent.values())
 
     @property
     def ran(self) -> int:
-        """How often the program ran."""
+        """The number of runs of the program."""
         return sum(visits.runs for visits in self.visits)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what was asked for and what the maps held afterwards."""
+    """One run: the request, and the contents of the maps afterwards."""
 
     way: Way
     turns: int  # length of the critical section
     parts: Tuple[Part, ...]
-    shared: Tuple[Shared, ...]  # of each element
-    histories: Tuple[Tuple[Operation, ...], ...]  # of each element, by process
-    torn_copies: int = 0  # by user space, with BPF_F_LOCK
-    dropped: Mapping[str, int] = field(default_factory=dict)  # packets, by where
+    shared: Tuple[Shared, ...]  # one per element
+    histories: Tuple[Tuple[Operation, ...], ...]  # one per element, ordered by process
+    torn_copies: int = 0  # inconsistent copies by user space with BPF_F_LOCK
+    dropped: Mapping[str, int] = field(default_factory=dict)  # packets, by the place of the drop
     seconds: float = 0.0
-    before: int = 0  # runs before it that did not count: see met_far_less()
+    before: int = 0  # earlier runs that did not count: see met_far_less()
 
     @property
     def visits(self) -> Tuple[Visits, ...]:
-        """What all CPUs saw of all parts."""
+        """The statistics of all CPUs in all parts."""
         return tuple(visits for part in self.parts for visits in part.visits)
 
     @property
     def cpus(self) -> int:
-        """How many CPUs took part."""
+        """The number of CPUs that took part."""
         return len({cpu for part in self.parts for cpu, sent in part.sent.items() if sent})
 
     @property
     def total_sent(self) -> int:
-        """How many operations were asked for."""
+        """The number of requested operations."""
         return sum(part.total_sent for part in self.parts)
 
     @property
     def total_dropped(self) -> int:
-        """How many packets the kernel says it dropped before the hook.
+        """The number of packets that the kernel reports as dropped before the hook.
 
-        An interface counts what the backlog behind it dropped once more.
+        An interface counts again the packets that the backlog behind it dropped.
         """
         backlog = self.dropped.get("backlog", 0)
         return max(backlog, sum(self.dropped.values()) - backlog)
 
     @property
     def ran(self) -> int:
-        """How often programs ran."""
+        """The number of runs of all programs."""
         return sum(part.ran for part in self.parts)
 
     @cached_property
     def _kinds(self) -> Dict[history.Kind, int]:
-        """How many operations of each kind are in the histories."""
+        """The number of operations of each kind in the histories."""
         kinds = [operation.kind for each in self.histories for operation in each]
         return {kind: kinds.count(kind) for kind in history.Kind}
 
     @property
     def copies(self) -> int:
-        """How often user space copied the value, in or out."""
+        """The number of copies by user space, in or out."""
         return sum(self._kinds.values()) - self.recorded
 
     @property
     def recorded(self) -> int:
-        """How many operations of programs are in the histories."""
+        """The number of operations by programs in the histories."""
         return self._kinds[history.Kind.ADD]
 
     @property
     def counted(self) -> int:
-        """What all counts add up to; of no use where user space sets them."""
+        """The sum of all counts. It is meaningless if user space sets them."""
         return sum(shared.count for shared in self.shared)
 
     @property
     def is_set(self) -> bool:
-        """Tell whether user space sets the count, so that it does not tell how many ran."""
+        """Tell whether user space sets the count, which then is not the number of runs."""
         return self._kinds[history.Kind.SET] > 0
 
     @property
     def lost(self) -> int:
-        """How many runs left no trace in the counts; negative if those hold more than ran."""
+        """The number of runs missing from the counts; negative if the counts exceed the runs."""
         return 0 if self.is_set else self.ran - self.counted
 
     @property
     def busy_share(self) -> float:
-        """The share of arrivals that found the lock held."""
+        """The share (0 to 1) of arrivals that found the lock held."""
         return sum(visits.busy for visits in self.visits) / self.ran if self.ran else 0.0
 
     @property
     def torn(self) -> int:
-        """How many arrivals found the fields at odds."""
+        """The number of arrivals and copies that found inconsistent fields."""
         return sum(visits.torn for visits in self.visits) + self.torn_copies
 
     @property
     def handovers(self) -> int:
-        """How often a CPU took over from another."""
+        """The number of writes whose last writer was another CPU."""
         return sum(shared.handovers for shared in self.shared)
 
     @cached_property
     def overlap(self) -> float:
-        """The share of recorded operations that began while another CPU's was under way."""
+        """The share (0 to 1) of recorded operations that began during one of another CPU."""
         whole = sum(len(each) for each in self.histories)
         met = sum(history.overlap(each) * len(each) for each in self.histories)
         return met / whole if whole else 0.0
 
     def measurements(self) -> Dict[str, Any]:
-        """Return the numbers that a result carries."""
+        """Return the numbers that a result stores, by name."""
         return {
             "way": self.way.name,
             "drivers": [part.driver for part in self.parts],
@@ -233,7 +236,10 @@ class Run:
 
 
 def judge(real: Run, twins: Sequence[Run]) -> Verdict:
-    """Judge a locked program by what its run left behind, and by what its twins' did."""
+    """Judge the run of a locked program, given the runs of its broken twins.
+
+    FAIL if the run shows an anomaly, PASS if every twin did damage, else INCONCLUSIVE.
+    """
     found = anomalies(real)
     evidence = [_line(real)]
     if found:
@@ -255,7 +261,7 @@ def judge(real: Run, twins: Sequence[Run]) -> Verdict:
 
 
 def anomalies(run: Run) -> List[Anomaly]:
-    """Name what a lock that serializes does not let happen; [] if nothing did."""
+    """Return all anomalies of a run: wrong numbers of runs, and damage to the value."""
     found = []
     missing = 0
     for part in run.parts:
@@ -275,7 +281,7 @@ def anomalies(run: Run) -> List[Anomaly]:
 
 
 def damage(run: Run) -> List[Anomaly]:
-    """Return the anomalies that a broken lock has."""
+    """Return the anomalies that a broken lock leaves in the values and histories."""
     found = []
     if run.lost > 0:
         sentence = f"{run.ran} ran, but {run.counted} were counted"
@@ -299,7 +305,7 @@ def damage(run: Run) -> List[Anomaly]:
 
 
 def _merged(found: Iterable[Anomaly]) -> List[Anomaly]:
-    """Keep one anomaly of each name, with the number of all."""
+    """Keep one anomaly per name and add up their counts."""
     by_name: Dict[str, Anomaly] = {}
     for anomaly in found:
         if anomaly.name in by_name:
@@ -312,7 +318,7 @@ def _merged(found: Iterable[Anomaly]) -> List[Anomaly]:
 
 
 def blindness(run: Run) -> Optional[str]:
-    """Say why a run could not have shown a broken lock; None if it could."""
+    """Return the reason why a run could not expose a broken lock; None if it could."""
     if run.cpus < 2:
         return f"it ran on {run.cpus} CPU, where nothing is ever at the same time"
     if not run.recorded:
@@ -332,7 +338,7 @@ def blindness(run: Run) -> Optional[str]:
 
 
 def unseen(real: Run, twin: Run) -> Optional[str]:
-    """Say why the twin's run shows nothing about the real one's; None if it does."""
+    """Return the reason why a twin's run is no evidence for the real run; None if it is."""
 
     def conditions(run: Run) -> Dict[str, Any]:
         return {
@@ -350,17 +356,16 @@ def unseen(real: Run, twin: Run) -> Optional[str]:
 
 
 def met_far_less(twin: Run, real: Run) -> bool:
-    """Tell whether a twin's CPUs took turns where those of the real run met.
+    """Tell whether the CPUs of a twin met far less often than those of the real run.
 
-    A host that does something else for a second runs the guest's CPUs one after the other. What is
-    not seen then says nothing of the eyes that looked, so such a twin may be run again. The real
-    program may not: what it shows counts, however it came about.
+    A busy host may run the guest's vCPUs one after the other for a second. A twin without damage is
+    then no evidence of a weak check, so it may run again. The real program is never run again.
     """
     return twin.handovers * FAR_LESS < real.handovers
 
 
 def _damage(run: Run) -> str:
-    """Say the most telling thing about a twin."""
+    """Return the worst damage of a twin, in words."""
     found = damage(run)
     worst = max(found, key=lambda anomaly: anomaly.count)
     if run.lost > 0:

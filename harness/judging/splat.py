@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What in a kernel log or on a console counts as a splat. Pure."""
+"""Finds splats (warnings, oopses, lockups and so on) in kernel logs and consoles. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
-# Each row: what people call it, and how the kernel announces it. The first row that fits names the
-# splat, so the particular stands before the general.
+# Each row: the common name, and a regex of the line that the kernel prints. The first row that
+# matches names the splat, so special rows stand before general ones.
 SPLATS: Tuple[Tuple[str, str], ...] = (
     ("soft lockup", r"BUG: soft lockup"),
     ("soft lockup", r"Kernel panic - not syncing: softlockup"),
@@ -44,7 +44,7 @@ _PATTERNS = [(name, re.compile(pattern)) for name, pattern in SPLATS]
 
 
 class Splat(NamedTuple):
-    """What a splat is called, the line that announces it, and which line of the log that is."""
+    """The name of a splat, its first line, and the index of that line in the log."""
 
     kind: str
     line: str
@@ -60,8 +60,8 @@ def find(lines: Sequence[str]) -> Optional[Splat]:
     return None
 
 
-# The CPU that an NMI makes panic prints no registers; after the NMI's own frames comes where it was.
-# A kernel with CONFIG_UNWINDER_GUESS puts a question mark before every frame.
+# A CPU that panics in an NMI prints no registers. The interrupted function is the first frame after
+# </NMI>. CONFIG_UNWINDER_GUESS puts a question mark before every frame.
 _RIP = re.compile(r"RIP: 0010:([\w.]+)")
 _BEFORE_NMI = re.compile(r"</NMI>(?:\s|\[ *\d+\.\d+\]|</?\w+>|\?)*([\w.]+)\+0x")
 _NAMELESS = "code that its backtrace does not name"
@@ -70,9 +70,9 @@ _IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|cpu_idle|acpi_idle|intel_
 
 
 def at_work(console: str) -> Optional[Dict[int, str]]:
-    """Return where in the kernel each CPU was that was not idle, from backtraces made by NMI.
+    """Return the kernel function that each busy CPU was in, by CPU, from NMI backtraces.
 
-    None: the console shows no such backtraces.
+    None if the console has no NMI backtraces.
     """
     blocks = re.split(r"NMI backtrace for cpu (\d+)", console)[1:]
     if not blocks:
@@ -94,16 +94,18 @@ _EFLAGS = re.compile(r"EFLAGS: ([0-9a-f]{8})\b")
 
 
 def is_emulators(console: str) -> bool:
-    """Tell whether a console shows what QEMU's emulation does to a healthy kernel.
+    """Tell whether a console shows a bug of QEMU's emulation (TCG), not of the kernel.
 
-    A kernel that patches its own code (a static key, say) puts an int3 there for a moment. An
-    emulated CPU may still run its translation of that moment when the kernel has already finished
-    and knows of no int3 any more: "Oops: int3". Measured with QEMU 7.2: one in some thousand
-    switches of a scheduler's static key on 4 busy CPUs; not seen with KVM, not possible on a CPU.
+    Two such bugs are known, both measured with QEMU 7.2:
 
-    And after a cmpxchg16b, of which the kernel's allocator is fond, an interrupt may find part of an
-    address among the flags, and the kernel cannot return from it: most often a double fault, whose
-    registers show flags that no CPU can have. Measured with QEMU 7.2 on a kernel that gcc 12 made.
+    "Oops: int3". The kernel patches its own code, for example a static key, and puts an int3 there
+    for a moment. An emulated CPU may still run its stale translation of the int3 after the kernel
+    has finished. Seen once in some thousand switches of a scheduler's static key on 4 busy CPUs.
+    Not seen with KVM, and impossible on a real CPU.
+
+    Impossible flags. After a cmpxchg16b, which the slab allocator uses, an interrupt may save part
+    of an address as EFLAGS. The kernel cannot return from it: most often a double fault. Its
+    registers show flags that no CPU can have. Seen with a kernel built by gcc 12.
     """
     lines = console.splitlines()
     found = find(lines)
@@ -111,5 +113,5 @@ def is_emulators(console: str) -> bool:
         return False
     flags = _EFLAGS.search("\n".join(lines[found.position :]))
     impossible = flags is not None and bool(int(flags[1], 16) & _NEVER_SET)
-    # Only of an oops: a lockup may show such flags as well, which did no harm, and is the kernel's.
+    # Flags count only in an oops. A lockup may show such flags, too, but is the kernel's own.
     return "Oops: int3" in found.line or (found.kind == "oops" and impossible)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An Observation -> what happened, in words: the one place that says it. Pure."""
+"""Puts an Observation into words. No other module does. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from harness.judging.verdict import Observation
 
 
 def in_words(seen: Observation, errno: bool = True, text: bool = True, retval: bool = True) -> str:
-    """Return in one line what happened to a case.
+    """Return the outcome of a case in one line.
 
-    Without `errno`, `text` (the line of the log that says why) or `retval` these are left out.
+    `errno`, `text` (the line of the log with the reason) and `retval` select the parts to include.
     """
     if seen.lost is not None:
         return seen.lost
@@ -24,9 +24,9 @@ def in_words(seen: Observation, errno: bool = True, text: bool = True, retval: b
 
 
 def telling_line(log: str) -> str:
-    """Return the line of a verifier log that says why; "" for an empty log.
+    """Return the line of a verifier log with the reason of the refusal; "" for an empty log.
 
-    It is the last one that is no statistics. From 7.3 on, an explanation of many lines follows it.
+    It is the last line that is not statistics. Since v7.3 a long explanation follows it.
     """
     lines = [line.strip() for line in log.split("Verification failed:")[0].splitlines()]
     noise = (

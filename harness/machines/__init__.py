@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel under test and a session on it: QEMU guests, Vagrant machines, this machine.
+"""Targets with a kernel under test: QEMU guests, a Vagrant machine, or this machine.
 
-`choose.open_target()` gives a Target; a Target gives Sessions; a lost Session says why.
+`choose.open_target()` returns a Target. A Target opens Sessions. A lost Session raises GuestLost
+with the reason.
 May import: `provision`, `judging.splat`, `judging.verdict`, `scenarios`, `guest.calls`, `paths`,
 `progress`, `errors`.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which target a user chose."""
+"""Opens the target that the user chose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = Dict[str, Any]
 
 
 def open_target(settings: Settings, progress: Progress) -> Target:
-    """Return the target a user chose. Raises SetupError when it is not to be had."""
+    """Return the target that the user chose. Raises SetupError if it cannot be opened."""
     if settings.target == "local":
         return Local(settings, progress)
     if settings.target == "vagrant" or (settings.target is None and vagrant.serves(settings)):

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who uses this machine's CPUs at the moment: many guests together, or one of them alone.
+"""Shares this machine's CPUs between guests: many guests together, or one of them alone.
 
-What shows a lock's twin to be broken is two CPUs at the same moment. Where several guests share the
-cores, a guest's virtual CPUs take turns instead, for milliseconds each, and a twin that leaves out
-one lock in thousands may do no damage in a million operations. So such calls ask to be alone, and
-all others wait or go together: harness/guest/calls.py says which. It holds between processes: xdist's
-workers, and runs that were started apart.
+A broken twin is caught only when two CPUs run at once. If several guests share the cores, the vCPUs
+of a guest take turns of milliseconds. A twin that skips one lock in thousands may then do no damage
+in a million operations. So some calls run alone; harness/guest/calls.py says which. The locks hold
+between processes: xdist's workers, and separate runs.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from harness import paths
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Use them beside others; wait while somebody is alone, or waits for it."""
+    """Use the CPUs together with others. Waits while another user is alone or waits to be alone."""
     with _file("gate") as gate, _file("cores") as cores:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(cores, fcntl.LOCK_SH)
@@ -30,16 +29,16 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Use them when all others have let go; who comes later waits."""
+    """Use the CPUs alone. Waits until all others have ended; later users wait."""
     with _file("gate") as gate, _file("cores") as cores:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # kept, so that nobody overtakes
+        fcntl.flock(gate, fcntl.LOCK_EX)  # kept, so that no other user overtakes
         fcntl.flock(cores, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
 def _file(name: str) -> Iterator[int]:
-    """Open a file to be locked; closing it unlocks it, as the end of the process does."""
+    """Open a lock file. It is unlocked when it is closed or the process ends."""
     descriptor = os.open(paths.cache("cores") / name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield descriptor

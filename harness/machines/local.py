@@ -18,7 +18,7 @@ Json = Dict[str, Any]
 
 
 class Local:
-    """This machine's own running kernel. Only on request: it loads experimental BPF right here."""
+    """This machine's running kernel. Used only on request, since it loads experimental BPF here."""
 
     name = "local"
     kernel = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Why a guest was lost: the kernel's doing, the emulator's, or somebody's outside. Pure."""
+"""Finds out why a guest was lost: by its kernel, the emulator, or a signal from outside. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.judging import splat
 
 Json = Dict[str, Any]
 
-_CONSOLE_LINES = 400  # a panic shows every CPU's stack
+_CONSOLE_LINES = 400  # enough for a panic, which shows the stack of every CPU
 
 
 class GuestLost(Exception):
-    """The guest did not answer any more. `crashed`: the kernel's doing, shown by its console."""
+    """The guest does not answer. `crashed` says that its kernel is at fault; see `console`."""
 
     def __init__(self, reason: str, crashed: bool, console: str) -> None:
         super().__init__(reason)
@@ -22,7 +22,7 @@ class GuestLost(Exception):
 
 
 class EmulatorFailed(GuestLost):
-    """The emulator failed: nothing was asked of the kernel, so the case may be run once more."""
+    """The emulator failed, which is no evidence on the kernel. The case may run once more."""
 
     def __init__(self, console: str) -> None:
         super().__init__(
@@ -35,10 +35,10 @@ class EmulatorFailed(GuestLost):
 def why_lost(
     timed_out: bool, exit_reason: Optional[str], console: str, accelerator: str = ""
 ) -> GuestLost:
-    """Tell from what is left of a guest why it is gone.
+    """Return why a guest is gone, from its console and the exit reason of QEMU.
 
-    A console that shows a splat convicts the kernel; so does a guest that stopped answering, or
-    that rebooted by itself. A QEMU that was killed from outside is nobody's crash.
+    The kernel is at fault if the console shows a splat, or if the guest hung or rebooted by itself.
+    A QEMU that was killed from outside is no crash.
     """
     lines = console.splitlines()
     found = splat.find(lines)
@@ -48,11 +48,11 @@ def why_lost(
     if accelerator == "tcg" and splat.is_emulators(console):
         return EmulatorFailed(tail)
     if timed_out and (found is None or "NMI: Not continuing" in found.line):
-        # The NMI is the harness's own: it makes a silent guest print where its CPUs are.
+        # The harness itself sent the NMI: it makes a hung guest print the stacks of its CPUs.
         busy = splat.at_work(console)
         where = ", ".join(f"CPU {cpu} was in {place}" for cpu, place in (busy or {}).items())
         if busy is not None and not busy:
-            where = "every CPU was idle, so something waits for what does not come"
+            where = "every CPU was idle, so a task waits for an event that does not come"
         words = "the guest stopped answering without a word" + (f": {where}" if where else "")
         return GuestLost(words, crashed=True, console=tail)
     if found is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU guests as a target: each session has a guest of its own, restored from a saved state."""
+"""QEMU guests as a target. Each session has its own guest, restored from a saved state."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from harness.provision import build, kernel_store, userland
 
 Json = Dict[str, Any]
 
-_DYING_SECONDS = 20.0  # for a panic to be printed and the guest to be gone
-_QUIET_SECONDS = 5.0  # of a console on which a panic was being printed
+_DYING_SECONDS = 20.0  # limit for a panic to be printed and QEMU to end
+_QUIET_SECONDS = 5.0  # a console without output for this long has printed all of its panic
 
 _Seen = TypeVar("_Seen")  # of a CPU
 
@@ -29,9 +29,9 @@ _Seen = TypeVar("_Seen")  # of a CPU
 class Qemu:
     """Guests on this machine, fresh ones restored from a saved state.
 
-    An emulated guest is slow at whatever its emulator has not translated yet (LLVM, in bcc, by
-    seconds), so a session that was asked to be `warm` is kept for the next one that is, until
-    something disturbs it.
+    An emulated guest is slow at code that its emulator has not translated yet: bcc's LLVM takes
+    seconds longer. So the guest of a `warm` session is kept for the next warm session, until a case
+    disturbs it.
     """
 
     name = "qemu"
@@ -40,7 +40,7 @@ class Qemu:
         self.cpus = settings.cpus
         self._settings, self._progress = settings, progress
         self.kernel = DEFAULT_KERNEL if settings.kernel is None else settings.kernel
-        kernel_store.look(self.kernel)  # what is cheapest to find missing comes first
+        kernel_store.look(self.kernel)  # the cheapest check comes first
         qemu_guest.version()
         self._image = userland.ensure(progress)
         self._kernel = kernel_store.fetch(self.kernel, progress)
@@ -73,16 +73,14 @@ class Qemu:
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
             why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
-            if isinstance(
-                why, EmulatorFailed
-            ):  # a case may now be run again, which must not go unseen
+            if isinstance(why, EmulatorFailed):  # reported, since the case may silently run again
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why
 
         def asked(look: Callable[[], Mapping[int, _Seen]]) -> Mapping[int, _Seen]:
             try:
                 return look()
-            except (EOFError, OSError, SetupError):  # it has just ended, which the stream tells
+            except (EOFError, OSError, SetupError):  # QEMU has just ended: the stream reports it
                 return {}
 
         try:
@@ -96,7 +94,7 @@ class Qemu:
 
     def _boot(self) -> qemu_guest.Guest:
         if self._unbootable is not None:
-            raise self._unbootable.with_traceback(None)  # it would grow each time
+            raise self._unbootable.with_traceback(None)  # else the traceback grows each time
         try:
             with host_cpus.together():
                 guest = qemu_guest.start(
@@ -111,7 +109,7 @@ class Qemu:
                     progress=self._progress,
                 )
         except SetupError as error:
-            if not self._description:  # it never came up: nor will it for the next hundred cases
+            if not self._description:  # it never booted, so no later case tries it again
                 self._unbootable = error
             raise
         self._description = {"command": guest.command, "accelerator": guest.accelerator}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU's command line, and the kernel's in it. Pure."""
+"""Makes QEMU's command line and the guest kernel's. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QEMU = "qemu-system-x86_64"
 _ALONE = (QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")
 _NEEDS_CMPXCHG16B = Version("6.18")
 
-# Fast: no decompression, no probing of what QEMU does not have, no boot messages on a slow port.
+# Fast boot: no self-tests, no probing of devices that QEMU lacks, no messages on a slow console.
 FAST_BOOT = (
     "console=ttyS0",
     "quiet",
@@ -30,31 +30,31 @@ FAST_BOOT = (
     "rcupdate.rcu_expedited=1",
 )
 
-# A kernel that has gone wrong must say so and stop: -no-reboot turns the reboot into QEMU's exit.
+# A kernel with a bug must report it and panic. -no-reboot turns the reboot into QEMU's exit.
 STOP_ON_TROUBLE = (
     "panic=-1",
     "oops=panic",
     "softlockup_panic=1",
     "hung_task_panic=1",
     "unknown_nmi_panic",
-    # Under KVM as well, QEMU then tells how a CPU's timer is set: see pulse.py.
+    # QEMU then shows how a CPU's timer is set under KVM, too: see pulse.py.
     "lapic=notscdeadline",
-    # A soft lockup is called after twice the first, an RCU stall after the second, in seconds: long
-    # enough for an emulated CPU that its host makes wait.
+    # A soft lockup is reported after twice watchdog_thresh seconds, an RCU stall after 20 s. A vCPU
+    # that waits for a busy host stays below both.
     "watchdog_thresh=8",
     "rcupdate.rcu_cpu_stall_timeout=20",
     "sysctl.kernel.panic_on_rcu_stall=1",
-    # Debian's kernels clear all memory that they give out: bytes of a value that the kernel forgets to
-    # write, the lock's among them, would be zero by that. commit 6471384af2a6 ("mm: security:
-    # introduce init_on_alloc=1 and init_on_free=1 boot options") (in v5.3)
+    # Debian's kernels zero all allocated memory. That would hide bytes of a value that the kernel
+    # fails to initialize, such as its lock. See commit 6471384af2a6 ("mm: security: introduce
+    # init_on_alloc=1 and init_on_free=1 boot options") (in v5.3).
     "init_on_alloc=0",
-    "panic_print=64",  # backtraces of all CPUs: a deadlock has two sides (bit known since v5.18)
+    "panic_print=64",  # backtraces of all CPUs: a deadlock involves two (bit known since v5.18)
 )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The guest as a machine; `append` are more words of its kernel's command line."""
+    """The guest's virtual machine. `append` holds more words for its kernel's command line."""
 
     cpus: int = 4
     memory_mib: int = 1024
@@ -63,7 +63,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What one QEMU process reads, writes and talks to."""
+    """The files and sockets of one QEMU process."""
 
     initrd: Path
     console: Path
@@ -73,7 +73,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Memory:
-    """The file that backs a guest's memory; `kept` says whether it keeps what the guest writes."""
+    """The file that backs a guest's memory. If `kept`, the guest's writes go to the file."""
 
     file: Path
     kept: bool
@@ -91,7 +91,7 @@ def arguments(
 ) -> list[str]:
     """Return QEMU's command line.
 
-    An `incoming` guest takes over the state of a saved one.
+    An `incoming` guest is restored from the state of a saved one.
     """
     words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *machine.append.split()]
     command = [
@@ -127,13 +127,12 @@ def arguments(
 
 
 def accelerator_arguments(accelerator: str, release: str) -> list[str]:
-    """Return the arguments for "kvm" or "tcg", and a kernel of this release.
+    """Return the arguments for the accelerator "kvm" or "tcg" and a kernel of this release.
 
-    QEMU 7.2 leaves part of an address among an emulated CPU's flags after a cmpxchg16b, of which a
-    kernel dies when an interrupt comes at that moment (see splat.is_emulators): one that gcc 12 made
-    did so in one of some hundred cases. Older kernels do without that instruction where the CPU has
-    none. From v6.18 on they need it: without it kmalloc_nolock() has no memory to give, nor have
-    then, on 7.3, local storages.
+    For kernels before v6.18, the emulated CPU has no cmpxchg16b. QEMU 7.2 emulates it wrongly: an
+    interrupt right after it may crash the kernel (see splat.is_emulators). A kernel built by gcc 12
+    crashed in one of some hundred cases. Since v6.18 kernels need the instruction: without it
+    kmalloc_nolock() fails, and on 7.3 also the allocation of local storage.
     """
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
@@ -144,7 +143,7 @@ def accelerator_arguments(accelerator: str, release: str) -> list[str]:
 
 
 def probe(kernel: Kernel, console: Path) -> list[str]:
-    """Return the command line that boots a kernel under KVM as far as its init."""
+    """Return the command line that boots a kernel under KVM up to its init."""
     words = [*FAST_BOOT, *STOP_ON_TROUBLE, "spinlock.init=probe"]
     return [
         *(*_ALONE, *accelerator_arguments("kvm", "")),

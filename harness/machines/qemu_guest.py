@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guests under QEMU: a kernel is cold-booted once, saved, and every later guest is restored.
+"""Guests under QEMU. A kernel is cold-booted once and saved; every later guest is restored.
 
 A saved guest is its memory as a sparse file plus QEMU's device state. Restored guests map the
-memory file copy-on-write, so they start without reading it and share what they do not change.
+memory file copy-on-write: they start without reading it and share unchanged pages.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
-FORMAT = 2  # raise when saved guests of older harnesses must not be used
+FORMAT = 2  # increase if saved guests of older releases must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
-BOOT_ATTEMPTS = 3  # under emulation; see splat.is_emulators
+BOOT_ATTEMPTS = 3  # with emulation; see splat.is_emulators
 PROBE_LIMIT_S = 8.0  # for KVM; a working one needs less than 1
-KEPT_GUESTS = 4  # per kernel, 200 MB each: a changed agent or command line needs a new one
-SPARE_MIB = 64  # beside the memory: device state
-DYING_LOOK_S = 0.2  # between looks at the console of a guest that is about to end
-LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # at a CPU that has a timer interrupt to take
-CONSOLE_KEPT = 16000  # characters of it in a SetupError
+KEPT_GUESTS = 4  # saved guests per kernel, 200 MB each; a new agent or command line adds one
+SPARE_MIB = 64  # disk space for the device state, beside that for the memory
+DYING_LOOK_S = 0.2  # interval of looks at the console of a guest that is about to end
+LOOKS, BETWEEN_LOOKS_S = 10, 0.02  # looks at a CPU with a pending timer interrupt
+CONSOLE_KEPT = 16000  # characters of the console in a SetupError
 
 
 def save_key(command: Sequence[str], *facts: str) -> str:
-    """Return the name of the saved guest that `command` and the `facts` beside it describe."""
+    """Return the name of a saved guest: a digest of its QEMU command and other `facts`."""
     text = json.dumps([FORMAT, list(command), list(facts)])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def describe_end(status: int, console: str, messages: str) -> str:
-    """Return why QEMU ended, from its exit status, the guest's console and QEMU's own messages."""
+    """Return why QEMU ended, given its exit status, the guest's console and QEMU's messages."""
     panics = re.findall(r"Kernel panic - not syncing: (.*)", console)
     if panics:
         return f"the kernel panicked: {panics[0].strip()}"
@@ -79,7 +79,7 @@ def describe_end(status: int, console: str, messages: str) -> str:
 def telling(console: str) -> str:
     """Return the part of a console to keep: from its first splat on, else its end.
 
-    A panic is followed by backtraces of all CPUs, which are longer than what is kept.
+    The end alone might miss the panic message, since backtraces of all CPUs follow it.
     """
     lines = console.splitlines(keepends=True)
     found = splat.find(lines)
@@ -89,11 +89,11 @@ def telling(console: str) -> str:
 
 
 class Guest:
-    """One QEMU process. Use `start` to make one, and as a context manager to end it.
+    """One QEMU process. `start` makes one. As a context manager it ends QEMU.
 
-    `channel` is connected to the agent's virtio-serial port; `hello` is the kernel release its agent told;
-    `boot` says how the guest came up ("cold" or "restored") and in how many seconds;
-    `command` is the QEMU command line, whose fd= numbers mean inherited sockets.
+    `channel` is the socket to the agent's virtio-serial port. `hello` is the kernel release that
+    the agent reported. `boot` has the kind of boot ("cold" or "restored") and its seconds.
+    `command` is the QEMU command line; its fd= numbers are inherited sockets.
     """
 
     def __init__(self, kernel: str, accelerator: str, cpus: int = 1) -> None:
@@ -128,7 +128,7 @@ class Guest:
         return self._process.pid
 
     def console(self) -> str:
-        """Return what the guest has written to its console so far; also after `close`."""
+        """Return the guest's console output so far. Also works after `close`."""
         try:
             text = (self.runtime / "console").read_bytes().decode(errors="replace")
         except FileNotFoundError:
@@ -136,18 +136,18 @@ class Guest:
         return text.replace("\r\n", "\n")
 
     def alive(self) -> bool:
-        """Say whether QEMU still runs."""
+        """Tell whether QEMU still runs."""
         return self._process is not None and self._process.poll() is None
 
     def exit_reason(self) -> str | None:
-        """Return one phrase on why QEMU ended, or None while it runs."""
+        """Return the reason why QEMU ended, as a phrase; None while it runs."""
         if self._end is None and self._process is not None and not self.alive():
             messages = (self.runtime / "messages").read_text(errors="replace")
             self._end = describe_end(self._process.returncode, self.console(), messages)
         return self._end
 
     def wait(self, seconds: float) -> bool:
-        """Wait until QEMU has ended, at most `seconds`; say whether it has."""
+        """Wait at most `seconds` until QEMU has ended. Tell whether it has."""
         assert self._process is not None
         try:
             self._process.wait(timeout=seconds)
@@ -156,8 +156,11 @@ class Guest:
         return True
 
     def wait_for_end(self, seconds: float, quiet: float) -> None:
-        """Wait until QEMU has ended, at most `seconds`; or until the console, having grown, has not for
-        `quiet` seconds: a panic waits long for CPUs that do not answer, when all has been said."""
+        """Wait until QEMU has ended or the console has become quiet, at most `seconds`.
+
+        Quiet means no output for `quiet` seconds after some output. A panic waits long for stuck
+        CPUs after its last message.
+        """
         deadline = time.monotonic() + seconds
         length, grown = len(self.console()), float("inf")
         while not self.wait(DYING_LOOK_S) and time.monotonic() < min(deadline, grown + quiet):
@@ -170,11 +173,11 @@ class Guest:
         self._qmp.execute("inject-nmi")
 
     def overdue_ticks(self) -> dict[int, Tick]:
-        """Return, by CPU, the timer interrupts that CPUs have not taken yet.
+        """Return the pending timer interrupts, by CPU.
 
-        A CPU takes its interrupt at once but for moments. So does one that spends nearly all its
-        time with interrupts off: it takes the tick when it lets go of the lock. One that a busy host
-        leaves waiting for a core has a tick to take most of the time, hence many looks.
+        A healthy CPU takes its interrupt almost at once, even if it has interrupts off most of the
+        time: it takes the interrupt after each unlock. A vCPU that waits for a core of a busy host
+        has a pending interrupt most of the time. So each CPU is looked at several times.
         """
         overdue = {cpu: Tick("") for cpu in range(self.cpus)}
         for _ in range(LOOKS):
@@ -191,17 +194,19 @@ class Guest:
         }
 
     def _armed(self, cpu: int, tick: Tick) -> str:
-        """Return how a CPU's timer is set; of a periodic one, which nobody sets again, where the
-        CPU is instead."""
+        """Return the setting of a CPU's timer.
+
+        The handler never sets a periodic timer anew, so for it the CPU's registers are returned.
+        """
         if tick.armed != "periodic":
             return tick.armed
         self._qmp.human(f"cpu {cpu}")
         return kept_registers(self._qmp.human("info registers"))
 
     def waited(self) -> dict[int, float]:
-        """Return for how many seconds of its life each CPU could have run and the host had no core.
+        """Return the seconds that each vCPU has been runnable without a core of the host.
 
-        Of none where the host's kernel does not tell (CONFIG_SCHED_INFO).
+        {} if the host's kernel does not count them (CONFIG_SCHED_INFO).
         """
         files = {
             cpu: Path(f"/proc/{self.pid}/task/{thread}/schedstat")
@@ -214,12 +219,12 @@ class Guest:
 
     @functools.cached_property
     def _threads(self) -> dict[int, int]:
-        """The host's thread of each CPU."""
+        """The thread id of each vCPU on the host."""
         told = self._qmp.execute("query-cpus-fast")
         return {cpu["cpu-index"]: cpu["thread-id"] for cpu in told}
 
     def close(self) -> None:
-        """End QEMU and remove the guest's files; may be called again."""
+        """End QEMU and remove the guest's files. May be called again."""
         if self._process is not None:
             if self.exit_reason() is None:
                 self._process.kill()
@@ -232,7 +237,7 @@ class Guest:
         self._scratch.remove()
 
     def fail(self, what: str) -> SetupError:
-        """Return the error that the guest did `what`, with the reason QEMU ended and the console."""
+        """Return the error "the guest `what`", with the reason why QEMU ended and the console."""
         if not self.alive():
             what = f"{what}: {self.exit_reason()}"
         return SetupError(
@@ -242,8 +247,8 @@ class Guest:
 
     def _spawn(self, command: list[str]) -> None:
         self.command = command
-        # The kernel ends QEMU together with the thread that forked it, hence the spawner thread.
-        # Whoever lost the parent before that was arranged sees another parent and does not start.
+        # PDEATHSIG ends QEMU together with the thread that forked it, hence the spawner thread.
+        # If the harness died before PDEATHSIG was set, the parent differs and QEMU is not started.
         guard = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
         wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, "sh", *command]
         far = (self._channel_far.fileno(), self._qmp_far.fileno())
@@ -266,12 +271,12 @@ class Guest:
                 PermissionError,
             ) as error:  # the latter for an unreadable PATH
                 raise SetupError("setpriv is missing: install the package util-linux.") from error
-        # With our copies closed, the end of QEMU is the end of file on our sides.
+        # With our copies closed, the end of QEMU is an end of file for us.
         self._channel_far.close()
         self._qmp_far.close()
 
     def _read_line(self, limit: float, what: str) -> dict[str, Any]:
-        """Read one message of the agent; what follows it must not have been sent yet."""
+        """Read one message of the agent. No other message may follow it yet."""
         deadline = time.monotonic() + limit
         line = b""
         while not line.endswith(b"\n"):
@@ -300,10 +305,10 @@ def start(
 ) -> Guest:
     """Return a running guest whose agent answers.
 
-    With `snapshot` it is restored from a saved guest. Where there is none, a guest is booted and
-    saved, and goes on: its first answer comes soon. When it is asked for again, the saved guest is
-    warmed, saved once more, and goes on.
-    Raises SetupError, with the console's end, when there is no such guest to be had.
+    With `snapshot` it is restored from a saved guest. The first call boots a guest, saves it and
+    returns it running, so that the first answer comes soon. The second call warms the saved guest
+    and saves it again.
+    Raises SetupError, with the end of the console, if the guest does not start.
     """
     plan = _Plan(kernel, image, machine, agent, accelerator(kernel, progress))
     if not snapshot:
@@ -326,7 +331,7 @@ def start(
 def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> str:
     """Return "kvm" if it really boots `kernel` here, else "tcg".
 
-    SPINLOCK_ACCELERATOR overrides the probe, whose answer is remembered per host and QEMU.
+    SPINLOCK_ACCELERATOR overrides the probe. The answer is cached per host and QEMU version.
     """
     chosen = os.environ.get("SPINLOCK_ACCELERATOR", "")
     if chosen:
@@ -348,7 +353,7 @@ def accelerator(kernel: Kernel, progress: Progress = lambda message: None) -> st
 
 @functools.lru_cache(maxsize=None)
 def version() -> str:
-    """Return QEMU's version line; raise SetupError when QEMU is missing."""
+    """Return QEMU's version line. Raises SetupError if QEMU is missing."""
     try:
         done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
     except (FileNotFoundError, PermissionError) as error:  # the latter for an unreadable PATH
@@ -359,8 +364,10 @@ def version() -> str:
 
 
 def _forget_old(name: str, newest: Path) -> None:
-    """Remove the saved guests of kernel `name` used longest ago, all but KEPT_GUESTS, and what is
-    left of those that were killed while they were saved, of whatever kernel."""
+    """Remove all saved guests of kernel `name` but the KEPT_GUESTS that were used last.
+
+    Also remove incomplete saved guests of any kernel, left by killed processes.
+    """
     for unfinished in newest.parent.glob("*.building-*"):
         _remove(unfinished, newest.parent / unfinished.name.partition(".building-")[0])
     found = [path for path in newest.parent.glob(f"{name}-{'?' * 20}") if path != newest]
@@ -370,7 +377,7 @@ def _forget_old(name: str, newest: Path) -> None:
 
 
 def _remove(directory: Path, guest: Path) -> None:
-    """Remove a directory of a saved guest, unless somebody is just starting or saving that guest."""
+    """Remove a saved guest's directory, unless a process is starting or saving that guest."""
     try:
         with FileLock(f"{guest}.lock", timeout=0):
             shutil.rmtree(directory, ignore_errors=True)
@@ -379,7 +386,7 @@ def _remove(directory: Path, guest: Path) -> None:
 
 
 class _Plan:
-    """What one call of `start` wants, and the three ways to get there."""
+    """The request of one call of `start`, and the three ways to fulfil it."""
 
     def __init__(
         self, kernel: Kernel, image: Image, machine: Machine, agent: Path, accelerator: str
@@ -406,7 +413,7 @@ class _Plan:
         )
 
     def cold(self, progress: Progress, memory: Path | None) -> Guest:
-        """Boot a guest and wait for its hello; again if the emulator made it fail."""
+        """Boot a guest and wait for its hello. Boot it again if the emulator failed."""
         for attempt in range(BOOT_ATTEMPTS, 0, -1):
             try:
                 return self._boot(progress, memory)
@@ -433,7 +440,7 @@ class _Plan:
         return guest
 
     def boot_and_save(self, saved: Path, progress: Progress) -> Guest:
-        """Boot a guest, make it the directory `saved`, and return it running."""
+        """Boot a guest, save it in the directory `saved`, and return it running."""
         self._check_space(saved.parent)
         with _building(saved) as building:
             guest = self.cold(progress, building / "running")
@@ -448,7 +455,7 @@ class _Plan:
         return guest
 
     def warm_and_save(self, saved: Path, progress: Progress) -> Guest:
-        """Warm a saved guest, save it anew in its place, and return it running."""
+        """Warm a saved guest, replace its saved state, and return it running."""
         progress(f"guest {self.kernel.name}: warming the saved guest")
         self._check_space(saved.parent)
         with _building(saved) as building:
@@ -467,8 +474,10 @@ class _Plan:
         return guest
 
     def _check_space(self, place: Path) -> None:
-        """Raise SetupError where a saved guest may not fit: a disk that fills up later would end
-        QEMU with SIGBUS, which explains nothing."""
+        """Raise SetupError if a saved guest may not fit.
+
+        A disk that fills up later would end QEMU with SIGBUS, without any explanation.
+        """
         free = shutil.disk_usage(place).free >> 20
         needed = (
             2 * self._machine.memory_mib + SPARE_MIB
@@ -480,7 +489,7 @@ class _Plan:
             )
 
     def _check_options(self, guest: Guest) -> None:
-        """Raise SetupError where the kernel was built without what the harness needs."""
+        """Raise SetupError if the kernel was built without an option that the harness needs."""
         guest.channel.sendall(b'{"lacking": true}\n')
         lacking = guest._read_line(BOOT_LIMIT_S, "word of what it lacks")["lacking"]
         if lacking:
@@ -490,9 +499,9 @@ class _Plan:
             )
 
     def restore(self, saved: Path, kept: Path | None = None) -> Guest:
-        """Bring a saved guest back and wait until its agent answers.
+        """Restore a saved guest and wait until its agent answers.
 
-        `kept` is a copy of its memory that keeps what the guest writes.
+        `kept` is a copy of its memory that the guest writes to; None: its writes are lost.
         """
         started = time.monotonic()
         os.utime(saved)
@@ -534,7 +543,7 @@ class _Plan:
         )
         try:
             guest._qmp.greet()
-            initrd.unlink()  # read by now; a killed harness leaves nothing large behind
+            initrd.unlink()  # QEMU has read it; a killed harness must not leave large files behind
         except EOFError:
             guest.wait(RESTORE_LIMIT_S)
             raise guest.fail("did not start") from None
@@ -542,7 +551,7 @@ class _Plan:
 
 @contextlib.contextmanager
 def _building(saved: Path) -> Iterator[Path]:
-    """Give a directory beside `saved` that goes unless it was renamed. Raises SetupError."""
+    """Provide a directory beside `saved`, removed unless it was renamed. Raises SetupError."""
     for leftover in saved.parent.glob(f"{saved.name}.building-*"):
         shutil.rmtree(leftover)
     building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
@@ -558,7 +567,10 @@ def _building(saved: Path) -> Iterator[Path]:
 
 
 def _save(guest: Guest, building: Path, *, warm: bool) -> None:
-    """Stop a guest and save it; its memory is the file "running" there. Raises OSError, SetupError."""
+    """Stop a guest and save it in a directory. Its memory is the file "running" there.
+
+    Raises OSError, SetupError.
+    """
     guest._qmp.save(building / "state")
     _copy_memory(building / "running", building / "memory")
     (building / "running").unlink()  # QEMU has it mapped
@@ -579,7 +591,7 @@ def _copy_memory(running: Path, copy: Path) -> None:
 
 
 def _kvm_boots(kernel: Kernel) -> bool:
-    """Boot as far as init under KVM: the device file may exist and still run no guest."""
+    """Boot up to init under KVM: /dev/kvm may exist and still run no guest."""
     with Guest(kernel.name, "kvm") as guest:
         guest._spawn(qemu_command.probe(kernel, guest.runtime / "console"))
         guest.wait(PROBE_LIMIT_S)
@@ -593,6 +605,6 @@ def _spawner(pid: int) -> concurrent.futures.Executor:
 
 
 def _host() -> str:
-    """Return what of the host decides whether and how KVM works."""
+    """Return the facts of the host that KVM depends on: kernel release and CPU model."""
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     return f"{platform.release()} {model.group(1) if model else ''}"

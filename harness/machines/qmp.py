@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QMP, the protocol by which a running QEMU is told what to do: commands, saving, restoring."""
+"""QMP, the protocol that controls a running QEMU: commands, saving, restoring."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ANSWER_LIMIT_S = 60.0  # on a busy machine; normal is under 1
 
 
 class Qmp:
-    """The control socket of one QEMU. EOFError means that QEMU has gone."""
+    """The control socket of one QEMU. Its methods raise EOFError if QEMU has ended."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._buffer = b""
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close()
 
     def greet(self) -> None:
@@ -34,7 +34,7 @@ class Qmp:
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Run one command and return its result; SetupError if QEMU refuses it."""
+        """Run one command and return its result. Raises SetupError if QEMU refuses it."""
         deadline = time.monotonic() + ANSWER_LIMIT_S
         request = {"execute": command, "arguments": arguments}
         self._socket.sendall(json.dumps(request).encode() + b"\n")
@@ -46,19 +46,19 @@ class Qmp:
                 raise SetupError(f"QEMU refused {command}: {message['error']['desc']}.")
 
     def human(self, command: str) -> str:
-        """Run one command of the monitor for people and return what it prints."""
+        """Run one command of QEMU's human monitor and return its output."""
         text: str = self.execute("human-monitor-command", **{"command-line": command})
         return text
 
     def save(self, state: Path) -> None:
-        """Stop the guest and write its device state; the memory is in its own file already."""
+        """Stop the guest and write its device state. Its memory is already in a file."""
         self.execute("stop")
         self._migration_settings()
         self.execute("migrate", uri=f"exec:cat > {shlex.quote(str(state))}")
         self._migrated("save")
 
     def load(self, state: Path) -> None:
-        """Take over a device state and run."""
+        """Restore a device state and run the guest."""
         self._migration_settings()
         self.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
         self._migrated("restore")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One process of the agent, asked call by call over a stream of JSON lines."""
+"""A session: one process of the agent that answers calls over a stream of JSON lines."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from harness.machines.pulse import Patience, Pulse, Tick
 
 Json = Dict[str, Any]
 
-CALL_SECONDS = 120.0  # a call that takes longer hangs; the slowest, a bcc module, takes ~15 s
+CALL_SECONDS = 120.0  # a longer call counts as hung; the slowest, a bcc module, takes ~15 s
 
 
 class KernelRefusal(Exception):
-    """A call was answered by an errno, or a load refused at a stage; the facts as the guest saw them."""
+    """The kernel refused a call with an errno, or a load at a stage. Carries the guest's facts."""
 
     def __init__(self, facts: Json) -> None:
         super().__init__(facts["message"])
@@ -49,10 +49,10 @@ class KernelRefusal(Exception):
 
 
 class AgentError(Exception):
-    """The agent itself failed: a defect of the harness; the message is its traceback.
+    """The agent itself failed, which is a bug of the harness. The message is its traceback.
 
-    Where its process ended without having been told to, which a kernel can make it do, `kernel_log`
-    is what the kernel logged in that session; else None.
+    `kernel_log` is None, unless the agent's process ended unexpectedly. The kernel may be at fault
+    then, so `kernel_log` holds its messages in that session.
     """
 
     def __init__(self, message: str, kernel_log: Optional[Sequence[str]] = None) -> None:
@@ -61,23 +61,23 @@ class AgentError(Exception):
 
 
 class Gone(Exception):
-    """Inside this module: the stream ended, or (`timed_out`) nothing came in time."""
+    """Internal to this module: the stream ended, or no line came in time (`timed_out`)."""
 
     def __init__(self, timed_out: bool, stuck: Mapping[int, str] = MappingProxyType({})) -> None:
         super().__init__("no answer in time" if timed_out else "the stream ended")
         self.timed_out = timed_out
-        self.stuck = stuck  # CPUs that took no timer interrupt meanwhile, with what shows it
+        self.stuck = stuck  # CPU -> evidence that it took no timer interrupt
 
 
 class Stream:
-    """JSON lines over a pair of file descriptors, with a time limit on each."""
+    """JSON lines over a pair of file descriptors, with a time limit on each line."""
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader, self._writer = reader, writer
         self._rest = b""
 
     def send(self, line: Json) -> None:
-        """Send one line. Raises Gone when the other side is not there."""
+        """Send one line. Raises Gone if the other side has closed the stream."""
         data = memoryview(json.dumps(line).encode() + b"\n")
         try:
             while data:
@@ -86,7 +86,7 @@ class Stream:
             raise Gone(timed_out=False) from None
 
     def receive(self, seconds: float) -> Json:
-        """Return the next line. Raises Gone after so many seconds without one, or at the end."""
+        """Return the next line. Raises Gone after `seconds` without one, or at the end."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
             left = deadline - time.monotonic()
@@ -96,7 +96,7 @@ class Stream:
         return self._next()
 
     def arrived(self) -> Iterator[Json]:
-        """Read once, and yield the lines that are complete. Raises Gone at the end."""
+        """Read once and yield the complete lines. Raises Gone at the end."""
         self._read()
         while b"\n" in self._rest:
             yield self._next()
@@ -136,14 +136,18 @@ class Session:
         waited: Callable[[], Mapping[int, float]] = dict,
         carry: Carry = no_bcc,
     ) -> None:
-        """`overdue` tells which CPUs do not take their timer interrupt at this moment; `waited`, for
-        how many seconds each has waited for the host so far."""
+        """Open a session on a stream to the agent.
+
+        `lost` returns the error of a lost guest, given whether a call timed out. `overdue` returns
+        the pending timer interrupts by CPU. `waited` returns the seconds that each vCPU has waited
+        for the host. Raises GuestLost, AgentError.
+        """
         self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
         self.carry = carry  # see guest/carried_calls.py
-        self.boot = boot  # how the guest came to be: {"kind": "cold"|"restored"|…, "seconds": …}
-        self.waited = 0.0  # seconds that did not count against a limit, as the host was busy
-        self.disturbed = False  # something went wrong in it: nobody may use this guest again
-        self._ended: Optional[AgentError] = None  # once the agent's process is gone
+        self.boot = boot  # how the guest started: {"kind": "cold"|"restored"|…, "seconds": …}
+        self.waited = 0.0  # seconds not counted against a limit, because the host was busy
+        self.disturbed = False  # a case disturbed the guest, which must not be used again
+        self._ended: Optional[AgentError] = None  # set once the agent's process has ended
         try:
             stream.send({"session": {"now": time.time()}})
             answer = stream.receive(CALL_SECONDS)
@@ -173,9 +177,9 @@ class Session:
     def events(
         self, request: Call[Answer], limit: float = CALL_SECONDS
     ) -> Generator[Json, None, Answer]:
-        """Make one call and yield its events as they come; the generator returns the answer.
+        """Make one call and yield its events as they come. The generator returns the answer.
 
-        The guest goes on while nobody asks for the next one. Raises as `call` does.
+        The guest does not wait for the consumer of events. Raises as `call` does.
         """
         if self._ended is not None:
             raise self._ended
@@ -205,7 +209,7 @@ class Session:
                 raise named(self._lost(gone.timed_out), gone.stuck) from None
 
     def _receive(self, limit: float) -> Json:
-        """Return the next line. Raises Gone also when a CPU turns out to be stuck meanwhile."""
+        """Return the next line. Raises Gone as Stream.receive does, or if a CPU is stuck."""
         patience, pulses = Patience(limit, self._waited), Pulse()
         left = limit
         while True:
@@ -221,7 +225,7 @@ class Session:
                 raise Gone(timed_out=True, stuck=stuck)
 
     def interact(self, arguments: Sequence[str]) -> int:
-        """Connect this process's terminal to a program in the guest; return its exit status."""
+        """Connect this process's terminal to a program in the guest. Return its exit status."""
         size = shutil.get_terminal_size()
         keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
         raw = os.isatty(keyboard)
@@ -237,7 +241,7 @@ class Session:
                     typed = os.read(keyboard, 4096)
                     if not typed:
                         sources.remove(keyboard)
-                        typed = b"\x04"  # end of input, as a terminal says it
+                        typed = b"\x04"  # Ctrl-D, which is end of input on a terminal
                     self._stream.send({"input": base64.b64encode(typed).decode()})
                 if self._stream.reader in ready:
                     for answer in self._stream.arrived():
@@ -252,7 +256,7 @@ class Session:
                 termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
     def close(self) -> None:
-        """End the process, and with it everything it loaded and attached; the agent stays."""
+        """End the process. Its programs, maps and links go with it; the agent stays."""
         try:
             if self._ended is None:
                 self._stream.send({"close": True})
@@ -263,13 +267,13 @@ class Session:
             raise self._lost(gone.timed_out) from None
 
     def again(self) -> "Session":
-        """Return a new session of the same agent, after this one was closed."""
+        """Return a new session with the same agent. This one must be closed."""
         kept = {"kind": "kept", "seconds": 0.0}
         return Session(self._stream, self._lost, kept, self._overdue, self._waited, self.carry)
 
 
 def named(lost: GuestLost, stuck: Mapping[int, str]) -> GuestLost:
-    """Return a lost guest with the CPUs that were found stuck as the reason, if there are any."""
+    """Name the stuck CPUs, if any, as the reason of a lost guest."""
     if not stuck:
         return lost
     numbers = ", ".join(map(str, sorted(stuck)))
@@ -286,7 +290,7 @@ def named(lost: GuestLost, stuck: Mapping[int, str]) -> GuestLost:
 def piped(
     command: Sequence[str], describe_loss: Optional[Callable[[bool], GuestLost]] = None
 ) -> Iterator[Session]:
-    """Give a session with an agent that a command starts on its standard input and output."""
+    """Start an agent with a command and open a session on its standard input and output."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as messages:
         agent = subprocess.Popen(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A target takes sessions: one process of the agent on a real kernel, asked call by call.
+"""The interface of a target, which opens sessions on a real kernel.
 
-A session that is lost says why (`loss.GuestLost`), and the next one works.
+A lost session raises `loss.GuestLost` with the reason. The next session works again.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ DEFAULT_KERNEL = catalogue.DEFAULT
 
 
 class Target(Protocol):
-    """What takes sessions."""
+    """A kernel under test that opens sessions."""
 
     name: str
     cpus: int
-    kernel: str  # as the user named it; "" for a machine that runs what it runs
+    kernel: str  # as the user named it; "" for a target with one fixed kernel
 
     def session(self, warm: bool = False) -> ContextManager["Session"]:
-        """Return a context manager that gives a session.
+        """Return a context manager that opens a session.
 
-        `warm` prefers a guest that was used before, where a fresh one would be slower.
+        `warm` prefers a guest that was used before, if a fresh one would be slower.
         """
 
     def describe(self) -> Json:
-        """Return what results say about the target: accelerator, versions, digests, the command.
+        """Return the facts about the target that results store.
 
-        All but the command is known, and decides what is tested, before anything is booted.
+        These are accelerator, versions, digests and the QEMU command. All but the command are known
+        before the first boot.
         """
 
     def headers(self) -> Path:
         """Return the directory of uapi and libbpf headers to compile against."""
 
     def close(self) -> None:
-        """Let go of everything that was started."""
+        """End everything that the target has started."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose."""
+    """The user's choice of target, kernel and machine."""
 
     target: Optional[str]  # one of NAMES; None: a running Vagrant machine, else qemu
-    kernel: Optional[str] = None  # None: DEFAULT_KERNEL, or what a running machine has
+    kernel: Optional[str] = None  # None: DEFAULT_KERNEL, or the kernel of a running machine
     cpus: int = 4
     memory_mib: int = 1024
     append: str = ""
-    also: str = ""  # words for the kernel's command line that a test wants, beside the user's
+    also: str = ""  # a test's words for the kernel's command line, in addition to the user's

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The machine that `vagrant up` started in this checkout, over plain ssh.
 
-It outlives sessions and runs: a kernel that crashes is rebooted by its panic=-1, told by its boot
-id and by the console that libvirt writes to a file, and waited for.
+The machine outlives sessions and runs. A kernel that crashes reboots by itself, due to panic=-1.
+The new boot id and the console, which libvirt writes to a file, show the crash. The harness waits
+until the machine answers again.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from harness.progress import Progress
 from harness.provision import build, kernel_store, userland
 
 ROOT = paths.root()
-PLACE = "/run/spinlock"  # in the guest; gone after a reboot, so never half written by a crash
+PLACE = "/run/spinlock"  # in the guest's tmpfs: a crash cannot leave a half-written file there
 
 _ANSWER_SECONDS = 30.0  # for one command over ssh on a busy emulated machine; normal is 1
 _BOOT_SECONDS = 300.0  # until a rebooted machine answers; normal is 10 with KVM, 40 without
-_SILENT_SECONDS = 60.0  # without an answer and without a word on the console: it hangs
+_SILENT_SECONDS = 60.0  # without an answer and console output for this long, the machine hangs
 _RETRY_SECONDS = 1.0
 
-# The first value that ssh finds counts, so these stand before what Vagrant says.
+# ssh uses the first value that it finds, so these precede Vagrant's options.
 _SSH_OPTIONS = (
     "ControlMaster auto",
     "ControlPersist 60",  # ends by itself when the harness is killed
@@ -49,7 +50,7 @@ _SSH_OPTIONS = (
     "LogLevel ERROR",
 )
 
-# Run with the agent on standard input; answers with what must be known before a session.
+# A script that runs with the agent on standard input and prints the members of Greeting.
 _GREETING = """
 set -e
 cat /proc/sys/kernel/random/boot_id
@@ -63,7 +64,7 @@ cat /usr/share/spinlock/packages
 
 @dataclass(frozen=True)
 class Domain:
-    """What libvirt knows of a machine."""
+    """Libvirt's facts about a machine."""
 
     accelerator: str  # "kvm" or "tcg"
     console: Optional[Path]
@@ -71,7 +72,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Greeting:
-    """What the guest says of itself before a session."""
+    """The guest's facts before a session; the output of _GREETING."""
 
     boot_id: str
     cpus: int
@@ -81,7 +82,7 @@ class Greeting:
 
 @dataclass
 class _Line:
-    """An agent's process in the guest; its session is open or, if not kept warm, closed."""
+    """An agent's process in the guest. Its session is open if it is kept warm, else closed."""
 
     stack: ExitStack
     session: Session
@@ -91,25 +92,25 @@ class _Line:
 
 
 def dotfiles(root: Path = ROOT) -> Path:
-    """Return the directory where Vagrant keeps what it knows of a checkout's machine."""
+    """Return the directory where Vagrant keeps its state of a checkout's machine."""
     return root / os.environ.get("VAGRANT_DOTFILE_PATH", ".vagrant")
 
 
 def running(root: Path = ROOT) -> bool:
-    """Tell, in milliseconds, whether the machine of a checkout is up."""
+    """Tell whether the machine of a checkout is up. Takes milliseconds."""
     found = vagrant_box.machine_id(dotfiles(root))
     return found is not None and vagrant_box.state(found) == "running"
 
 
 def serves(settings: Settings, root: Path = ROOT) -> bool:
-    """Tell whether a machine is up that has what a user asked for without naming a target."""
+    """Tell whether a running machine fits the settings of a user who named no target."""
     if settings.append or not running(root):
         return False
     return settings.kernel in (None, vagrant_box.read_settings(dotfiles(root)).get("kernel_name"))
 
 
 def describe_domain(xml: str) -> Domain:
-    """Read what `virsh dumpxml` prints."""
+    """Read the output of `virsh dumpxml`."""
     tree = ElementTree.fromstring(xml)
     source = tree.find("./devices/serial[@type='file']/source")
     path = source.get("path") if source is not None else None
@@ -120,9 +121,9 @@ def describe_domain(xml: str) -> Domain:
 
 
 def ssh_config(vagrants: str, control: Path) -> Tuple[str, str]:
-    """Return (host alias, configuration for `ssh -F`), given what `vagrant ssh-config` prints.
+    """Return (host alias, configuration for `ssh -F`), given the output of `vagrant ssh-config`.
 
-    Raises SetupError when that names no host.
+    Raises SetupError if that output names no host.
     """
     words = [line.split() for line in vagrants.splitlines()]
     alias = next((word[1] for word in words if word[:1] == ["Host"] and len(word) > 1), None)
@@ -133,7 +134,7 @@ def ssh_config(vagrants: str, control: Path) -> Tuple[str, str]:
 
 
 def parse_greeting(text: str) -> Greeting:
-    """Read what _GREETING prints."""
+    """Read the output of _GREETING."""
     boot_id, cpus, release, packages = text.split("\n", 3)
     return Greeting(boot_id, int(cpus), release, userland.parse_versions(packages))
 
@@ -142,10 +143,10 @@ def parse_greeting(text: str) -> Greeting:
 
 
 class Vagrant:
-    """One machine. Sessions are processes of one agent, so that only the first pays its start.
+    """One machine. Sessions are processes of one agent, so only the first waits for its start.
 
-    A session that was asked to be `warm` is kept open, as in target.Qemu, until something disturbs
-    it. Processes that share the machine (pytest-xdist) take turns, session by session.
+    A `warm` session is kept open, as in qemu.Qemu, until a case disturbs it. Processes that share
+    the machine (pytest-xdist) take turns, session by session.
     """
 
     name = "vagrant"
@@ -231,7 +232,7 @@ class Vagrant:
             return line
         self._greeting = self._greet(_BOOT_SECONDS)
         with ExitStack() as stack:
-            # Before v5.11 BPF memory counts against a limit, also for root.
+            # Before v5.11 BPF memory counts against RLIMIT_MEMLOCK, also for root.
             serve = f"ulimit -l unlimited; exec /usr/bin/python3 {self._agent()} serve"
             session = stack.enter_context(piped(self._remote(serve), self._lost))
             return _Line(stack.pop_all(), session)
@@ -243,9 +244,9 @@ class Vagrant:
         self._warm = self._idle = None
 
     def _lost(self, timed_out: bool) -> GuestLost:
-        """Find out why a session ended, and wait until the machine is there for the next one."""
+        """Find out why a session ended. Wait until the machine answers again."""
         self._drop_lines()
-        self._disconnect()  # or new logins wait for the old connection's end
+        self._disconnect()  # else new logins wait for the end of the old connection
         state = vagrant_box.state(self._id)
         if state != "running":
             return GuestLost(f"the machine is {state}: start it with `vagrant up`", False, "")
@@ -264,20 +265,20 @@ class Vagrant:
         return why_lost(timed_out, reason, console, self._domain.accelerator)
 
     def _inject_nmi(self) -> None:
-        """Make a hung kernel print where its CPUs are, and panic (unknown_nmi_panic)."""
+        """Make a hung kernel print the stacks of its CPUs and panic (unknown_nmi_panic)."""
         try:
             vagrant_box.virsh("inject-nmi", self._id)
         except SetupError as error:
-            self._progress(str(error))  # halted meanwhile: the console says the rest
+            self._progress(str(error))  # it has halted; the console has the reason
 
     def _console(self) -> str:
-        """Return what the machine has written to its console since it was started."""
+        """Return the machine's console output since its start; "" if it is not readable."""
         if self._domain.console is None:
             return ""
         try:
             text = self._domain.console.read_bytes().decode(errors="replace")
         except OSError:
-            return ""  # the boot id still tells of a reboot
+            return ""  # the boot id still shows a reboot
         return text.replace("\r\n", "\n")
 
     # -- ssh -----------------------------------------------------------------------------------------------
@@ -300,9 +301,9 @@ class Vagrant:
         return f"{PLACE}/{build.agent().name}"
 
     def _greet(self, limit: float) -> Greeting:
-        """Wait until the machine answers, and bring the agent there.
+        """Wait until the machine answers, and copy the agent to it.
 
-        A machine that says nothing, not even on its console, is made to panic once.
+        A machine without any answer or console output is made to panic once.
         """
         script = _GREETING.format(place=PLACE, agent=self._agent())
         started = time.monotonic()
@@ -323,12 +324,12 @@ class Vagrant:
                 if len(self._console()) == first_console:
                     self._inject_nmi()
                 first_console = None
-            time.sleep(_RETRY_SECONDS)  # nothing tells when its sshd will listen
+            time.sleep(_RETRY_SECONDS)  # there is no event when its sshd begins to listen
 
     def _run(
         self, command: Sequence[str], data: bytes
     ) -> "Optional[subprocess.CompletedProcess[bytes]]":
-        """Run ssh; None says that it took too long."""
+        """Run ssh. Returns None if it took too long."""
         with tempfile.TemporaryFile() as messages:  # a pipe would stay open in ControlPersist's ssh
             try:
                 done = subprocess.run(
@@ -346,7 +347,7 @@ class Vagrant:
             return done
 
     def _disconnect(self) -> None:
-        """End the connection that ssh keeps open."""
+        """End ssh's persistent connection."""
         if (self._scratch.path / "control").exists():
             self._run(self._ssh("-O", "exit", self._alias), b"")
 
@@ -368,5 +369,5 @@ def _running_machine() -> str:
         if state == "running":
             return found
         if state is None:
-            vagrant_box.check_host()  # libvirt may be what is missing
+            vagrant_box.check_host()  # a more exact error if libvirt is missing
     raise SetupError("No Vagrant machine of this checkout is running: start it with `vagrant up`.")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `vagrant up` needs: the userland as a Vagrant box, and a kernel where libvirt can read it.
+"""Prepares `vagrant up`: the userland as a Vagrant box, and a kernel in files for libvirt.
 
     KERNEL=6.1 python -m harness.machines.vagrant_box [DOTFILES [up | reload]]
 
 The Vagrantfile runs this before `up` and `reload` and then reads DOTFILES/spinlock.json, DOTFILES
-being Vagrant's own directory (.vagrant). The kernel's files get the same names every time, because
+being Vagrant's own directory (.vagrant). The names of the kernel's files never change, because
 vagrant-libvirt does not tell an existing machine about a new CD-ROM. Without DOTFILES it only
-builds what has to be downloaded.
+builds the box and fetches the kernel.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from harness.provision.userland import Image
 
 NAME = "spinlock"
 SETTINGS = "spinlock.json"
-FORMAT = 1  # raise when boxes of the same image must be made anew
+FORMAT = 1  # increase if boxes of the same image must be made anew
 GIB = 1 << 30
 _VIRSH_SECONDS = 20.0
 
-# QEMU runs as a user of its own, who may not look into homes.
+# QEMU runs as a user of its own, without access to home directories.
 SHARED = Path("/var/tmp")
 
 LIBVIRT = os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system"
 
-# The guest's own disk and network, and nothing that takes time and is not needed.
+# Boot from the guest's own disk with its network, without slow extras.
 SYSTEM_BOOT = (
     "spinlock.init=/sbin/init",
     "net.ifnames=0",
-    "loglevel=5",  # after "quiet": warnings reach the console, and outlive a guest that dies
+    "loglevel=5",  # after "quiet": warnings reach the console, which outlives a crashed guest
     "systemd.show_status=false",
     "systemd.log_level=warning",
     "systemd.firstboot=off",
-    "TERM=dumb",  # or systemd asks the console, in a log file, how large it is
+    "TERM=dumb",  # else systemd writes queries of the terminal's size to the console
 )
 
-# What ssh needs to know comes with the box: a machine keeps the key of the box it was made from.
+# The box has the ssh settings, since a machine keeps the key of the box it was made from.
 BOX_VAGRANTFILE = """\
 Vagrant.configure("2") do |config|
   config.ssh.username = "vagrant"
@@ -66,7 +66,7 @@ Vagrant.configure("2") do |config|
 end
 """
 
-QEMU_USER = "libvirt-qemu"  # whom Debian's libvirt starts QEMU as
+QEMU_USER = "libvirt-qemu"  # the user that Debian's libvirt runs QEMU as
 NETWORK = "192.168.121.0/24"  # vagrant-libvirt's own choice; SPINLOCK_NETWORK overrides it
 
 NEEDED = {
@@ -79,7 +79,7 @@ NEEDED = {
 
 
 def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
-    """Return kernel, image and the box's catalogue, made when missing.
+    """Return kernel, image and the box's catalogue. Make those that are missing.
 
     Raises SetupError or UsageError.
     """
@@ -89,7 +89,7 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
 
 
 def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progress) -> None:
-    """Make everything a machine is started from. Raises SetupError or UsageError."""
+    """Make all files that a machine starts from. Raises SetupError or UsageError."""
     check_host()
     machine = machine_id(dotfiles)
     if not rebooting and machine is not None and state(machine) == "running":
@@ -137,7 +137,7 @@ def prepare(dotfiles: Path, kernel_name: str, rebooting: bool, progress: Progres
 
 
 def read_settings(dotfiles: Path) -> Dict[str, Any]:
-    """Return what `prepare` noted last, {} when it never ran here."""
+    """Return the settings that `prepare` wrote last; {} if it never ran here."""
     try:
         settings: Dict[str, Any] = json.loads((dotfiles / SETTINGS).read_text())
     except (FileNotFoundError, ValueError):
@@ -146,13 +146,13 @@ def read_settings(dotfiles: Path) -> Dict[str, Any]:
 
 
 def version(userland: Image) -> str:
-    """Return the box's version: one per image, later ones higher, as `vagrant box prune` wants it."""
+    """Return the box's version, one per image. Later ones are higher, for `vagrant box prune`."""
     made = time.strftime("%Y%m%d.%H%M%S", time.gmtime(userland.root.stat().st_mtime))
     return f"{made}.{FORMAT}{int(userland.digest[:7], 16):09d}"
 
 
 def metadata(size_bytes: int) -> Dict[str, Any]:
-    """Return the box's metadata.json; vagrant-libvirt counts whole GiB."""
+    """Return the box's metadata.json, with the size in whole GiB for vagrant-libvirt."""
     return {
         "provider": "libvirt",
         "format": "qcow2",
@@ -162,7 +162,7 @@ def metadata(size_bytes: int) -> Dict[str, Any]:
 
 
 def catalogue_text(name: str, box_version: str, box: Path) -> str:
-    """Return what Vagrant reads to find the box file of a version."""
+    """Return the catalogue that leads Vagrant to the box file of a version."""
     provider = {"name": "libvirt", "url": box.as_uri()}
     return json.dumps(
         {"name": name, "versions": [{"version": box_version, "providers": [provider]}]}, indent=1
@@ -170,7 +170,7 @@ def catalogue_text(name: str, box_version: str, box: Path) -> str:
 
 
 def ensure_box(userland: Image, progress: Progress) -> Path:
-    """Return the catalogue file of the box made from an image, making both when missing."""
+    """Return the catalogue file of the box of an image. Make both if they are missing."""
     home = paths.cache("box")
     final = home / version(userland)
     catalogue = final / "catalogue.json"
@@ -207,7 +207,7 @@ def _build_box(userland: Image, building: Path) -> None:
     (building / "Vagrantfile").write_text(BOX_VAGRANTFILE)
     shutil.copyfile(userland.ssh_key, building / "ssh_key")
     (building / "ssh_key").chmod(0o600)
-    # Plain tar: the disk is compressed.
+    # Plain tar, since the disk in it is compressed.
     with tarfile.open(building / "spinlock.box", "w") as box:
         for name in ("metadata.json", "Vagrantfile", "ssh_key", "box.img"):
             box.add(building / name, name)
@@ -215,7 +215,7 @@ def _build_box(userland: Image, building: Path) -> None:
 
 
 def shared_directory(name: str) -> Path:
-    """Return a directory that everyone may read and only this user may write."""
+    """Return a directory that all users may read and only this user may write."""
     home = SHARED / f"spinlock-{os.getuid()}"
     for path in (home, home / name):
         try:
@@ -223,7 +223,7 @@ def shared_directory(name: str) -> Path:
             facts = path.lstat()
         except OSError as error:
             raise SetupError(f"{path} cannot be made: {error.strerror}.") from error
-        # Anybody may have made it before us in a directory that all may write.
+        # The parent is writable by all, so another user may have made the directory before us.
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
             raise SetupError(f"{path} is not a directory of yours alone: remove it.")
         path.chmod(0o755)
@@ -231,9 +231,9 @@ def shared_directory(name: str) -> Path:
 
 
 def install_kernel(chosen: Kernel, place: Path) -> Dict[str, str]:
-    """Put a kernel's files where QEMU may read them; return their paths.
+    """Copy a kernel's files to where QEMU may read them. Return their paths.
 
-    Running machines keep the files they have opened: each is replaced as a whole.
+    Each file is replaced atomically, so running machines keep the old ones that they have opened.
     """
     if chosen.modules is None:
         raise SetupError(
@@ -246,7 +246,7 @@ def install_kernel(chosen: Kernel, place: Path) -> Dict[str, str]:
     result = {name: str(place / file) for name, file in files.items()}
     try:
         console = place / "console.log"
-        console.touch(mode=0o600)  # libvirt's log daemon would make it root's
+        console.touch(mode=0o600)  # else libvirt's log daemon creates it as root's
         present = all(Path(path).exists() for path in result.values())
         if not (present and stamp.exists() and stamp.read_text() == chosen.digest):
             stamp.unlink(missing_ok=True)
@@ -279,7 +279,7 @@ def check_host() -> None:
 
 
 def explain_refusal(output: str) -> str:
-    """Turn virsh's complaint about the connection into one sentence with what to do."""
+    """Turn virsh's connection error into one sentence with the remedy."""
     if "Permission denied" in output or "authentication" in output:
         return (
             "libvirt refuses you: run this as root, or join its group with "
@@ -292,9 +292,9 @@ def explain_refusal(output: str) -> str:
 
 
 def check_network(network: str, addresses: str) -> None:
-    """Raise SetupError when the host has an address in `network` that is none of libvirt's.
+    """Raise SetupError if a device other than libvirt's has an address in `network`.
 
-    `addresses` is what `ip -json address` prints.
+    `addresses` is the output of `ip -json address`.
     """
     try:
         wanted = ipaddress.ip_network(network)
@@ -313,7 +313,7 @@ def check_network(network: str, addresses: str) -> None:
 
 
 def kvm_opens_for(user: str) -> bool:
-    """Tell whether the permissions of /dev/kvm admit a user, root's own not being all."""
+    """Tell whether a user may open /dev/kvm, by its permissions."""
     facts = os.stat("/dev/kvm")
     try:
         account = pwd.getpwnam(user)
@@ -325,7 +325,7 @@ def kvm_opens_for(user: str) -> bool:
 
 
 def box_versions(dotfiles: Path) -> List[str]:
-    """Return from which versions of the box the machines were made that Vagrant knows of."""
+    """Return the box versions of the machines that Vagrant has made."""
     found = []
     for file in dotfiles.glob("machines/*/libvirt/box_meta"):
         if (file.parent / "id").exists():
@@ -334,12 +334,12 @@ def box_versions(dotfiles: Path) -> List[str]:
 
 
 def search_path() -> str:
-    """Return PATH with the administrator's directories, which ordinary users often lack."""
+    """Return PATH plus the sbin directories, which ordinary users often lack."""
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 def machine_id(dotfiles: Path) -> Optional[str]:
-    """Return libvirt's id of the machine that Vagrant made, or None when there is none."""
+    """Return libvirt's id of the machine that Vagrant made, or None if there is none."""
     for file in sorted(dotfiles.glob("machines/*/libvirt/id")):
         text = file.read_text().strip()
         if text:
@@ -348,7 +348,7 @@ def machine_id(dotfiles: Path) -> Optional[str]:
 
 
 def state(machine: str) -> Optional[str]:
-    """Return libvirt's word for what a machine does, None when it knows no such machine."""
+    """Return libvirt's state of a machine, such as "running"; None if it has no such machine."""
     try:
         return virsh("domstate", machine).strip()
     except SetupError:
@@ -356,14 +356,14 @@ def state(machine: str) -> Optional[str]:
 
 
 def virsh(*arguments: str) -> str:
-    """Ask libvirt. Raises SetupError when it refuses or is not there."""
+    """Run virsh and return its output. Raises SetupError if it fails or is missing."""
     return run(["virsh", "--connect", LIBVIRT, "--quiet", *arguments], _VIRSH_SECONDS)
 
 
 def run(
     command: Sequence[str], limit: Optional[float] = None, directory: Optional[Path] = None
 ) -> str:
-    """Run a program that must succeed, and return what it prints. Raises SetupError."""
+    """Run a program and return its output. Raises SetupError if it fails."""
     name = command[0]
     try:
         done = subprocess.run(
@@ -393,7 +393,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build, or prepare a machine; return the exit code that `spinlock` has for the outcome."""
+    """Build a box, or prepare a machine. Return an exit code as `spinlock` does."""
 
     def progress(message: str) -> None:
         print(f"spinlock: {message}", file=sys.stderr, flush=True)

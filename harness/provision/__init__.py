@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Everything a guest is made of: kernels, the userland, the agent, compiled programs.
+"""Provides the parts of a guest: kernels, the userland, the agent, compiled programs.
 
-Each is fetched or built once and kept in the cache under a digest of what it was made from.
+Each is fetched or built once and cached under a digest of its inputs.
 May import: `scenarios`, `guest.calls`, `paths`, `progress`, `errors`.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""BTF, the types of a BPF object, as far as maps and locks need them. Pure; trusts no byte of it."""
+"""Reads BTF, the types of a BPF object, for maps and locks. Pure; safe for untrusted input."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Dict, List, Optional, Tuple
 
 _MAGIC = 0xEB9F
 MOST_TYPES = 1 << 20
-DEEPEST = 32  # of structures in structures, and of typedefs; more is a circle
-MOST_PARTS = 1 << 16  # of one value
+DEEPEST = 32  # levels of nested structures or typedefs; more means a cycle
+MOST_PARTS = 1 << 16  # parts of one value
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = range(9, 16)
 _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(16, 20)
 _QUALIFIERS = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
-# Bytes after the common twelve: of the type, and of each of its members.
+# Bytes after the common 12 bytes of struct btf_type: per type, and per member.
 _EXTRA = {_INT: (4, 0), _ARRAY: (12, 0), _VAR: (4, 0), _DECL_TAG: (4, 0)}
 _EXTRA.update({_STRUCT: (0, 12), _UNION: (0, 12), _DATASEC: (0, 12), _ENUM64: (0, 12)})
 _EXTRA.update({_ENUM: (0, 8), _FUNC_PROTO: (0, 8)})
 _SIGNED = 1  # BTF_INT_SIGNED
 _TAGS = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum "}
 LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
-# Structures that the kernel guards by itself: a program changes them by helpers and kernel functions.
+# Structures that the kernel protects itself: programs change them only by helpers and kfuncs.
 KERNEL = (
     "bpf_timer",
     "bpf_wq",
@@ -35,42 +35,42 @@ KERNEL = (
     "bpf_refcount",
     "bpf_dynptr",
 )
-# Tags of pointers that the kernel keeps.
+# BTF type tags of pointers that the kernel manages.
 KPTRS = ("kptr", "kptr_untrusted", "kptr_ref", "percpu_kptr", "uptr")
 
 
 class Malformed(Exception):
-    """The bytes are not what they should be; the message is a sentence."""
+    """The bytes are invalid. The message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A part of a map's value that has no parts of its own, arrays being whole."""
+    """A part of a map's value without parts of its own. An array counts as one part."""
 
-    name: str  # with the structures it is in: "a.b"
+    name: str  # with the names of its outer members: "a.b"
     offset: int
     size: int
     lock: str = ""  # one of LOCKS, if it is a lock
-    kernel: str = ""  # what the kernel itself guards: one of KERNEL, or "kptr"
+    kernel: str = ""  # one of KERNEL, or "kptr", if the kernel protects it itself
 
     def overlaps(self, offset: int, size: int) -> bool:
-        """Tell whether it shares a byte with an access."""
+        """Tell whether the field shares a byte with an access."""
         return offset < self.offset + self.size and self.offset < offset + max(size, 1)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a function takes: the size of what is pointed to, and how it may be used."""
+    """A parameter of a function. For a pointer: the size of its target, and whether it is const."""
 
     name: str
     pointer: bool = False
-    size: int = 0  # in bytes, of what it points to; 0: not known
-    const: bool = False  # it points to what the function only reads
+    size: int = 0  # of the pointer's target, in bytes; 0: not known
+    const: bool = False  # the function only reads the pointer's target
 
 
 @dataclass(frozen=True)
 class Type:
-    """One type: `ref` is a type or a size, by kind; members are (name, type, offset in bits)."""
+    """One type. `ref` is a type or a size, by kind. Members are (name, type, offset in bits)."""
 
     kind: int
     name: str
@@ -83,12 +83,12 @@ class Type:
 
     @property
     def is_number(self) -> bool:
-        """Tell whether it is an integer, an enumeration or a pointer."""
+        """Tell whether the type is an integer, an enumeration or a pointer."""
         return self.kind in (_INT, _ENUM, _ENUM64, _PTR)
 
     @property
     def is_array(self) -> bool:
-        """Tell whether it has elements."""
+        """Tell whether the type is an array."""
         return self.kind == _ARRAY
 
 
@@ -165,7 +165,7 @@ class Btf:
         raise Malformed("its BTF has a typedef that leads to itself.")
 
     def names(self) -> Dict[str, int]:
-        """Return the numbers of all types with a name, as C spells it: "struct visits", "__u32"."""
+        """Return the numbers of all named types by C name, such as "struct visits" or "__u32"."""
         kinds = (_INT, _TYPEDEF, _FLOAT, *_TAGS)
         return {
             _TAGS.get(found.kind, "") + found.name: number
@@ -174,7 +174,7 @@ class Btf:
         }
 
     def spelled(self, number: int) -> str:
-        """Return a type as C spells it. Raises Malformed."""
+        """Return a type in C syntax. Raises Malformed."""
         if 0 <= number < len(self.types) and self.types[number].kind == _TYPEDEF:
             return self.types[number].name
         found = self.bare(number)
@@ -185,7 +185,7 @@ class Btf:
         return _TAGS.get(found.kind, "") + (found.name or "(unnamed)")
 
     def size(self, number: int, depth: int = 0) -> int:
-        """Return a type's size in bytes, 0 for what has none. Raises Malformed."""
+        """Return a type's size in bytes, 0 for a type without size. Raises Malformed."""
         found = self.bare(number)
         if depth > DEEPEST:
             raise Malformed("its BTF has an array of itself.")
@@ -197,22 +197,22 @@ class Btf:
         return found.ref if found.kind in sized else 0
 
     def struct_members(self, number: int) -> Dict[str, int]:
-        """Return the members' types of a structure by name, {} of anything else."""
+        """Return the members' types of a structure by name; {} for other types."""
         found = self.bare(number)
         return {name: kind for name, kind, _ in found.members} if found.kind == _STRUCT else {}
 
     def pointed(self, number: int) -> Optional[int]:
-        """Return what a pointer points to, None if it is no pointer."""
+        """Return the type of a pointer's target; None for other types."""
         found = self.bare(number)
         return found.ref if found.kind == _PTR else None
 
     def array_length(self, number: int) -> int:
-        """Return an array's length: how C writes a number into a type; 0 of anything else."""
+        """Return an array's length; 0 for other types. libbpf's __uint() stores numbers so."""
         found = self.bare(number)
         return found.length if found.kind == _ARRAY else 0
 
     def element(self, number: int) -> Optional[int]:
-        """Return the type of an array's elements, None if it is no array."""
+        """Return the type of an array's elements; None for other types."""
         found = self.bare(number)
         return found.element if found.kind == _ARRAY else None
 
@@ -227,7 +227,7 @@ class Btf:
         return self.types[number].name, self.types[number].ref
 
     def parameters(self, name: str) -> Optional[Tuple[Parameter, ...]]:
-        """Return what a function takes, None if nothing is known of it. Raises Malformed."""
+        """Return the parameters of a function; None if BTF does not have it. Raises Malformed."""
         function = next((t for t in self.types if t.kind == _FUNC and t.name == name), None)
         if function is None:
             return None
@@ -243,7 +243,7 @@ class Btf:
         return Parameter(name, True, self.size(pointed), _CONST in self._qualifiers(pointed))
 
     def _qualifiers(self, number: int) -> List[int]:
-        """Return the kinds of what is around a type. Raises Malformed where bare() does."""
+        """Return the kinds of the typedefs and qualifiers of a type. Raises as bare() does."""
         return [self.types[each].kind for each in self._wrapped(number)]
 
     def _wrapped(self, number: int) -> List[int]:
@@ -262,7 +262,7 @@ class Btf:
         return found
 
     def _fields(self, number: int, name: str, offset: int, depth: int, out: List[Field]) -> None:
-        self._parts += 1  # even structures of nothing can be nested without end
+        self._parts += 1  # counts empty structures, too: they can be nested without end
         if depth > DEEPEST or self._parts > MOST_PARTS:
             raise Malformed("its BTF has a value of too many parts.")
         bare = self.bare(number)
@@ -290,7 +290,7 @@ class Btf:
                 self._fields(kind, whole, offset + bits // 8, depth + 1, out)
 
     def _kernel(self, number: int) -> str:
-        """Return what the kernel guards in a type that is one part, "" if it is the program's."""
+        """Return the name of a type that the kernel protects itself; "" for other types."""
         bare = self.bare(number)
         if bare.kind == _STRUCT:
             return bare.name if bare.name in KERNEL else ""
@@ -301,7 +301,7 @@ class Btf:
         return next((tag for tag in tags if tag in KPTRS), "")
 
     def _special(self, number: int, depth: int) -> bool:
-        """Tell whether there is a lock or a field of the kernel's in a type: an array is split."""
+        """Tell whether a type contains a lock or a field in KERNEL. Arrays of such are split."""
         self._parts += 1
         if depth > DEEPEST or self._parts > MOST_PARTS:
             raise Malformed("its BTF has a value of too many parts.")

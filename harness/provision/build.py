@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One C file -> what a loader eats: an ELF object for libbpf, flat text for bcc; and the agent.
+"""Builds a C file for a loader: an ELF object for libbpf, flat text for bcc. Builds the agent.
 
-Results are cached by the hash of everything that goes in.
+Results are cached by a digest of all inputs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from harness.guest import calls
 COMPILE_SECONDS = 120.0
 OLDEST_CLANG = 11  # older ones lack -mcpu=v3 or complete BTF
 PROGRAMS = paths.root() / "bpf_progs"
-DRIVEN = PROGRAMS / "driven"  # what the run-time tests load
+DRIVEN = PROGRAMS / "driven"  # programs of the run-time tests
 _INCLUDED = (PROGRAMS, PROGRAMS / "include")
 
-# -mcpu=v3 (32-bit registers and jumps) is what kernels from v5.1 on, the first with the lock, know.
+# Kernels since v5.1, the first with the lock, support -mcpu=v3 (32-bit registers and jumps).
 _CFLAGS = ("-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
 
 class CompileError(Exception):
-    """A C file does not compile; the message is the compiler's."""
+    """A C file does not compile. The message is the compiler's."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """A digest of what the loader is given."""
+        """A digest of the loader's input."""
         return hashlib.sha256(self.content).hexdigest()[:16]
 
     def request(self) -> calls.Source:
-        """Return it as the guest's agent wants it."""
+        """Return the source as a part of a call to the agent."""
         if self.loader == "bcc":
             return calls.Source("bcc", text=self.content.decode())
         return calls.Source("libbpf", object=base64.b64encode(self.content).decode())
@@ -61,7 +61,7 @@ class Source:
 
 @lru_cache(maxsize=None)
 def clang() -> Path:
-    """Return the compiler. Raises SetupError without one that is new enough."""
+    """Return the path of clang. Raises SetupError if there is none that is new enough."""
     found = shutil.which(os.environ.get("CLANG", "clang"))
     if found is None:
         raise SetupError(
@@ -77,7 +77,7 @@ def clang() -> Path:
 
 
 def compiler() -> str:
-    """Return the version line of the compiler that makes objects. Raises SetupError without one."""
+    """Return the version line of the compiler of objects. Raises SetupError if there is none."""
     return clang_version(str(clang()))
 
 
@@ -123,16 +123,16 @@ def source(
 
 
 def headers(directory: Path) -> List[Path]:
-    """Return the headers that a C file of a directory can include: its own, and the shared ones."""
+    """Return the headers that C files in a directory can include: its own and the shared ones."""
     return sorted({header for place in (directory, *_INCLUDED) for header in place.glob("*.h")})
 
 
 def compile_object(
     file: Path, include: Path, directories: Sequence[Path] = (), defines: Sequence[str] = ()
 ) -> bytes:
-    """Compile a C file of the user's own, whose warnings are the user's own affair.
+    """Compile a C file of the user and return the object. Warnings are no errors.
 
-    Raises CompileError, SetupError without a compiler, OSError for a file that cannot be read.
+    Raises CompileError, SetupError without a compiler, OSError if the file cannot be read.
     """
     file.read_bytes()
     command = [str(clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-nostdlibinc"]
@@ -154,7 +154,7 @@ def _key(command: List[str], file: Path) -> str:
 
 
 def _compile(command: List[str], output: Path) -> float:
-    """Run the compiler; return for how many seconds. Raises CompileError."""
+    """Run the compiler and return its time in seconds. Raises CompileError."""
     started = os.times().elapsed
     try:
         done = subprocess.run(
@@ -172,7 +172,7 @@ def _compile(command: List[str], output: Path) -> float:
 
 
 def agent() -> Path:
-    """Return the guest's agent as a zipapp, built when its code has changed."""
+    """Return the guest's agent as a zipapp. It is built if its code has changed."""
     guest = Path(harness.__file__).resolve().parent / "guest"
     files = {file.relative_to(guest): file for file in sorted(guest.rglob("*.py"))}
     digest = hashlib.sha256()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is in a bzImage: the kernel itself, its release, where it may be entered."""
+"""Reads a bzImage: the kernel in it, its release, and whether it has a PVH entry."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.provision import host_tools
 
 
 def has_pvh_entry(vmlinux: bytes) -> bool:
-    """Tell whether an ELF kernel says where QEMU may enter it (Xen's note of type 18)."""
+    """Tell whether an ELF kernel has a PVH entry for QEMU (Xen's note of type 18)."""
     pattern = rb"\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0"
     return re.search(pattern, vmlinux) is not None
 
 
 def release_of(bzimage: bytes) -> str:
-    """Return the release that a bzImage's header names, "" if it names none."""
+    """Return the release in a bzImage's header; "" if it has none."""
     # Documentation/arch/x86/boot.rst: kernel_version, an offset less 0x200
     (offset,) = struct.unpack_from("<H", bzimage, 0x20E)
     if not offset:
@@ -33,7 +33,7 @@ def release_of(bzimage: bytes) -> str:
 def vmlinux(bzimage: bytes, what: str = "The kernel image") -> bytes:
     """Return the uncompressed ELF kernel inside a bzImage.
 
-    Raises SetupError, in which the file is called `what`, when it is no bzImage or damaged.
+    Raises SetupError if it is no bzImage or damaged. `what` is the name of the file in the error.
     """
     if len(bzimage) < 0x250 or bzimage[0x202:0x206] != b"HdrS":
         raise SetupError(f"{what} is not a bzImage: give an x86-64 bzImage.")
@@ -44,7 +44,7 @@ def vmlinux(bzimage: bytes, what: str = "The kernel image") -> bytes:
     payload = bzimage[start : start + length]
     if not payload or len(payload) < length:
         raise SetupError(f"{what} is damaged (it ends too early): get it again.")
-    # The kernel appends the uncompressed size, which decompressors would take for a broken frame.
+    # The kernel appends the uncompressed size. Decompressors would reject it as a broken frame.
     try:
         if payload[:2] == b"\x1f\x8b":
             return gzip.GzipFile(fileobj=io.BytesIO(payload)).read(_payload_size(payload))

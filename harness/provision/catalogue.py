@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernels there are, and what the names of kernels stand for."""
+"""The names of kernels and their meaning."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MINORS: Mapping[str, Any] = _CATALOGUE["minors"]
 FLAVOURS: Mapping[str, str] = _CATALOGUE["flavours"]
 CHECKED: Mapping[str, str] = {minor: str(row["checked"]) for minor, row in MINORS.items()}
 DEFAULT = "6.12"
-CLOUD = "cloud"  # the flavour of a name that has none
+CLOUD = "cloud"  # the flavour of a name without a flavour
 
 
 class UnknownKernel(UsageError):
-    """No kernel has that name; the message suggests the nearest ones."""
+    """No kernel has that name. The message suggests similar names."""
 
 
 @dataclass(frozen=True)
 class Debian:
     """A kernel of `series` (such as "6.12") and `flavour` in `suites`: the newest, or `version`.
 
-    A version may leave out what Debian adds to it, as 6.12.43 does of 6.12.43+deb12.
+    A version may omit Debian's suffix: 6.12.43 stands for 6.12.43+deb12.
     """
 
     name: str
@@ -49,29 +49,29 @@ class Own:
 
 
 def names() -> list[str]:
-    """Return the names that need no version."""
+    """Return the names without a version."""
     others = [flavour for flavour in FLAVOURS if flavour != CLOUD]
     return [*MINORS, *(f"{minor}-{flavour}" for minor in MINORS for flavour in others)]
 
 
 def all_names() -> list[str]:
-    """Return what "all" stands for: the newest of each minor, oldest first."""
+    """Return the names that "all" stands for: the newest of each minor, oldest first."""
     return list(MINORS)
 
 
 def is_path(name: str) -> bool:
     """Tell whether a name is the path of a kernel of the user's own."""
-    return "/" in name or os.path.isfile(name)  # which takes whatever a name may be
+    return "/" in name or os.path.isfile(name)  # isfile() accepts any text
 
 
 def expand(chosen: Iterable[str]) -> list[str]:
-    """Return names with "all" spelled out, each once."""
+    """Replace "all" by its names, and drop duplicates."""
     spelled = (n for name in chosen for n in (all_names() if name == "all" else [name]))
     return list(dict.fromkeys(spelled))
 
 
 def find(name: str) -> Debian | Own:
-    """Return what a name or path stands for; whether it exists is for `fetch` to find.
+    """Return the kernel that a name or path stands for. `fetch` finds out whether it exists.
 
     Raises UnknownKernel.
     """
@@ -92,5 +92,5 @@ def find(name: str) -> Debian | Own:
 
 
 def sort_key(name: str) -> tuple[Any, ...]:
-    """Return what versions are sorted by, as names and as packages have them."""
+    """Return a sort key for the versions in names of kernels and packages."""
     return tuple(int(part) if part.isdigit() else part for part in re.findall(r"\d+|[a-z]+", name))

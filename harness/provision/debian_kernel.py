@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels of Debian's: from packages to the files that a guest boots."""
+"""Debian's kernels: turns packages into the files that a guest boots."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from harness.progress import Progress
 from harness.provision import bzimage, debian_packages, host_tools, initramfs
 from harness.provision.catalogue import CLOUD, FLAVOURS, MINORS, Debian, UnknownKernel, sort_key
 
-# What init loads before it can mount anything, and what it needs beside for disks and CD-ROMs as
-# libvirt attaches them (as far as the kernel has it: cloud kernels before 6.12 have no ahci).
-# Dependencies come from modules.dep; built-in modules cost nothing.
+# The modules that init loads before it can mount file systems, and those for libvirt's disks and
+# CD-ROMs. The latter are optional: cloud kernels before 6.12 have no ahci. Dependencies come from
+# modules.dep. Built-in modules are left out.
 AGENT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "squashfs", "overlay")
-# Asked for by ext4 under the name of the algorithm, which modules.dep does not know; newer kernels
-# have it built in.
+# ext4 requests this by the name of its algorithm, so it is not in modules.dep. Newer kernels have
+# it built in.
 CHECKSUM_MODULES = ("crc32c_generic",)
 SYSTEM_MODULES = ("ahci", "ata_piix", "virtio_scsi", "sd_mod", "sr_mod", "isofs")
 
-# Modules that nothing here uses, below kernel/: only whole subsystems of hardware a VM never has.
+# Directories of unused modules below kernel/: whole subsystems of hardware that a VM lacks.
 UNUSED_MODULES = ("drivers/gpu", "drivers/media", "drivers/infiniband", "sound", "drivers/staging")
 
 
 def ingredients(row: Debian) -> list[Any]:
-    """Return what decides how a kernel's files are made.
+    """Return the inputs that decide how a kernel's files are made.
 
-    In which suites it is looked for is not among it: a kernel that is there stays what it is.
+    The suites are not among them, since a kernel that is already there stays the same.
     """
     early = [*CHECKSUM_MODULES, *AGENT_MODULES]
     return [row.series, row.flavour, row.version, early, SYSTEM_MODULES, UNUSED_MODULES]
@@ -41,7 +41,7 @@ def ingredients(row: Debian) -> list[Any]:
 def available(minor: str, progress: Progress) -> list[str]:
     """Return the versions of a minor that Debian has now, as names of kernels.
 
-    Raises SetupError when the index cannot be read.
+    Raises SetupError if the index cannot be read.
     """
     row = MINORS[minor]
     suites = (*row["suites"], *row.get("older", []))
@@ -57,7 +57,7 @@ def available(minor: str, progress: Progress) -> list[str]:
 
 
 def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
-    """Return those package names that bring a kernel of `row`, signed ones only."""
+    """Return the names of the signed packages that contain a kernel of `row`."""
     flavour = re.escape(row.flavour)
     if row.version:
         version = re.escape(row.version) + r"(\+deb[\d.]+)?"
@@ -72,9 +72,9 @@ def image_package(candidates: Iterable[str], row: Debian) -> list[str]:
 
 
 def prepare(row: Debian, result: Path, building: Path, progress: Progress) -> dict[str, Any]:
-    """Download a kernel and write its files into `result`; return what the manifest says of it.
+    """Download a kernel and write its files into `result`. Return its part of the manifest.
 
-    `building` is for what is needed on the way. Raises UnknownKernel, SetupError.
+    `building` is a directory for temporary files. Raises UnknownKernel, SetupError.
     """
     scratch, tree = building / "scratch", building / "tree"
     got = _download(row, scratch, progress)
@@ -91,15 +91,15 @@ def prepare(row: Debian, result: Path, building: Path, progress: Progress) -> di
         "release": release,
         "package_version": got.version,
         "headers": got.headers,
-        # The packages that came without a checksum hold modules signed with a key in the vmlinuz,
-        # which has one: so the kernel itself checks them.
+        # Unlisted packages have no checksum. But their modules are signed with a key in the
+        # vmlinuz, which has a checksum. So the kernel itself checks them.
         "command_line": ["module.sig_enforce=1"] if got.unlisted else [],
     }
 
 
 @dataclass(frozen=True)
 class _Download:
-    """What was unpacked: the image's package version, which headers, what the index did not list."""
+    """Unpacked packages: version of the image, version of the headers, names not in the index."""
 
     version: str
     headers: str
@@ -115,7 +115,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
         image = _choose(archive, row)
         full = image.name[len("linux-image-") :]
         version = re.sub(rf"-{re.escape(row.flavour)}$", "", full)
-        # From 6.19 linux-image-… only depends on the packages that hold the image and the modules.
+        # Since 6.19 linux-image-… only depends on the packages with the image and the modules.
         useful = re.compile(rf"linux-(?:binary|modules|base)-{re.escape(version)}-.*")
         chosen = {image.name: image}
         unlisted: list[str] = []
@@ -152,7 +152,7 @@ def _download(row: Debian, scratch: Path, progress: Progress) -> _Download:
 
 
 def _choose(archive: debian_packages.Archive, row: Debian) -> debian_packages.Package:
-    """Return the image package that a row means. Raises UnknownKernel, SetupError."""
+    """Return the image package of a row. Raises UnknownKernel, SetupError."""
     found = image_package(archive.names(f"linux-image-{row.series}"), row)
     if not found and row.version:
         every = image_package(archive.names(f"linux-image-{row.series}"), replace(row, version=""))
@@ -177,10 +177,11 @@ def _choose(archive: debian_packages.Archive, row: Debian) -> debian_packages.Pa
 def _headers(
     archive: debian_packages.Archive, version: str, flavour: str
 ) -> tuple[str, dict[str, debian_packages.Package]]:
-    """Return which headers bcc gets, and their packages: this version's, or else the nearest.
+    """Return the version of the headers for bcc, and their packages.
 
-    The index forgets headers before it forgets images. bcc needs only those of the user-space API
-    here, for which any will do. kbuild and the compiler packages stay out.
+    It is the same version or the nearest one, since Debian's index drops headers before images. bcc
+    needs only user-space API headers here, so any version works. kbuild and compiler packages are
+    left out.
     """
     listed = [
         name
@@ -202,7 +203,7 @@ def _headers(
 
 
 def _distance(left: str, right: str) -> int:
-    """Return how far apart two kernel versions are, minors counting most."""
+    """Return the distance of two kernel versions. Minors count most."""
 
     def place(version: str) -> int:
         major, minor, patch, *_ = [*map(int, re.findall(r"\d+", version)), 0, 0, 0]
@@ -212,7 +213,7 @@ def _distance(left: str, right: str) -> int:
 
 
 def _arrange(scratch: Path, tree: Path, release: str) -> None:
-    """Move modules and headers to where the guest wants them."""
+    """Move modules and headers to their places in the guest."""
     target = tree / "usr/lib/modules" / release
     target.parent.mkdir(parents=True)
     for place in ("usr/lib/modules", "lib/modules"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packages from a Debian mirror, with signatures checked and the machine's own apt left alone.
+"""Fetches packages from a Debian mirror, with checked signatures, apart from the machine's apt.
 
-Everything apt writes goes to a private directory; from the machine only the mirror's address and
-the way to reach it (proxies) are taken.
+apt writes only to a private directory. Only the mirror's address and proxies come from the
+machine's configuration.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a binary package; `depends` has bare names, first alternatives only.
+    """One version of a binary package.
 
-    `sha256` is what the signed index says of its file.
+    `depends` has bare names, of alternatives only the first. `sha256` is that of the signed index.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Package:
 
 
 def mirror() -> Mirror:
-    """Return the mirror from SPINLOCK_MIRROR, else the one the machine's apt uses.
+    """Return the mirror in SPINLOCK_MIRROR, else that of the machine's apt.
 
-    Raises SetupError when neither names one.
+    Raises SetupError if neither names one.
     """
     chosen = os.environ.get("SPINLOCK_MIRROR", "")
     uris = chosen.split() or _machine_uris()
@@ -65,7 +65,7 @@ def mirror() -> Mirror:
 
 
 def choose_mirror(uris: Sequence[str]) -> Mirror | None:
-    """Pick the main and security archives among `uris` by how Debian names them."""
+    """Pick the main and security archives among `uris` by Debian's naming."""
     clean = [uri.rstrip("/") for uri in uris]
     main = next((uri for uri in clean if uri.endswith("/debian")), None)
     if main is None:
@@ -92,7 +92,7 @@ def sources(suites: Sequence[str]) -> str:
 
 
 def reach() -> str:
-    """Return apt configuration text: how this machine reaches mirrors, never less verified."""
+    """Return apt configuration with this machine's proxies, but never with weaker verification."""
     dump = _run(["apt-config", "dump"])
     lines = [line for line in dump.splitlines() if line.startswith("Acquire::")]
     lines += [
@@ -106,20 +106,20 @@ def reach() -> str:
 
 
 class Unreachable(SetupError):
-    """The mirror cannot be reached: nothing is wrong with what it has."""
+    """The mirror cannot be reached. This is no error of its contents."""
 
 
 class Archive:
-    """The packages of some suites, seen through a private apt state under `directory`."""
+    """The packages of some suites, with a private apt state in `directory`."""
 
     def __init__(self, directory: Path, suites: Sequence[str]) -> None:
         self.directory = directory
         self.suites = tuple(suites)
-        self.lock = Path(f"{directory}.lock")  # for who uses it, one at a time
+        self.lock = Path(f"{directory}.lock")  # held by the process that uses the archive
         self._config = directory / "apt.conf"
 
     def refresh(self) -> None:
-        """Fetch the suites' indexes; raise SetupError when a mirror or a signature fails."""
+        """Fetch the suites' indexes. Raises SetupError if a mirror or a signature fails."""
         for part in ("state/lists/partial", "cache/archives/partial", "etc"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
         (self.directory / "status").touch()
@@ -132,7 +132,7 @@ class Archive:
         return self._apt("apt-cache", "pkgnames", prefix).split()
 
     def packages(self, names: Sequence[str]) -> list[Package]:
-        """Return each package's newest version; raise SetupError when one does not exist."""
+        """Return each package's newest version. Raises SetupError if a package does not exist."""
         if not names:
             return []
         text = self._apt("apt-cache", "show", "--no-all-versions", *names)
@@ -141,7 +141,7 @@ class Archive:
     def download(self, packages: Sequence[Package], into: Path) -> list[Path]:
         """Download `packages`, verified against the signed index, and return the files.
 
-        What an interrupted download left in `into` is gone on with. Raises SetupError.
+        An interrupted download in `into` is resumed. Raises SetupError.
         """
         into.mkdir(parents=True, exist_ok=True)
         wanted = [f"{package.name}={package.version}" for package in packages]
@@ -158,9 +158,9 @@ class Archive:
         return files
 
     def download_unlisted(self, name: str, version: str, into: Path) -> Path:
-        """Download a package of the source "linux" that the pool has and the index does not.
+        """Download a package of the source "linux" that is in the pool but not in the index.
 
-        Nothing vouches for it: the caller must. Raises SetupError.
+        It is not verified here, so the caller must do that. Raises SetupError.
         """
         file = f"{name}_{version.split(':')[-1]}_{ARCHITECTURE}.deb"
         address = f"{mirror().of(self.suites[0])}/pool/main/l/linux/{file}"
@@ -205,14 +205,14 @@ def parse_package(text: str) -> Package:
 
 
 def newest(packages: Sequence[Package]) -> Package:
-    """Return the package with the highest version, in dpkg's order; `packages` is not empty."""
+    """Return the package with the highest version in dpkg's order. `packages` is not empty."""
     return max(packages, key=functools.cmp_to_key(_compare))
 
 
 def check(package: Package, deb: Path) -> None:
-    """Compare a file with the signed index: apt does not when it finds one of the right size.
+    """Compare a file with the signed index. apt does not do so for a file of the right size.
 
-    Raises SetupError, and removes the file, when it is another.
+    Raises SetupError, and removes the file, if its checksum is wrong.
     """
     if hashlib.sha256(deb.read_bytes()).hexdigest() != package.sha256:
         deb.unlink()
@@ -232,7 +232,7 @@ def unpack(deb: Path, into: Path) -> None:
 
 
 def _in_file_name(version: str) -> str:
-    """Return a version as apt writes it into the names of files, for a glob."""
+    """Return a glob of a version as apt writes it in file names."""
     return version.replace(":", "%3a").replace("[", "[[]")
 
 
@@ -245,7 +245,7 @@ _NO_NETWORK = re.compile(
 
 
 def explain(command: Sequence[str], errors: str) -> str:
-    """Return one sentence on why apt or dpkg failed, and what to do."""
+    """Return one sentence with the reason why apt or dpkg failed, and the remedy."""
     lines = [line[3:].strip() for line in errors.splitlines() if line.startswith("E:")]
     detail = " ".join(lines or errors.strip().splitlines()[-1:])
     if re.search(r"No space left|not enough free space", errors):
@@ -281,7 +281,7 @@ def explain(command: Sequence[str], errors: str) -> str:
 
 
 def failure(command: Sequence[str], errors: str) -> SetupError:
-    """Return the error that apt or dpkg failed: an Unreachable if only the network is at fault."""
+    """Return the error of a failed apt or dpkg: Unreachable if only the network is at fault."""
     sentence = explain(command, errors)
     return (Unreachable if sentence.startswith(_UNREACHABLE) else SetupError)(sentence)
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A BPF object as a compiler leaves it: programs, instructions, maps, source lines.
+"""Reads a BPF object from a compiler: programs, instructions, maps, source lines.
 
-Pure, and made for files of strangers: whatever is wrong with one is a sentence (Malformed). What
-the kernel will say of it only the kernel knows; this is for pointing at source lines and for
-lockset.py.
+Pure, and safe for untrusted files: each error is a sentence (Malformed). It does not predict the
+verdict of the kernel. It serves to point at source lines, and lockset.py.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _PSEUDO_CALL = 1
 
 
 class Insn(NamedTuple):
-    """One instruction of eight bytes; the second half of a 64-bit constant is one with code 0."""
+    """One instruction of 8 bytes. The second half of a 64-bit constant has code 0."""
 
     code: int
     dst: int
@@ -35,7 +34,7 @@ class Insn(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """What the linker is to put into an instruction: a map, a place in data, or a function."""
+    """The target of a relocation: a map, a place in data, or a function."""
 
     kind: str  # "map", "data", "function" or "extern"
     name: str
@@ -44,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Map:
-    """A map as the source declares it, or a data section, which becomes one."""
+    """A map that the source declares, or a data section, which libbpf makes a map."""
 
     name: str
     type: int  # of enum bpf_map_type; 2 (ARRAY) for data
@@ -55,11 +54,11 @@ class Map:
     value_type: Optional[int] = None
     key_size: int = 0  # in bytes; 0: not known
     value_size: int = 0
-    holds: Tuple[str, ...] = ()  # a map of maps: those that it holds from the start
+    holds: Tuple[str, ...] = ()  # the initial inner maps of a map of maps
 
     @property
     def locks(self) -> Tuple[Field, ...]:
-        """The locks in its value."""
+        """The locks in the map's value."""
         return tuple(field for field in self.fields if field.lock)
 
 
@@ -72,22 +71,22 @@ class Function:
     insns: List[Insn]
     targets: Dict[int, Target] = field(default_factory=dict)  # by index of the instruction
     lines: Dict[int, Tuple[str, int]] = field(default_factory=dict)  # index -> (file, line)
-    is_global: bool = False  # verified by itself; static and hidden functions are not
+    is_global: bool = False  # verified separately; static and hidden functions are not
 
     def line(self, index: int) -> Optional[Tuple[str, int]]:
-        """Return where in the source an instruction stems from."""
+        """Return the (file, line) of an instruction in the source, or None."""
         before = [at for at in self.lines if at <= index]
         return self.lines[max(before)] if before else None
 
 
 @dataclass(frozen=True)
 class Object:
-    """What is in one file."""
+    """The contents of one object file."""
 
     functions: Dict[str, Function]
     programs: Tuple[str, ...]
     maps: Dict[str, Map]
-    problem: str = ""  # what of its types and lines could not be read
+    problem: str = ""  # the error in its types or line information; "": none
     types: Optional[Btf] = None
     externs: Mapping[str, Tuple[Parameter, ...]] = field(default_factory=dict)  # kernel functions
 
@@ -184,7 +183,7 @@ class _Reader:
         return symbols
 
     def object(self) -> Object:
-        """Return what is in the file. Raises Malformed."""
+        """Return the contents of the file. Raises Malformed."""
         functions = self._functions()
         maps: Dict[str, Map] = {}
         externs: Dict[str, Tuple[Parameter, ...]] = {}
@@ -213,7 +212,7 @@ class _Reader:
     def _functions(self) -> Dict[str, Function]:
         functions: Dict[str, Function] = {}
         self._place: Dict[Tuple[int, int], str] = {}  # (section, offset) -> function
-        self._start: Dict[str, Tuple[int, int]] = {}  # of which several may be the same: aliases
+        self._start: Dict[str, Tuple[int, int]] = {}  # (section, offset); aliases share it
         total = 0
         for symbol in self.symbols:
             if symbol.kind != _FUNC or not 0 < symbol.section < len(self.sections):
@@ -332,7 +331,7 @@ class _Reader:
         )
 
     def _size(self, members: Dict[str, int], part: str) -> int:
-        """Return the size of a map's key or value, as its type or its size is declared."""
+        """Return the size of a map's key or value, from its declared type or size."""
         assert self._btf is not None
         kind = self._btf.pointed(members[part]) if part in members else None
         if kind is not None:
@@ -341,7 +340,7 @@ class _Reader:
         return self._btf.array_length(number) if number is not None else 0
 
     def _held(self) -> Dict[str, List[str]]:
-        """Return the maps that maps of maps hold from the start: relocations of their definitions."""
+        """Return the initial inner maps of maps of maps, from relocations of their definitions."""
         held: Dict[str, List[str]] = {}
         for section in self.sections:
             if section.kind != _SHT_REL or section.info >= len(self.sections):
@@ -363,7 +362,7 @@ class _Reader:
         return held
 
     def _externs(self) -> Dict[str, Tuple[Parameter, ...]]:
-        """Return what the functions that are not in the object take."""
+        """Return the parameters of functions outside the object, by name."""
         assert self._btf is not None
         found: Dict[str, Tuple[Parameter, ...]] = {}
         for symbol in self.symbols:
@@ -374,7 +373,7 @@ class _Reader:
         return found
 
     def _data_map(self, index: int, name: str) -> Map:
-        """The compiler leaves the offsets of variables to the symbols."""
+        """Return a data section as a map. Offsets of its variables are those of the symbols."""
         assert self._btf is not None
         section = self._btf.section(name)
         places = {s.name: s.value for s in self.symbols if s.section == index}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The machine's tools that unpack and make a kernel's files; what is missing is named by its package."""
+"""Runs the machine's tools on a kernel's files. Errors name the package of a missing tool."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from harness.errors import SetupError
 
 
 class ToolFailed(SetupError):
-    """A tool is there and does not like what it was given."""
+    """A tool exists but failed on its input."""
 
 
 def run(command: list[str], package: str, data: bytes | None = None) -> bytes:
-    """Return what a tool makes of the data it is given. Raises SetupError, ToolFailed if it is there."""
+    """Run a tool on `data` and return its output.
+
+    Raises SetupError if the tool is missing, ToolFailed if it fails.
+    """
     done = _ran(command, package, data)
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the guest's initramfs is made of: archives, and modules in the order of their needs. Pure."""
+"""Makes the guest's initramfs: cpio archives, and modules in dependency order. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def module_order(
 ) -> list[str]:
     """Return the files of the modules `wanted`, dependencies first, as paths in modules.dep.
 
-    `dep` and `builtin` are the texts of modules.dep and modules.builtin. Raises SetupError when a
-    module is in neither, unless not `required`.
+    `dep` and `builtin` are the texts of modules.dep and modules.builtin. Raises SetupError if a
+    `required` module is in neither.
     """
     needs: dict[str, list[str]] = {}
     for line in dep.splitlines():
@@ -45,7 +45,7 @@ def module_order(
 def cpio(files: Mapping[str, bytes], executable: Sequence[str] = ()) -> bytes:
     """Return a "newc" cpio archive of regular files, as the kernel unpacks into the initramfs.
 
-    Names are relative; parent directories are added. The result is the same for the same input.
+    Names are relative. Parent directories are added. Equal input gives equal output.
     """
     archive = bytearray()
     directories = sorted({str(up) for name in files for up in Path(name).parents} - {"."})

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels ready to boot: in the cache, made when they are missing, checked when they are there.
+"""The cache of kernels that are ready to boot. Missing ones are made, existing ones checked.
 
-A kernel's directory below the cache holds an uncompressed vmlinux (QEMU enters it through its PVH
-note, which skips decompression in the guest), the bzImage for other loaders, a small initramfs and
-a squashfs image with all modules and the headers bcc needs. A kernel of the user's own, a bzImage
+The directory of a kernel has these files: an uncompressed vmlinux, which QEMU enters through its
+PVH note, without decompression in the guest; the bzImage for other boot loaders; a small initramfs;
+and a squashfs image with all modules and the headers for bcc. A kernel of the user's own, a bzImage
 or a build tree, has neither modules nor headers.
 """
 
@@ -26,10 +26,10 @@ from harness.provision import debian_kernel, debian_packages, host_tools, initra
 from harness.provision.catalogue import Debian, Own, UnknownKernel, find, sort_key
 
 INIT_SOURCE = Path(harness.__file__).parent / "guest" / "init.c"
-FORMAT = 5  # raise when a kernel's directory changes in a way `recipe` cannot see
-FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # what the digest covers
+FORMAT = 5  # increase if a kernel's directory changes in a way that `recipe` does not cover
+FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # the files in the digest
 NEEDED_MIB = 1500  # while a kernel is unpacked and packed again
-OWN = "own"  # what all kernels of the user's own are called in the cache
+OWN = "own"  # the name of all of the user's own kernels in the cache
 KEPT_OWN = 4  # of those, the ones used last; 50 MB each
 KEPT_INITRDS = 4  # per kernel: one for each version of init.c in use
 
@@ -58,7 +58,7 @@ class Kernel:
 
 
 def look(name: str) -> None:
-    """Say at no cost that there is no such kernel. Raises UnknownKernel, SetupError."""
+    """Check cheaply that a kernel may exist. Raises UnknownKernel or SetupError if it does not."""
     row = find(name)
     if isinstance(row, Own):
         own_kernel.image_file(row.path)
@@ -70,7 +70,7 @@ def cached(name: str) -> Kernel | None:
 
 
 def _cached(row: Debian | Own, *, current: bool = True) -> Kernel | None:
-    """Return the kernel if it is built; unless it may be out of date, with this harness's init."""
+    """Return the kernel if it is built, else None. If `current`, it must have the current init."""
     return _in_directory(_directory(row), row.name, current=current)
 
 
@@ -111,9 +111,9 @@ def _damaged(directory: Path) -> SetupError:
 
 
 def _check_intact(directory: Path) -> None:
-    """Raise SetupError when a kernel's files are not those that were made.
+    """Raise SetupError if a kernel's files have changed since they were made.
 
-    They are read only when one was touched since they were last found to be right.
+    The files are read only if their times have changed since the last check.
     """
     seen = directory / "checked.json"
     files = [directory / name for name in FILES if (directory / name).exists()]
@@ -137,7 +137,7 @@ def _check_intact(directory: Path) -> None:
 
 
 def fetched() -> dict[str, Kernel]:
-    """Return the kernels that are there, by name; a user's own are not among them."""
+    """Return the fetched kernels by name, without the user's own."""
     found = {}
     for path in sorted(paths.cache("kernels").glob("*/kernel.json")):
         name = path.parent.name.rpartition("-")[0]
@@ -151,13 +151,13 @@ def fetched() -> dict[str, Kernel]:
 
 
 def size_mib(kernel: Kernel) -> int:
-    """Return what a kernel takes in the cache, without saved guests."""
+    """Return a kernel's size in the cache in MiB, without saved guests."""
     files = kernel.vmlinux.parent.iterdir()
     return sum(path.stat().st_blocks for path in files) * 512 >> 20
 
 
 def remove(name: str) -> bool:
-    """Remove a kernel from the cache, saved guests included; say whether there was one.
+    """Remove a kernel and its saved guests from the cache. Return whether there was one.
 
     OWN stands for all of the user's own. Raises UnknownKernel.
     """
@@ -174,9 +174,9 @@ def remove(name: str) -> bool:
 
 
 def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
-    """Return the kernel, downloading and preparing it when it is missing, stale or to be updated.
+    """Return the kernel. Download and prepare it if it is missing, stale or to be updated.
 
-    What is there needs no network. Raises UnknownKernel, or SetupError when it cannot be had.
+    A cached kernel needs no network. Raises UnknownKernel; SetupError if the kernel cannot be made.
     """
     row = find(name)
     home = paths.cache("kernels")
@@ -211,7 +211,7 @@ def fetch(name: str, progress: Progress, *, update: bool = False) -> Kernel:
 
 
 def _stale(row: Debian | Own) -> Path | None:
-    """Return where a kernel of that name lies which an older harness made in the same format."""
+    """Return the directory of that kernel as an older release made it in the same format."""
     if isinstance(row, Own):
         return None
     for path in paths.cache("kernels").glob(f"{row.name}-{'?' * 12}/kernel.json"):
@@ -224,7 +224,7 @@ def _stale(row: Debian | Own) -> Path | None:
 
 
 def _label(row: Debian | Own) -> str:
-    """Return what a kernel's files are called by."""
+    """Return the label of a kernel in file names."""
     return row.name if isinstance(row, Debian) else OWN
 
 
@@ -246,7 +246,7 @@ def _check_space(home: Path) -> None:
 
 
 def recipe(row: Debian) -> str:
-    """Return the digest of everything that decides how a kernel's files are made."""
+    """Return a digest of all inputs that decide how a kernel's files are made."""
     parts = [FORMAT, *debian_kernel.ingredients(row)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -277,7 +277,7 @@ def _build(row: Debian | Own, final: Path, progress: Progress) -> None:
 
 
 def _write_initrd(directory: Path, progress: Progress) -> None:
-    """Compile init and join it to the modules; kept apart so that a changed init is cheap."""
+    """Compile init and join it to the modules. It is a separate file, to rebuild init cheaply."""
     progress("kernel: compiling init")
     with tempfile.TemporaryDirectory(
         prefix=f"{directory.name.rpartition('-')[0]}.building-", dir=directory.parent

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Values of maps, read and written by the names that the C source gave their members. Pure.
+"""Reads and writes values of maps by the member names in the C source. Pure.
 
-The compiler leaves the types in the object (BTF), so no test repeats a C struct by hand. bcc compiles
-the same structs in the guest, so the object that clang makes of a file tells for both loaders.
+The types come from the object's BTF, so no test repeats a C struct by hand. bcc compiles the same
+structs in the guest, so clang's object of a file describes them for both loaders.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 from harness.provision import elf
 from harness.provision.btf import Btf, Malformed
 
-ALIGNMENT = 8  # of a value among those of an array's memory, and among those of the CPUs
+ALIGNMENT = 8  # of the values in an array's memory, and of the values of several CPUs
 _PER_CPU = (5, 6, 10, 21)  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH, …
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Misnamed(AttributeError):
-    """A name that an object's types do not have; the message names those near it."""
+    """A name that is not in an object's types. The message suggests similar names."""
 
 
 class Misfit(ValueError):
-    """Bytes or a value that a type does not take; the message is a sentence."""
+    """Bytes or a value that do not fit a type. The message is a sentence."""
 
 
 class Value:
-    """A structure or union as it was read: `value.torn`, and `dict(value)` of all members."""
+    """A structure or union that was read. `value.torn` is a member, `dict(value)` has all."""
 
     def __init__(self, name: str, members: Dict[str, Any]) -> None:
         self._name, self._members = name, members
@@ -56,7 +56,7 @@ class Value:
 
     @classmethod
     def total(cls, values: Iterable[Any]) -> Any:
-        """Add numbers, or structures member by member. Raises Misfit if there is nothing to add."""
+        """Add numbers, or structures member by member. Raises Misfit for other values."""
         first, *others = values
         if isinstance(first, int):
             return sum(others, first)
@@ -72,7 +72,7 @@ class Value:
 
 
 class Member(NamedTuple):
-    """Where a member lies in its structure."""
+    """The position and type of a member in its structure."""
 
     offset: int  # in bytes
     layout: "Layout"
@@ -105,7 +105,7 @@ class Layout:
                 self._of_members(types, kind, offset + bits // 8)
 
     def member(self, path: str) -> Member:
-        """Return a member, also one of a member's: "lock.val". Raises Misnamed."""
+        """Return a member, or a nested member such as "lock.val". Raises Misnamed."""
         offset, layout = 0, self
         for name in path.split("."):
             if name not in layout.members:
@@ -115,29 +115,30 @@ class Layout:
         return Member(offset, layout)
 
     def span(self, path: str) -> Tuple[int, int]:
-        """Return where a member begins and where it ends, in bytes. Raises Misnamed."""
+        """Return the offsets of a member's begin and end, in bytes. Raises Misnamed."""
         offset, layout = self.member(path)
         return offset, offset + layout.size
 
     # -- reading
 
     def decode(self, data: bytes) -> Any:
-        """Return a number, a Value, or a list of either; bytes are arrays of char.
+        """Return a number, a Value, or a list of either. An array of char is returned as bytes.
 
-        Raises Misfit for another size.
+        Raises Misfit if the size is wrong.
         """
         if len(data) != self.size:
             raise Misfit(f"a value of {self.name} has {self.size} bytes, not {len(data)}.")
         return self._decode(data, 0)
 
     def decode_each(self, data: bytes) -> List[Any]:
-        """Return values that lie one after the other, as those of all CPUs do. Raises Misfit."""
+        """Return consecutive values, such as those of all CPUs. Raises Misfit."""
         return [self._decode(data, at) for at in range(0, self._checked(data), self.stride)]
 
     def rows(self, data: bytes, *paths: str) -> Iterator[Tuple[int, ...]]:
-        """Yield numbers among the members of each of the values that lie one after the other.
+        """Yield a tuple of these members of each of several consecutive values.
 
-        For many values: some thirty times as fast as decode_each(). Raises Misnamed, Misfit.
+        The members must be numbers. It is some thirty times as fast as decode_each(). Raises
+        Misnamed, Misfit.
         """
         self._checked(data)
         if paths not in self._rows:
@@ -146,7 +147,7 @@ class Layout:
 
     @property
     def stride(self) -> int:
-        """Bytes from one value to the next where several lie one after the other."""
+        """The distance of consecutive values in bytes."""
         return -(-self.size // ALIGNMENT) * ALIGNMENT
 
     def _checked(self, data: bytes) -> int:
@@ -175,7 +176,7 @@ class Layout:
 
     @property
     def format(self) -> str:
-        """What a number is to the module struct; "" of anything else."""
+        """The format of a number for the module struct; "" for other types."""
         code = _FORMATS.get(self.size, "") if self._bare.is_number else ""
         return code.lower() if self._bare.signed else code
 
@@ -205,9 +206,9 @@ class Layout:
     # -- writing
 
     def encode(self, value: Any = None) -> bytes:
-        """Return a value's bytes: of a number, of members by name, of a sequence, or of a Value.
+        """Return the bytes of a number, of members by name, of a sequence, or of a Value.
 
-        What is not named is zero. Bytes are taken as they are. Raises Misnamed, Misfit.
+        Members that are not named are zero. Bytes are not converted. Raises Misnamed, Misfit.
         """
         data = bytearray(self.size)
         self._encode(data, 0, value)
@@ -246,11 +247,11 @@ class MapLayout(NamedTuple):
 
     key: Layout
     value: Layout
-    per_cpu: bool  # there is a value of each possible CPU
+    per_cpu: bool  # the map has one value per possible CPU
 
 
 class Types:
-    """The types of one object, as its compiler left them."""
+    """The types in one object's BTF."""
 
     def __init__(self, data: bytes) -> None:
         """Raises Malformed."""
@@ -261,16 +262,16 @@ class Types:
         self._layouts: Dict[int, Layout] = {}
 
     def layout(self, name: str) -> Layout:
-        """Return a type by its name, as C spells it: "struct visits". Raises Misnamed, Malformed."""
+        """Return a type by its C name, such as "struct visits". Raises Misnamed, Malformed."""
         names = self._btf.names()
         if name not in names:
             raise _misnamed("the object", "type", name, names)
         return self._layout(names[name])
 
     def map(self, name: str, value: str = "") -> MapLayout:
-        """Return the types of a map, as its definition names them.
+        """Return the types of a map's keys and values in its definition.
 
-        `value` is the C type to read its values as, if another: a section of variables has none.
+        `value` overrides the C type of the values, since a section of variables has none.
         Raises Misnamed, Malformed.
         """
         if name not in self._object.maps:
@@ -292,7 +293,7 @@ class Types:
 
 @lru_cache(maxsize=64)
 def types(data: bytes) -> Types:
-    """Return the types of an object, read once. Raises Malformed."""
+    """Return the types of an object. They are cached. Raises Malformed."""
     return Types(data)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels of the user's own: a bzImage or vmlinux file, or the build tree that holds one."""
+"""The user's own kernels: a bzImage or vmlinux file, or a build tree with one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_file(path: Path) -> Path:
 
 
 def read(path: Path) -> bytes:
-    """Return the bootable file's content. Raises SetupError."""
+    """Return the contents of the bootable file. Raises SetupError."""
     file = image_file(path)
     try:
         return file.read_bytes()
@@ -41,7 +41,7 @@ def read(path: Path) -> bytes:
 
 
 def prepare(row: Own, result: Path, progress: Progress) -> dict[str, Any]:
-    """Write a kernel's files into `result`; return what the manifest says of it. Raises SetupError."""
+    """Write a kernel's files into `result`. Return its part of the manifest. Raises SetupError."""
     progress(f"kernel {row.name}: unpacking")
     image = read(row.path)
     if image[:4] == b"\x7fELF":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest userland: made once, from Debian packages alone, for every kernel and both VM kinds."""
+"""The guest userland, made once from Debian packages alone, for every kernel and both VM kinds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PACKAGES = (
 # Headers for compiling BPF on the host, so that a host with old headers compiles the same.
 HEADER_PACKAGES = ("libbpf-dev", "linux-libc-dev")
 
-# What versions are worth reporting, by the package that carries them.
+# The tools whose versions are reported, and the packages that carry the versions.
 VERSIONS = {
     "python": "python3",
     "bcc": "python3-bpfcc",
@@ -52,7 +52,7 @@ VERSIONS = {
     "pyroute2": "python3-pyroute2",
 }
 
-# Nothing in the guest reads these; leaving them out saves a third of the unpacking time.
+# Files that are unused in the guest. Leaving them out saves a third of the unpacking time.
 EXCLUDED = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -63,12 +63,12 @@ EXCLUDED = (
     "/usr/share/bug/*",
 )
 
-SIZE_BYTES = 4 << 30  # sparse; room for what a Vagrant user writes
+SIZE_BYTES = 4 << 30  # sparse, with room for files of a Vagrant user
 SPACE_BYTES = 4 << 30  # free space a build needs: packages, the unpacked tree and the image
 
-# Runs with the new root's directory as $1, as (real or mapped) root. Every timer is masked: work
-# that starts on its own would disturb timing-sensitive programs under test. The Vagrant VM's systemd
-# starts what a login needs and no more: every program costs half a second where KVM does not work.
+# Runs with the new root's directory as $1, as (real or mapped) root. Every timer is masked, since
+# background work would disturb programs under test that depend on timing. The Vagrant VM's systemd
+# starts only the services of a login: without KVM every program takes half a second.
 CUSTOMIZE = r"""
 set -eu
 cd "$1"
@@ -131,16 +131,16 @@ rm -rf var/lib/apt/lists/* var/cache/apt var/log/* var/cache/ldconfig/aux-cache 
 mkdir -p usr/lib/modules run/spinlock
 """
 
-FORMAT = 1  # raise when the way an image is put together changes in a manner RECIPE cannot see
+FORMAT = 1  # increase if the way to make an image changes in a manner that recipe() does not cover
 
 
 @dataclass(frozen=True)
 class Image:
     """A built userland.
 
-    `root` is a sparse raw ext4 file system; `include` is what to give clang as -isystem; `ssh_key`
-    is the private key that opens the accounts vagrant and root; `versions` maps a tool's name to
-    its Debian version in the image; `digest` names this very build.
+    `root` is a sparse raw ext4 file system. `include` is the directory for clang's -isystem.
+    `ssh_key` is the private key for the accounts vagrant and root. `versions` maps a tool's name to
+    its Debian version in the image. `digest` identifies this build.
     """
 
     root: Path
@@ -151,13 +151,13 @@ class Image:
 
 
 def recipe() -> str:
-    """Return the digest of everything that decides what an image contains."""
+    """Return a digest of all inputs that decide the contents of an image."""
     parts = [FORMAT, SUITES, PACKAGES, HEADER_PACKAGES, EXCLUDED, SIZE_BYTES, CUSTOMIZE, VERSIONS]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def cached() -> Image | None:
-    """Return the image made by the present recipe, or None. Raises SetupError for a damaged one."""
+    """Return the image of the current recipe, or None. Raises SetupError if it is damaged."""
     directory = paths.cache("image") / recipe()
     try:
         manifest = json.loads((directory / "image.json").read_text())
@@ -179,9 +179,9 @@ def cached() -> Image | None:
 
 
 def ensure(progress: Progress) -> Image:
-    """Return the image, building it when there is none or its recipe has changed.
+    """Return the image. Build it if there is none or its recipe has changed.
 
-    Raises SetupError when it cannot be built.
+    Raises SetupError if it cannot be built.
     """
     home = paths.cache("image")
     with paths.lock(home / "lock"):
@@ -298,7 +298,7 @@ def _headers(include: Path, scratch: Path) -> None:
 
 
 def _bootstrap(command: Sequence[str], progress: Progress) -> None:
-    """Run mmdebstrap with sources on its standard input, passing on its steps."""
+    """Run mmdebstrap with sources on its standard input, and report its steps."""
     tail: collections.deque[str] = collections.deque(maxlen=30)
     with tempfile.TemporaryFile("w+") as listing:
         listing.write(debian_packages.sources(SUITES))
@@ -329,7 +329,7 @@ def _bootstrap(command: Sequence[str], progress: Progress) -> None:
 
 
 def explain_failure(output: str) -> str:
-    """Turn the end of mmdebstrap's output into one sentence with what to do."""
+    """Turn the end of mmdebstrap's output into one sentence with the remedy."""
     if "No space left on device" in output:
         return "The disk filled up while building the image: free some or set SPINLOCK_CACHE."
     if re.search(
@@ -346,7 +346,7 @@ def explain_failure(output: str) -> str:
 
 
 def _path() -> str:
-    """Return PATH with the administrator's directories, which ordinary users often lack."""
+    """Return PATH plus the sbin directories, which ordinary users often lack."""
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 

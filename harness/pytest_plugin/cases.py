@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a pytest item says of its case: how it is called, on what it runs, with which others it belongs."""
+"""Reads from a pytest item the name, kernel, loader, rule and group of its case."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from harness.pytest_plugin import sharding
 from harness.scenarios.scenario import Scenario
 
-RUNTIME_RULE = "Run-time behaviour"  # of a test whose module names none
+RUNTIME_RULE = "Run-time behaviour"  # the rule of tests in a module without RULE
 
 
 def needs_guest(item: pytest.Item) -> bool:
-    """Tell whether a test runs on the kernel under test; only then it has a kernel and a loader."""
+    """Tell whether a test runs on the kernel under test. Only such a test has kernel and loader."""
     names = getattr(item, "fixturenames", ())
     return "scenario" in names or "guest" in names
 
@@ -24,31 +24,35 @@ def _params(item: pytest.Item) -> Dict[str, Any]:
 
 
 def scenario(item: pytest.Item) -> Optional[Scenario]:
-    """Return the scenario a test is about, if it is about one."""
+    """Return the scenario of a test, or None for a run-time test."""
     return _params(item).get("scenario")
 
 
 def loader(item: pytest.Item) -> str:
-    """Return what loads the test's programs."""
+    """Return the loader of the test's programs."""
     named: str = _params(item)["loader"]
     return named
 
 
 def has_loader(item: pytest.Item) -> bool:
-    """Tell whether a loader of this run can express a test: for one with none, pytest makes an item
-    that it would skip."""
+    """Tell whether a loader of this run can express a test.
+
+    For a test without such a loader, pytest makes an item that it would skip.
+    """
     return isinstance(_params(item).get("loader"), str)
 
 
 def kernel(item: pytest.Item) -> Optional[str]:
-    """Return the kernel as the user named it; None is the default, or what is running."""
+    """Return the kernel as the user named it; None: the default, or the running one."""
     named: Optional[str] = _params(item)["kernel"]
     return named
 
 
 def name(item: pytest.Item) -> str:
-    """Return the name by which a case is run: its program's, or its test's with its parameters but
-    those that are empty."""
+    """Return the name of a case for `spinlock run`.
+
+    It is the name of its program, or of its test with all parameters that are not empty.
+    """
     case = scenario(item)
     if case is not None:
         return case.name
@@ -58,7 +62,7 @@ def name(item: pytest.Item) -> str:
 
 
 def rule(item: pytest.Item) -> str:
-    """Return the name of the rule a case is about: its program's, or its module's RULE."""
+    """Return the name of a case's rule: that of its program, or RULE of its module."""
     case = scenario(item)
     if case is not None:
         return case.rule
@@ -67,7 +71,7 @@ def rule(item: pytest.Item) -> str:
 
 
 def where(item: pytest.Item) -> str:
-    """Return where a case is written, as file:line; the file as seen from the top of its checkout."""
+    """Return the source of a case as file:line, relative to the top of its checkout."""
     case = scenario(item)
     path, line = (
         (item.path, (item.location[1] or 0) + 1) if case is None else (case.file, case.line)
@@ -79,7 +83,7 @@ def where(item: pytest.Item) -> str:
 
 
 def description(item: pytest.Item) -> str:
-    """Return in a sentence what a case is about."""
+    """Return the description of a case, a sentence."""
     case = scenario(item)
     if case is not None:
         return case.description
@@ -87,7 +91,7 @@ def description(item: pytest.Item) -> str:
 
 
 def request(item: pytest.Item) -> str:
-    """Return what a case shares a session with: its kernel, loader and file."""
+    """Return the key of cases that share a session: their kernel, loader and file."""
     if not needs_guest(item):
         return str(item.path)
     case = scenario(item)
@@ -95,8 +99,10 @@ def request(item: pytest.Item) -> str:
 
 
 def group(item: pytest.Item, kernels: Sequence[Optional[str]]) -> str:
-    """Return what shares a worker: a kernel, so that two do not wait for the same boot; with one
-    kernel, a file."""
+    """Return the xdist group: one per kernel, or per file with one kernel.
+
+    One worker per kernel avoids two workers that wait for the same boot.
+    """
     if len(kernels) > 1:
         return f"{kernel(item)}-{loader(item)}"
     case = scenario(item)
@@ -104,15 +110,18 @@ def group(item: pytest.Item, kernels: Sequence[Optional[str]]) -> str:
 
 
 def turn(item: pytest.Item, kernels: Sequence[Optional[str]]) -> Tuple[int, bool]:
-    """Return when a case's turn comes. Through bcc, cases that run programs come last: they have
-    the machine's cores alone, best while the other loader's worker does not want them, too."""
+    """Return the sort key of a case in the order of the run.
+
+    Through bcc, run-time tests come last. They use the machine's cores alone. At that time the
+    worker of the other loader has usually ended.
+    """
     if not needs_guest(item):
         return -1, False
     return kernels.index(kernel(item)), loader(item) == "bcc" and scenario(item) is None
 
 
 def in_shard(items: Sequence[pytest.Item], shard: str) -> List[pytest.Item]:
-    """Return what one of several machines runs; what shares a request stays together."""
+    """Return the items of one of several machines. Cases that share a request stay together."""
     sizes: Dict[str, int] = {}
     for item in items:
         sizes[request(item)] = sizes.get(request(item), 0) + 1

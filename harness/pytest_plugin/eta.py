@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How far a run of several kernels is: which are done, and how long the others may take. Pure."""
+"""Estimates the progress of a run on several kernels: which are done, and the time left. Pure."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from harness.results.result import Result
 
 
 class Countdown:
-    """Counts the cases to come, by kernel."""
+    """Counts the remaining cases, by kernel."""
 
     def __init__(self, kernels: Sequence[Optional[str]]) -> None:
         self._kernels = [str(kernel) for kernel in kernels]
         self._left: Dict[str, int] = {}
 
     def expect(self, ids: Iterable[str]) -> None:
-        """Learn which cases are to come, by pytest's names for them."""
+        """Add cases that will run, by their pytest ids."""
         self._left = dict.fromkeys(self._kernels, 0)
         for nodeid in ids:
             named = [kernel for kernel in self._kernels if f"[{kernel}-" in nodeid]
             if named:
-                self._left[max(named, key=len)] += 1  # 6.12-rt's are none of 6.12's
+                self._left[max(named, key=len)] += 1  # a case of 6.12-rt is not one of 6.12
 
     def ended(self, kernel: str, results: Sequence[Result], kept: int, seconds: float) -> str:
-        """Note that a case ended; return what is to be said when its kernel is done with it, of
-        several, else "".
+        """Count a case that ended. Return a sentence if it was the last one of its kernel, else "".
 
-        The run has taken so many seconds for all of `results` but those `kept` from before.
+        There is no sentence for a run on one kernel. The run took `seconds` for all `results` but
+        those `kept` from an earlier run.
         """
         if len(self._kernels) < 2 or kernel not in self._left:
             return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The fixtures that tests of this project use: `verdict`, `guest`, and the run that they are of."""
+"""The fixtures of this project's tests: `run`, `verdict` and `guest`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 def guest(
     run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
 ) -> Iterator[Guest]:
-    """Give a session on the kernel under test, with nothing loaded.
+    """Provide a session on the kernel under test, with nothing loaded.
 
-    An emulated guest is fast at what was done in it before, so it is kept while tests pass: what
-    they load, attach and make goes with them. Where the kernel complains between two tests, the
-    second is an ERROR, nobody's crash, and the guest is given up.
+    An emulated guest is faster at work that it has done before. So it is kept while tests pass: the
+    programs, maps and links of a test go with its session. If the kernel complains between two
+    tests, the second test is an ERROR and the guest is given up.
     """
     with run.targets.lent(kernel) as start:
         yield Guest(run.case(request.node), start, run.programs)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin: collection, running, reporting, and a result for every case.
 
-A test that asks for `scenario` is run for every annotated program; one that asks for `guest` gets
-a session on the kernel under test. Both end in a Verdict, which becomes pytest's outcome and a line
-of results.jsonl.
+A test with the argument `scenario` runs for every annotated program. A test with the fixture
+`guest` gets a session on the kernel under test. Both end in a Verdict, which becomes pytest's
+outcome and a line of results.jsonl.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register what makes up a run. Raises pytest.UsageError for a shard that is none."""
+    """Register the plugins of a run. Raises pytest.UsageError for an invalid --shard."""
     if config.option.shard is not None:
         try:
             sharding.shard(config.option.shard)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a test with a guest ends: in a verdict, and the verdict in pytest's outcome."""
+"""Turns the end of a test with a guest into a verdict, and the verdict into pytest's outcome."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from harness.running.driven import Guest
 
 
 class Judged(Exception):
-    """A verdict other than PASS; carries the text pytest shows."""
+    """A verdict other than PASS. Carries the text that pytest shows."""
 
 
-# What may end a case before there is anything to judge.
+# Exceptions that may end a case before it can be judged.
 NOT_RUN = (SetupError, GuestLost, AgentError, KernelRefusal)
 
 RESULT: pytest.StashKey[Result] = pytest.StashKey()
@@ -29,7 +29,7 @@ RESULT: pytest.StashKey[Result] = pytest.StashKey()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) -> Optional[bool]:
-    """Run a test with a guest once more when the emulator failed it, and report the second run."""
+    """Run a test with a guest again if the emulator failed it, and report the second run."""
     if "guest" not in getattr(item, "fixturenames", ()):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -46,7 +46,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) 
 
 
 def _is_the_emulators(report: Any) -> bool:
-    """Tell whether a report is of a test that the emulator failed."""
+    """Tell whether the test of a report failed because of the emulator."""
     data = getattr(report, "spinlock", None)
     seen = Result.from_json(data).observation if data is not None else None
     return seen is not None and seen.emulator_failed
@@ -54,7 +54,7 @@ def _is_the_emulators(report: Any) -> bool:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None]:
-    """Turn what a test with a guest did into a verdict, and the verdict into an outcome."""
+    """Turn the end of a test with a guest into a verdict, and the verdict into an outcome."""
     outcome = yield
     guest = pyfuncitem.funcargs.get("guest")
     if isinstance(guest, Guest):
@@ -65,7 +65,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None
             error = raised
         try:
             finish(pyfuncitem, guest.finish(error))
-        except BaseException as ending:  # noqa: B902  handed to pytest as it is
+        except BaseException as ending:  # noqa: B902  passed on to pytest unchanged
             outcome.force_exception(ending)
         else:
             outcome.force_result(True)
@@ -84,7 +84,7 @@ def finish(item: pytest.Item, result: Result) -> None:
 
 
 def pytest_report_teststatus(report: Any) -> Optional[Tuple[str, str, str]]:
-    """Show verdicts instead of pytest's words."""
+    """Show verdicts instead of pytest's outcomes."""
     data = getattr(report, "spinlock", None)
     if data is None:
         return None

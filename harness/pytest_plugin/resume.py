@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of an interrupted run still holds when it goes on: the same kernel, tools, sources, options."""
+"""Resumes an interrupted run; keeps results with the same kernel, tools, sources and options."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.scenarios.programs import c_files, headers_of
 
 OPTIONS = "options.json"  # in the directory of a run
 
-# The rooms that decide on a verdict, beside the guest's agent, which has a digest of its own.
+# The packages that decide verdicts, besides the guest's agent, which has its own digest.
 JUDGES = ("judging", "machines", "running", "scenarios")
 
 
 def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     """Return the results and the options of the run in a directory.
 
-    Raises UsageError when there is none, SetupError when it cannot go on there.
+    Raises UsageError if there is no run, SetupError if the run cannot write there.
     """
     if not os.path.isdir(directory):
         raise UsageError(f"There is no run in {directory} to resume; start without --resume.")
@@ -39,12 +39,12 @@ def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:
     try:
         options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        options = {}  # it was killed before it wrote them
+        options = {}  # the run was killed before it wrote them
     return before, options if isinstance(options, dict) else {}
 
 
 def write_options(directory: Path, options: Mapping[str, Any]) -> None:
-    """Leave a run's options beside its results. Raises SetupError."""
+    """Write a run's options into the directory of its results. Raises SetupError."""
     try:
         (directory / OPTIONS).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -54,7 +54,7 @@ def write_options(directory: Path, options: Mapping[str, Any]) -> None:
 
 
 def other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the sentence to be said when a run is resumed with other options than it began with."""
+    """Return a sentence on options that differ from those of the resumed run; "" if none do."""
     changed = [
         f"{name} {_words(now[name])}, was {_words(before[name])}"
         for name in now
@@ -74,9 +74,9 @@ def _words(value: Any) -> str:
 
 @functools.lru_cache(maxsize=None)
 def source_digest(file: Path, programs: Path) -> str:
-    """Return the digest of all sources that a case of `file` may be made of; "" without the file.
+    """Return a digest of all sources that a case of `file` may depend on; "" if it is missing.
 
-    That is a C file with the headers, or a test with all C files.
+    For a C file these include all headers; for a test, all C files.
     """
     directory = file.parent if file.name.endswith(".c") else programs
     parts = {*build.headers(directory), *headers_of(programs)}
@@ -101,7 +101,7 @@ def judges_digest(package: Path = Path(harness.__file__).parent) -> str:
 
 
 def sources(file: Path, programs: Path, root: Path) -> Dict[str, str]:
-    """Return, for a result's facts, which file it is of, what that was at the time, and who judged."""
+    """Return facts for a result: its source file, and the digests of that and of the judges."""
     path = file.absolute()
     name = str(path.relative_to(root)) if root in path.parents else str(path)
     return {
@@ -115,10 +115,9 @@ _Unit = Tuple[str, str, str, Path]  # file, unit, loader, directory of headers
 
 
 def build_digests(units: Collection[_Unit], programs: Path) -> Dict[_Unit, str]:
-    """Return the digests of what loaders would be given today; "" for what does not compile.
+    """Return the digest of each unit as built today; "" if it does not compile.
 
-    A file is one of these programs, or else of the harness's own. Raises SetupError without a
-    compiler.
+    Files are those in `programs` and the harness's own. Raises SetupError without a compiler.
     """
     files = {path.name: path for top in (build.PROGRAMS, programs) for path in c_files(top)}
 
@@ -136,11 +135,11 @@ def build_digests(units: Collection[_Unit], programs: Path) -> Dict[_Unit, str]:
 def otherwise_made(
     results: Sequence[Result], programs: Path, includes: Mapping[str, Path]
 ) -> Dict[matrix.Key, str]:
-    """Return, for results whose object or compiler is another today, in words what is.
+    """Return the results whose object or compiler differs today, with the difference in words.
 
-    `includes` are the headers that each kernel's objects are built with. What bcc compiles, it
-    compiles in the guest: of that the text which it is given is compared here. What an older
-    harness did not store is taken to be the same. Raises SetupError without a compiler.
+    `includes` has the directory of headers per kernel. bcc compiles in the guest, so its input text
+    is compared instead of an object. A result of an older release may lack these facts: they count
+    as unchanged. Raises SetupError without a compiler.
     """
     known = [r for r in results if r.builds and matrix.column(r) in includes]
     if not known:
@@ -168,11 +167,11 @@ def outdated(
     root: Path,
     made: Mapping[matrix.Key, str] = MappingProxyType({}),
 ) -> Dict[str, Tuple[List[Result], List[str]]]:
-    """Return, by kernel, the results that no longer hold, and in words what is not as it was.
+    """Return, by kernel, the results that are outdated, and the reasons in words.
 
-    `now` is what is known of each kernel before it is booted; the results of others are left alone,
-    as they are not run. `made` says what is made otherwise today. A fact that an older harness did
-    not store is taken to be the same.
+    `now` has the facts of each kernel that are known before it boots. Results of other kernels are
+    kept, since these do not run. `made` is the result of otherwise_made(). A fact that a result of
+    an older release lacks counts as unchanged.
     """
     found: Dict[str, Tuple[List[Result], Dict[str, None]]] = {}
     for result in before:
@@ -195,11 +194,11 @@ def outdated(
 
 
 def key(name: str, column: str, loader: str) -> str:
-    """Return what a case is told from others by, when it is asked whether it has a result."""
+    """Return the key of a case's stored result."""
     return f"{name} {column} {loader}"
 
 
-# What should be alike in all of a run, and what people call it.
+# Facts that should be equal in all results of a run, and their readable names.
 _ALIKE = {
     "release": "kernel",
     "kernel_package": "package",
@@ -218,10 +217,10 @@ _ALIKE = {
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
-    """Return in words in what the facts of two results of one run differ that should not.
+    """Return in words the differences between the facts of two results that should be equal.
 
-    What is known of one of them only is no difference, nor are words that a test wanted on the
-    kernel's command line.
+    A fact that one of them lacks is no difference. Nor are a test's own words on the kernel's
+    command line.
     """
     alike = dict(_ALIKE)
     if before.get("also", "") != now.get("also", ""):
@@ -234,20 +233,20 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
 
 
 class Before:
-    """What a run had before it was interrupted; nothing in one that is new."""
+    """The results and options of the run before it was interrupted; empty for a new run."""
 
     def __init__(
         self, kept: Sequence[Result] = (), options: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
-        """Keep the results of that run, but its ERRORs: they run again."""
+        """Keep the results of that run except ERRORs, which run again."""
         self.results = tuple(result for result in kept if result.verdict is not Kind.ERROR)
         self._options = options
-        self._compared: Set[str] = set()  # kernels whose facts were compared with those before
+        self._compared: Set[str] = set()  # kernels whose facts were already compared
 
     def keep_what_holds(
         self, options: Mapping[str, Any], opened: Sequence[Target], programs: Path, root: Path
     ) -> List[str]:
-        """Return in sentences what is not as it was when the run began; what it had of that goes.
+        """Drop the outdated results and return sentences on the changes since the run began.
 
         Raises SetupError without a compiler.
         """
@@ -273,7 +272,7 @@ class Before:
     def done(self) -> Set[str]:
         """Return the keys of the cases that need not run again."""
         keys = {key(r.name, r.column, r.loader) for r in self.results}
-        # Without --kernel, what the target runs has a name only once it runs.
+        # Without --kernel, a target's kernel has no name before it runs.
         return keys | {
             key(r.name, "", r.loader)
             for r in self.results
@@ -281,7 +280,10 @@ class Before:
         }
 
     def differs(self, result: Result) -> str:
-        """Return, once per kernel, the sentence on what was not yet so before, "" if there is nothing."""
+        """Return a warning if this kernel's facts changed since the first run, else "".
+
+        Each kernel is compared once.
+        """
         before = next((r for r in self.results if r.column == result.column and r.facts), None)
         if before is None or not result.facts or result.column in self._compared:
             return ""

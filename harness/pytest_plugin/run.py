@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One run of pytest: its cases, its targets once needed, its results."""
+"""One run of pytest: its cases, its targets, which are opened on demand, and its results."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Run:
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         option = config.option
         settings = Settings(option.target, None, option.cpus, append=option.append)
-        self._held = ExitStack()  # what ends with the run
+        self._held = ExitStack()  # resources that are closed at the end of the run
         self.targets = self._held.enter_context(Targets(settings, self.kernels, self._progress))
         self.failed_setup: Optional[SetupError] = None
-        self._said: Set[str] = set()  # errors of kernels that were shown already
+        self._said: Set[str] = set()  # errors of kernels that are already shown
         self._countdown = Countdown(self.kernels)
         self._started = time.monotonic()
         self._together: Dict[Tuple[Optional[str], str, Path], List[Scenario]] = {}
         self.programs = Programs(config.option.programs)  # read when the session starts
 
     def _begin(self) -> None:
-        """Make the place for results, or read those of the run to be resumed.
+        """Make the directory for results, or read those of the run to resume.
 
-        xdist's workers find what they need made here, where errors show. Raises UsageError,
-        SetupError.
+        The main process also prepares what xdist's workers need, since it can show errors. Raises
+        UsageError, SetupError.
         """
         option = self.config.option
         if option.resume:
@@ -78,7 +78,7 @@ class Run:
             self._keep_what_holds()
 
     def _options(self) -> Dict[str, Any]:
-        """Return the options that decide which cases run, and how, as the command line names them."""
+        """Return the options that decide which cases run and how, by their command-line names."""
         option = self.config.option
         return {
             "--kernel": [name for name in self.kernels if name],
@@ -94,7 +94,7 @@ class Run:
         }
 
     def _keep_what_holds(self) -> None:
-        """Drop the results from before that no longer hold, and say why; their cases run again."""
+        """Drop outdated results of the resumed run and report why. Their cases run again."""
         programs, root = self.programs.directory.absolute(), _root(self.config)
         options = self._options()
         for said in self._before.keep_what_holds(options, self.targets.opened, programs, root):
@@ -106,13 +106,13 @@ class Run:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell an xdist worker which cases have a result from before."""
+        """Tell an xdist worker which cases already have a result."""
         node.workerinput["spinlock_done"] = sorted(self.done)
 
     # -- the session --------------------------------------------------------------------------------
 
     def pytest_sessionstart(self) -> None:
-        """Read the C files; prepare the run if it may have cases."""
+        """Read the C files. Prepare the run if it may have cases."""
         try:
             self.programs = Programs.read(self.config.option.programs, build.PROGRAMS)
             if _runs_cases(self.config):
@@ -122,7 +122,7 @@ class Run:
             raise pytest.UsageError(str(error)) from None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Open a kernel before the first test runs: an error about it is shown at once."""
+        """Open a kernel before the first test runs, so that an error is shown at once."""
         items = [item for item in session.items if cases.needs_guest(item)]
         self._countdown.expect(item.nodeid for item in items)
         for item in items:
@@ -141,8 +141,8 @@ class Run:
     def _open(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError.
 
-        Others are fetched while that one is tested; workers wait for those that they need. All are
-        wanted at once where results from before must be compared with them.
+        The other kernels are fetched while the first is tested. Workers wait for the kernels that
+        they need. A resumed run needs all kernels at once, to compare results with their facts.
         """
         try:
             self.targets.open_first()
@@ -170,9 +170,9 @@ class Run:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, None]:
-        """Attach the result to the report, which crosses xdist's processes; show no traceback."""
+        """Attach the result to the report, which xdist sends between processes. Hide tracebacks."""
         error = call.excinfo.value if call.excinfo is not None else None
-        if isinstance(error, (Judged, *NOT_RUN)):  # to render a traceback takes a quarter second
+        if isinstance(error, (Judged, *NOT_RUN)):  # rendering a traceback takes 0.25 s
             plain = pytest.fail.Exception(terminal.unable(error), pytrace=False)
             call.excinfo = pytest.ExceptionInfo.from_exception(
                 plain.with_traceback(error.__traceback__)
@@ -189,7 +189,7 @@ class Run:
                 test_report.spinlock = self._not_run(item, error).to_json()
             if isinstance(error, SetupError):
                 sentence = f"{cases.kernel(item)}: {error}"
-                if sentence in self._said:  # a result of each case, but words for the first only
+                if sentence in self._said:  # only the first case shows the error
                     path, line, _ = item.location
                     test_report.outcome = "skipped"
                     test_report.longrepr = (path, (line or 0) + 1, str(error))
@@ -197,7 +197,7 @@ class Run:
                 self._said.add(sentence)
 
     def _not_run(self, item: pytest.Item, error: BaseException) -> Result:
-        """Return the result of a case that ended before there was anything to judge."""
+        """Return the result of a case that ended before it could be judged."""
         seen = observed(error) if isinstance(error, GuestLost) else None
         verdict = judge.disturbed(seen) if seen is not None else None
         if verdict is None:
@@ -206,7 +206,7 @@ class Run:
         return record(self.case(item), verdict, seen, Place(kernel=cases.kernel(item) or ""))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Store a result the moment it is known; runs in the process that talks to the user."""
+        """Store a result at once. Runs in the main process, not in xdist's workers."""
         data = getattr(report, "spinlock", None)
         if data is not None and not hasattr(self.config, "workerinput"):
             result = Result.from_json(data)
@@ -226,18 +226,18 @@ class Run:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Count the cases to come as one worker collected them; all collect the same."""
+        """Count the cases to run as one worker collected them. All workers collect the same."""
         del node
         self._countdown.expect(ids)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:
-        """End with a sentence, not a traceback, when pytest cannot write its report."""
+        """End with a sentence, not a traceback, if pytest cannot write its report."""
         outcome = yield
         try:
             outcome.get_result()
         except OSError as error:
-            # The run that this worker belongs to was killed.
+            # The main process of this worker was killed.
             if hasattr(self.config, "workerinput"):
                 outcome.force_result(None)
                 return
@@ -255,7 +255,7 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table of verdicts."""
         if self.results:
-            # A log file has no edge at which lines must be cut.
+            # Lines in a log file need not be cut at a terminal's width.
             width = terminalreporter._tw.fullwidth if sys.stdout.isatty() else terminal.LOG_WIDTH
             terminalreporter.section("verdicts")
             terminalreporter.write_line(
@@ -279,13 +279,13 @@ class Run:
             terminalreporter.write_line(f"page:    {path}")
 
     def pytest_unconfigure(self) -> None:
-        """Let go of the target and the results."""
+        """Close the targets and the results."""
         self._held.close()
 
     # -- results ------------------------------------------------------------------------------------
 
     def case(self, item: pytest.Item) -> Case:
-        """Return what a test is about, for its result."""
+        """Return the case of a test, for its result."""
         written, programs = cases.scenario(item), self.programs.directory.absolute()
         file = item.path if written is None else written.file
         return Case(
@@ -302,7 +302,7 @@ class Run:
         )
 
     def repeat(self, item: pytest.Item) -> str:
-        """Return the command that runs this case alone again."""
+        """Return the command that repeats this case alone."""
         option = self.config.option
         words = ["spinlock run", cases.name(item), f"--loader {cases.loader(item)}"]
         if cases.kernel(item):
@@ -323,7 +323,7 @@ def _root(config: pytest.Config) -> Path:
 
 
 def _runs_cases(config: pytest.Config) -> bool:
-    """Tell whether cases may run: no worker, no listing, and not the unit tests alone."""
+    """Tell whether this process may run cases: no worker, no listing, not only unit tests."""
     option = config.option
     lists = option.collectonly or option.showfixtures or option.show_fixtures_per_test
     alone = all("tests/unit" in argument for argument in config.args)

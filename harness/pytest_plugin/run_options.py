@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The options of a run, of pytest's as of `spinlock run`, and what they mean."""
+"""The options that pytest and `spinlock run` share, and their meaning."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.provision import build
 from harness.provision.catalogue import expand
 from harness.scenarios import scenario
 
-# QEMU gives a guest more only with an interrupt controller of the host's kernel.
+# QEMU needs an interrupt controller in the host's kernel for more CPUs.
 MOST_CPUS = 255
 
-# Of COMMAND_LINE_SIZE, 2048 on x86, the harness's own words take up to a quarter.
+# The harness's own words take up to a quarter of COMMAND_LINE_SIZE, 2048 bytes on x86.
 MOST_APPENDED = 1536
 
 
 def cpus(text: str) -> int:
-    """Return the number of a guest's CPUs that a user asked for. Raises argparse's error."""
+    """Parse the number of a guest's CPUs. Raises argparse's error."""
     try:
         count = int(text)
     except ValueError:
@@ -33,7 +33,7 @@ def cpus(text: str) -> int:
 
 
 def append(text: str) -> str:
-    """Return words for the kernel's command line on one line. Raises argparse's error."""
+    """Parse words for the kernel's command line; join them on one line. Raises argparse's error."""
     words = " ".join(text.split())
     if len(words.encode()) > MOST_APPENDED:
         raise argparse.ArgumentTypeError(
@@ -45,7 +45,7 @@ def append(text: str) -> str:
 
 
 def declare(add: Callable[..., object]) -> None:
-    """Declare, by argparse's add_argument or its like, what pytest and `spinlock run` share."""
+    """Declare the shared options by `add`: argparse's add_argument, or pytest's addoption."""
     add(
         "--target",
         choices=target.NAMES,
@@ -96,7 +96,7 @@ def declare(add: Callable[..., object]) -> None:
 
 
 def loaders(option: Optional[str], able: Sequence[str]) -> List[str]:
-    """Return the loaders a case is run through, given --loader and those that can express it."""
+    """Return the loaders to run a case through, given --loader and those that can express it."""
     if option is None:
         return ["bcc" if "bcc" in able else able[0]]
     if option == "all":
@@ -105,6 +105,6 @@ def loaders(option: Optional[str], able: Sequence[str]) -> List[str]:
 
 
 def kernels(option: Optional[Sequence[str]]) -> List[Optional[str]]:
-    """Return the kernels to run on, given --kernel; None is the default, or what is running."""
+    """Return the kernels to run on, given --kernel; None: the default, or the running one."""
     named: List[Optional[str]] = [*expand(option or ())]
     return named or [None]

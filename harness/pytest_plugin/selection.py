@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which cases a run has: kernels, loaders and scenarios make items, and options choose among them."""
+"""Makes a run's items from kernels, loaders and scenarios, and selects among them by options."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.scenarios import scenario
 
 
 class Selection:
-    """Makes the items of a run and keeps those that it is to run, in their order."""
+    """Makes the items of a run, selects those that are asked for, and orders them."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._config = run.config
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give each test that asks for a scenario or a guest its kernels and loaders."""
+        """Parametrize each test of a scenario or a guest with its kernels and loaders."""
         option = self._run.loader
         if "kernel" in metafunc.fixturenames:
             ids = [name or "running" for name in self._run.kernels]
@@ -38,29 +38,29 @@ class Selection:
 
     @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
-        """Keep the cases asked for, kernel by kernel; keep on one worker those that share a request."""
+        """Select the cases and order them by kernel. Cases of one request go to one worker."""
         for item in filter(cases.needs_guest, items):
-            item.extra_keyword_matches.add(cases.name(item))  # -k takes the name that results show
+            item.extra_keyword_matches.add(cases.name(item))  # -k matches the name in results
         if self._config.option.scenario:
             self._keep_named(items, self._config.option.scenario)
         self._keep(items, [i for i in items if not cases.needs_guest(i) or cases.has_loader(i)])
-        # A kernel is fetched, and its guest booted, when its turn comes.
+        # A kernel is fetched and booted when the first of its cases runs.
         items.sort(key=lambda item: cases.turn(item, self._run.kernels))
         if self._config.option.shard is not None:
             self._keep(items, cases.in_shard(items, self._config.option.shard))
         self._keep(items, [i for i in items if not cases.needs_guest(i) or not self._is_done(i)])
-        # Without xdist there are no workers, nor the mark that tells them apart.
+        # Without xdist there are no workers, and its mark is unknown.
         if self._config.pluginmanager.hasplugin("xdist"):
             for item in filter(cases.needs_guest, items):
                 item.add_marker(pytest.mark.xdist_group(cases.group(item, self._run.kernels)))
 
     def _keep_named(self, items: List[pytest.Item], names: Sequence[str]) -> None:
-        """Keep the cases of these names. Raises pytest.UsageError for a name that no case has."""
+        """Keep the cases with these names. Raises pytest.UsageError for an unknown name."""
         named = [(cases.name(item), item) for item in items if cases.needs_guest(item)]
         known = sorted({name for name, _ in named})
         for name in names:
             if name not in known:
-                items.clear()  # pytest goes on to pytest_collection_finish, which opens their kernels
+                items.clear()  # else pytest_collection_finish still opens their kernels
                 raise pytest.UsageError(self._run.programs.unknown(name, known))
         for name, item in named:
             if name in names and not cases.has_loader(item):
@@ -72,12 +72,12 @@ class Selection:
         self._keep(items, [item for name, item in named if name in names])
 
     def _keep(self, items: List[pytest.Item], kept: Sequence[pytest.Item]) -> None:
-        """Keep these of the items; pytest counts the others as deselected."""
+        """Keep only the items in `kept`. pytest reports the others as deselected."""
         chosen = set(kept)
         self._config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = kept
 
     def _is_done(self, item: pytest.Item) -> bool:
-        """Tell whether a case has a result from before the run was interrupted."""
+        """Tell whether a case of a resumed run already has a result."""
         kernel = cases.kernel(item) or ""
         return resume.key(cases.name(item), kernel, cases.loader(item)) in self._run.done

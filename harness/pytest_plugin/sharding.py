@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How much of a run this machine does, and how much of it at once. Pure."""
+"""Limits a run to a shard of its cases and to the guests that fit into memory. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Dict, Mapping, Set, Tuple
 
 from harness.errors import SetupError, UsageError
 
-# A guest's memory, QEMU beside it, and a worker: 1024 MiB are mapped, of which most is shared.
+# For a guest, its QEMU and its worker. 1024 MiB of it are the guest's memory, most of it shared.
 GUEST_MIB = 1280
 
 
 def shard(text: str) -> Tuple[int, int]:
-    """Return "2/3" as (2, 3). Raises UsageError."""
+    """Parse --shard: "2/3" is (2, 3). Raises UsageError."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     part, parts = (int(n) for n in match.groups()) if match else (0, 0)
     if not 1 <= part <= parts:
@@ -22,10 +22,10 @@ def shard(text: str) -> Tuple[int, int]:
 
 
 def portion(sizes: Mapping[str, int], part: int, parts: int) -> Set[str]:
-    """Return the groups that one of several machines takes, given the number of cases in each.
+    """Return the groups of one of several machines, given the number of cases in each group.
 
-    A group is taken whole, by one machine. They are cut in their order, so that a machine boots few
-    kernels, and such that each has about as many cases. All machines must be given the same groups.
+    A group is never divided. Each machine gets consecutive groups, so that it boots few kernels,
+    and about the same number of cases. All machines must be given the same groups.
     """
     total = sum(sizes.values())
     taken, before = set(), 0
@@ -38,9 +38,9 @@ def portion(sizes: Mapping[str, int], part: int, parts: int) -> Set[str]:
 
 
 def bounded(wanted: int, available_mib: int, cpus: int) -> Tuple[int, str]:
-    """Return how many guests this machine can run at once, and a sentence when that is less.
+    """Return the number of guests to run at once, and a sentence if it is less than `wanted`.
 
-    Raises SetupError when there is no room for one; UsageError for a number that is none.
+    Raises SetupError if there is no memory for one guest, UsageError if `wanted` is below 1.
     """
     if wanted < 1:
         raise UsageError(f"-j {wanted}: there must be one guest at least.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The one owner of a run's guests: it opens a target per kernel, and lends guests to one at a time."""
+"""Owns the guests of a run: opens a target per kernel and lends guests to one user at a time."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from harness.running.driven import Start
 from harness.running.observe import Observer
 from harness.scenarios.scenario import Scenario
 
-_Key = Tuple[Optional[str], str]  # a kernel, and what is also on its command line
+_Key = Tuple[Optional[str], str]  # a kernel, and extra words on its command line
 
 
 class Targets:
-    """The targets of a run's kernels; a context manager, at whose end no guest is left.
+    """The targets of a run's kernels. As a context manager it ends all guests.
 
-    Guests are had from `observer` and `lent` only: each sees to it that nothing else is under way
-    and that other kernels' guests are gone. A kernel that is not to be had costs its own cases.
+    Only `observer` and `lent` give access to guests. Both first finish other work and end guests of
+    other kernels. A kernel that cannot be opened fails only its own cases.
     """
 
     def __init__(
         self, settings: Settings, kernels: Sequence[Optional[str]], progress: Progress
     ) -> None:
-        """`settings` hold for all; None among the kernels is the default, or what is running."""
+        """`settings` apply to all kernels. A kernel None is the default, or the running one."""
         self._settings, self._kernels, self._progress = settings, kernels, progress
         self._opened: Dict[_Key, Target] = {}
         self._failed: Dict[_Key, SetupError] = {}
-        self._opening = threading.Lock()  # of a target, by the tests or ahead of them
+        self._opening = threading.Lock()  # held while a target is opened
         self._untried: Iterator[Optional[str]] = iter(())
         self._observers: Dict[Optional[str], Observer] = {}
-        self._held = ExitStack()  # what ends with the run, the last first
+        self._held = ExitStack()  # resources that are closed at the end of the run
 
     def __enter__(self) -> "Targets":
         return self
@@ -48,14 +48,14 @@ class Targets:
 
     @property
     def opened(self) -> List[Target]:
-        """Those that are open."""
+        """The open targets."""
         return list(self._opened.values())
 
     def open_first(self) -> None:
         """Make sure that there is a kernel to run on. Raises SetupError, UsageError."""
         for name in self._kernels:
             if name is not None:
-                catalogue.find(name)  # a name that is none is said before anything is fetched
+                catalogue.find(name)  # report a wrong name before any kernel is fetched
         build.clang()
         self._untried = iter(self._kernels)
         if not any(self._is_there(name) for name in self._untried):
@@ -64,7 +64,7 @@ class Targets:
             raise failed[0] if len(failed) == 1 else alone
 
     def open_others(self) -> threading.Thread:
-        """Begin to open what `open_first` left, and return the thread that does."""
+        """Start a thread that opens the targets that `open_first` left. Return the thread."""
         untried = self._untried
         fetching = threading.Thread(
             target=lambda: [self._is_there(name) for name in untried], daemon=True
@@ -73,7 +73,7 @@ class Targets:
         return fetching
 
     def _is_there(self, name: Optional[str]) -> bool:
-        """Tell whether a kernel is to be had, having fetched it."""
+        """Fetch a kernel and tell whether that succeeded."""
         try:
             self.target(name)
             return True
@@ -83,21 +83,21 @@ class Targets:
             return False
 
     def target(self, name: Optional[str], also: str = "") -> Target:
-        """Return the target with a kernel, whose guests boot with what is `also` on its command line.
+        """Return the target of a kernel with the extra words `also` on its command line.
 
-        Raises SetupError, the same one every time; UsageError.
+        Raises UsageError; SetupError, which is the same for each call.
         """
         key = name, also
         if key not in self._opened and key not in self._failed:
-            with self._opening:  # it may be on its way
+            with self._opening:  # another thread may be opening it
                 if key not in self._opened and key not in self._failed:
                     self._open(key)
         if key in self._failed:
-            raise self._failed[key].with_traceback(None)  # it would grow each time
+            raise self._failed[key].with_traceback(None)  # else the traceback grows each time
         return self._opened[key]
 
     def _open(self, key: _Key) -> None:
-        """Make a target, or note why there is none. Raises UsageError."""
+        """Open a target, or record the error. Raises UsageError."""
         name, also = key
         try:
             settings = replace(self._settings, kernel=name, also=also)
@@ -105,13 +105,13 @@ class Targets:
             self._held.callback(self._opened[key].close)
         except SetupError as error:
             self._failed[key] = error
-        except UsageError as error:  # no such version, which only Debian's index tells
+        except UsageError as error:  # only Debian's index can show that there is no such version
             if len(self._kernels) == 1:
                 raise
             self._failed[key] = SetupError(str(error))
 
     def observer(self, name: Optional[str], scenarios: Sequence[Scenario]) -> Observer:
-        """Return what observes these scenarios on a kernel. Raises SetupError."""
+        """Return the observer of these scenarios on a kernel. Raises SetupError."""
         self._leave_others(name)
         if name not in self._observers:
             self._observers[name] = Observer(self.target(name), scenarios)
@@ -120,11 +120,11 @@ class Targets:
 
     @contextmanager
     def lent(self, name: Optional[str]) -> Iterator[Start]:
-        """Lend a kernel's guests to one test: give what starts sessions, which end with the test.
+        """Lend a kernel's guests to one test. Yields a function that starts sessions.
 
-        Raises SetupError.
+        The sessions end with the test. Raises SetupError.
         """
-        self.target(name)  # before others are left: it may not be to be had
+        self.target(name)  # raises an error before the guests of other kernels are ended
         self._leave_others(name)
         for observer in self._observers.values():
             observer.finish()
@@ -137,13 +137,13 @@ class Targets:
             yield start
 
     def _leave_others(self, name: Optional[str]) -> None:
-        """Let what is observed on other kernels come to its end, then let go of their guests.
+        """Finish the observations on other kernels, then end their guests.
 
-        Each keeps hundreds of MiB until then.
+        Each guest uses hundreds of MiB until then.
         """
         for other, observer in self._observers.items():
             if other != name:
                 observer.finish()
-        for (other, _), opened in list(self._opened.items()):  # others are being opened
+        for (other, _), opened in list(self._opened.items()):  # a copy: a thread may add to it
             if other != name:
                 opened.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results put before people and other tools: terminal, HTML, JUnit, KTAP, KCIDB, the rule book.
+"""Reports of results for people and tools: terminal, HTML, JUnit, KTAP, KCIDB, the rule book.
 
 May import: `results`, `judging`, `scenarios`, `provision.catalogue`, `errors`.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results in the forms of others: JUnit, KTAP, KCIDB. Each is a view of the matrix, without I/O."""
+"""Exports the matrix of results to JUnit, KTAP and KCIDB. No I/O."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.results.matrix import Matrix
 from harness.results.result import Result
 
 SUITE = "bpf_spin_lock"
-_LOG = 16384  # characters; what KCIDB takes of a log
+_LOG = 16384  # characters: the longest log excerpt that KCIDB accepts
 
 
 def _of(pivot: Matrix, kernel: str) -> List[Result]:
-    """Return what was seen on a kernel, rule by rule."""
+    """Return the results on a kernel in the order of the rules."""
     return [r for cases in pivot.rules.values() for r in pivot.cell(cases, kernel)]
 
 
@@ -28,7 +28,7 @@ def _seconds(result: Result) -> float:
 
 
 def _log(result: Result) -> str:
-    """Return what tells most of a case: why it did not pass, the console, the verifier's log."""
+    """Return the reason, the console and the verifier's log of a case."""
     seen = result.observation
     parts = [*result.evidence, *((seen.console, seen.log) if seen else ())]
     return "\n".join(part for part in parts if part)
@@ -36,7 +36,7 @@ def _log(result: Result) -> str:
 
 # -- JUnit ----------------------------------------------------------------------------------------
 
-# KNOWN is "skipped": JUnit has no word for a failure that is expected.
+# KNOWN is "skipped": JUnit has no element for an expected failure.
 _JUNIT = {
     Kind.FAIL: "failure",
     Kind.CRASH: "failure",
@@ -48,7 +48,7 @@ _JUNIT = {
 
 
 def junit(pivot: Matrix) -> str:
-    """Return JUnit XML with a suite per kernel."""
+    """Return JUnit XML with one suite per kernel."""
     root = ElementTree.Element("testsuites", name=SUITE)
     for kernel in pivot.columns:
         found = _of(pivot, kernel)
@@ -95,7 +95,7 @@ def _testcase(suite: ElementTree.Element, result: Result) -> None:
 
 
 def _xml(text: str) -> str:
-    """Return text without the characters that XML cannot hold; a console has any."""
+    """Replace characters that XML forbids with "?". A console may contain any character."""
     return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
@@ -103,7 +103,7 @@ def _xml(text: str) -> str:
 
 
 def ktap(pivot: Matrix) -> str:
-    """Return KTAP version 1 with a test per kernel, each with its cases as subtests."""
+    """Return KTAP version 1: one test per kernel, with its cases as subtests."""
     lines = ["KTAP version 1", f"1..{len(pivot.columns)}"]
     for number, kernel in enumerate(pivot.columns, 1):
         found = _of(pivot, kernel)
@@ -120,10 +120,10 @@ def _is_bad(result: Result) -> bool:
 
 
 def _ktap_case(number: int, result: Result) -> List[str]:
-    """Return the lines of a case: what is to be said, then the result, which ends it."""
+    """Return the lines of a case: its diagnostics, then its result."""
     directive = {
         Kind.SKIP: f" # SKIP {_words(result.reason)}",
-        # kselftest writes an expected failure so: "ok", with the directive.
+        # As kselftest does: an expected failure is "ok" with the directive XFAIL.
         Kind.KNOWN: f" # XFAIL {_words(result.reason)}",
         Kind.ERROR: " # ERROR",
         Kind.INCONCLUSIVE: " # ERROR inconclusive",
@@ -135,14 +135,14 @@ def _ktap_case(number: int, result: Result) -> List[str]:
 
 
 def _words(text: str) -> str:
-    """Return text that is one line and begins no directive."""
+    """Return text as one line without "#", which would begin a directive."""
     return " ".join(re.sub(r"[^\x20-\x7e]", " ", text).replace("#", "_").split())
 
 
 # -- KCIDB ----------------------------------------------------------------------------------------
 
-# DONE is KCIDB's word for a test that ended and said nothing of the code; MISS for one that the
-# harness could not run. A bug on record is a bug: FAIL, with the commit.
+# In KCIDB, DONE is a test that ended without evidence on the code. MISS is a test that the harness
+# could not run. A bug on record is a bug: FAIL, with the commit.
 _KCIDB = {
     Kind.PASS: "PASS",
     Kind.FAIL: "FAIL",
@@ -155,7 +155,7 @@ _KCIDB = {
 
 
 def kcidb(pivot: Matrix, origin: str) -> Dict[str, Any]:
-    """Return a report of KCIDB's schema 5.3; `origin` is the name of who submits it."""
+    """Return a report in KCIDB's schema 5.3. `origin` is the name of the submitter."""
     report: Dict[str, Any] = {
         "version": {"major": 5, "minor": 3},
         "checkouts": [],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The matrix as one HTML page that needs nothing else: no network, no server, no second file."""
+"""The matrix as one self-contained HTML page: no network, no server, no second file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.results.expected_failures import Known
 from harness.results.matrix import Matrix
 from harness.results.result import Result
 
-# A letter in each cell, so that no colour is needed to read it.
+# Each cell has a letter, so the page can be read without colours.
 LETTERS: Dict[Kind, str] = {
     Kind.PASS: "✓",
     Kind.KNOWN: "K",
@@ -29,8 +29,8 @@ LETTERS: Dict[Kind, str] = {
     Kind.ERROR: "E",
     Kind.CRASH: "C",
 }
-# Lines of a log that are kept, its end: a page holds thousands. What passed is read for its last
-# words only; the results file has all of it.
+# The number of last lines of a log that the page keeps, since it has thousands of logs. For a PASS
+# the last lines are enough. The results file has the whole log.
 _LOG_LINES = {Kind.PASS: 12}
 _LOG_LINES_ELSE = 120
 _LINE = 400
@@ -46,7 +46,7 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def html(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = None) -> str:
-    """Return the page, with what changed against a baseline and what a list of failures says."""
+    """Return the page. It shows `drift` from a baseline and `known` failures, if given."""
     pool = _Pool()
     numbers = {matrix.key(result): number for number, result in enumerate(pivot.results)}
     data: Dict[str, Any] = {
@@ -84,7 +84,10 @@ def html(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = 
 def _rule(
     pivot: Matrix, rule: str, cases: Sequence[str], numbers: Dict[matrix.Key, int]
 ) -> Dict[str, Any]:
-    """Return a rule's row, and those of its cases: per kernel and loader a verdict and a number."""
+    """Return the row of a rule and the rows of its cases.
+
+    A cell has, per loader, a verdict and the number of its details.
+    """
 
     def row(of: Sequence[str]) -> List[Dict[str, Any]]:
         cells = []
@@ -113,14 +116,14 @@ def _rule(
 
 
 class _Pool:
-    """Values that many cells share, each held once."""
+    """A pool of values that many cells share. Each value is stored once."""
 
     def __init__(self) -> None:
         self.values: List[Any] = []
         self._numbers: Dict[str, int] = {}
 
     def add(self, value: Any) -> Optional[int]:
-        """Return the number of a value; None for an empty one, which needs no room."""
+        """Add a value if it is new and return its number; None for an empty value."""
         if value in (None, "", [], {}, ()):
             return None
         text = json.dumps(value)
@@ -131,7 +134,7 @@ class _Pool:
 
 
 def _cell(result: Result) -> Dict[str, Any]:
-    """Return what the drawer shows of a result."""
+    """Return the details of a result that the page's drawer shows."""
     seen = result.observation or Observation()
     limit = _LOG_LINES.get(result.verdict, _LOG_LINES_ELSE)
     log = seen.log
@@ -166,7 +169,7 @@ def _cell(result: Result) -> Dict[str, Any]:
 
 
 def _kernel_log(result: Result) -> str:
-    """Return the kernel's own words, where they were part of the verdict."""
+    """Return the kernel log of a result, if it was part of the verdict."""
     if result.verdict not in (Kind.CRASH, Kind.KNOWN, Kind.ERROR):
         return ""
     if result.observation is None:
@@ -176,14 +179,14 @@ def _kernel_log(result: Result) -> str:
 
 
 def _end(text: str, limit: int) -> str:
-    """Return the last lines of a text, and say how many went before."""
+    """Return the last lines of a text, after a line with the number of omitted lines."""
     lines = [line[:_LINE] for line in text.strip("\n").splitlines()]
     left = len(lines) - limit
     return "\n".join([f"… {left} lines before", *lines[-limit:]] if left > 0 else lines)
 
 
 def _facts(result: Result) -> Dict[str, str]:
-    """Return what is known of the kernel and the tools, under the names people use."""
+    """Return the known facts of the kernel and the tools, by readable names."""
     facts = result.facts
     image = facts.get("image")
     tools = image if isinstance(image, dict) else {}
@@ -204,6 +207,6 @@ def _facts(result: Result) -> Dict[str, str]:
 
 
 def _script(data: Any) -> str:
-    """Return JSON that may stand in a script element: nothing in it can end the element."""
+    """Return JSON for a script element, escaped so that it cannot end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return re.sub(r"[<\u2028\u2029]", lambda match: f"\\u{ord(match.group()):04x}", text)

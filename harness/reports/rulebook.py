@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""docs/rules.md: what each kernel must do, from the C files alone."""
+"""Generates docs/rules.md, the expected behaviour of each kernel, from the C files alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import Expectation, Refusal, Rule, Scenario, Topic, anchor
 from harness.scenarios.versions import covers
 
-# The kernels of the table: what Debian had of each minor when the rules were measured. The exact
-# version matters where a stable series got the mend of a bug.
+# The kernels of the table: Debian's latest of each series when the rules were measured. The exact
+# version matters if a stable series got the fix of a bug.
 
 COMMAND = "spinlock report --rules -o docs/rules.md"
 LINK = "https://git.kernel.org/torvalds/c/"
 
 
 def markdown(programs: Programs) -> str:
-    """Return the rule book: per rule its words, its commits, and its cases x the kernels."""
+    """Return the rule book: per rule its text, its commits, and a table of cases x kernels."""
     cases: Dict[str, List[Scenario]] = {}
     for scenario in programs.scenarios():
         cases.setdefault(scenario.rule, []).append(scenario)
@@ -59,7 +59,7 @@ def markdown(programs: Programs) -> str:
 
 
 def _chapters(programs: Programs, named: Iterable[str]) -> List[Tuple[Topic, List[Rule]]]:
-    """Return the rules by topic, in the order of the topics and of the versions that brought them."""
+    """Return the rules by topic. Within a topic, they are in the order of kernel versions."""
     rules = programs.rules()
     declared = {rule.name for rule in rules}
     rules += [programs.rule(name) for name in named if name not in declared]
@@ -77,7 +77,7 @@ def _chapters(programs: Programs, named: Iterable[str]) -> List[Tuple[Topic, Lis
 
 
 def _rule(rule: Rule, cases: Sequence[Scenario], root: Path) -> Iterator[str]:
-    """Yield the lines on one rule; `root` is the directory to which links lead."""
+    """Yield the lines on one rule. Paths in links are relative to `root`."""
     yield from ("", f"### {rule.name}", "")
     if rule.text or rule.commits:
         brought = f" Since v{rule.since}." if rule.since else ""
@@ -96,7 +96,7 @@ def _rule(rule: Rule, cases: Sequence[Scenario], root: Path) -> Iterator[str]:
 
 
 def _refusals(refusals: Sequence[Refusal], root: Path) -> Iterator[str]:
-    """Yield the lines on what kernels say where several cases are told the same."""
+    """Yield the lines on refusals whose text several cases share."""
     if not refusals:
         return
     yield from ("", "## Refusals that cases share", "")
@@ -110,7 +110,7 @@ def _refusals(refusals: Sequence[Refusal], root: Path) -> Iterator[str]:
 
 
 def _ditto(cells: Sequence[str]) -> List[str]:
-    """Replace what is as on the kernel before, if it is long, by a mark that can be read past."""
+    """Replace a long cell that equals the cell before it by a ditto mark."""
     return [
         "″" if i and cell == cells[i - 1] and len(cell) > len("`loads`") else cell
         for i, cell in enumerate(cells)
@@ -118,7 +118,7 @@ def _ditto(cells: Sequence[str]) -> List[str]:
 
 
 def _cell(case: Scenario, release: Version) -> str:
-    """Return what one kernel must do with a case."""
+    """Return the expected outcome of a case on one kernel."""
     expectation = case.expectation(release)
     if expectation is None or any(release < Version(need.since) for need in case.needs):
         return "–"
@@ -136,11 +136,11 @@ def _words(expectation: Expectation) -> str:
 
 
 def _code(message: str) -> str:
-    """Return an expected text as code in a cell of a table; a regular expression shows as it is."""
+    """Return an expected text as code in a table cell. A regex is shown unchanged."""
     return f"`{message.replace('|', chr(92) + '|').replace('`', chr(39))}`"
 
 
 def _cited(commit: str) -> str:
-    """Return a commit, cited as in the C files, with a link."""
+    """Return the citation of a commit in the C files with a link."""
     name, _, rest = commit.partition(" ")
     return f"[{name}]({LINK}{name}) {rest}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results for people: the terminal's tables, Markdown, and what a failing case says of itself."""
+"""Results for people: tables for the terminal, Markdown, and explanations of failed cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLOURS: Dict[Kind, str] = {
     Kind.ERROR: "bold magenta",
     Kind.CRASH: "bold white on red",
 }
-# As wide as a column of eleven kernels beside a name in 120 characters allows.
+# Short enough for eleven columns of kernels beside the names in 120 characters.
 _WORDS: Dict[Kind, str] = {
     Kind.PASS: "ok",
     Kind.KNOWN: "known",
@@ -37,20 +37,20 @@ _WORDS: Dict[Kind, str] = {
     Kind.ERROR: "ERROR",
     Kind.CRASH: "CRASH",
 }
-LOG_WIDTH = 160  # columns where there is no terminal
+LOG_WIDTH = 160  # columns of output that does not go to a terminal
 _LEGEND = (
     "- is SKIP, incon INCONCLUSIVE, known a bug of that kernel on record; two words: bcc, libbpf"
 )
 _CELL = 7
-_HEAD = 12  # of a column
-_EVIDENCE = 12  # lines, unless all is asked for: a trace of the kernel's is long
-_SHOWN = 40  # of what did not pass, below the matrix of a run
+_HEAD = 12  # characters of a column's heading
+_EVIDENCE = 12  # lines of evidence without -v: a kernel backtrace is long
+_SHOWN = 40  # lines on cases that did not pass, below the matrix of a run
 
 
 def explain(result: Result, whole: bool = False) -> str:
-    """Return the lines that let a reader understand a verdict and repeat it.
+    """Explain a verdict: its evidence, its source and the command that repeats it.
 
-    `whole` adds the verifier log to its end; without it there is the line that tells.
+    `whole` adds the whole verifier log. Otherwise its line with the reason is shown.
     """
     lines = [
         f"{result.verdict.value} {result.name} [{result.loader}] on"
@@ -58,7 +58,7 @@ def explain(result: Result, whole: bool = False) -> str:
         f"  rule     {result.rule}",
         f"  source   {result.where or 'unknown'}",
     ]
-    # One clause that holds here says no more than the lines of evidence do.
+    # A single clause that applies here says no more than the lines of evidence.
     if len(result.expected) > 1 or not all(clause.applies for clause in result.expected):
         for clause in result.expected:
             mark = "here ->" if clause.applies else ""
@@ -82,7 +82,7 @@ def explain(result: Result, whole: bool = False) -> str:
 
 
 def unable(error: BaseException) -> str:
-    """Return why there is nothing to judge, with what the console, if any, shows of it."""
+    """Return the error that kept a case from running, with the end of the console, if any."""
     console = str(getattr(error, "console", "")).splitlines()
     found = splat.find(console)
     shown = console[found.position :][:_EVIDENCE] if found else console[-_EVIDENCE:]
@@ -90,7 +90,7 @@ def unable(error: BaseException) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return one line that counts the verdicts, worst first."""
+    """Return one line with the number of results per verdict, the worst first."""
     counts = collections.Counter(result.verdict for result in results)
     kernels = sorted({result.kernel for result in results if result.kernel})
     where = ", ".join(kernels) if len(kernels) < 4 else f"{len(kernels)} kernels"
@@ -102,12 +102,15 @@ def _counted(counts: Dict[Kind, int]) -> str:
 
 
 def table(results: Sequence[Result], width: int, colour: bool) -> str:
-    """Return what the end of a run shows: each case with its reason on one kernel, a matrix on more."""
+    """Return the table at the end of a run.
+
+    For one kernel it lists each case with its reason; for several it is a matrix.
+    """
     pivot = Matrix(results)
     if len(pivot.columns) == 1:
         return _cases(results, width, colour)
     lines = [terminal(pivot, width, colour)]
-    # What failed was explained as it went, above; here is where to look.
+    # Failures were explained during the run, above. These lines help to find them.
     notable = pivot.notable()
     if notable:
         lines.append("")
@@ -130,14 +133,14 @@ def _cut(words: str, width: int) -> str:
 
 
 def _head(kernel: str) -> str:
-    """Return what stands above a kernel's column: of a path the end, where several differ."""
+    """Return the heading of a kernel's column. A long path is cut at its start."""
     if "/" in kernel and len(kernel) > _HEAD:
         return f"…{kernel[1 - _HEAD :]}"
     return _cut(kernel, _HEAD)
 
 
 def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
-    """Return the verdicts on one kernel: a block per rule, a line per case, a column per loader."""
+    """Return the verdicts on one kernel: a block per rule, a row per case, a column per loader."""
     pivot = Matrix(results)
     kernel = pivot.columns[0]
     name_width = max((len(result.name) for result in results), default=0) + 4
@@ -170,7 +173,7 @@ def _column(loader: str, results: Sequence[Result]) -> int:
 
 def _render(lines: Sequence[Text], colour: bool) -> str:
     console = Console(
-        width=10000,  # lines are cut before, not wrapped there
+        width=10000,  # lines are already cut to size: no wrapping
         force_terminal=colour,
         no_color=not colour,
         highlight=False,
@@ -186,10 +189,10 @@ def _render(lines: Sequence[Text], colour: bool) -> str:
 
 
 def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) -> str:
-    """Return rules x kernels as text.
+    """Return the matrix of rules x kernels as text.
 
-    A rule shows the worst of its cases; below it are the cases that neither passed nor were
-    skipped, or all. Eleven kernels fit into 120 columns.
+    A rule shows the worst of its cases. Below it are its cases other than PASS and SKIP, or all if
+    `every_case`. Eleven kernels fit into 120 columns.
     """
     heads = [_head(name) for name in pivot.columns]
     size = max([_CELL, *(len(head) + 1 for head in heads)])
@@ -211,7 +214,7 @@ def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) 
 
 
 def _rows(pivot: Matrix, every_case: bool) -> List[Tuple[str, str, List[str]]]:
-    """Return the rows of the matrix as (rule, case or "", the cases that the row is about)."""
+    """Return the rows of the matrix as (rule, case or "", the cases of the row)."""
     bad = {result.name for result, _ in pivot.notable()}
     rows: List[Tuple[str, str, List[str]]] = []
     for rule, cases in pivot.rules.items():
@@ -221,7 +224,7 @@ def _rows(pivot: Matrix, every_case: bool) -> List[Tuple[str, str, List[str]]]:
 
 
 def _cell(results: Sequence[Result], size: int, by_loader: bool) -> Text:
-    """Return the word for what was seen, and one per loader where they differ."""
+    """Return the word for the worst verdict, or one word per loader if they differ."""
     said = matrix.worst(results)
     if said is None:
         return Text(" " * size)
@@ -237,12 +240,12 @@ def _cell(results: Sequence[Result], size: int, by_loader: bool) -> Text:
 
 
 def totals(pivot: Matrix) -> List[str]:
-    """Return a line per kernel that counts its verdicts."""
+    """Return a line per kernel with the number of results per verdict."""
     return [f"{name:<8} {_counted(pivot.counts(name))}" for name in pivot.columns]
 
 
 def changes(drift: Drift, width: int = 0) -> str:
-    """Return what changed against a baseline, kind by kind, the worst first."""
+    """Return the changes from a baseline by kind, the worst first."""
     lines = [_compared(drift)]
     for what in What:
         found = drift.of(what)
@@ -264,8 +267,10 @@ def _compared(drift: Drift) -> str:
 
 
 def markdown(pivot: Matrix, drift: Optional[Drift] = None, known: Optional[Known] = None) -> str:
-    """Return a summary for a mail: what changed, counts per kernel, what did not pass, the matrix
-    folded away."""
+    """Return a summary for a mail, in Markdown.
+
+    It has the changes, counts per kernel, the cases that did not pass, and the matrix folded away.
+    """
     kinds = [kind for kind in Kind if any(r.verdict is kind for r in pivot.results)]
     lines = [
         f"**bpf_spin_lock**: {len(pivot.rules)} rules,"
@@ -319,6 +324,6 @@ def _words(results: Sequence[Result], by_loader: bool) -> str:
 
 
 def _plain(words: str) -> str:
-    """Return text that Markdown takes as it is, on one line."""
+    """Return text on one line, with Markdown's special characters escaped."""
     escaped = "".join(f"\\{char}" if char in "\\`*_[]<>|" else char for char in words)
     return " ".join(escaped.split())

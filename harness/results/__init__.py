@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A case's Result, the file that stores it, and what several runs say together.
+"""The Result of a case, the file that stores results, and views of several runs.
 
 `record` builds a Result, `log` stores it, `matrix` reads it. `results.jsonl` is the only stored
 truth; matrix, drift and expected failures are views of it, and `rejudge` judges it again.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What changed between two sets of results, and whether the kernel got worse. Pure."""
+"""Compares two sets of results and finds regressions of the kernel. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.results import matrix
 from harness.results.matrix import Key
 from harness.results.result import Result
 
-# A time has changed when it is beyond all three, after the machine's own speed is taken out: that
-# is the median ratio new/old over all cases of that kernel and loader.
-_FACTOR = 3.0  # off the median ratio
-_SPREADS = 6.0  # times the scatter of the ratios (median absolute deviation, as of a normal one)
-_SECONDS = 0.5  # off what the old time and the median ratio foretell
-_ENOUGH = 8  # cases that ran on both sides, or no time is judged
+# A time has changed if it exceeds all three limits. The median ratio new/old, over all cases of a
+# kernel and loader, is the speed of the machine: each ratio is compared with it.
+_FACTOR = 3.0  # away from the median ratio
+_SPREADS = 6.0  # times the scatter of the ratios (median absolute deviation, scaled to sigma)
+_SECONDS = 0.5  # away from the time that the old time and the median ratio predict
+_ENOUGH = 8  # cases that ran on both sides; with fewer, times are not compared
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)
 
@@ -40,7 +40,7 @@ class What(enum.Enum):
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that changed, in words: `old` and `new` are what was seen."""
+    """One change. `old` and `new` describe the two results in words."""
 
     what: What
     name: str
@@ -56,10 +56,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
-    """All that changed, the worst first."""
+    """All changes, the worst first."""
 
     changes: Tuple[Change, ...]
-    compared: int  # results that both sides have
+    compared: int  # number of results on both sides
     speeds: Mapping[str, float] = field(default_factory=dict)  # "6.12 libbpf" -> median new/old
 
     def of(self, what: What) -> List[Change]:
@@ -68,11 +68,11 @@ class Drift:
 
     @property
     def regressed(self) -> bool:
-        """Whether anything fails that did not."""
+        """Whether a case fails now that did not fail before."""
         return bool(self.of(What.REGRESSION))
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the drift as JSON of a stable structure."""
         return {
             "compared": self.compared,
             "regressed": self.regressed,
@@ -86,8 +86,8 @@ def compare(
 ) -> Drift:
     """Compare results case by case.
 
-    Kernels are matched by name; one kernel on each side is matched whatever the names are. What is
-    in `known` is no regression.
+    Kernels are matched by name. If each side has a single kernel, these two are matched regardless
+    of their names. Cases in `known` are never regressions.
     """
     renamed = _renamed(old, new)
     before = {_key(result, renamed): result for result in old}
@@ -145,16 +145,16 @@ def _change(old: Optional[Result], new: Result, known: bool) -> Optional[Change]
 
 
 def _masked(words: str) -> str:
-    """Return text without what no two compilers and boots have in common: numbers and addresses.
+    """Return text with its numbers and addresses masked, since compilers and boots change them.
 
-    What a program returned is a number that counts.
+    The value that a program returned is kept.
     """
     text, *returned = words.rsplit("returned ", 1)
     return re.sub(r"\b(0x)?[0-9a-f]*\d[0-9a-f]*\b", "N", text) + "".join(returned)
 
 
 def _times(both: Sequence[Tuple[Result, Result]]) -> Tuple[List[Change], Dict[str, float]]:
-    """Return the cases whose time changed, and how fast each kernel and loader ran compared."""
+    """Return the cases whose time changed, and the median ratio new/old per kernel and loader."""
     groups: Dict[Tuple[str, str], List[Tuple[Result, float, float]]] = {}
     for old, new in both:
         was, now = float(old.seconds.get("case", 0)), float(new.seconds.get("case", 0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Failures that are expected for a while: a list with reasons and dates of expiry. Pure."""
+"""The list of expected failures, each with a reason and a date of expiry. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.scenarios import scenario, versions
 
 _BAD = (Kind.CRASH, Kind.FAIL, Kind.ERROR, Kind.INCONCLUSIVE)
 _FIELDS = {"case": str, "kernel": str, "loader": str, "reason": str, "expires": datetime.date}
-_SHOWN = 8  # names of cases in a line
+_SHOWN = 8  # names of cases per line
 _REQUIRED = ("case", "reason", "expires")
 _FORM = (
     "an entry has case (may hold *), reason and expires (2027-01-31), perhaps kernel (>=6.1,<6.12)"
@@ -29,16 +29,16 @@ _FORM = (
 
 @dataclass(frozen=True)
 class Entry:
-    """Cases that are expected to fail on a range of kernels until a day, and why."""
+    """Cases that are expected to fail on a range of kernels until a date, with the reason."""
 
     case: str  # a name, or a pattern with * and ?
     reason: str
-    expires: datetime.date  # the last day on which it holds
-    kernel: str = ""  # a range, such as ">=6.1,<6.12"; "" is all
+    expires: datetime.date  # the last day on which the entry is valid
+    kernel: str = ""  # a range, such as ">=6.1,<6.12"; "": all kernels
     loader: str = ""
 
     def covers(self, result: Result) -> bool:
-        """Tell whether a result is one of those meant."""
+        """Tell whether the entry applies to a result."""
         return (
             fnmatch.fnmatchcase(result.name, self.case)
             and self.loader in ("", result.loader)
@@ -51,26 +51,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Known:
-    """What a list says of results."""
+    """Results compared with a list of expected failures."""
 
-    failures: Tuple[Tuple[Result, Entry], ...] = ()  # expected, and so
-    passes: Tuple[Tuple[Entry, str], ...] = ()  # expected to fail on this kernel, and none does
+    failures: Tuple[Tuple[Result, Entry], ...] = ()  # failures that an entry expects
+    passes: Tuple[Tuple[Entry, str], ...] = ()  # entries with no failure on this kernel (column)
     expired: Tuple[Entry, ...] = ()
-    unmet: Tuple[Entry, ...] = ()  # no case of theirs was run
-    unknown: Tuple[Result, ...] = ()  # failures that nothing on the list covers
+    unmet: Tuple[Entry, ...] = ()  # entries of which no case was run
+    unknown: Tuple[Result, ...] = ()  # failures that no entry covers
 
     @property
     def keys(self) -> Set[Key]:
-        """The results that are expected failures."""
+        """The keys of the expected failures."""
         return {matrix.key(result) for result, _ in self.failures}
 
     @property
     def stale(self) -> bool:
-        """Whether the list must be corrected: something passes after all, or has expired."""
+        """Whether the list must be corrected: an entry passes or has expired."""
         return bool(self.passes or self.expired)
 
     def lines(self) -> List[str]:
-        """Return what is to be said, a line each; what must be corrected first."""
+        """Return one line per entry or finding. Those that need a correction come first."""
         return [
             *(
                 f"unexpected pass: {entry} on {kernel} ({entry.reason}); take it off the list"
@@ -92,7 +92,7 @@ class Known:
         return [f"not on the list: {len(self.unknown)} failures ({shown})"] if names else []
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the findings as JSON of a stable structure."""
         return {
             "failures": [[*matrix.key(result), entry.reason] for result, entry in self.failures],
             "unexpected_passes": [[str(entry), kernel] for entry, kernel in self.passes],
@@ -103,7 +103,7 @@ class Known:
 
 
 def parse(text: str, source: str) -> List[Entry]:
-    """Read a list in YAML. Raises UsageError, in a sentence that names the entry."""
+    """Read a list in YAML. Raises UsageError with a sentence that names the wrong entry."""
     try:
         data = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -131,7 +131,7 @@ def parse(text: str, source: str) -> List[Entry]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML in which no mapping has a key twice, of which the first would be lost."""
+    """Reads YAML and refuses duplicate keys, which SafeLoader silently overwrites."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Dict[Any, Any]:
         """See SafeLoader. Raises MarkedYAMLError."""
@@ -167,7 +167,7 @@ def _entry(row: Any, where: str) -> Entry:
 
 
 def apply(entries: Sequence[Entry], results: Sequence[Result], today: datetime.date) -> Known:
-    """Say which failures are expected, and what is wrong with the list."""
+    """Compare results with a list; find expected failures and entries to correct."""
     valid = [entry for entry in entries if entry.expires >= today]
     failures: List[Tuple[Result, Entry]] = []
     unknown: List[Result] = []
@@ -180,7 +180,7 @@ def apply(entries: Sequence[Entry], results: Sequence[Result], today: datetime.d
     passes: List[Tuple[Entry, str]] = []
     unmet: List[Entry] = []
     for entry in valid:
-        # What was skipped says nothing of whether the failure is gone.
+        # A skipped case is no evidence that the failure is gone.
         ran = [r for r in results if r.verdict is not Kind.SKIP and entry.covers(r)]
         if not ran:
             unmet.append(entry)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""results.jsonl on the disk: one line per case, written as it goes; the only stored truth of a run."""
+"""Writes results.jsonl: one line per case, as soon as it ends. Nothing else of a run is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.results.result import Result
 
 
 class ResultLog:
-    """Appends results to a file; each is on the disk before the next case begins."""
+    """Appends results to a file. Each is on the disk before the next case begins."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,7 +26,7 @@ class ResultLog:
             ) from None
 
     def add(self, result: Result) -> None:
-        """Write one result. Raises SetupError when it cannot be stored."""
+        """Write one result. Raises SetupError if it cannot be stored."""
         try:
             self._file.write(json.dumps(result.to_json()) + "\n")
             self._file.flush()
@@ -38,7 +38,7 @@ class ResultLog:
             ) from None
 
     def close(self) -> None:
-        """Close the file. What could not be written has been said by `add`."""
+        """Close the file. Errors of writing were reported by `add` before."""
         try:
             self._file.close()
         except OSError:
@@ -48,15 +48,17 @@ class ResultLog:
 def mend(path: Path) -> bool:
     """Cut off the last line of a results file if a killed run left it unfinished.
 
-    Returns whether the file holds anything. Raises UsageError, and leaves it alone, when that line
-    is nothing that a run writes; SetupError.
+    Returns whether the file holds any result. Raises UsageError if the line is not the start of a
+    result; the file is then unchanged. Raises SetupError if the file cannot be written.
     """
     try:
         with path.open("r+b") as file:
             whole = file.read()
             end = whole.rfind(b"\n") + 1
-            if whole[end : end + 1] not in (b"", b"{", b"\0"):  # zeros are of a power cut
-                raise UsageError(f"{path} is no results file, so no run can go on in it.")
+            if whole[end : end + 1] not in (b"", b"{", b"\0"):  # a power cut leaves zeros
+                raise UsageError(
+                    f"{path} is no results file of a run, so no run can continue in it."
+                )
             file.truncate(end)
     except FileNotFoundError:
         return False
@@ -66,9 +68,9 @@ def mend(path: Path) -> bool:
 
 
 def new_directory(chosen: Optional[str]) -> Path:
-    """Make the directory for a new run's results: the one chosen, or results/<time>.
+    """Make the directory for a new run's results: `chosen`, or results/<time>.
 
-    The latter is linked as results/latest. Raises SetupError when it cannot be made.
+    results/<time> is also linked as results/latest. Raises SetupError if it cannot be made.
     """
     directory = Path(chosen or f"results/{datetime.datetime.now():%Y-%m-%dT%H.%M.%S}")
     try:

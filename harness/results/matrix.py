@@ -25,17 +25,17 @@ LATEST = Path("results/latest")
 
 @dataclass(frozen=True)
 class Reading:
-    """What results files hold, a sentence about each thing that was left out of it."""
+    """The results of some files, and a sentence about each result or line that was left out."""
 
     results: Tuple[Result, ...]
     notes: Tuple[str, ...] = ()
 
 
 def read(places: Sequence[Path]) -> Reading:
-    """Read results files, or the directories that hold one; what is newer replaces what is older.
+    """Read results files, or directories that hold one. Newer results replace older ones.
 
-    A last line that ends in the middle is what a killed run leaves: it is left out, with a note.
-    Raises UsageError, in a sentence, for a file that is not there, empty or damaged.
+    A killed run may leave an incomplete last line: it is left out, with a note. Raises UsageError
+    if a file is missing, empty or damaged.
     """
     files = [place / "results.jsonl" if os.path.isdir(place) else place for place in places]
     notes: List[str] = []
@@ -92,17 +92,17 @@ def _read_file(file: Path, notes: List[str]) -> List[Result]:
 
 
 def key(result: Result) -> Key:
-    """Return what a result is the result of."""
+    """Return the case, kernel and loader of a result."""
     return result.name, column(result), result.loader
 
 
 def column(result: Result) -> str:
-    """Return the heading of the column a result stands in."""
+    """Return the heading of a result's column: its kernel."""
     return result.column or result.kernel or "unknown"
 
 
 def order(columns: Iterable[str]) -> List[str]:
-    """Return columns by version, the flavours of a version after it, paths last."""
+    """Return columns in the order of versions. Flavours follow their version; paths come last."""
 
     def rank(name: str) -> Tuple[bool, Version, str]:
         match = re.match(r"\d+(?:\.\d+)+", name)
@@ -112,13 +112,13 @@ def order(columns: Iterable[str]) -> List[str]:
 
 
 def worst(results: Iterable[Result]) -> Optional[Result]:
-    """Return the result that says most: the worst, but a case that ran before one that did not."""
+    """Return the worst result; None if there is none. Any case that ran outranks a skip."""
     kinds = [kind for kind in Kind if kind is not Kind.SKIP] + [Kind.SKIP]
     return min(results, key=lambda result: kinds.index(result.verdict), default=None)
 
 
 def version(result: Result) -> Optional[Version]:
-    """Return the kernel's version, as comparable as the ranges of expectations need it."""
+    """Return the kernel's version, in a form to compare with the ranges of expectations."""
     try:
         return versions.kernel_version(
             str(result.facts.get("release") or result.kernel), str(result.facts.get("version", ""))
@@ -129,21 +129,21 @@ def version(result: Result) -> Optional[Version]:
 
 @lru_cache(maxsize=None)
 def covers(kernels: str, release: Optional[Version]) -> bool:
-    """Tell whether a range holds a kernel, of which even the version may be unknown."""
+    """Tell whether a range includes a kernel. An unknown version is in no range."""
     return release is not None and versions.covers(kernels, release)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to show; nothing given is everything."""
+    """Filters of the results to show. Empty ones select everything."""
 
-    rule: str = ""  # part of the rule's or the case's name, in any case
+    rule: str = ""  # part of the rule's or the case's name; upper and lower case are the same
     kernels: Tuple[str, ...] = ()
     verdicts: Tuple[str, ...] = ()
     loader: str = ""
 
     def of(self, results: Sequence[Result]) -> List[Result]:
-        """Return the results selected. Raises UsageError when there is none."""
+        """Return the selected results. Raises UsageError if there is none."""
         for name in self.kernels:
             if not any(name in (column(r), r.kernel) for r in results):
                 there = ", ".join(order(column(r) for r in results))
@@ -179,23 +179,23 @@ class Matrix:
                 cases.append(result.name)
 
     def cell(self, cases: Iterable[str], kernel: str) -> List[Result]:
-        """Return what cases showed on a kernel, through each loader."""
+        """Return the results of some cases on a kernel, through each loader."""
         keys = ((case, kernel, loader) for case in cases for loader in self.loaders)
         return [self.cells[k] for k in keys if k in self.cells]
 
     def release(self, kernel: str) -> str:
-        """Return what `uname -r` says on a kernel, as far as it ever came up."""
+        """Return the output of `uname -r` on a kernel; "" if it never booted."""
         return next((r.kernel for r in self.results if column(r) == kernel and r.kernel), "")
 
     def counts(self, kernel: str) -> Dict[Kind, int]:
-        """Return how often each verdict was given on a kernel, the worst first."""
+        """Return the number of results per verdict on a kernel, the worst first."""
         found = collections.Counter(r.verdict for r in self.results if column(r) == kernel)
         return {kind: found[kind] for kind in Kind if found[kind]}
 
     def notable(self) -> List[Tuple[Result, List[str]]]:
-        """Return what neither passed nor was skipped, the worst first, with the kernels it is so on.
+        """Return the results that are neither PASS nor SKIP, with their kernels; the worst first.
 
-        One result stands for those of the same case, loader and verdict on other kernels.
+        One result stands for all kernels with the same case, loader and verdict.
         """
         kinds = list(Kind)
         found: Dict[Tuple[str, str, Kind], List[Result]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""(Case, Verdict, Observation, Place) -> Result: the one builder of results. Pure."""
+"""Builds a Result from a Case, Verdict, Observation and Place. No other module does. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.scenarios.versions import kernel_version
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked, as its result names it."""
+    """The case that a result is about."""
 
     name: str
     loader: str
@@ -24,33 +24,33 @@ class Case:
     repeat: str  # the command that repeats it
     where: str = ""  # file:line
     description: str = ""
-    comment: str = ""  # why: the C comment above the program
+    comment: str = ""  # the C comment above the program, which gives the reason
     expectations: Tuple[Expectation, ...] = ()
     known_bugs: Tuple[KnownBug, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)  # the file, and what that was then
+    sources: Mapping[str, str] = field(default_factory=dict)  # see resume.sources()
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a case ran on, and what was loaded there."""
+    """The target and kernel that a case ran on, and the objects loaded there."""
 
     target: str = ""
-    kernel: str = ""  # as the user named it; "" for a machine that runs what it runs
-    facts: Mapping[str, Any] = field(default_factory=dict)  # {} when no guest came up
+    kernel: str = ""  # as the user named it; "" for a target with one fixed kernel
+    facts: Mapping[str, Any] = field(default_factory=dict)  # {} if no guest booted
     seconds: Mapping[str, float] = field(default_factory=dict)
     compiler: str = ""
     builds: Tuple[Build, ...] = ()
 
     @property
     def release(self) -> Version:
-        """The kernel's version, 0 when no guest came up."""
+        """The kernel's version; 0 if no guest booted."""
         return kernel_version(self.facts.get("release", "0"), self.facts.get("version", ""))
 
 
 def record(
     case: Case, verdict: Verdict, observation: Optional[Observation], place: Place
 ) -> Result:
-    """Return the result of a case. Without an observation it ended before anything was to be seen."""
+    """Return the result of a case. `observation` is None if the case ended before one was made."""
     uname = str(place.facts.get("release", ""))
     return Result(
         name=case.name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stored results are judged again with today's rules: what would be said of them now? Pure."""
+"""Judges stored results again with today's rules and reports the differences. Pure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from harness.results.matrix import Key
 from harness.results.result import Result
 from harness.scenarios.scenario import Scenario
 
-_SHOWN = 40  # differences in a line each; JSON has all
+_SHOWN = 40  # differences that are listed, one per line; JSON has all
 
 
 class Kept(enum.Enum):
-    """Why a result keeps the verdict that it has."""
+    """Why a result is not judged again and keeps its verdict."""
 
     RUN_TIME = "run-time tests, whose checks are not stored"
     UNSEEN = "ended before anything was seen"
     NO_CASE = "the C files have no such case now"
-    NO_TWIN = "the verdict hangs on a legal twin that has no result here"
+    NO_TWIN = "the verdict depends on a legal twin that has no result here"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A result, and what is said of it today."""
+    """A stored result and its verdict by today's rules."""
 
     stored: Result
     now: Verdict
@@ -48,7 +48,7 @@ class Difference:
         return f"{name} [{loader}] on {kernel}: {was} -> {now}"
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the difference as JSON of a stable structure."""
         name, kernel, loader = matrix.key(self.stored)
         return {
             "name": name,
@@ -63,20 +63,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rejudged:
-    """What became of stored results."""
+    """The outcome of judging stored results again."""
 
-    same: int  # judged again, and to the same verdict
-    verdicts: Tuple[Difference, ...] = ()  # another verdict
-    reasons: Tuple[Difference, ...] = ()  # the same verdict, in other words
+    same: int  # number of results with the same verdict and reason
+    verdicts: Tuple[Difference, ...] = ()  # those with another verdict
+    reasons: Tuple[Difference, ...] = ()  # those with the same verdict for another reason
     kept: Mapping[Kept, int] = field(default_factory=dict)
 
     @property
     def differs(self) -> bool:
-        """Whether any result has another verdict today."""
+        """Whether any result has another verdict by today's rules."""
         return bool(self.verdicts)
 
     def lines(self) -> List[str]:
-        """Return it for people to read."""
+        """Return a report in lines for people to read."""
         judged = self.same + len(self.verdicts)
         said = [f"{judged} results judged again: {len(self.verdicts)} have another verdict now"]
         said += [f"  {each}" for each in self.verdicts[:_SHOWN]]
@@ -91,7 +91,7 @@ class Rejudged:
         return said
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as JSON of a stable structure."""
+        """Return the differences as JSON of a stable structure."""
         return {
             "format": 1,
             "same": self.same,
@@ -104,9 +104,9 @@ class Rejudged:
 def rejudge(
     results: Sequence[Result], scenarios: Sequence[Scenario], beside: Sequence[Result] = ()
 ) -> Rejudged:
-    """Judge results again, each by the scenario of its name as that is today.
+    """Judge results again, each by today's scenario of the same name.
 
-    A twin's result is looked for among `results`, and those `beside` them.
+    The result of a legal twin is looked up in `results` and in `beside`.
     """
     by_name = {case.name: case for case in scenarios}
     by_key = {matrix.key(result): result for result in (*beside, *results)}
@@ -131,7 +131,7 @@ def rejudge(
 def _verdict(
     result: Result, by_name: Mapping[str, Scenario], by_key: Mapping[Key, Result]
 ) -> Union[Verdict, Kept]:
-    """Return today's verdict on a result, or why there is none."""
+    """Return the verdict on a result by today's rules, or the reason why there is none."""
     seen = result.observation
     if seen is None:
         return Kept.UNSEEN
@@ -140,7 +140,7 @@ def _verdict(
     case = by_name.get(result.name)
     if case is None:
         return Kept.NO_CASE
-    release = matrix.version(result) or Version("0")  # as where no guest came up
+    release = matrix.version(result) or Version("0")  # 0: no guest booted
     options = result.facts.get("options", {})
     if case.twin is None:
         return judge.judge(case, release, seen, None, options)
@@ -149,7 +149,7 @@ def _verdict(
     twin = _verdict(beside, by_name, by_key) if beside is not None else Kept.NO_TWIN
     if isinstance(twin, Verdict):
         return judge.judge(case, release, seen, twin, options)
-    # Most verdicts hang on no twin: whichever it has, they are the same.
+    # Most verdicts do not depend on the twin. Compare the verdicts for both of its outcomes.
     either = [
         judge.judge(case, release, seen, Verdict(kind, ""), options)
         for kind in (Kind.PASS, Kind.FAIL)
@@ -158,8 +158,8 @@ def _verdict(
 
 
 def _of_run_time_test(result: Result, seen: Observation) -> Union[Verdict, Kept]:
-    """Return what the kernel's log or the guest's loss says today: all that is stored of the test."""
+    """Judge a run-time test by its kernel log or its lost guest. Its checks are not stored."""
     disturbed = judge.disturbed(seen)
     if disturbed is None and result.verdict is Kind.CRASH:
-        return Verdict(Kind.ERROR, "nothing that is stored of it is a crash today: run it again")
+        return Verdict(Kind.ERROR, "its stored log shows no crash by today's rules: run it again")
     return disturbed or Kept.RUN_TIME

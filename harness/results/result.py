@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A case's Result, and how it is written as JSON and read again. Pure."""
+"""The Result of a case, and its conversion to and from JSON. Pure."""
 
 from __future__ import annotations
 
@@ -26,65 +26,65 @@ from harness.judging.verdict import Kind, Observation
 
 @dataclass(frozen=True)
 class Expected:
-    """What must happen on a range of kernels, in words, and whether this kernel is one of them."""
+    """The expected outcome on a range of kernels. `applies` if this kernel is in the range."""
 
-    kernels: str  # such as ">=6.9"; "" is all
+    kernels: str  # such as ">=6.9"; "": all kernels
     what: str
     applies: bool
 
 
 @dataclass(frozen=True)
 class Build:
-    """One unit of a C file, and the digest of what the loader was given of it."""
+    """One unit of a C file, and the digest of the object or text that the loader was given."""
 
     file: str
-    unit: str  # "" is the file's common object
+    unit: str  # "": the object that all programs of the file share
     digest: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case with everything that was seen of it."""
+    """One case on one kernel, with its verdict and all facts that were observed."""
 
     name: str
     loader: str
     kernel: str  # uname -r
     verdict: Kind
     reason: str
-    column: str = ""  # the kernel as the user named it, "6.12", or else as `kernel`
+    column: str = ""  # the kernel as the user named it, such as "6.12"; else equal to `kernel`
     evidence: Tuple[str, ...] = ()
     rule: str = ""
-    rule_text: str = ""  # what the rule is and why
+    rule_text: str = ""  # the rule and its reason
     where: str = ""  # file:line
     description: str = ""
-    comment: str = ""  # why: the C comment above the program
-    commits: Tuple[str, ...] = ()  # that made or changed what is asked, the rule's among them
-    expected: Tuple[Expected, ...] = ()  # on each range of kernels
-    known_bugs: Tuple[Tuple[str, str], ...] = ()  # (commit that mends it, kernels that have it)
+    comment: str = ""  # the C comment above the program, which gives the reason
+    commits: Tuple[str, ...] = ()  # kernel commits that made or changed the tested behaviour
+    expected: Tuple[Expected, ...] = ()  # one per range of kernels
+    known_bugs: Tuple[Tuple[str, str], ...] = ()  # (commit of the fix, affected kernels)
     target: str = ""
-    observation: Optional[Observation] = None  # None: it ended before anything was to be seen
-    compiler: str = ""  # that made the object: clang's version line, or bcc's version
-    builds: Tuple[Build, ...] = ()  # what was loaded; a run-time test may load many
-    facts: Mapping[str, Any] = field(default_factory=dict)  # the kernel's and the tools'
+    observation: Optional[Observation] = None  # None: the case ended before it was observed
+    compiler: str = ""  # the compiler of the object: clang's version line, or bcc's version
+    builds: Tuple[Build, ...] = ()  # of the loaded programs; a run-time test may load many
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the kernel and the tools
     seconds: Mapping[str, float] = field(default_factory=dict)  # boot, build, case
     repeat: str = ""  # the command that repeats it
 
     def to_json(self) -> Dict[str, Any]:
-        """Return it as a JSON object."""
+        """Return the result as a JSON object."""
         return {**dataclasses.asdict(self), "verdict": self.verdict.value}
 
     @classmethod
     def from_json(cls, data: Any) -> "Result":
-        """Make one of a JSON object. Raises ValueError, which says in words why it is none."""
+        """Make a result from a JSON object. Raises ValueError with the reason if it is none."""
         if isinstance(data, dict) and data.get("observation") == {}:
-            data = {**data, "observation": None}  # as older harnesses wrote it
+            data = {**data, "observation": None}  # older releases wrote {} for None
         result: Result = _of_json(cls, data, "it")
         return result
 
 
 @functools.lru_cache(maxsize=None)
 def _members(kind: Any) -> Tuple[Mapping[str, Any], Tuple[str, ...]]:
-    """Return the types of a dataclass's members, and which of them must be given."""
+    """Return the types of a dataclass's members, and the names of the required members."""
     fields = dataclasses.fields(kind)
     missing = dataclasses.MISSING
     needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
@@ -92,7 +92,7 @@ def _members(kind: Any) -> Tuple[Mapping[str, Any], Tuple[str, ...]]:
 
 
 def _record(kind: Any, value: Mapping[str, Any], name: str) -> Any:
-    """Return a dataclass of a JSON object. Raises ValueError."""
+    """Convert a JSON object to a dataclass. Raises ValueError."""
     types, needed = _members(kind)
     for member in (member for member in needed if member not in value):
         raise ValueError(f"{name} has no {member}")
@@ -102,7 +102,7 @@ def _record(kind: Any, value: Mapping[str, Any], name: str) -> Any:
 
 
 def _of_json(kind: Any, value: Any, name: str) -> Any:
-    """Return a value of JSON as a type of Result's members has it. Raises ValueError."""
+    """Convert a JSON value to the type of a Result's member. Raises ValueError."""
     origin, inner = get_origin(kind), get_args(kind)
     if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
         return _record(kind, value, name)
@@ -122,14 +122,14 @@ def _of_json(kind: Any, value: Any, name: str) -> Any:
     raise ValueError(f"{name} cannot be {json.dumps(value)[:_SHOWN]}")
 
 
-_SHOWN = 60  # characters of what is wrong
+_SHOWN = 60  # characters of a wrong value that an error shows
 
 
 def exit_code(results: List[Result]) -> int:
-    """Return the exit code that a run with these results deserves.
+    """Return the exit code of a run with these results.
 
-    0 all passed (or known, or skipped beside something that passed), 1 failed or crashed,
-    3 inconclusive, 4 something could not run, or nothing ran at all.
+    0 all passed; KNOWN counts as passed, and so does SKIP if another case passed.
+    1 failed or crashed, 3 inconclusive, 4 a case could not run or no case ran.
     """
     kinds = {result.verdict for result in results}
     if kinds & {Kind.FAIL, Kind.CRASH}:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One case, run on a kernel: load it and observe, or drive it on many CPUs and collect histories.
+"""Runs cases on a kernel: loads and observes programs, or drives them on many CPUs.
 
 May import: `machines`, `results`, `provision`, `judging`, `scenarios`, `guest.calls`,
 `errors`.

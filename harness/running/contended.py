@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which drivers contend for a lock, how much is asked of each, and which broken twins must be seen.
+"""The contests for a lock: their drivers, operations per CPU, and the broken twins to catch.
 
-The scenarios (test_serialization.py, test_hooks.py) and `spinlock power` use the same
-table, so that the rates which that one measures are those of the scenarios.
+The scenarios (test_serialization.py, test_hooks.py) and `spinlock power` use the same table. So the
+rates that `spinlock power` measures hold for the scenarios.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.scenarios.scenario import Need
 
 COUNTER, HOOKS = "counter.bpf.c", "counter_hooks.bpf.c"
 
-# The twins by the words of the command line.
+# The twins by their names on the command line.
 WORDS: Dict[str, Way] = {
     "no-lock": UNLOCKED,
     "other-lock": OTHER_LOCK,
@@ -38,18 +38,18 @@ WORDS: Dict[str, Way] = {
 
 @dataclass(frozen=True)
 class Contest:
-    """One or more drivers at one lock, or at several."""
+    """One or more drivers that contend for one lock or several."""
 
     drives: Tuple[Tuple[str, int], ...]  # driver, operations per CPU
-    turns: int = 1000  # of the critical section
+    turns: int = 1000  # length of the critical section, in turns of its loop
     twins: Tuple[Way, ...] = (UNLOCKED,)
     file: str = COUNTER
     elements: int = 1
-    needs: Optional[Need] = None  # what the kernel's BTF has where the hook is
-    locks_since: str = ""  # where programs of this kind might not lock from the first day on
+    needs: Optional[Need] = None  # a name in the BTF of kernels that have the hook
+    locks_since: str = ""  # first version that lets this program type lock, if later than v5.1
 
     def plan(self, cpus: int) -> Plan:
-        """Return what to run on CPUs 0, 1, …, so many; user space copies from one of them."""
+        """Return the plan for CPUs 0 to `cpus` - 1. User space copies the value on one of them."""
         every = tuple(range(cpus))
         drives = []
         for driver, operations in self.drives:
@@ -75,9 +75,8 @@ def _other(
     return Contest(((driver, operations),), turns, (UNLOCKED,), HOOKS, 1, needs, locks_since)
 
 
-# So many operations that the twins are seen in each run, on a machine with two busy cores for four
-# CPUs too. The subtle ones do not show through hooks, where a packet costs so much more than its
-# operation.
+# The operations suffice to catch the twins in each run, even with four vCPUs on two busy cores.
+# The subtle twins do no damage through hooks, where a packet takes far longer than its operation.
 DRIVERS: Dict[str, Contest] = {
     "test_run": Contest((("test_run", 50_000),), 500, TWINS),
     "tc_ingress": _hook("tc_ingress"),
@@ -107,7 +106,7 @@ OTHER_HOOKS: Dict[str, Contest] = {
     ),
 }
 
-# One lock, asked for from XDP, tc, cgroups, test runs and user space at the same time.
+# One lock, taken from XDP, tc, cgroups, test runs and user space at the same time.
 ALL_HOOKS = Contest(
     (
         ("test_run", 3_000),
@@ -119,7 +118,7 @@ ALL_HOOKS = Contest(
     ),
     turns=500,
 )
-# Many elements: the lock of one says nothing of another.
+# Many elements: the lock of one does not protect another.
 INDEPENDENT = Contest((("test_run", 50_000),), 500, (UNLOCKED, SKIPS_64), elements=8)
 
 ALL: Dict[str, Contest] = {

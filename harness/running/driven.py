@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a run-time test holds while it runs: a session on a kernel, and what it found there.
-
-Its verdict is made of what it checked, what it concluded and how it ended.
-"""
+"""The session of a run-time test on a kernel, and the verdict that its checks add up to."""
 
 from __future__ import annotations
 
@@ -30,12 +27,12 @@ from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Need
 from harness.scenarios.versions import covers, kernel_version
 
-# What gives a session with a guest that is also booted with some words, and the target it is of.
+# Starts a session, given extra words for the kernel's command line; returns it with its target.
 Start = Callable[[str], Tuple[Target, Session]]
 
 
 class Unmet(Exception):
-    """The kernel lacks what a test needs; carries the verdict."""
+    """The kernel lacks a feature that a test needs. Carries the verdict."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -43,7 +40,7 @@ class Unmet(Exception):
 
 
 class Guest:
-    """A session on the kernel under test, for tests of what programs do when they run."""
+    """A session on the kernel under test, for tests of programs at run time."""
 
     def __init__(self, case: Case, start: Start, programs: Programs) -> None:
         """Begin a case. Raises AgentError, GuestLost, SetupError."""
@@ -52,8 +49,8 @@ class Guest:
         self._evidence: List[str] = []
         self._failed: List[str] = []
         self._bugs: List[KnownBug] = []
-        self._broken: List[str] = []  # what does not hold, and is on record for that
-        self._mended: List[KnownBug] = []  # on record, but what they break holds
+        self._broken: List[str] = []  # failed checks that a bug on record explains
+        self._mended: List[KnownBug] = []  # bugs on record whose checks held
         self._measurements: Dict[str, Any] = {}
         self._built: Dict[Tuple[str, str], build.Source] = {}
         self._started = time.monotonic()
@@ -73,9 +70,10 @@ class Guest:
             raise AgentError(f"in this guest a test before this one left behind: {late.line}")
 
     def boot_with(self, words: str) -> None:
-        """Go on in a guest with more words on its kernel's command line, with nothing loaded.
+        """Continue in a new guest with more words on its kernel's command line, nothing loaded.
 
-        Only guests of QEMU are the run's own to boot. Raises AgentError, GuestLost, SetupError.
+        Raises Unmet for a target other than qemu, since the run cannot reboot that.
+        Raises AgentError, GuestLost, SetupError.
         """
         if self._target.name != "qemu":
             raise Unmet(judge.not_booted_with(words, self._target.name))
@@ -84,11 +82,11 @@ class Guest:
     def load(
         self, file: str, programs: Sequence[str], unit: str = "", locks_since: str = ""
     ) -> None:
-        """Build a unit of bpf_progs/FILE and load these programs; they stay until the test ends.
+        """Build a unit of bpf_progs/FILE and load these programs. They stay until the test ends.
 
-        Where not all kinds of program may lock, `locks_since` names the version since when these
-        may: an older kernel that refuses them for the lock skips the test.
-        Raises CompileError, KernelRefusal, UsageError.
+        `locks_since` is the first version that lets this program type lock. An older kernel that
+        refuses the lock skips the test.
+        Raises CompileError, KernelRefusal, UsageError; Unmet if bcc lacks kernel headers.
         """
         source_file = self._programs.file(file)
         if self.loader == "bcc" and not self.facts["headers"]:
@@ -106,7 +104,10 @@ class Guest:
             raise Unmet(judge.no_lock(locks_since, self.release)) from None
 
     def call(self, request: calls.Call[calls.Answer], limit: float = CALL_SECONDS) -> calls.Answer:
-        """Make a call of harness/guest/calls.py. Raises KernelRefusal with the errno."""
+        """Make a call of harness/guest/calls.py. At most `limit` seconds may pass per event.
+
+        Raises KernelRefusal with the errno; AgentError, GuestLost.
+        """
         return self._session.call(request, limit=limit)
 
     def map(self, name: str, value: str = "") -> Map:
@@ -119,9 +120,9 @@ class Guest:
         return self._loaded.map(name, value)
 
     def needs(self, name: str, since: str, option: str = "") -> None:
-        """Go on only where the kernel knows a name, as kernels do since that version.
+        """Skip the test unless the kernel's BTF has a name.
 
-        Without `option` of the configuration they do not.
+        Kernels have it since version `since`, if built with `option`. Raises Unmet.
         """
         if not self._session.call(calls.Has([name]))[name]:
             options = self._session.call(calls.Options([option])) if option else {}
@@ -130,10 +131,10 @@ class Guest:
     def check(
         self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None
     ) -> None:
-        """Note that something must hold; the test passes when all of it did.
+        """Record a check: a condition that must hold. The test passes if all checks hold.
 
-        On the kernels of `bug` it is known not to: that is KNOWN then, and a FAIL when it holds
-        all the same, unless the test concludes that it had too little power to tell.
+        On the kernels of `bug` the check must fail: the verdict is then KNOWN. If it holds there,
+        the verdict is FAIL, unless the test concludes another verdict than PASS.
         """
         known = bug is not None and covers(bug.kernels, self.release)
         self._evidence.append(f"{'MATCHED   ' if holds else 'EXPECTED  '} {expected}")
@@ -150,11 +151,11 @@ class Guest:
             self._failed.append(expected)
 
     def conclude(self, verdict: Verdict, **measurements: Any) -> None:
-        """Say how the test ended, with what was measured."""
+        """Set the verdict of the test and its measurements."""
         self._verdict, self._measurements = verdict, measurements
 
     def finish(self, error: Optional[BaseException]) -> Result:
-        """Return the result, `error` being what the test raised."""
+        """End the case and return its result. `error` is the exception of the test, if any."""
         seconds = {"boot": self._session.boot["seconds"]}
         observation = Observation(stage=None, kernel_log=())
         if not isinstance(error, GuestLost):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ended a session before its time, as an observation of the case that is to blame for it. Pure."""
+"""Turns the failure that ended a session into an observation of the case at fault. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Failure = Union[GuestLost, AgentError, KernelRefusal]
 
 
 def observed(failure: Failure) -> Observation:
-    """Return what ended a session as an observation of a case."""
+    """Return the observation of a case whose session ended with a failure."""
     if isinstance(failure, GuestLost):
         return with_loss(Observation(kernel_log=()), failure)
     log = failure.kernel_log if isinstance(failure, AgentError) else None
@@ -22,7 +22,7 @@ def observed(failure: Failure) -> Observation:
 
 
 def with_loss(observation: Observation, lost: GuestLost) -> Observation:
-    """Return an observation of a case at whose end the guest was lost."""
+    """Add the loss of the guest to the observation of a case."""
     return replace(
         observation,
         lost=str(lost),

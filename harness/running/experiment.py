@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run contended counters in a guest and bring back what they left behind, as a Run to be judged."""
+"""Runs contended counters in a guest and collects sums and histories as a Run to judge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.running import maps
 from harness.running.maps import Loaded, Map
 from harness.scenarios.scenario import SourceFile
 
-# The programs of bpf_progs/driven/counter.bpf.c by driver, and the number of each one's histories.
+# By driver: the program in bpf_progs/driven/counter.bpf.c, and the index of its histories.
 PROGRAMS: Dict[str, Tuple[str, int]] = {
     "test_run": ("count_test_run", 0),
     "tc_ingress": ("count_tc_ingress", 1),
@@ -41,53 +41,53 @@ PROGRAMS: Dict[str, Tuple[str, int]] = {
 }
 
 # Of contended_counter.h.
-_ROOM = 1 << 19  # operations
+_ROOM = 1 << 19  # operations that all histories together can hold
 _SOURCES = 8
-_TWINS_ROOM = 2_000  # operations of each CPU
-# Members of its structures, as they are judged.
-_COUNTED = ("count", "inverse", "doubled")  # user space writes them, too
+_TWINS_ROOM = 2_000  # operations per CPU in a twin's history
+# Members of its structures that are read for judging.
+_COUNTED = ("count", "inverse", "doubled")  # user space writes them as well
 _VISITS = ("runs", "busy", "torn", "bare", "first_ns", "last_ns")
 _OPERATION = ("ticket", "arrive", "leave", "element")
 
-_TWIN_RUNS = 3  # at most, if its CPUs hardly met
-_LIMIT_SECONDS = 300.0  # for a drive; a lock that is never let go of would take for ever
+_TWIN_RUNS = 3  # the most runs of a twin whose CPUs hardly met
+_LIMIT_SECONDS = 300.0  # for a drive; a lock that is never released would hang for ever
 
 
 class Guest(maps.Caller, Protocol):
-    """What has programs loaded: maps.Loaded, or a test's guest."""
+    """A session with loaded programs: maps.Loaded, or a test's guest."""
 
     def map(self, name: str, value: str = "") -> Map:
-        """Return a map of theirs."""
+        """Return a map of the loaded programs."""
 
 
 @dataclass(frozen=True)
 class Drive:
-    """One driver's share of a run: a program, run so often on each of some CPUs."""
+    """One driver's part of a run: a program and the number of its runs on each of some CPUs."""
 
     driver: str
     cpus: Tuple[int, ...]
-    operations: int
-    program: str = ""  # other than PROGRAMS says
-    source: int = -1  # the number of its histories, if other than PROGRAMS says
-    fd: int = -1  # the guest's, of what the driver's senders use
-    seconds: float = 0.0  # after which a test run ends early; 0: never
+    operations: int  # per CPU
+    program: str = ""  # "": the one in PROGRAMS
+    source: int = -1  # the index of its histories; -1: the one in PROGRAMS
+    fd: int = -1  # a file descriptor in the guest that the driver's senders use
+    seconds: float = 0.0  # a test run ends early after this time; 0: never
 
     def named(self) -> Tuple[str, int]:
-        """Return the program's name and the number of its histories."""
+        """Return the program's name and the index of its histories."""
         program, source = PROGRAMS.get(self.driver, ("", 0))
         return self.program or program, source if self.source < 0 else self.source
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run, but for how the lock is taken."""
+    """All of a run except the way to take the lock."""
 
     drives: Tuple[Drive, ...]
-    turns: int  # of the critical section
+    turns: int  # length of the critical section, in turns of its loop
     elements: int = 1
     map: str = "state"
-    keys: Tuple[bytes, ...] = ()  # of the elements; an array's if not given
-    value: str = ""  # the C type of the elements, if the map's definition has none
+    keys: Tuple[bytes, ...] = ()  # of the elements; (): array indices
+    value: str = ""  # the C type of the elements, if the map's definition names none
     before: str = ""  # a program that is run once before the drivers
     after: str = ""  # a program that is run once after them
 
@@ -98,9 +98,10 @@ class Plan:
 
     @property
     def room(self) -> int:
-        """How many operations each CPU can write down of each drive.
+        """The number of operations that the history of one CPU and drive can hold.
 
-        Not just as many as are sent: packets may be seen by another CPU than sent them.
+        A CPU may need more room than the operations it sends, since it may receive packets that
+        other CPUs sent.
         """
         cpus = 1 + max(cpu for drive in self.drives for cpu in drive.cpus)
         return _ROOM // (len(self.drives) * cpus)
@@ -111,7 +112,7 @@ class Plan:
 
 
 def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict[str, Any]]:
-    """Carry out a plan as it must be and in each broken way; return the verdict and the numbers.
+    """Run a plan with the lock and once per broken twin; return the verdict and measurements.
 
     Raises as run() does.
     """
@@ -122,7 +123,7 @@ def prove(guest: Guest, plan: Plan, twins: Sequence[Way]) -> Tuple[Verdict, Dict
 
 
 def run_twin(real: Run, once: Callable[[], Run]) -> Run:
-    """Run a twin of what was `real`; again if it did no damage, but its CPUs hardly met."""
+    """Run a twin of `real`. Run it again if it did no damage and its CPUs hardly met."""
     for before in range(_TWIN_RUNS):
         twin = replace(once(), before=before)
         if damage(twin) or not met_far_less(twin, real):
@@ -138,7 +139,10 @@ def load(
     include: Path,
     unit: str = "",
 ) -> Loaded:
-    """Build a unit of a C file and load these of its programs. Raises CompileError, KernelRefusal."""
+    """Build a unit of a C file and load some of its programs.
+
+    Raises CompileError, KernelRefusal.
+    """
     sections = {program.name: program.section for program in file.programs}
     source = build.source(file.path, unit, loader, include)
     wanted = [calls.Program(name, sections[name]) for name in programs]
@@ -147,7 +151,7 @@ def load(
 
 
 def run(guest: Guest, plan: Plan, way: Way) -> Run:
-    """Carry out a plan once, on elements that are zero. Its programs are loaded already.
+    """Run a plan once, on elements reset to zero. Its programs must be loaded.
 
     Raises KernelRefusal, GuestLost, AgentError.
     """
@@ -157,7 +161,8 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
     guest.map("runs").reset()
     cpus = 1 + max(cpu for drive in plan.drives for cpu in drive.cpus)
     room = plan.room
-    # A twin's sums convict it, unless user space sets them; to bring its history here takes seconds.
+    # The sums of a twin show its damage, unless user space sets them. So most of its history is not
+    # recorded, since fetching it takes seconds.
     if way != LOCKED and not any(drive.driver == "user_space" for drive in plan.drives):
         room = min(room, _TWINS_ROOM)
     begins = [0] * _SOURCES
@@ -203,7 +208,7 @@ def run(guest: Guest, plan: Plan, way: Way) -> Run:
 
 
 def _orders(plan: Plan, state: Map) -> List[calls.Order]:
-    """Return what the guest's agent wants to know of a plan."""
+    """Return a plan as orders to the guest's agent."""
     members = {name: state.value.span(name)[0] for name in _COUNTED}
     return [
         calls.Order(
@@ -222,7 +227,7 @@ def _orders(plan: Plan, state: Map) -> List[calls.Order]:
 
 
 def as_shared(value: Any) -> Shared:
-    """Return what a lock protects, of any structure that has the members of struct shared."""
+    """Convert a structure with the members of struct shared."""
     return Shared(
         value.lock.val,
         value.last_cpu,
@@ -234,7 +239,7 @@ def as_shared(value: Any) -> Shared:
 
 
 def _visits(guest: Guest, source: int) -> Tuple[Visits, ...]:
-    """Return what each CPU saw; those that never ran are left out."""
+    """Return the statistics of each CPU that ran the program."""
     rows = guest.map("runs").rows(source, *_VISITS)
     return tuple(Visits(cpu, *row) for cpu, row in enumerate(rows) if row[0])
 
@@ -246,7 +251,7 @@ def _programs_histories(
     layout: Tuple[Sequence[int], int],
     histories: Dict[int, List[Operation]],
 ) -> None:
-    """Add what programs wrote down, by element."""
+    """Add the operations that programs recorded to the histories, by element."""
     begins, room = layout
     owners: List[str] = []
     pieces: List[Tuple[int, int]] = []
@@ -265,7 +270,7 @@ def _programs_histories(
 def _user_spaces_history(
     plan: Plan, facts: calls.Drove, state: Map, histories: Dict[int, List[Operation]]
 ) -> int:
-    """Add what user space copied, all of it of the first element; return how many were torn."""
+    """Add user space's copies, all of the first element; return the number of torn ones."""
     torn = 0
     for drive, fact in zip(plan.drives, facts["orders"]):
         for cpu, log in fact["log"].items():

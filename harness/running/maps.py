@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The maps of programs that are loaded in a guest: elements by key, members of values by name."""
+"""The maps of programs loaded in a guest: elements by key, members of values by name."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from harness.provision.layout import Layout, Misfit, Value
 
 
 class Caller(Protocol):
-    """What takes calls: a target's session."""
+    """Anything that takes calls to the guest, such as a target's session."""
 
     def call(self, request: calls.Call[calls.Answer], *, limit: float = ...) -> calls.Answer:
-        """Make a call of harness/guest/calls.py; so many seconds may pass."""
+        """Make a call of harness/guest/calls.py. `limit` is in seconds."""
 
 
 class Map:
-    """One map. Keys and values are of the types that its definition names.
+    """One map. Keys and values have the types of its definition.
 
-    A key or value is a number, members by name, a sequence for an array, a Value, or bytes. Whatever
-    asks the guest raises KernelRefusal, AgentError, GuestLost; what does not fit raises Misfit.
+    A key or value is a number, members by name, a sequence for an array, a Value, or bytes.
+    Methods that call the guest raise KernelRefusal, AgentError, GuestLost. Misfit is raised for a
+    key or value of the wrong type.
     """
 
     def __init__(self, session: Caller, name: str, types: layout.MapLayout) -> None:
@@ -33,20 +34,20 @@ class Map:
 
     @property
     def key(self) -> Layout:
-        """The type of its keys."""
+        """The type of the keys."""
         return self._types.key
 
     @property
     def value(self) -> Layout:
-        """The type of its values; in a per-CPU map, of each CPU's."""
+        """The type of the values; in a per-CPU map, of the value of one CPU."""
         return self._types.value
 
     def __getitem__(self, key: Any) -> Any:
-        """Return an element: a number or a Value; in a per-CPU map, a list of those, by CPU."""
+        """Return an element: a number or a Value; in a per-CPU map, a list with one per CPU."""
         return self.lookup(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Write an element; members that are not named are zero."""
+        """Write an element. Members that are not named become zero."""
         self.update(key, value)
 
     def lookup(self, key: Any, flags: int = 0, fill: int = 0) -> Any:
@@ -62,11 +63,11 @@ class Map:
         return bytes.fromhex(self._session.call(calls.MapLookup(self.name, wanted, flags, fill)))
 
     def rows(self, key: Any, *paths: str) -> Iterator[Tuple[int, ...]]:
-        """Yield these members of an element, CPU by CPU in a per-CPU map."""
+        """Yield a tuple of these members of an element; in a per-CPU map, one tuple per CPU."""
         return self.value.rows(self.content(key), *paths)
 
     def total(self, key: Any = 0) -> Any:
-        """Return the sum of an element of a per-CPU map over all CPUs, member by member."""
+        """Return the sum of an element of a per-CPU map over all CPUs, per member."""
         return Value.total(self[key])
 
     def update(self, key: Any, value: Any, flags: int = 0) -> None:
@@ -85,7 +86,10 @@ class Map:
     def memory(
         self, pieces: Sequence[Tuple[int, int]], seconds: float, *paths: str
     ) -> List[Iterator[Tuple[int, ...]]]:
-        """Return members of pieces, (first element, how many) each, of a map that can be mapped."""
+        """Return members of pieces of a map that is created with BPF_F_MMAPABLE.
+
+        A piece is (first element, number of elements). `seconds` limits the call.
+        """
         size = self.value.stride
         wanted = [(first * size, count * size) for first, count in pieces]
         packed = self._session.call(calls.MapMemory(self.name, wanted), limit=seconds)
@@ -94,11 +98,10 @@ class Map:
 
 
 class Loaded:
-    """A session with programs that are loaded in it, and the types of their object."""
+    """Programs loaded in a session, with the types of their object."""
 
     def __init__(self, session: Caller, source: Source, build: Callable[[], bytes]) -> None:
-        """`source` is what the loader was given; `build` returns the object that clang makes of the
-        same file and unit."""
+        """`source` is the input of the loader. `build` compiles the same unit with clang."""
         self._session, self.source, self._build = session, source, build
 
     def call(
@@ -108,7 +111,7 @@ class Loaded:
         return self._session.call(request, limit=limit)
 
     def map(self, name: str, value: str = "") -> Map:
-        """Return a map of theirs; `value` is the C type of its values, if its definition has none.
+        """Return a map of the programs. `value` names the C type of its values if BTF does not.
 
         Raises Misnamed, Malformed, CompileError.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Scenarios -> observations: batches them by file, and blames a lost guest on the right one."""
+"""Observes scenarios in batches by file. A lost guest is blamed on the right scenario."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from harness.scenarios.scenario import Scenario
 from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
-Key = Tuple[str, str]  # a scenario's name, and a loader's
+Key = Tuple[str, str]  # scenario name, loader
 Cases = Dict[Key, Scenario]
 Built = Union[build.Source, build.CompileError]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one case, and where."""
+    """The observation of one case, and the place of it."""
 
     observation: Observation
     place: Place
@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the guest is asked for by one call: cases that share a source."""
+    """The cases of one call to the guest. They share a source."""
 
     source: Built
     cases: Cases
@@ -66,38 +66,38 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Blame:
-    """What becomes of the cases of a batch when their session ended before its time."""
+    """The decision on the cases of a batch whose session ended too early."""
 
     guilty: Tuple[Key, ...]
-    again: Tuple[Key, ...]  # to be asked in another session
-    excused: Tuple[Key, ...] = ()  # of those, whoever will be guilty the next time
+    again: Tuple[Key, ...]  # to be run again in another session
+    excused: Tuple[Key, ...] = ()  # those in `again` that are guilty if it happens again
 
 
 class Observer:
-    """Observes scenarios on one target; each once, however often it is asked for.
+    """Observes scenarios on one target, each of them once.
 
-    One request serves many, but each is returned as soon as it is over: the guest goes on with the
-    others meanwhile, and `finish` must be called before anybody else uses the target.
+    One request runs many scenarios. Each is returned as soon as it ends, while the guest continues
+    with the others. Call `finish` before any other use of the target.
     """
 
     def __init__(self, target: Target, scenarios: Sequence[Scenario]) -> None:
         self._target = target
         self._by_name = {s.name: s for s in scenarios}
         self._seen: Dict[Key, Seen] = {}
-        self._excused: Set[Key] = set()  # what the emulator failed at once
+        self._excused: Set[Key] = set()  # cases that the emulator has failed once
         self._facts: Json = {}
-        self._names: Dict[str, bool] = {}  # whether the kernel's BTF has what scenarios need
-        self._work: Optional[Generator[None, None, None]] = None  # a request on its way
-        self._asked: Set[Key] = set()  # what it is for
-        self._begun: Optional[Key] = None  # the last that began in its session
-        self._open: Optional[Key] = None  # observed, but the kernel may yet complain
+        self._names: Dict[str, bool] = {}  # name in a scenario's needs -> is in the BTF
+        self._work: Optional[Generator[None, None, None]] = None  # the request in progress
+        self._asked: Set[Key] = set()  # its cases
+        self._begun: Optional[Key] = None  # the last case that began in its session
+        self._open: Optional[Key] = None  # the last case that ended: late splats belong to it
 
     def judge(
         self, scenario: Scenario, loader: str, together: Iterable[Scenario] = ()
     ) -> Tuple[Verdict, Seen]:
-        """Judge one scenario. `together` are others that will be asked for and may share a request.
+        """Judge one scenario. `together` are scenarios judged later that may share the request.
 
-        Raises SetupError when no guest can be had.
+        Raises SetupError if no guest can be started.
         """
         seen = self._observe(scenario, loader, together)
         twin: Optional[Verdict] = None
@@ -116,15 +116,15 @@ class Observer:
         return verdict, replace(seen, place=replace(place, facts=facts))
 
     def finish(self) -> None:
-        """Observe what is left of a request on its way."""
+        """Observe the remaining cases of the request in progress."""
         try:
             while self._work is not None:
                 self._go_on()
         except SetupError:
-            pass  # nobody waits for what is left; whoever asks for it will be told
+            pass  # no caller waits for the remaining cases; asking for one raises it again
 
     def abandon(self) -> None:
-        """Give up a request on its way, and its guest."""
+        """Give up the request in progress and its guest."""
         if self._work is not None:
             self._work.close()
             self._work = self._open = None
@@ -142,7 +142,7 @@ class Observer:
         return self._seen[key]
 
     def _go_on(self) -> None:
-        """Wait for the next event of the request on its way."""
+        """Wait for the next event of the request in progress."""
         assert self._work is not None
         try:
             next(self._work)
@@ -153,7 +153,7 @@ class Observer:
             raise
 
     def _request(self, scenarios: List[Scenario], loader: str) -> Generator[None, None, None]:
-        """Observe scenarios of one loader, in as many sessions as it takes; yield after each event."""
+        """Observe scenarios of one loader in one or more sessions. Yields after each event."""
         units = [
             (file, unit, {(case.name, loader): case for case in cases})
             for (file, unit), cases in itertools.groupby(scenarios, key=lambda s: (s.file, s.unit))
@@ -171,11 +171,11 @@ class Observer:
             return error
 
     def _one_session(self, queue: List[_Batch]) -> Generator[None, None, List[_Batch]]:
-        """Work on the queue until it is empty or the guest is spent; return what is left of it."""
+        """Observe batches until the queue is empty or the guest unusable; return the rest."""
         boot: Json = {}
         self._begun = self._open = None
         try:
-            # An emulated guest is slow until it has translated what all cases have in common.
+            # An emulated guest is slow until it has translated the code that all cases run.
             with self._target.session(warm=True) as session:
                 boot = {"boot": session.boot["seconds"]}
                 self._look_at_kernel(session)
@@ -191,7 +191,7 @@ class Observer:
         return queue
 
     def _look_at_kernel(self, session: Session) -> None:
-        """Ask the guest, once for all sessions, what kernel it has and what that lacks."""
+        """Ask the guest for its kernel's facts, options and needed names, once for all sessions."""
         if not self._facts:
             self._names = session.call(calls.Has(self._needed()))
             options = session.call(calls.Options(self._options()))
@@ -205,7 +205,7 @@ class Observer:
         return sorted(named.union(judge.OPTION_NAMES) - {""})
 
     def _one_batch(self, session: Session, batch: _Batch, boot: Json) -> Iterator[None]:
-        """Observe the cases of a batch; the guest is asked for those that need it."""
+        """Observe the cases of a batch, those that need the guest in the guest."""
         for key, case in batch.cases.items():
             answer = self._without_guest(case, key[1], batch.source)
             if answer is not None:
@@ -215,7 +215,7 @@ class Observer:
             yield from self._verify(session, batch.source, asked, boot)
 
     def _without_guest(self, case: Scenario, loader: str, source: Built) -> Optional[Observation]:
-        """Return what is to be said of a case that need not be tried, else None."""
+        """Return the observation of a case that cannot be tried; None if it must be tried."""
         if loader == "bcc" and not self._facts["headers"]:
             return Observation(stage=judge.NO_HEADERS, kernel_log=())
         missing = tuple(need.name for need in case.needs if not self._names[need.name])
@@ -230,8 +230,8 @@ class Observer:
     ) -> Iterator[None]:
         """Observe cases until one disturbs the guest.
 
-        After a splat the kernel is no witness any more: lockdep has turned itself off, a WARN_ONCE
-        or KASAN says nothing twice, and the console would convict the next case of this one's.
+        After a splat the kernel is no longer reliable: lockdep has turned itself off, and WARN_ONCE
+        and KASAN report only once. Also, the console would blame the splat on the next case.
         """
         release = kernel_version(self._facts["release"], self._facts["version"])
         seconds = {**boot, "build": source.seconds}
@@ -258,45 +258,46 @@ class Observer:
                     return
 
     def _complained(self, session: Session, lines: Sequence[str]) -> bool:
-        """Note what the kernel said after the last case; return whether this is the guest's end."""
+        """Add late kernel messages to the last case. Tell whether the guest must be given up."""
         somebodys = self._open is not None
         self._add_late(session, lines)
         self._open = None
-        return session.disturbed and somebodys  # else each new guest might end here
+        # Messages of no case do not end the guest here, else each new guest might end so.
+        return session.disturbed and somebodys
 
     def _ended(self, session: Session, key: Key) -> bool:
-        """Return whether the case that has just been observed is the guest's end."""
+        """Tell whether the guest must be given up after the case that was just observed."""
         if judge.disturbed(self._seen[key].observation) is not None:
             session.disturbed = True
         self._open = None if session.disturbed else key
         return session.disturbed
 
     def _close(self, session: Session) -> None:
-        """Give the last case of a session what the kernel still has to say of it."""
+        """Add the kernel messages that came after the end of a session's last case to that case."""
         try:
             self._add_late(session, session.call(calls.Late()))
         except GuestLost as lost:
-            loss = lost  # the name of an exception ends with its clause
+            loss = lost  # Python deletes `lost` after the clause, but the lambda needs it
             self._amend(lambda seen: with_loss(seen, loss))
             session.disturbed = True
         except (AgentError, KernelRefusal):
-            # What it held, nobody knows: an ERROR
+            # The log is unknown now, which is an ERROR.
             self._amend(lambda seen: replace(seen, kernel_log=None))
             session.disturbed = True
 
     def _add_late(self, session: Session, lines: Sequence[str]) -> None:
-        """Add to the last case what the kernel logged when that had ended, but no other had begun."""
+        """Add kernel messages logged between two cases to the first of the two."""
         last = self._seen[self._open].observation if self._open is not None else None
         before = last.kernel_log if last is not None else ()
         if lines and before is not None:
             log = (*before, *lines)
             amended = self._amend(lambda seen: replace(seen, kernel_log=log))
-            # Where no case is open, whoever left this behind was judged: nobody may go on here.
+            # With no open case, the case at fault is already judged. The guest is still disturbed.
             amended = amended or Observation(stage=None, kernel_log=tuple(lines))
             session.disturbed = session.disturbed or judge.disturbed(amended) is not None
 
     def _amend(self, changed: Callable[[Observation], Observation]) -> Optional[Observation]:
-        """Change what was observed of the case that is open, if one is."""
+        """Change the observation of the open case, if there is one, and return it."""
         if self._open is None:
             return None
         seen = self._seen[self._open]
@@ -304,7 +305,7 @@ class Observer:
         return self._seen[self._open].observation
 
     def _after(self, failure: Failure, queue: List[_Batch], boot: Json) -> List[_Batch]:
-        """Note what ended a session, of those who are to blame; return what is left of the queue."""
+        """Record a session's failure for the cases at fault; return the rest of the queue."""
         batch = queue[0]
         left = self._left(batch)
         last = self._open or list(batch.cases)[-1]
@@ -315,7 +316,7 @@ class Observer:
         return _with_first({key: left[key] for key in blame.again}, queue)
 
     def _left(self, batch: _Batch) -> Cases:
-        """Return the cases of a batch of which nothing is known yet."""
+        """Return the cases of a batch that are not observed yet."""
         return {key: case for key, case in batch.cases.items() if key not in self._seen}
 
     def _note(self, key: Key, observation: Observation, seconds: Json, source: Built) -> None:
@@ -329,10 +330,9 @@ class Observer:
 def made(
     loader: str, facts: Mapping[str, Any], sources: Iterable[Built]
 ) -> Tuple[str, Tuple[Build, ...]]:
-    """Return the compiler that made what was loaded, "" if nothing was, and the digests of that.
+    """Return the compiler of the loaded objects, and the digest of each; "" and () if none.
 
-    What bcc loads is made by bcc, with the guest's userland; the text that it is given is what has a
-    digest.
+    bcc compiles with the guest's userland. The digest is then that of the text that it compiles.
     """
     built = [source for source in sources if isinstance(source, build.Source)]
     builds = tuple(Build(source.file, source.unit, source.digest) for source in built)
@@ -342,7 +342,7 @@ def made(
 
 
 def _with_first(cases: Cases, queue: List[_Batch]) -> List[_Batch]:
-    """Return a queue with other cases of its first batch, without that batch when there are none."""
+    """Replace the cases of the first batch of a queue. Without cases, drop the batch."""
     return ([replace(queue[0], cases=cases)] if cases else []) + queue[1:]
 
 
@@ -353,12 +353,13 @@ def _blame(
     last: Key,
     excused: Container[Key],
 ) -> _Blame:
-    """Tell who is to blame for the end of a session, of those `left` of the batch it was at.
+    """Decide which cases are at fault for the early end of a session.
 
-    A guest that is lost, or its process, costs the case that had begun. Without one that had begun
-    it is the next: that way a guest that is lost again and again costs one case each time, and the
-    run comes to an end. With none left it is the last that was observed. What the emulator fails
-    at is `excused` the first time. What the agent cannot do, it can do for none of the batch.
+    `left` are the cases of the batch without an observation. If the guest or its agent's process
+    was lost, the case that had `begun` is at fault. If none had, the next case is: each lost guest
+    then costs one case, so the run ends. If none is left, the `last` observed case is at fault.
+    A case that the emulator failed is run again once, and is `excused` then. Any other error of
+    the agent concerns all cases of the batch.
     """
     if not isinstance(failure, GuestLost) and not _process_ended(failure):
         return _Blame(guilty=tuple(left), again=())
@@ -371,12 +372,12 @@ def _blame(
 
 
 def _process_ended(failure: Failure) -> bool:
-    """Tell whether the agent's process is gone, which a kernel can make it do."""
+    """Tell whether the agent's process ended, which may be the kernel's fault."""
     return isinstance(failure, AgentError) and failure.kernel_log is not None
 
 
 def _case(scenario: Scenario, release: Version) -> calls.Trial:
-    """Return what the guest must know of a scenario: what to do, never what to expect of it."""
+    """Return the instructions for the guest on a scenario, without its expectations."""
     clause = scenario.expectation(release)
     return calls.Trial(
         name=scenario.name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What CPUs were told that asked for a res_spin_lock: the map of res_spin_lock_answers.h."""
+"""Return values of bpf_res_spin_lock() per CPU: the map of res_spin_lock_answers.h."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers
 
-# Who queues is next, even if its host does not run it just now: where virtual CPUs share a host's,
-# each operation then takes up to a millisecond, and who tests and sets needs a hundredth of that.
+# Boots CPUs that queue for the lock, as bare metal does. On detected hypervisors the lock is
+# test-and-set. Queued waiters are served in order even while their vCPU is descheduled: up to 1 ms
+# per operation, 100 times as long as test-and-set.
 QUEUES = "clearcpuid=hypervisor"
 PATHS = ("", "queued")
 
-# On 6.17.13, on each of six boots, the kernel's record of who holds what went wrong once CPUs had
-# contended for such locks: whoever then asks for one that he holds waits until the time is over, and
-# now and then somebody is told EDEADLK who is in no deadlock. 6.16.12 and 6.18.15 do not do so. A part
-# of the series that begins with commit
-# beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") (in v6.19) went into
-# stable kernels between them; that it is the cause is likely, not proven.
+# On 6.17.13, the per-CPU table of held locks goes wrong once CPUs have contended for such locks.
+# Seen on each of six boots. Then a CPU that re-acquires its own lock waits for the full timeout.
+# Some CPUs get EDEADLK without a deadlock. 6.16.12 and 6.18.15 are correct. The likely cause,
+# not proven, is a backport of a part of the series that begins with
+# commit beb7021a6003 ("rqspinlock: Enclose lock/unlock within lock entry acquisitions") (in v6.19).
 RECORD_IS_LOST = KnownBug("beb7021a6003", ">=6.17.13,<6.18")
 
 EDEADLK = -errno.EDEADLK  # as programs return it
 
-# Of res_spin_lock_answers.h: the numbers of answers.
+# Keys of the map `told`, from res_spin_lock_answers.h.
 COUNT, OUTER, INNER, ROUTE, HOLD, WAIT, NEST, INTERRUPT = range(8)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What CPUs were told; struct answers."""
+    """Counts of the return values that CPUs got; struct answers."""
 
     runs: int
     taken: int
@@ -43,8 +43,8 @@ class Answers:
     timeouts: int
     others: int
     untried: int
-    longest_ns: int  # of the refusals
-    at_once: int  # of these, within a millisecond
+    longest_ns: int  # the longest time until a refusal
+    at_once: int  # number of refusals within a millisecond
 
     def __str__(self) -> str:
         words = f"{self.taken + self.refused} asked: {self.taken} taken, {self.deadlocks} EDEADLK"
@@ -56,17 +56,17 @@ class Answers:
 
     @property
     def refused(self) -> int:
-        """How often the lock was not given."""
+        """The number of attempts that did not get the lock."""
         return self.deadlocks + self.timeouts + self.others + self.untried
 
 
 def by_cpu(guest: Guest, kind: int) -> List[Answers]:
-    """Return what each CPU was told. Raises as Guest.call does."""
+    """Return the answers of each CPU, by CPU. Raises as Guest.call does."""
     return [Answers(**dict(answers)) for answers in guest.map("told")[kind]]
 
 
 def total(guest: Guest, kind: int) -> Answers:
-    """Return what all CPUs were told, together. Raises as Guest.call does."""
+    """Return the sum of the answers of all CPUs. Raises as Guest.call does."""
     cpus = by_cpu(guest, kind)
     names = ("runs", "taken", "deadlocks", "timeouts", "others", "untried", "at_once")
     sums = {name: sum(getattr(cpu, name) for cpu in cpus) for name in names}
@@ -79,9 +79,10 @@ def drive(
     operations: int,
     seconds: float = 0.0,
 ) -> calls.Drove:
-    """Run programs, {(name, kind of answers): CPUs}, at the same time; return what came of it.
+    """Run programs at the same time: {(name, kind of answers): CPUs}.
 
-    So many times on each CPU, or for so long. Raises as Guest.call does.
+    Each program runs `operations` times per CPU, or for `seconds` if that ends first and is not 0.
+    Raises as Guest.call does.
     """
     guest.map("told").reset()
     orders = [
@@ -92,7 +93,7 @@ def drive(
 
 
 def boot(guest: Guest, path: str) -> None:
-    """Go on where the lock is known; on a path that is "queued", in a guest whose CPUs queue for it.
+    """Skip the test unless the kernel has the lock. On a "queued" path, boot with QUEUES.
 
     Raises Unmet, AgentError, SetupError.
     """
@@ -104,11 +105,11 @@ def boot(guest: Guest, path: str) -> None:
 
 
 def needs_clock(guest: Guest) -> None:
-    """Go on only where time goes by while all who wait have interrupts off.
+    """Skip the test unless the clock advances while all waiting CPUs have interrupts off.
 
-    Where ticks are all that the kernel knows of time, the one that counts them may be the one that
-    waits, and neither a deadlock is looked for then, nor has waiting an end. An emulated CPU's kernel
-    finds a better clock by CONFIG_X86_PM_TIMER. Raises Unmet.
+    The clocksource "jiffies" advances with the timer tick of one CPU. If that CPU waits for the
+    lock with interrupts off, time stands still: no deadlock check and no timeout happens. With
+    CONFIG_X86_PM_TIMER an emulated CPU has a better clocksource. Raises Unmet.
     """
     clock = str(guest.facts["clocksource"])
     if "jiffies" in clock:
@@ -117,12 +118,15 @@ def needs_clock(guest: Guest) -> None:
 
 
 def needs_record(guest: Guest) -> None:
-    """Go on only where who asks in an interrupt is told of a deadlock at once. Raises Unmet."""
+    """Skip the test on kernels with RECORD_IS_LOST, which detect no deadlock in interrupts.
+
+    Raises Unmet.
+    """
     if covers(RECORD_IS_LOST.kernels, guest.release):
-        reason = "interrupts wait for a second here for what their CPU holds"
+        reason = "an interrupt waits for the full timeout for a lock that its own CPU holds"
         raise Unmet(Verdict(Kind.SKIP, f"{reason} ({RECORD_IS_LOST.commit})"))
 
 
 def check_record(guest: Guest, holds: bool, expected: str, seen: object) -> None:
-    """Check what holds as long as the kernel's record of who holds what is right."""
+    """Check a condition that depends on the kernel's table of held locks being right."""
     guest.check(holds, expected, seen, bug=None if holds else RECORD_IS_LOST)

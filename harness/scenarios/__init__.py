@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What must happen to a program, read from its C file. Pure.
+"""Reads programs and their expected outcomes from C files. Pure.
 
-An annotated function becomes a Scenario: its expectations per range of kernels, its rule, its twin.
+An annotated function becomes a Scenario: its expectations per range of kernels, rule and twin.
 May import: `errors`.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The annotations of a C file: text in, scenarios out. Pure.
+"""Parses the annotations of a C file into scenarios. Pure.
 
 The vocabulary is documented once, at the top of ``bpf_progs/spinlock.h``.
 """
@@ -42,9 +42,9 @@ CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
 
 
 def read(text: str, path: Path, shared: Mapping[str, Refusal] = MappingProxyType({})) -> SourceFile:
-    """Read the programs and scenarios of one C file; `shared` are the refusals of its headers.
+    """Read the programs and scenarios of one C file. `shared` has the refusals of its headers.
 
-    Raises AnnotationError ("file:line: what is wrong, what to write") at the first bad annotation.
+    Raises AnnotationError ("file:line: error, remedy") at the first bad annotation.
     """
     code, comments = blank_comments(text)
     units = _units(code, path)
@@ -71,7 +71,7 @@ def read(text: str, path: Path, shared: Mapping[str, Refusal] = MappingProxyType
 
 
 def check_together(files: Sequence[SourceFile], headers: Sequence[Declared] = ()) -> None:
-    """Raise AnnotationError where files, or they and their headers, contradict each other."""
+    """Raise AnnotationError if files contradict each other or their headers."""
     _check_names(files)
     declared = [*headers, *(file.declared for file in files)]
     declarations.check_rules(declared)
@@ -115,7 +115,7 @@ def _check_twin(scenario: Scenario, name: str, scenarios: Dict[str, Scenario]) -
 
 @dataclass
 class _Clause:
-    """A clause while it is read."""
+    """A clause that is being read."""
 
     line: int
     kernels: str = ""
@@ -130,11 +130,11 @@ class _Clause:
 
 @dataclass
 class _Draft:
-    """A scenario while it is read: what holds for all clauses, and the clauses."""
+    """A scenario that is being read: its clauses, and the annotations common to all of them."""
 
     where: str
     common: _Clause
-    refusals: Mapping[str, Refusal]  # that it may name
+    refusals: Mapping[str, Refusal]  # those that __refused() may name
     clauses: List[_Clause] = field(default_factory=list)
     rule: str = ""
     description: str = ""
@@ -151,7 +151,7 @@ class _Draft:
 
 
 def _text(argument: str) -> str:
-    """Turn C string literals, adjacent ones joined, into their value."""
+    """Return the value of C string literals. Adjacent literals are joined."""
     literals = re.findall(r'"((?:[^"\\]|\\.)*)"', argument)
     if not literals or re.sub(r'"(?:[^"\\]|\\.)*"|\s', "", argument):
         raise ValueError('needs text in double quotes, as in ("text")')
@@ -260,7 +260,7 @@ def _need(draft: _Draft, argument: str) -> None:
     draft.needs.append(Need(_word(name.strip()), since, option))
 
 
-# One row per word of the vocabulary: whether it takes an argument, and what it does.
+# One row per annotation: whether it takes an argument, and its effect on the draft.
 _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__rule": (True, _of_scenario("rule", _text)),
     "__description": (True, _of_scenario("description", _text)),
@@ -280,7 +280,7 @@ _VOCABULARY: Dict[str, Tuple[bool, Callable[[_Draft, str], None]]] = {
     "__kernel": (True, lambda draft, a: None),  # starts a clause; see _annotations
 }
 
-# Words of C that may stand where annotations do.
+# Words of C that may occur among the annotations.
 _PLAIN_C = {
     "__noinline",
     "__always_inline",
@@ -297,9 +297,9 @@ _TOKEN = re.compile(
 
 
 def _comment_above(comments: Sequence[Comment], code: str, start: int) -> str:
-    """Return the words of the comment that ends right above a position, or "".
+    """Return the text of the comment right above a position, or "".
 
-    One that declares a rule, say, is about that rule.
+    A comment with a declaration, such as a rule, does not count.
     """
     for comment in comments:
         between = code[comment.end : start]
@@ -314,7 +314,7 @@ def _comment_above(comments: Sequence[Comment], code: str, start: int) -> str:
 
 
 def _units(code: str, path: Path) -> List[str]:
-    """Return, for each line, the UNIT block it stands in, or ""."""
+    """Return, for each line, the name of its UNIT block, or ""."""
     stack: List[str] = []
     result: List[str] = []
     for number, line in enumerate(code.splitlines(), 1):
@@ -332,7 +332,7 @@ def _units(code: str, path: Path) -> List[str]:
 
 
 def _argument(code: str, start: int, where: str) -> Tuple[str, int]:
-    """Return what stands in the parentheses that open at a position, and where they end."""
+    """Return the text in the parentheses that open at a position, and the position of their end."""
     depth, position, quoted = 0, start, False
     while position < len(code):
         char = code[position]
@@ -450,7 +450,7 @@ def _scenario(path: Path, program: Program, draft: _Draft, comment: str) -> Scen
 
 
 def _merge(common: _Clause, clause: _Clause) -> _Clause:
-    """Give a clause what holds for all of them, where it does not say it itself."""
+    """Complete a clause by the common annotations that it does not give itself."""
     return dataclasses.replace(
         clause,
         accepted=common.accepted if clause.accepted is None else clause.accepted,
@@ -464,7 +464,7 @@ def _merge(common: _Clause, clause: _Clause) -> _Clause:
 
 
 def _expectations(path: Path, clause: _Clause) -> List[Expectation]:
-    """Return a clause as it is written, or one for each text of the refusal that it names."""
+    """Return the expectations of a clause: one, or one per text of the refusal that it names."""
     if clause.refusal is None:
         return [_expectation(path, clause)]
     said = f"{path}:{clause.line}: __refused({clause.refusal.name})"
@@ -510,7 +510,7 @@ def _expectation(path: Path, clause: _Clause) -> Expectation:
 
 
 def _check_ranges(path: Path, clauses: Sequence[_Clause]) -> None:
-    """Raise AnnotationError when two clauses speak about one kernel."""
+    """Raise AnnotationError if two clauses apply to one kernel."""
     if len(clauses) < 2:
         return
     for release in releases(*(clause.kernels for clause in clauses)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What comments of C files and headers declare once, for cases to name: rules, topics, refusals. Pure.
+"""Reads declarations in comments of C files and headers: rules, topics, shared refusals. Pure.
 
-How each is written is documented at the top of ``bpf_progs/spinlock.h``.
+Their syntax is documented at the top of ``bpf_progs/spinlock.h``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from harness.scenarios.scenario import (
 )
 
 STAGES = ("btf_load", "map_create", "prog_load", "attach")
-# By the names that the guest reports: 524 is known to kernels only.
+# The names that the guest reports. ENOTSUPP (524) exists in kernels only.
 ERRNOS = sorted({*errno.errorcode.values(), "EOPNOTSUPP", "ENOTSUPP"} - {"ENOTSUP"})
 
-_RULE, _TOPIC, _REFUSAL = "Rule:", "Topic:", "Refusal:"  # each begins a comment that declares one
+_RULE, _TOPIC, _REFUSAL = "Rule:", "Topic:", "Refusal:"  # the start of a declaring comment
 _COMMIT = re.compile(r"commit [0-9a-f]{12} \(")
 _STRING = r'"((?:[^"\\]|\\.)*)"'
 _TEXT = re.compile(
@@ -41,12 +41,12 @@ _TEXT = re.compile(
 
 
 class AnnotationError(UsageError):
-    """An annotation that cannot be meant; the message starts with ``file:line``."""
+    """An invalid annotation. The message starts with ``file:line``."""
 
 
 @dataclass(frozen=True)
 class Comment:
-    """A comment of a C file, and between which characters it stands."""
+    """A comment of a C file, and the positions of its first character and its end."""
 
     start: int
     end: int
@@ -54,18 +54,18 @@ class Comment:
 
     @property
     def lines(self) -> List[str]:
-        """Its lines without their stars, empty ones left out."""
+        """The lines without stars; empty lines are left out."""
         lines = (line.strip().lstrip("*").strip() for line in self.text[2:-2].splitlines())
         return [line for line in lines if line]
 
     @property
     def declares(self) -> bool:
-        """Tell whether it is about what it declares, and not about the code below it."""
+        """Tell whether the comment is a declaration, not a comment on the code below it."""
         return bool(self.lines) and self.lines[0].startswith((_RULE, _TOPIC, _REFUSAL))
 
 
 def blank_comments(text: str) -> Tuple[str, List[Comment]]:
-    """Replace comments by blanks, keeping every position; return the code and the comments."""
+    """Return the code with its comments blanked, and the comments. Positions do not change."""
     comments: List[Comment] = []
 
     def blank(match: "re.Match[str]") -> str:
@@ -78,18 +78,18 @@ def blank_comments(text: str) -> Tuple[str, List[Comment]]:
 
 
 def line_of(code: str, position: int) -> int:
-    """Return the number of the line that a character stands in."""
+    """Return the line number of a position, from 1."""
     return code.count("\n", 0, position) + 1
 
 
 def unquoted(literal: str) -> str:
-    """Return what stands between the quotes of a C string literal, its escapes undone."""
+    """Return the value of the inside of a C string literal, with its escapes resolved."""
     escapes = {"n": "\n", "t": "\t"}
     return re.sub(r"\\(.)", lambda m: escapes.get(m.group(1), m.group(1)), literal)
 
 
 def pattern(text: str) -> str:
-    """Return an expected message as it is. Raises ValueError if any log, or none, could hold it."""
+    """Check an expected message and return it. Raises ValueError if it is empty or a bad regex."""
     if not text.strip():
         raise ValueError("is empty, which any log would satisfy")
     try:
@@ -100,12 +100,12 @@ def pattern(text: str) -> str:
 
 
 def read(text: str, path: Path) -> Declared:
-    """Read what the comments of a C file or header declare. Raises AnnotationError."""
+    """Read the declarations in the text of a C file or header. Raises AnnotationError."""
     return of(blank_comments(text)[1], text, path)
 
 
 def of(comments: Sequence[Comment], text: str, path: Path) -> Declared:
-    """Return what comments of a file declare. Raises AnnotationError."""
+    """Return the declarations in the comments of a file. Raises AnnotationError."""
     return Declared(
         tuple(_each(_RULE, _rule, comments, text, path)),
         tuple(_each(_TOPIC, _topic, comments, text, path)),
@@ -131,7 +131,7 @@ def _each(
 
 
 def _prose(lines: Sequence[str]) -> str:
-    """Return the words before the first commit."""
+    """Return the text before the first cited commit."""
     return _COMMIT.split(" ".join(lines))[0].strip()
 
 
@@ -153,7 +153,7 @@ def _rule(name: str, lines: List[str], where: str) -> Rule:
 
 @dataclass(frozen=True)
 class _Text:
-    """What kernels say from a version on, "" being from the first one on."""
+    """The refusal text of kernels since a version; "": since the first kernel."""
 
     since: str
     stage: str
@@ -198,7 +198,7 @@ def _text(line: str, where: str) -> _Text:
 
 
 def _check_versions(name: str, texts: Sequence[_Text], where: str) -> None:
-    """Raise AnnotationError unless each kernel has one text."""
+    """Raise AnnotationError unless each kernel has exactly one text."""
     if texts[0].since:
         raise AnnotationError(
             f"{where}: the refusal {name} has no text for kernels before v{texts[0].since}: the"
@@ -235,7 +235,7 @@ def refusals(declared: Iterable[Declared]) -> Dict[str, Refusal]:
 
 
 def check_rules(declared: Sequence[Declared]) -> None:
-    """Raise AnnotationError for a rule or topic declared twice, or a topic that is none."""
+    """Raise AnnotationError if a rule or topic is declared twice, or a rule's topic is unknown."""
     topics: Dict[str, Topic] = {}
     for topic in (topic for each in declared for topic in each.topics):
         _once("topic", topic, topics.get(topic.name))

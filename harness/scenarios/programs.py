@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The C files of a run: their scenarios in the order in which they are observed, and their rules."""
+"""The C files of a run: their scenarios, in the order in which they run, and their rules."""
 
 from __future__ import annotations
 
@@ -26,16 +26,14 @@ class Programs:
 
     directory: Path
     files: Tuple[SourceFile, ...] = ()
-    headers: Tuple[Declared, ...] = ()  # what they declare
+    headers: Tuple[Declared, ...] = ()  # the declarations of each header
 
     @classmethod
     def read(cls, directory: Path, shared: Optional[Path] = None) -> "Programs":
-        """Read every C file of a directory, as in `c_files`, and what its headers declare.
+        """Read every C file of a directory, as in `c_files`, and the declarations of its headers.
 
-        `shared` is another directory whose headers declare refusals that its cases may name.
-
-        Raises UsageError when there is none or one that cannot be read, or for what an annotation
-        says that cannot be meant.
+        `shared` is another directory. Cases may name refusals that its headers declare. Raises
+        UsageError if there is no C file, if one cannot be read, or if an annotation is invalid.
         """
         headers = [_declared(path) for path in headers_of(directory)]
         refusals = declarations.refusals(headers)
@@ -52,38 +50,38 @@ class Programs:
         return cls(directory, files, tuple(headers))
 
     def file(self, name: str) -> SourceFile:
-        """Return what the file of that name holds, in whatever folder. Raises UsageError."""
+        """Return the C file with that name in any folder. Raises UsageError if there is none."""
         for file in self.files:
             if file.path.name == name:
                 return file
         raise UsageError(f"There is no C file {name} in {self.directory}.")
 
     def rules(self) -> List[Rule]:
-        """Return all rules as they are declared."""
+        """Return all rules in the order of their declarations."""
         return [rule for file in self.files for rule in file.rules]
 
     def topics(self) -> List[Topic]:
-        """Return all topics as they are declared, those of headers first."""
+        """Return all topics in the order of their declarations, those of headers first."""
         return [topic for each in self._declared() for topic in each.topics]
 
     def refusals(self) -> List[Refusal]:
-        """Return all refusals that cases share as they are declared, those of headers first."""
+        """Return all shared refusals in the order of their declarations, those of headers first."""
         return [refusal for each in self._declared() for refusal in each.refusals]
 
     def _declared(self) -> List[Declared]:
         return [*self.headers, *(file.declared for file in self.files)]
 
     def rule(self, name: str) -> Rule:
-        """Return a rule as it is declared, or one without words or commits."""
+        """Return the declared rule of that name, or else one without text and commits."""
         declared = (rule for rule in self.rules() if rule.name == name)
         return next(declared, Rule(name, "", (), ""))
 
     def scenarios(self) -> List[Scenario]:
-        """Return all scenarios as they are written."""
+        """Return all scenarios in the order of the files and their lines."""
         return [case for file in self.files for case in file.scenarios]
 
     def in_order(self) -> Iterator[Scenario]:
-        """Yield all scenarios file by file, in the order in which they are observed."""
+        """Yield all scenarios file by file, in the order in which they run."""
         by_name = {case.name: case for case in self.scenarios()}
         for file in self.files:
             for case in order(file.scenarios, by_name):
@@ -91,7 +89,7 @@ class Programs:
                     yield case
 
     def unknown(self, name: str, known: Sequence[str]) -> str:
-        """Return what to say of a name that selects nothing, `known` being those that do."""
+        """Return an error sentence about an unknown name. `known` are the names to suggest."""
         case = next((case for case in self.scenarios() if case.name == name), None)
         if case is not None:
             return (
@@ -105,13 +103,13 @@ class Programs:
 
 
 def c_files(directory: Path) -> List[Path]:
-    """Return every ``*.bpf.c`` of a directory and of the folders in it, in order of name."""
+    """Return every ``*.bpf.c`` in a directory and its folders, sorted by name."""
     found = {path for pattern in ("*.bpf.c", "*/*.bpf.c") for path in directory.glob(pattern)}
     return sorted(found, key=lambda path: (path.name, path))
 
 
 def headers_of(directory: Path) -> List[Path]:
-    """Return the headers of a directory, in order of name."""
+    """Return the headers of a directory, sorted by name."""
     return sorted([*directory.glob("*.h"), *directory.glob("include/*.h")])
 
 
@@ -120,7 +118,7 @@ def _declared(path: Path) -> Declared:
 
 
 def _check_file_names(files: Sequence[SourceFile]) -> None:
-    """Raise UsageError for two files of one name, by which tests load them."""
+    """Raise UsageError if two files have one name, since tests load files by name."""
     seen: Dict[str, Path] = {}
     for file in files:
         if file.path.name in seen:
@@ -132,8 +130,10 @@ def _check_file_names(files: Sequence[SourceFile]) -> None:
 
 
 def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> List[Scenario]:
-    """Return scenarios and their twins as they are best observed: unit by unit, a twin before those
-    that need it, else as they come. Whatever order they are asked for in, none waits long then.
+    """Return scenarios and their twins in the order in which they run.
+
+    They are grouped by unit, and a twin precedes the cases that need it. Otherwise the order is
+    kept. So no case waits long for its result.
     """
     units: Dict[Tuple[Path, str], Dict[str, Scenario]] = {}
     chosen = list(scenarios)
@@ -160,9 +160,9 @@ def order(scenarios: Iterable[Scenario], by_name: Mapping[str, Scenario]) -> Lis
 
 
 def _text_of(path: Path) -> str:
-    """Return what a C file holds. Raises UsageError."""
+    """Return the text of a C file. Raises UsageError."""
     try:
-        if path.exists() and not path.is_file():  # a FIFO would be waited for
+        if path.exists() and not path.is_file():  # reading a FIFO would block
             raise UsageError(f"{path} is no file: move it away, or give it another name.")
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Scenarios: a program, and what must happen to it on which kernels. Pure."""
+"""Scenarios: programs with their expected outcome per range of kernels. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOADERS = ("bcc", "libbpf")
 
 @dataclass(frozen=True)
 class KnownBug:
-    """A range of kernels that is known to break the rule, and the commit that mends it."""
+    """A kernel bug on record: the affected range of kernels, and the commit of the fix."""
 
     commit: str
     kernels: str
@@ -26,8 +26,10 @@ class KnownBug:
 
 @dataclass(frozen=True)
 class Need:
-    """A name that the kernel's own BTF must hold, the first version whose kernels have it, and the
-    option of the configuration without which they do not."""
+    """A name that the kernel's own BTF must have.
+
+    Kernels have it since version `since`, if they are built with `option` ("": always).
+    """
 
     name: str
     since: str
@@ -36,24 +38,24 @@ class Need:
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the rule table: what a comment that begins with "Rule:" says of it."""
+    """A rule, declared by a comment that begins with "Rule:"."""
 
     name: str
     text: str
-    commits: Tuple[str, ...]  # those that made or changed it, as in `commits`; the first made it
+    commits: Tuple[str, ...]  # see commits(); the first made the rule, the others changed it
     where: str  # file:line
     topic: str = ""
 
     @property
     def since(self) -> str:
-        """The kernel version that brought it, as in "5.1"."""
+        """The kernel version that introduced the rule, such as "5.1"; "" if unknown."""
         found = re.search(r"\(in v(\d+\.\d+)", self.commits[0]) if self.commits else None
         return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A chapter of the rule book: what a comment that begins with "Topic:" says of it."""
+    """A chapter of the rule book, declared by a comment that begins with "Topic:"."""
 
     name: str
     text: str
@@ -62,18 +64,18 @@ class Topic:
 
 @dataclass(frozen=True)
 class Expectation:
-    """One clause: what must happen on the kernels of a range."""
+    """One clause: the expected outcome on a range of kernels."""
 
-    kernels: str  # a version range such as ">=6.9"; "" is every kernel
+    kernels: str  # a version range such as ">=6.9"; "": every kernel
     accepted: bool
-    stage: str = "prog_load"  # where a refused program must be refused
+    stage: str = "prog_load"  # the stage that must refuse the program, if not accepted
     errno: Optional[str] = None
-    messages: Tuple[str, ...] = ()  # in this order in the verifier log
-    absent: Tuple[str, ...] = ()  # nowhere in the verifier log
+    messages: Tuple[str, ...] = ()  # must be in the verifier log, in this order
+    absent: Tuple[str, ...] = ()  # must not be in the verifier log
     retval: Optional[int] = None  # of one BPF_PROG_TEST_RUN
 
     def covers(self, release: Version) -> bool:
-        """Tell whether the clause speaks about this kernel."""
+        """Tell whether the clause applies to this kernel."""
         return covers(self.kernels, release)
 
     def __str__(self) -> str:
@@ -87,12 +89,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Refusal:
-    """How kernels refuse what several cases do: what a comment that begins with "Refusal:" says."""
+    """A refusal that several cases share, declared by a comment that begins with "Refusal:"."""
 
     name: str
-    clauses: Tuple[Expectation, ...]  # one for every kernel
-    text: str  # why, in words
-    commits: Tuple[str, ...]  # those that changed it, as in `commits`
+    clauses: Tuple[Expectation, ...]  # exactly one applies to each kernel
+    text: str  # the reason, in words
+    commits: Tuple[str, ...]  # those that changed it; see commits()
     where: str  # file:line
 
 
@@ -103,12 +105,12 @@ class Program:
     name: str
     section: str
     line: int
-    unit: str  # "" is the file's common object, else the name in #if UNIT(name)
+    unit: str  # the name in #if UNIT(name); "": the object that all programs of the file share
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One program with what must happen to it."""
+    """One program with its expected outcomes."""
 
     name: str
     file: Path
@@ -118,17 +120,17 @@ class Scenario:
     expectations: Tuple[Expectation, ...]
     rule: str
     description: str = ""
-    comment: str = ""  # the C comment above it: why, and the commits
+    comment: str = ""  # the C comment above it, with the reason and the commits
     twin: Optional[str] = None
     loaders: Tuple[str, ...] = LOADERS
     user: str = "root"  # or "nobody", or capabilities as in "cap_bpf+cap_perfmon"
-    user_stage: str = "prog_load"  # where root leaves off and the user goes on
+    user_stage: str = "prog_load"  # the first stage that runs as `user`, not as root
     known_bugs: Tuple[KnownBug, ...] = ()
     needs: Tuple[Need, ...] = ()
-    refusals: Tuple[str, ...] = ()  # the names of those that it shares with other cases
+    refusals: Tuple[str, ...] = ()  # the names of its shared refusals
 
     def expectation(self, release: Version) -> Optional[Expectation]:
-        """Return the one clause that speaks about this kernel, or None."""
+        """Return the clause that applies to this kernel, or None."""
         for expectation in self.expectations:
             if expectation.covers(release):
                 return expectation
@@ -137,7 +139,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Declared:
-    """What the comments of a C file or header declare."""
+    """The declarations in the comments of a C file or header."""
 
     rules: Tuple[Rule, ...] = ()
     topics: Tuple[Topic, ...] = ()
@@ -146,7 +148,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What one C file holds."""
+    """The contents of one C file."""
 
     path: Path
     programs: Tuple[Program, ...]
@@ -155,28 +157,28 @@ class SourceFile:
 
     @property
     def rules(self) -> Tuple[Rule, ...]:
-        """The rules that it declares."""
+        """The rules that the file declares."""
         return self.declared.rules
 
 
 def commits(comment: str) -> Tuple[str, ...]:
-    """Return the kernel commits that a comment cites, as it cites them, without "commit"."""
+    """Return the kernel commits that a comment cites: '<id> ("<subject>") (in v<version>)'."""
     cited = re.findall(r'commit ([0-9a-f]{12} \("[^"]+"\) \(in v[\d.]+[^)]*\))', comment)
     return tuple(dict.fromkeys(cited))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the closest known word, or ""."""
+    """Return " (did you mean 'x'?)" for the closest known word; "" if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def compile_message(text: str) -> "re.Pattern[str]":
-    """Turn an expected message, literal but for {{regular expressions}}, into a pattern."""
+    """Compile an expected message, which is literal except for {{regular expressions}}."""
     parts = re.split(r"\{\{(.*?)\}\}", text)
     return re.compile("".join(p if i % 2 else re.escape(p) for i, p in enumerate(parts)))
 
 
 def anchor(heading: str) -> str:
-    """Return the anchor that Markdown gives to a heading."""
+    """Return the anchor of a heading in Markdown."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernel releases as comparable versions, and the ranges that speak of them. Pure."""
+"""Kernel releases as comparable versions, and ranges of them. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.errors import UsageError
 
 @lru_cache(maxsize=None)
 def covers(kernels: str, release: Version) -> bool:
-    """Tell whether a version range, "" being every kernel, holds this release."""
+    """Tell whether a version range includes this release. The range "" includes all."""
     return SpecifierSet(kernels).contains(release, prereleases=True)
 
 
-@lru_cache(maxsize=None)  # a few dozen ranges are written hundreds of times
+@lru_cache(maxsize=None)  # a few dozen ranges are used hundreds of times
 def is_range(kernels: str) -> bool:
-    """Tell whether text is a range of versions that a kernel can be in."""
+    """Tell whether text is a valid range of versions that includes some kernel."""
     clause = r"\s*(<=?|>=?|==|!=)\s*\d{1,4}(\.\d{1,4})*\s*"
     if kernels and not re.fullmatch(rf"{clause}(,{clause})*", kernels):
         return False
@@ -30,7 +30,7 @@ def is_range(kernels: str) -> bool:
 
 @lru_cache(maxsize=None)
 def meet(one: str, other: str) -> str:
-    """Return the range of the kernels that two ranges share, which is no range if there is none."""
+    """Return the intersection of two ranges. See is_range() for whether it includes a kernel."""
     bounds = [bound for bound in f"{one},{other}".split(",") if bound]
     of_interest = releases(one, other)
     for bound in list(bounds):
@@ -44,18 +44,18 @@ def meet(one: str, other: str) -> str:
 
 
 def releases(*ranges: str) -> List[Version]:
-    """Return releases of which each range holds one if it holds any."""
+    """Return sample releases. Each of the ranges includes one, if it includes any release."""
     minors = [f"{major}.{minor}" for major in (5, 6, 7) for minor in range(20)]
     named = [v for kernels in ranges for v in re.findall(r"\d+(?:\.\d+)*", kernels)]
     return [Version(v) for name in (*minors, *named) for v in (name, f"{name}.1", f"{name}.999")]
 
 
 def kernel_version(release: str, banner: str = "") -> Version:
-    """Return the comparable version of a kernel from `uname -r` and, where known, /proc/version.
+    """Return the version of a kernel from `uname -r` and, if known, /proc/version (`banner`).
 
-    Debian's stable kernels keep 6.1.0 in their release whatever they are made of; the banner has
-    it: "Debian 6.1.176-1". Release candidates count as the release they lead to, because a rule
-    that came in v7.3 is in 7.3-rc2. Raises UsageError when there is no version in either.
+    The release of Debian's stable kernels is always such as 6.1.0. The banner has the upstream
+    version: "Debian 6.1.176-1". A release candidate counts as its release, since 7.3-rc2 has the
+    rules of v7.3. Raises UsageError if neither has a version.
     """
     debian = re.search(r" #\d+ .*\bDebian (\d+(?:\.\d+)+)", banner)  # not the compiler's before it
     match = debian or re.match(r"(\d+(?:\.\d+)*)", release)

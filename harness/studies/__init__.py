@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions that take many runs: how sure a twin shows, what a lock costs, which kernel broke a case.
+"""Studies of many runs: power of the broken twins, cost of a lock, bisection over kernels.
 
 May import: `running`, `results`, `machines`, `provision`, `judging`, `scenarios`, `guest.calls`,
 `paths`, `errors`.

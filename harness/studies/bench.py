@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock bench`: what does a lock cost, at each hook and on so many CPUs?
+"""`spinlock bench`: measures the cost of a lock by hook and number of CPUs.
 
-The same program counts in four ways: each CPU a counter of its own, or all CPUs one, by an atomic
-add, under a lock, or with neither, which loses counts. Ratios carry from one machine to another,
-so they come first: how fast against each CPU its own counter, and against BPF_PROG_TEST_RUN of an
-empty program. Everything but `measure` is pure.
+The same program counts in four ways: in a counter per CPU, or in one counter for all CPUs. The
+latter uses an atomic add, a lock, or neither, which loses counts. Ratios are comparable between
+machines, so tables show them first: the speed relative to counters per CPU, and relative to
+BPF_PROG_TEST_RUN of an empty program. Everything but `measure` is pure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.running.maps import Loaded
 from harness.scenarios import annotation
 
 FILE = "speed.bpf.c"
-# Of bpf_progs/driven/speed.bpf.c, the kinds of counter in the order of their numbers.
+# The kinds of counter, in the order of their numbers in bpf_progs/driven/speed.bpf.c.
 PER_CPU, ATOMIC, UNLOCKED, LOCKED = "per-CPU", "atomic", "unlocked", "locked"
 KINDS = (PER_CPU, ATOMIC, UNLOCKED, LOCKED)
 NOTHING = "nothing"  # an empty program under BPF_PROG_TEST_RUN: the raw rate
@@ -43,7 +43,7 @@ DRIVERS: Dict[str, str] = {
     "cgroup_skb_egress": "speed_of_cgroup_skb_egress",
 }
 
-LONG_ENOUGH_SECONDS = 0.5  # for a measurement; what is shorter measures how processes wake up
+LONG_ENOUGH_SECONDS = 0.5  # minimum of a measurement; a shorter one measures process wake-ups
 _FIRST_OPERATIONS = 500  # per CPU
 _MOST_OPERATIONS = 50_000_000
 _LIMIT_SECONDS = 300.0
@@ -63,47 +63,47 @@ class Sample:
     driver: str
     cpus: int
     kind: str  # of KINDS, or NOTHING
-    ran: int  # on all CPUs together
+    ran: int  # runs on all CPUs together
     seconds: float
     counted: int
-    looks: int  # at the lock on arrival
-    busy: int  # of these found it held
+    looks: int  # arrivals that looked at the lock
+    busy: int  # arrivals that found it held
 
     @property
     def rate(self) -> float:
-        """Runs per second, of all CPUs together."""
+        """Runs per second of all CPUs together."""
         return self.ran / self.seconds
 
     @property
     def lost(self) -> float:
-        """The share of runs that are not in the count."""
+        """The share (0 to 1) of runs that are missing from the count."""
         return 1 - self.counted / self.ran
 
 
 @dataclass(frozen=True)
 class Row:
-    """One driver on so many CPUs: medians of what was measured."""
+    """One driver on a number of CPUs, with the medians of its measurements."""
 
     driver: str
     cpus: int
     rates: Mapping[str, float]  # by kind; runs per second
-    raw: Optional[float]  # of an empty program under test runs, on as many CPUs
-    held: Optional[float]  # the share of arrivals that found the lock held
-    lost: Optional[float]  # the share of counts that were lost without it
+    raw: Optional[float]  # rate of test runs of an empty program on as many CPUs
+    held: Optional[float]  # share of arrivals that found the lock held
+    lost: Optional[float]  # share of counts that were lost without the lock
 
     def against(self, kind: str, other: Optional[float]) -> Optional[float]:
-        """Return how fast a kind is, measured by another rate."""
+        """Return the rate of a kind divided by another rate."""
         return self.rates[kind] / other if kind in self.rates and other else None
 
     @property
     def against_per_cpu(self) -> Optional[float]:
-        """How fast the lock is, measured by each CPU its own counter: what it costs."""
+        """The rate with the lock divided by the rate of counters per CPU."""
         return self.against(LOCKED, self.rates.get(PER_CPU))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured on one kernel through one loader."""
+    """The measurements on one kernel through one loader."""
 
     title: str
     rows: Tuple[Row, ...]
@@ -115,7 +115,7 @@ class Bench:
 
 
 def read(path: Path) -> Tuple[Sample, ...]:
-    """Read the measurements that to_json() holds. Raises UsageError."""
+    """Read the measurements in a file that to_json() made. Raises UsageError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return tuple(Sample(**sample) for sample in data["samples"])
@@ -126,7 +126,7 @@ def read(path: Path) -> Tuple[Sample, ...]:
 
 
 def summarize(samples: Iterable[Sample]) -> List[Bench]:
-    """Return the medians, kernel by kernel."""
+    """Return the medians by kernel and loader."""
     groups: Dict[Tuple[str, ...], List[Sample]] = {}
     for sample in samples:
         key = sample.release, sample.loader, sample.accelerator
@@ -156,7 +156,7 @@ def _bench(samples: Sequence[Sample]) -> Bench:
 
 
 def wrong(samples: Iterable[Sample]) -> List[str]:
-    """Return a sentence for every locked, atomic or per-CPU counter that does not add up."""
+    """Return a sentence for every locked, atomic or per-CPU counter with a wrong count."""
     return [
         f"{s.driver} on {s.cpus} CPUs, {s.release}, {s.kind}: {s.ran} ran, {s.counted} were counted"
         for s in samples
@@ -170,7 +170,7 @@ _HEADS = ("driver", "CPUs", "locked / per-CPU", "locked / raw", "held", "lost un
 
 
 def _table(bench: Bench) -> List[Tuple[str, ...]]:
-    """Return the rows of a table, ratios first, rates per second beside."""
+    """Return the rows of a table: first ratios, then rates per second."""
     rows = [(*_HEADS, *(f"{kind}/s" for kind in KINDS), "raw/s")]
     last = ""
     for row in bench.rows:
@@ -208,7 +208,7 @@ def markdown(benches: Sequence[Bench]) -> str:
 
 
 def to_json(samples: Sequence[Sample]) -> Dict[str, Any]:
-    """Return the medians, and every measurement."""
+    """Return the medians and every measurement as JSON."""
     return {
         "format": 1,
         "kernels": [
@@ -247,7 +247,7 @@ def _share(value: Optional[float]) -> str:
 
 
 def _short(rate: Optional[float]) -> str:
-    """Return a rate to three digits, in thousands or millions."""
+    """Return a rate with three digits, in thousands or millions."""
     if rate is None:
         return "–"
     for size, letter in ((1e6, " M"), (1e3, " k")):
@@ -258,7 +258,7 @@ def _short(rate: Optional[float]) -> str:
 
 # -- plots ---------------------------------------------------------------------------------------------
 
-# Of a panel, in SVG units: where its upper plot (speed) and its lower one (held) lie.
+# The size of a panel, and the places of its upper plot (speed) and lower plot (held), in SVG units.
 WIDTH, HEIGHT = 300, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 288, 34, 158
 _BARS_TOP, _BARS_BOTTOM = 186, 222
@@ -274,7 +274,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One driver, drawn: every position is known, the template only writes it down."""
+    """The plot of one driver. All positions are computed here; the template only prints them."""
 
     driver: str
     lines: Tuple[Line, ...]
@@ -285,7 +285,7 @@ class Panel:
 
 
 def panels(bench: Bench) -> List[Panel]:
-    """Return a panel for every driver: speed against each CPU its own counter on the fewest CPUs."""
+    """Return a panel per driver. Its unit of speed is counters per CPU on the fewest CPUs."""
     return [
         _panel(driver, [r for r in bench.rows if r.driver == driver]) for driver in bench.drivers
     ]
@@ -364,7 +364,7 @@ def _measures() -> Dict[str, Any]:
 
 
 def more_operations(operations: int, seconds: float) -> int:
-    """Return how many to ask for, so that it takes long enough, given how long these took."""
+    """Return the operations per CPU of a long enough measurement, given the time of this one."""
     factor = 1.2 * LONG_ENOUGH_SECONDS / max(seconds, 0.001)
     return min(_MOST_OPERATIONS, int(operations * min(factor, 20.0)))
 
@@ -377,9 +377,9 @@ def measure(
     times: int,
     on_sample: Callable[[Sample], None],
 ) -> None:
-    """Measure on one kernel, handing over every measurement when it is there.
+    """Measure on one kernel, and pass each measurement to `on_sample` at once.
 
-    Raises SetupError when a guest is lost or its kernel refuses the programs.
+    Raises SetupError if a guest is lost or its kernel refuses the programs.
     """
     try:
         with guests.session() as session:
@@ -434,7 +434,7 @@ def _measure(
 def _count(
     loaded: Loaded, driver: str, cpus: int, kind: str, operations: int
 ) -> Tuple[int, float, int, int, int]:
-    """Return runs, seconds, what was counted, looks at the lock and how many found it held."""
+    """Return runs, seconds, the count, looks at the lock, and looks that found it held."""
     empty = kind == NOTHING
     if not empty:
         loaded.map("orders")[0] = KINDS.index(kind)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where did the outcome of a case change? A search over versions, and what counts as a change.
+"""Finds the kernel version where the outcome of a case changed, by bisection.
 
-Everything but `Bisection` is pure. What is compared is what was observed on each kernel, not
-whether it was as expected there: expectations have kernel ranges, and so move with the change.
+Everything but `Bisection` is pure. By default the observed outcomes are compared, not the verdicts:
+expectations have kernel ranges, and so may change with the kernel.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from harness.results.record import Case, Place, record
 from harness.results.result import Result
 from harness.scenarios.scenario import Rule
 
-GOOD, BAD, UNTESTABLE = 0, 1, 125  # what `git bisect run` takes
+GOOD, BAD, UNTESTABLE = 0, 1, 125  # exit codes for `git bisect run`
 ASPECTS = ("observed", "errno", "stage", "verdict")
-# Nothing was learnt of the kernel: such a version is neither good nor bad.
+# Verdicts without evidence on the kernel: such a version is neither good nor bad.
 _SAYS_NOTHING = (Kind.ERROR, Kind.SKIP, Kind.INCONCLUSIVE)
 _BROKEN = (Kind.FAIL, Kind.CRASH, Kind.KNOWN)
 
@@ -40,38 +40,38 @@ _BROKEN = (Kind.FAIL, Kind.CRASH, Kind.KNOWN)
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is known of versions 0, 1, …: `good` is like the good end, `bad` is not."""
+    """The state of a search in versions 0, 1, …: `good` is like the good end, `bad` is not."""
 
     good: int
     bad: int
     untestable: FrozenSet[int] = frozenset()
 
     def candidates(self) -> List[int]:
-        """Return the versions between that may still be tested."""
+        """Return the versions between the bounds that can still be tested."""
         return [i for i in range(self.good + 1, self.bad) if i not in self.untestable]
 
     def choose(self) -> Optional[int]:
-        """Return the version to test next, None when there is none left.
+        """Return the version to test next, None if there is none left.
 
-        It is the middle one of those that can be tested, so that the neighbour of one that turned
-        out to be untestable is tried next.
+        It is the middle one of the candidates. So after an untestable version, its neighbour is
+        next.
         """
         left = self.candidates()
         middle = (self.good + self.bad) / 2
         return min(left, key=lambda i: abs(i - middle), default=None)
 
     def learn(self, index: int, is_good: Optional[bool]) -> "Bounds":
-        """Return the bounds after a test; None says that the version could not be tested."""
+        """Return the bounds after a test. `is_good` is None if the version was untestable."""
         if is_good is None:
             return replace(self, untestable=self.untestable | {index})
         return replace(self, good=index) if is_good else replace(self, bad=index)
 
     def steps_left(self) -> int:
-        """Return how many tests may still be needed if all versions can be tested."""
+        """Return the most tests that are still needed if all versions can be tested."""
         return math.ceil(math.log2(len(self.candidates()) + 1))
 
     def between(self) -> List[int]:
-        """Return the untestable versions among which, too, the change may have come."""
+        """Return the untestable versions between the bounds: each may have made the change, too."""
         return [i for i in sorted(self.untestable) if self.good < i < self.bad]
 
 
@@ -86,9 +86,9 @@ def search(bounds: Bounds, test: Callable[[int, Bounds], Optional[bool]]) -> Bou
 
 
 def outcome(result: Result, aspect: str = "observed", text: str = "") -> Optional[str]:
-    """Return in words what a kernel did, as far as is asked; None when the result does not tell.
+    """Return one aspect of a result in words; None if the result has no evidence of it.
 
-    With a `text` it is whether that was among the kernel's or the test's words.
+    With a `text`, the aspect is whether the messages of the kernel or test contain it.
     """
     if result.verdict in _SAYS_NOTHING:
         return None
@@ -101,7 +101,7 @@ def outcome(result: Result, aspect: str = "observed", text: str = "") -> Optiona
     seen = result.observation
     if seen is None:
         return None
-    if seen.measurements is not None:  # a test of what happens at run time: it holds or not
+    if seen.measurements is not None:  # a run-time test: it holds or not
         return "does not hold" if result.verdict in _BROKEN else "holds"
     all_of_it = aspect == "observed"
     return in_words(seen, errno=aspect != "stage", text=all_of_it, retval=all_of_it)
@@ -114,12 +114,12 @@ def _words(result: Result) -> str:
 
 
 def _without_numbers(reason: str) -> str:
-    """Return a crash's reason without what differs from one to the next: times, addresses, CPUs."""
+    """Return a crash's reason with times, addresses and numbers masked, since they vary."""
     return re.sub(r"\[ *\d+\.\d+\] *", "", re.sub(r"0x[0-9a-f]+|\d+", "N", reason, flags=re.I))
 
 
 def status(result: Result, text: str = "") -> int:
-    """Return what `git bisect run` must be told: GOOD, BAD or UNTESTABLE."""
+    """Return the exit code for `git bisect run`: GOOD, BAD or UNTESTABLE."""
     if result.verdict in _SAYS_NOTHING:
         return UNTESTABLE
     if text:
@@ -132,19 +132,19 @@ def status(result: Result, text: str = "") -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """What the user asked."""
+    """The user's question: a case, and the aspect of its outcome to compare."""
 
     scenario: str
     loader: str
     aspect: str
     text: str
     options: Tuple[str, ...]  # more words for `spinlock run`
-    directory: Path  # below which each run's results go
+    directory: Path  # the results of each run go below it
 
 
 @dataclass(frozen=True)
 class Step:
-    """One version, and what the case did there."""
+    """One tested version with the outcome of the case."""
 
     version: str
     result: Result
@@ -154,17 +154,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the outcome changed, and how that was found."""
+    """The versions between which the outcome changed, and the steps of the search."""
 
     question: Question
     before: Step  # the last version with the good end's outcome
     after: Step  # the first with another one
     untestable: Tuple[Step, ...]  # between these two
-    steps: Tuple[Step, ...]  # as they were taken
+    steps: Tuple[Step, ...]  # in the order of the tests
     versions: int
 
     def lines(self) -> List[str]:
-        """Return the answer for people to read."""
+        """Return the answer in lines for people to read."""
         said = [
             f"{self.question.scenario} ({self.question.loader}) changed between"
             f" {self.before.version} and {self.after.version}:",
@@ -221,15 +221,15 @@ def debian_versions(
 ) -> Tuple[str, ...]:
     """Return Debian's versions from `good` to `bad`, in this order, both included.
 
-    A bare minor is its newest version. Of several packages of one upstream version (deb12, deb13)
-    one is enough. `listing` is debian_kernel.available. Raises UsageError.
+    A minor such as "6.12" stands for its newest version. Only one package per upstream version is
+    used (not both deb12 and deb13). `listing` is debian_kernel.available. Raises UsageError.
     """
     minors = list(catalogue.MINORS)
     places = [minors.index(_minor(name)) for name in (good, bad)]
     found: Dict[Tuple[int, ...], str] = {}
     for minor in minors[min(places) : max(places) + 1]:
         for version in listing(minor):
-            if version != minor:  # a package without a version of its own
+            if version != minor:  # not a package without a version
                 found[_upstream(version)] = version
     order = [found[key] for key in sorted(found)]
     ends = [order.index(_match(name, order)) for name in (good, bad)]
@@ -269,14 +269,14 @@ def _match(name: str, order: Sequence[str]) -> str:
 
 @dataclass
 class Bisection:
-    """One bisection, version by version; each is tested by a `spinlock run` of its own."""
+    """One bisection. Each version is tested by its own `spinlock run`."""
 
     question: Question
     progress: Progress
     steps: List[Step] = field(default_factory=list)
 
     def run(self, versions: Sequence[str]) -> Answer:
-        """Search. Raises UsageError when the two ends do not differ, or cannot be tested."""
+        """Search. Raises UsageError if the two ends do not differ or cannot be tested."""
         self.progress(
             f"{len(versions)} versions from {versions[0]} to {versions[-1]}; both ends first"
         )
@@ -320,7 +320,7 @@ class Bisection:
         result = run_case(self.question, fetched_name(version, kernel_store.fetched()), version)
         found = outcome(result, self.question.aspect, self.question.text)
         shown = found or f"cannot be tested: {result.reason}"
-        # "6.12" may be another version tomorrow.
+        # "6.12" may name another version tomorrow.
         exact = re.sub(r"--kernel \S+", f"--kernel {version}", result.repeat)
         result = replace(result, repeat=exact)
         step = Step(version, result, found, time.monotonic() - started)
@@ -332,16 +332,16 @@ class Bisection:
 
 
 def fetched_name(version: str, there: Mapping[str, kernel_store.Kernel]) -> str:
-    """Return the name by which a version is fetched already, or else the version."""
+    """Return the name under which a version is already fetched, else the version."""
     flavour = catalogue.FLAVOURS[catalogue.CLOUD]
     known = (name for name, found in there.items() if found.release == f"{version}-{flavour}")
     return next(known, version)
 
 
 def run_case(question: Question, kernel_name: str, label: str) -> Result:
-    """Run the case on one kernel as `spinlock run` does. Raises UsageError or SetupError in its words.
+    """Run the case on one kernel by `spinlock run`. Raises UsageError or SetupError with its words.
 
-    A kernel that cannot be had, or does not boot, gives a result that is an ERROR.
+    If a kernel cannot be fetched or does not boot, the result is an ERROR.
     """
     directory = question.directory / label
     words = ["run", question.scenario, "--target", "qemu", "--loader", question.loader]
@@ -366,11 +366,11 @@ def run_case(question: Question, kernel_name: str, label: str) -> Result:
     return found[-1]
 
 
-SETUP = 4  # exit code of a run that had nothing to run on
+SETUP = 4  # exit code of a run without a usable kernel
 
 
 def _last_words(output: str) -> str:
-    """Return the sentence with which a run without results ended."""
+    """Return the last error sentence of a run without results."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith(("ERROR:", "spinlock:"))]
     last = (said or lines or ["nothing was said"])[-1]

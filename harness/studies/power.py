@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`spinlock power`: how often is each broken twin seen, and is the real program ever accused?
+"""`spinlock power`: measures how often each broken twin is caught, and any false accusation.
 
-A contest is run so often, with the lock as it must be and in every broken way, just as its scenario
-runs it. What comes of it is counted: k of N, with the interval of Clopper and Pearson (1934), which
-holds the true rate in at least 95 of 100 such measurements whatever that rate is. Everything but
-`measure` and `Log` is pure.
+A contest is run many times, with the lock and in every broken way, just as its scenario does. The
+rate is k of N, with the interval of Clopper and Pearson (1934). For any true rate, at least 95 of
+100 such intervals contain it. Everything but `measure` and `Log` is pure.
 """
 
 from __future__ import annotations
@@ -46,7 +45,8 @@ from harness.running.maps import Loaded
 from harness.scenarios import annotation, versions
 
 CONFIDENCE = 0.95
-SCENARIO = "the whole scenario"  # PASS, that is: the real one is not accused and every twin is seen
+# Its rate is that of PASS: the real program is not accused and every twin is caught.
+SCENARIO = "the whole scenario"
 TRIALS = "trials.jsonl"
 
 
@@ -54,10 +54,10 @@ TRIALS = "trials.jsonl"
 
 
 def interval(hits: int, runs: int, confidence: float = CONFIDENCE) -> Tuple[float, float]:
-    """Return the bounds of Clopper and Pearson on the rate behind so many hits in so many runs.
+    """Return the bounds (0 to 1) of Clopper and Pearson on the rate, for `hits` in `runs`.
 
-    At the lower one, as many hits or more have a probability of (1 - confidence) / 2; at the upper
-    one, as many or fewer.
+    At the lower bound, this number of hits or more has the probability (1 - confidence) / 2. At the
+    upper bound, this number or fewer has it.
     """
     tail = (1 - confidence) / 2
     low = 0.0 if hits == 0 else _solve(lambda rate: _at_least(hits, runs, rate) < tail)
@@ -66,12 +66,12 @@ def interval(hits: int, runs: int, confidence: float = CONFIDENCE) -> Tuple[floa
 
 
 def runs_to_show(rate: float, confidence: float = CONFIDENCE) -> int:
-    """Return how many runs without a miss it takes until the interval lies at or above a rate."""
+    """Return the runs without a miss that it takes for an interval at or above a rate."""
     return math.ceil(math.log((1 - confidence) / 2) / math.log(rate)) if 0 < rate < 1 else 0
 
 
 def _at_least(hits: int, runs: int, rate: float) -> float:
-    """Return the probability of so many hits or more; the rate is neither 0 nor 1."""
+    """Return the probability of this number of hits or more. The rate is neither 0 nor 1."""
     first = math.lgamma(runs + 1)
     return math.fsum(
         math.exp(
@@ -86,7 +86,7 @@ def _at_least(hits: int, runs: int, rate: float) -> float:
 
 
 def _solve(is_below: Callable[[float], bool]) -> float:
-    """Return where, between 0 and 1, a condition ends to hold."""
+    """Return the point between 0 and 1 below which a condition holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -99,7 +99,7 @@ def _solve(is_below: Callable[[float], bool]) -> float:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a contest was run."""
+    """The kernel, CPUs and loader that a contest ran on."""
 
     kernel: str  # as the user named it
     cpus: int
@@ -114,22 +114,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run, in one way."""
+    """One run of a contest in one way."""
 
     setting: Setting
     contest: str
     round: int
     way: str
-    seen: bool  # that something was wrong
-    reason: str  # what was wrong, or why nothing could be seen; "" if neither
-    blind: bool  # it could not have shown a broken lock
+    seen: bool  # an anomaly was seen
+    reason: str  # the anomaly, or the reason for blindness; "" if neither
+    blind: bool  # the run could not expose a broken lock
     seconds: float  # of the run and of judging it
     measurements: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a contest was not run to its end."""
+    """The reason why a contest did not run to its end."""
 
     setting: Setting
     contest: str
@@ -147,7 +147,7 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: str) -> Record:
-    """Read a line of to_line. Raises ValueError, KeyError, TypeError for another."""
+    """Read a line of to_line(). Raises ValueError, KeyError, TypeError if it is another."""
     data = json.loads(line)
     if "trial" in data:
         fields = {**data["trial"], "setting": Setting(**data["trial"]["setting"])}
@@ -158,27 +158,27 @@ def from_line(line: str) -> Record:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something was seen."""
+    """The rate at which anomalies were seen in one way, or at which a scenario passed."""
 
     setting: Setting
     contest: str
     what: str  # a way, or SCENARIO
     hits: int
     runs: int
-    seconds: float  # the median of a run's; of a scenario, that of all its runs together
+    seconds: float  # median of a run; for a scenario, median of all its runs together
 
     @property
     def bounds(self) -> Tuple[float, float]:
-        """The interval of confidence."""
+        """The confidence interval of the rate."""
         return interval(self.hits, self.runs)
 
     @property
     def is_twin(self) -> bool:
-        """Tell whether it should be seen in every run."""
+        """Tell whether the rate is that of a twin, which every run should catch."""
         return self.what not in (LOCKED.name, SCENARIO)
 
     def judgement(self, at_least: float) -> str:
-        """Say what the numbers say of the rate that is asked for."""
+        """Return the judgement: is the rate at least `at_least`?"""
         low, high = self.bounds
         if self.what == LOCKED.name:
             return "ACCUSED" if self.hits else "never accused"
@@ -189,27 +189,27 @@ class Rate:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was counted."""
+    """All records of some measurements."""
 
     records: Tuple[Record, ...]
     at_least: float = 0.99
 
     @property
     def trials(self) -> List[Trial]:
-        """The runs."""
+        """The trials among the records."""
         return [record for record in self.records if isinstance(record, Trial)]
 
     @property
     def problems(self) -> List[Problem]:
-        """What kept contests from being run."""
+        """The problems among the records."""
         return [record for record in self.records if isinstance(record, Problem)]
 
     def settings(self) -> List[Setting]:
-        """Return where contests were run, in the order of the records."""
+        """Return the settings in the order of the records."""
         return list(dict.fromkeys(record.setting for record in self.records))
 
     def rates(self) -> List[Rate]:
-        """Return how often what was seen, contest by contest."""
+        """Return the rates of all ways and of the whole scenario, by contest."""
         groups: Dict[Tuple[Setting, str], List[Trial]] = {}
         for trial in self.trials:
             groups.setdefault((trial.setting, trial.contest), []).append(trial)
@@ -229,8 +229,11 @@ class Report:
         return found
 
     def exit_code(self) -> int:
-        """Return the command's: 1 when the real program was accused or a kernel crashed, 4 when
-        something could not be run, 3 when a twin is seen too rarely or no CPU met another."""
+        """Return the exit code of the command.
+
+        1: the real program was accused or a kernel crashed. 4: a contest could not run.
+        3: a twin is caught too rarely or no CPUs met.
+        """
         rates = self.rates()
         kinds = {problem.kind for problem in self.problems}
         if kinds & {Kind.CRASH, Kind.FAIL} or any(
@@ -248,7 +251,7 @@ class Report:
     # -- for people
 
     def terminal(self) -> str:
-        """Return a table for each setting, and what is to be said of them."""
+        """Return a table for each setting, with notes."""
         parts = []
         for setting in self.settings():
             rates = [rate for rate in self.rates() if rate.setting == setting]
@@ -266,7 +269,7 @@ class Report:
         return "\n\n".join([*parts, self.meaning()]) + "\n"
 
     def markdown(self) -> str:
-        """Return one table, a pair of columns for each setting."""
+        """Return one table with a pair of columns for each setting."""
         settings = self.settings()
         cells = {(rate.setting, rate.contest, rate.what): rate for rate in self.rates()}
         keys = list(dict.fromkeys((contest, what) for _, contest, what in cells))
@@ -293,7 +296,7 @@ class Report:
         return "\n".join([*lines, "", self.meaning()]) + "\n"
 
     def _notes(self, setting: Setting) -> List[str]:
-        """Say what the numbers do not."""
+        """Return notes on problems and unusual trials of a setting."""
         notes = []
         for problem in self.problems:
             if problem.setting == setting:
@@ -304,7 +307,7 @@ class Report:
         return notes
 
     def meaning(self) -> str:
-        """Say how to read the judgements."""
+        """Return an explanation of the judgements."""
         rate = f"{self.at_least:g}"
         needed = runs_to_show(self.at_least)
         return (
@@ -313,7 +316,7 @@ class Report:
         )
 
     def to_json(self) -> Dict[str, Any]:
-        """Return everything as JSON."""
+        """Return all rates and problems as JSON."""
         return {
             "format": 1,
             "confidence": CONFIDENCE,
@@ -352,13 +355,13 @@ def _cells(rate: Rate, at_least: float) -> Tuple[str, str, str, str]:
 
 
 def _is_whole(contest: str, ways: Sequence[str]) -> bool:
-    """Tell whether these are the ways in which the scenario runs a contest."""
+    """Tell whether these are all ways in which the scenario runs a contest."""
     known = ALL.get(contest)
     return known is not None and list(ways) == [way.name for way in (LOCKED, *known.twins)]
 
 
 def _rounds(trials: Sequence[Trial], ways: int) -> List[List[Trial]]:
-    """Return the trials round by round; the last one may have been interrupted, and is left out."""
+    """Return the trials by round. An incomplete last round is left out."""
     rounds: Dict[int, List[Trial]] = {}
     for trial in trials:
         rounds.setdefault(trial.round, []).append(trial)
@@ -366,7 +369,7 @@ def _rounds(trials: Sequence[Trial], ways: int) -> List[List[Trial]]:
 
 
 def _is_as_it_must_be(trial: Trial) -> bool:
-    """Tell whether a run lets its scenario pass."""
+    """Tell whether a trial lets its scenario pass."""
     return not trial.seen and not trial.blind if trial.way == LOCKED.name else trial.seen
 
 
@@ -374,10 +377,10 @@ def _is_as_it_must_be(trial: Trial) -> bool:
 
 
 class Log:
-    """The file that keeps every record from the moment it is there."""
+    """The file of records. Each record is written at once."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises SetupError when it cannot be written."""
+        """Open the file. Raises SetupError if it cannot be written."""
         self.path = directory / TRIALS
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -399,7 +402,7 @@ class Log:
 
 
 def read(places: Iterable[Path]) -> Tuple[Record, ...]:
-    """Read the records of some measurements, their files or their directories. Raises UsageError."""
+    """Read the records of measurements in these files or directories. Raises UsageError."""
     records: List[Record] = []
     for number, place in enumerate(places):
         path = place / TRIALS if place.is_dir() else place
@@ -413,9 +416,9 @@ def read(places: Iterable[Path]) -> Tuple[Record, ...]:
                 record = from_line(line)
             except (ValueError, KeyError, TypeError):
                 if position == len(lines):
-                    break  # it was being written when the measurement was killed
+                    break  # the measurement was killed while it wrote this line
                 raise UsageError(f"{path}:{position} is no record of `spinlock power`.") from None
-            if isinstance(record, Trial):  # rounds of several measurements are not one
+            if isinstance(record, Trial):  # keep rounds of different measurements apart
                 fields = {**record.__dict__, "round": record.round + number * 1_000_000}
                 record = Trial(**fields)
             records.append(record)
@@ -431,7 +434,7 @@ def measure(
     times: int,
     on_record: Callable[[Record], None],
 ) -> None:
-    """Run one contest in each way so often, handing over every record when it is there.
+    """Run one contest `times` times in each way, and pass each record to `on_record` at once.
 
     Raises SetupError.
     """
@@ -471,7 +474,7 @@ def measure(
 def _loaded(
     session: Session, guests: Target, loader: str, facts: Mapping[str, Any], contest: Contest
 ) -> Union[Loaded, Verdict]:
-    """Load a contest's programs; return SKIP where the kernel does not have what they need."""
+    """Load a contest's programs. Return SKIP if the kernel lacks a feature that they need."""
     release = versions.kernel_version(facts["release"], facts["version"])
     if loader == "bcc" and not facts["headers"]:
         return judge.no_headers()
@@ -503,7 +506,7 @@ def _trial(
 ) -> Trial:
     started = time.monotonic()
     run = experiment.run(loaded, plan, way)
-    # What convicts the real program is what does so in its scenario, and a twin likewise.
+    # The same checks as in the scenario.
     check = serialization.anomalies if way == LOCKED else serialization.damage
     found = check(run)
     blind = serialization.blindness(run) if way == LOCKED else None

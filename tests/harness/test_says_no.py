@@ -95,7 +95,7 @@ def test_a_hang_leaves_its_console(annotated):
         ("silence", "CRASH", "stopped answering"),
         ("stopped_agent", "CRASH", "stopped answering"),
         ("interrupts_off", "CRASH", r"hard lockup: CPU \d took no timer interrupt"),
-        ("busy_cpu", "CRASH", "CPU 2 schedules nothing any more"),
+        ("busy_cpu", "CRASH", "CPU 2 no longer schedules tasks"),
         ("late_warning", "CRASH", "WARN in the kernel log"),
         ("dead_agent", "ERROR", "process in the guest ended: signal 9"),
         ("out_of_memory", "ERROR", "signal 9: .*[Oo]ut of memory: Killed process"),
