@@ -103,12 +103,58 @@ def group(item: pytest.Item, kernels: Sequence[Optional[str]]) -> str:
     return f"{case.file.name if case else item.path.name}-{loader(item)}"
 
 
-def turn(item: pytest.Item, kernels: Sequence[Optional[str]]) -> Tuple[int, bool]:
-    """Return when a case's turn comes. Through bcc, cases that run programs come last: they have
-    the machine's cores alone, best while the other loader's worker does not want them, too."""
-    if not needs_guest(item):
-        return -1, False
-    return kernels.index(kernel(item)), loader(item) == "bcc" and scenario(item) is None
+def in_turn(items: Sequence[pytest.Item], kernels: Sequence[Optional[str]]) -> List[pytest.Item]:
+    """Return items in the order in which their turns come.
+
+    Of a kernel, which is fetched when its turn comes, the programs' verdicts come first: the first of
+    them is there soon. File by file, as those of one share a request, in the order in which rules
+    are over with the fewest of others begun; through libbpf before bcc, which takes longer. Through
+    bcc, cases that run programs come last: they have the machine's cores alone, best while the
+    other loader's worker does not want them, too.
+    """
+    rules: Dict[str, Dict[str, int]] = {}
+    for item in filter(needs_guest, items):
+        of_file = rules.setdefault(_file(item), {})
+        of_file[rule(item)] = of_file.get(rule(item), 0) + 1
+    place = {file: number for number, file in enumerate(_rules_together(rules))}
+
+    def turn(item: pytest.Item) -> Tuple[int, int, int, bool]:
+        if not needs_guest(item):
+            return -1, 0, 0, False
+        bcc, runs = loader(item) == "bcc", scenario(item) is None
+        return kernels.index(kernel(item)), runs + (bcc and runs), place[_file(item)], bcc
+
+    return sorted(items, key=turn)
+
+
+def _file(item: pytest.Item) -> str:
+    case = scenario(item)
+    return str(item.path if case is None else case.file)
+
+
+def _rules_together(files: Dict[str, Dict[str, int]]) -> List[str]:
+    """Return files, of each of which the cases per rule are given, so that few rules are open at a
+    time: the next is always the one that leaves the fewest cases to come of rules that have begun.
+    """
+    left: Dict[str, int] = {}
+    for counts in files.values():
+        for each, count in counts.items():
+            left[each] = left.get(each, 0) + count
+    begun: Dict[str, int] = {}
+    ordered: List[str] = []
+    to_come = dict(files)
+    while to_come:
+
+        def open_after(file: str) -> int:
+            counts = to_come[file]
+            new = sum(left[each] - count for each, count in counts.items() if each not in begun)
+            return new - sum(count for each, count in counts.items() if each in begun)
+
+        file = min(to_come, key=open_after)
+        for each, count in to_come.pop(file).items():
+            begun[each] = begun.get(each, left[each]) - count
+        ordered.append(file)
+    return ordered
 
 
 def in_shard(items: Sequence[pytest.Item], shard: str) -> List[pytest.Item]:
