@@ -11,7 +11,7 @@ PACKAGES := python3 python3-venv debian-archive-keyring mmdebstrap e2fsprogs fak
 	openssh-client squashfs-tools kmod xz-utils zstd lz4 cpio clang libc6-dev qemu-system-x86 \
 	qemu-utils util-linux
 
-.PHONY: run test test-unit test-vagrant setup setup-vagrant image lint clean help
+.PHONY: run test test-unit test-vagrant setup setup-vagrant image lint transcripts clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,7 +28,7 @@ test: setup ## Unit tests, the harness's tests of itself, and every scenario on 
 		--kernel 5.10 --kernel 6.12 --kernel 7.3 -k "not $(ONCE)"
 
 test-unit: $(VENV)/ready ## Unit tests only: no root, no VM, seconds
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest tests/unit -n 2
 
 test-vagrant: setup setup-vagrant ## vagrant up, a selection of the tests in it, vagrant destroy
 	vagrant/run-tests.sh
@@ -69,6 +69,9 @@ lint: $(VENV)/linters ## What CONTRIBUTING asks for
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports setup.cfg
 	shellcheck vagrant/*.sh .ci/run
+
+transcripts: setup ## Make the pages' transcripts anew, on this machine
+	$(VENV)/bin/python docs/transcripts.py
 
 clean: ## Remove what was built here and in the cache
 	-$(VENV)/bin/spinlock image remove

@@ -8,7 +8,7 @@ given tells most of it, and a user may tell the rest.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, Mapping, Tuple
 
 from harness.errors import UsageError
@@ -39,12 +39,20 @@ _MACROS = {
     "LSM_PROBE": ("lsm__{}", "lsm/{}"),
 }
 
+# bcc's words for types of maps -> those of enum bpf_map_type; the macros have the same in capitals.
+_MAPS = {
+    **{"hash": 1, "array": 2, "prog": 3, "percpu_hash": 5, "percpu_array": 6, "lru_hash": 9},
+    **{"lru_percpu_hash": 10, "lpm_trie": 11, "devmap": 14, "xskmap": 17, "queue": 22, "stack": 23},
+    **{"sk_storage": 24, "inode_storage": 28, "task_storage": 29},
+}
+
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.DOTALL)
 _FUNCTION = re.compile(
     r"^(?P<before>[\w \t]*?)\bint\s+(?P<name>\w+)\s*\(\s*(?:const\s+)?struct\s+(?P<given>\w+)\s*\*[^)]*\)"
     r"\s*\{",
     re.MULTILINE,
 )
+_TABLE = re.compile(r"^\s*BPF_(\w+?)(?:_PINNED|_PUBLIC|_SHARED)?\s*\(([^()]*)", re.MULTILINE)
 _MACRO = re.compile(r"^\s*(\w+_PROBE)\s*\(\s*(\w+)\s*(?:,\s*(\w+))?[^)]*\)\s*\{", re.MULTILINE)
 
 
@@ -55,6 +63,7 @@ class Text:
     name: str
     text: str
     sections: Mapping[str, str]
+    maps: Mapping[str, int] = field(default_factory=dict)  # by name: enum bpf_map_type
 
     @property
     def programs(self) -> Tuple[str, ...]:
@@ -83,4 +92,16 @@ def read(name: str, text: str, sections: Mapping[str, str]) -> Text:
             raise UsageError(f"{name} has no function {named!r}; its programs are: {there}.")
         places[named] = places.get(named, (len(code), ""))[0], section
     ordered = sorted(places, key=lambda each: places[each][0])
-    return Text(name, text, {each: places[each][1] for each in ordered})
+    return Text(name, text, {each: places[each][1] for each in ordered}, _maps(text))
+
+
+def _maps(text: str) -> Dict[str, int]:
+    """Return the maps that a text declares by bcc's macros, and their types."""
+    found: Dict[str, int] = {}
+    for kind, arguments in _TABLE.findall(text):
+        words = [word.strip() for word in arguments.split(",")]
+        if kind in ("TABLE", "F_TABLE") and len(words) > 3:
+            found[words[3]] = _MAPS.get(words[0].strip('"'), 0)
+        elif kind.lower() in _MAPS:
+            found[words[0]] = _MAPS[kind.lower()]
+    return found

@@ -7,11 +7,13 @@ import base64
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from packaging.version import Version
 
-from harness.check import bcc_source, refusal
+from harness.check import bcc_source, refusal, since
+from harness.check.circumstances import other_name
+from harness.check.linked import Linked
 from harness.check.refusal import Refusal
 from harness.errors import UsageError
 from harness.guest import calls
@@ -25,7 +27,7 @@ from harness.scenarios.scenario import nearest
 from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
-OBJECT_SECONDS = 90.0  # for one object on one kernel, emulated
+PROGRAM_SECONDS = 60.0  # for one program on one kernel, emulated
 RUN_SECONDS = 1.0
 HEADERS = "vmlinux.h"
 
@@ -57,10 +59,22 @@ class OnKernel:
     assumed: Tuple[str, ...] = ()  # maps that got a size because they had none
     btf_refused: Mapping[str, str] = field(default_factory=dict)  # of a map, "" of all -> errno
 
+    causes: Tuple[str, ...] = ()  # for which the BTF of all is refused
+    shrunk: Tuple[str, ...] = ()  # maps that got fewer entries, because they were too large
+    warning: str = ""  # the line by which the kernel complained at the BTF or the maps
+    banner: str = ""  # /proc/version, which says more than the release where that is frozen
+
+    @property
+    def version(self) -> Version:
+        """Its version, to be compared with others; 0 where nothing was told."""
+        known = self.release[:1].isdigit() or " #" in self.banner
+        return kernel_version(self.release, self.banner) if known else Version("0")
+
     @property
     def good(self) -> bool:
         """Tell whether everything loads."""
-        return self.problem is None and all(seen.good for seen in self.programs.values())
+        fine = self.problem is None and not self.warning
+        return fine and all(seen.good for seen in self.programs.values())
 
 
 @dataclass(frozen=True)
@@ -76,10 +90,34 @@ class Source:
         """The names of its programs."""
         return self.object.programs
 
+    def extended(self) -> Dict[str, Tuple[str, str]]:
+        """Return, of each program that replaces a function of the object, (a program with it, it)."""
+        found: Dict[str, Tuple[str, str]] = {}
+        functions = self.object.functions
+        for name in set(self.programs) & set(functions):
+            kind, _, replaced = functions[name].section.partition("/")
+            if kind != "freplace" or replaced not in functions:
+                continue
+            others = [each for each in self.programs if each != name and each in functions]
+            holders = [each for each in others if replaced in _names(Linked(functions, each))]
+            if holders:
+                found[name] = (replaced if replaced in holders else holders[0], replaced)
+        return found
+
+    def asked_names(self) -> List[str]:
+        """Return the kernel functions that it calls, and what other kernels call these."""
+        targets = [t for f in self.object.functions.values() for t in f.targets.values()]
+        called = {target.name for target in targets if target.kind == "extern"}
+        return sorted(called | {other_name(name) for name in called})
+
     @property
     def encoded(self) -> str:
         """It as the guest takes it."""
         return base64.b64encode(self.data).decode()
+
+
+def _names(linked: Linked) -> List[str]:
+    return [part.name for part in linked.parts]
 
 
 def open_source(
@@ -156,6 +194,7 @@ class _Told:
     begun: str = ""  # the program that has begun and not ended, if one has
     seen: Dict[str, Outcome] = field(default_factory=dict)
     problem: Optional[Refusal] = None
+    warning: str = ""  # by which the kernel complained of the object's types or maps
 
     @property
     def release(self) -> Version:
@@ -226,7 +265,18 @@ def examine(
     release = str(told.facts.get("release", "unknown"))
     assumed, all_btf = tuple(told.object.get("assumed", ())), told.object.get("btf")
     btf_refused = {"": all_btf} if all_btf else told.object.get("maps", {})
-    return OnKernel(kernel, release, seen, told.problem, assumed, btf_refused)
+    return OnKernel(
+        kernel,
+        release,
+        seen,
+        told.problem,
+        assumed,
+        btf_refused,
+        tuple(map(refusal.cause_words, told.object.get("causes", ()))),
+        tuple(told.object.get("shrunk", ())),
+        told.warning,
+        str(told.facts.get("version") or ""),
+    )
 
 
 def _load_object(session: Session, source: Source, programs: Sequence[str], told: _Told) -> None:
@@ -235,6 +285,7 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
     def note(event: Json) -> None:
         if "object" in event:
             told.object = event["object"]
+            told.warning = told.warning or _complaint(told.object.get("kernel_log", ()))
         elif "begin" in event:
             told.begun = event["begin"]
         elif "damaged" in event:
@@ -243,9 +294,15 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
             told.end(event["end"], _by_libbpf(source, event["end"], event["seen"], told))
 
     session.call(
-        calls.Examine(object=source.encoded, only=programs, seconds=OBJECT_SECONDS),
+        calls.Examine(
+            object=source.encoded,
+            only=programs,
+            seconds=PROGRAM_SECONDS,
+            extends=source.extended(),
+            names=source.asked_names(),
+        ),
         note,
-        limit=2 * OBJECT_SECONDS,
+        limit=PROGRAM_SECONDS * (len(programs) + 2),
     )
 
 
@@ -268,31 +325,34 @@ def _load_text(
         elif seen["stage"] == "agent":
             raise AgentError(seen["detail"])
         elif seen["stage"] in ("compile", "open"):  # which holds for all of the text
-            told.problem = refusal.by_bcc({**seen, "stage": "compile"}, told.release)
+            told.problem = refusal.by_bcc({**seen, "stage": "compile"}, told.release, {})
             told.begun = ""
         else:
-            told.end(event["end"], _by_bcc(seen, told.release))
+            told.end(event["end"], _by_bcc(seen, told.release, source.maps))
 
     request = calls.Verify(calls.Source("bcc", text=source.text), cases)
-    session.call(request, note, limit=2 * OBJECT_SECONDS)
+    session.call(request, note, limit=PROGRAM_SECONDS * (len(programs) + 1))
     told.add_late(session.call(calls.Late()))
 
 
 def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
     warning = _complaint(seen.get("kernel_log"))
+    if since.is_of_object(warning):  # a map is freed some time after it is closed
+        told.warning, warning = told.warning or warning, ""
     if seen["stage"] is None:
         return Outcome(None, warning, seconds=seen["seconds"])
-    program = source.object.functions.get(name)
-    why = refusal.explain(seen, told.object, told.release, program, source.object.maps)
+    known = name in source.object.functions
+    linked = Linked(source.object.functions, name) if known else None
+    why = refusal.explain(seen, told.object, told.release, linked, source.object.maps)
     return Outcome(why, warning, seen.get("log", ""), seen.get("seconds", 0.0))
 
 
-def _by_bcc(observation: Json, release: Version) -> Outcome:
+def _by_bcc(observation: Json, release: Version, kinds: Mapping[str, int]) -> Outcome:
     warning = _complaint(observation.get("kernel_log"))
     seconds = sum(observation["seconds"].get(part, 0.0) for part in ("open", "load"))
     if observation["stage"] is None:
         return Outcome(None, warning, seconds=seconds)
-    why = refusal.by_bcc(observation, release)
+    why = refusal.by_bcc(observation, release, kinds)
     return Outcome(why, warning, str(observation.get("log") or ""), seconds)
 
 

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, lockset, refusal
+from harness.check import bcc_source, lockset, since
+from harness.check.classes import PAGE
 from harness.check.examine import Json, OnKernel, Source
-from harness.check.refusal import Refusal
+from harness.check.linked import Linked
+from harness.check.refusal import WITHOUT_LOCKS, Refusal
 from harness.provision import elf
 from harness.scenarios.scenario import anchor
+
+MOST_NAMES = 6  # of programs that are told of at once
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,54 @@ class Report:
         return next((row for row in self.kernels if row.good), None)
 
     def groups(self) -> List[Tuple[str, Refusal, List[str]]]:
-        """Return (program, refusal, kernels), alike refusals of different kernels together."""
-        found: List[Tuple[str, Refusal, List[str]]] = []
+        """Return (programs, refusal, kernels), alike refusals of kernels and of programs together."""
+        found: Dict[Tuple[str, ...], Tuple[List[str], Refusal, List[str]]] = {}
         for name in ("", *self.programs):
-            alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
-            for row in self.kernels:
-                why = row.problem if not name else None
-                if name and name in row.programs:
-                    why = row.programs[name].refusal
-                if why is not None:
-                    key = (why.name, why.where, why.advice)
-                    alike.setdefault(key, (why, []))[1].append(row.kernel)
-            found += [(name or "the object", why, kernels) for why, kernels in alike.values()]
+            for why, kernels in self._refusals(name):
+                key = (why.name, why.line, why.where, why.advice, *kernels)
+                if not name or not why.where:  # what is told of no place may be told of several
+                    found.setdefault(key, ([], why, kernels))[0].append(name or "the object")
+                else:
+                    found[(name, *key)] = ([name], why, kernels)
+        return [(_few(names), why, kernels) for names, why, kernels in found.values()]
+
+    def _refusals(self, name: str) -> List[Tuple[Refusal, List[str]]]:
+        alike: Dict[Tuple[str, str, str], Tuple[Refusal, List[str]]] = {}
+        for row in self.kernels:
+            why = row.problem if not name else None
+            if name and name in row.programs:
+                why = row.programs[name].refusal
+            if why is not None:
+                key = (why.name, why.where, why.advice)
+                first, kernels = alike.setdefault(key, (why, []))
+                kernels.append(row.kernel)
+                if why.reason and not first.reason:  # in the words of a later kernel
+                    told = replace(first, reason=why.reason, suggestion=why.suggestion)
+                    alike[key] = told, kernels
+        return [*alike.values()]
+
+    def claim(self, name: str, why: Refusal) -> Optional[since.Claim]:
+        """Return what the rule book says of other kernels, unless one of this run contradicts it."""
+        claim = why.claim
+        for row in self.kernels if claim is not None else ():
+            seen = row.programs.get(name)
+            again = seen.refusal if seen is not None else None
+            if claim is None or again is None or not claim.covers(row.version):
+                continue
+            same_place = bool(why.where) and again.where == why.where and not claim.has
+            if again.name == why.name or same_place:
+                return None
+        return claim
+
+    def turns(self, name: str) -> List[Tuple[bool, List[str]]]:
+        """Return (loads or not, kernels in order of version) as often as the answer changes."""
+        found: List[Tuple[bool, List[str]]] = []
+        for row in sorted(self.kernels, key=lambda row: row.version):
+            if row.problem is None and name in row.programs:
+                loads = row.programs[name].refusal is None
+                if not found or found[-1][0] != loads:
+                    found.append((loads, []))
+                found[-1][1].append(row.kernel)
         return found
 
     def cell(self, row: OnKernel, name: str) -> str:
@@ -70,6 +110,11 @@ class Report:
         return f"Everything loads on {first.kernel}{' and later' * (len(later) > 1)} ({count})."
 
 
+def _few(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def exit_code(report: Report, required: Sequence[str]) -> int:
     """Return 1 if a kernel that is required refuses something, 0 else."""
     return int(any(not row.good for row in report.kernels if row.kernel in required))
@@ -88,9 +133,10 @@ def terminal(report: Report) -> str:
     for name in report.programs:
         shown = (f"{report.cell(r, name):<{c}}" for r, c in zip(report.kernels, columns))
         lines.append(f"{name:<{width}}" + "".join(shown).rstrip())
+    lines += [f"\n{text}" for text in _turns(report)]
     for name, why, kernels in report.groups():
         lines += ["", f"{name} on {', '.join(kernels)}: {why.of.title}"]
-        lines += [f"  {key:<8} {text}" for key, text in _said(why) if text]
+        lines += [f"  {key:<8} {text}" for key, text in _said(report, name, why) if text]
     lines += [f"\n{text}" for text in _warnings(report)]
     locked = _locked(report)
     lines += ["", *locked] if locked else []
@@ -105,15 +151,16 @@ def markdown(report: Report) -> str:
     lines += ["|---" * (len(report.kernels) + 1) + "|"]
     for name in report.programs:
         cells = [
-            cell if cell in ("loads", "WARNS") else f"[{cell}]({refusal.PAGE}#{cell})"
+            cell if cell in ("loads", "WARNS") else f"[{cell}]({PAGE}#{cell})"
             for cell in (report.cell(row, name) for row in report.kernels)
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [f"\n{text}" for text in _turns(report)]
     for name, why, kernels in report.groups():
         lines += ["", f"**{name}** on {', '.join(kernels)}: {why.of.title}", ""]
         lines += [
             f"* {key}: `{text}`" if key in ("line", "source") else f"* {key}: {text}"
-            for key, text in _said(why)
+            for key, text in _said(report, name, why)
             if text
         ]
     lines += [f"\n{text}" for text in _warnings(report)]
@@ -136,13 +183,16 @@ def to_json(report: Report) -> Json:
                 "name": row.kernel,
                 "release": row.release,
                 "loads": row.good,
-                "problem": _refusal_json(row.problem),
+                "problem": _refusal_json(report, row, "", row.problem),
                 "assumed_sizes": list(row.assumed),
+                "shrunk": list(row.shrunk),
+                "warning": row.warning or None,
                 "btf_refused": dict(row.btf_refused),
+                "btf_causes": list(row.causes),
                 "programs": {
                     name: {
                         "loads": seen.refusal is None,
-                        "refusal": _refusal_json(seen.refusal),
+                        "refusal": _refusal_json(report, row, name, seen.refusal),
                         "warning": seen.warning or None,
                         "log": seen.log,
                         "seconds": seen.seconds,
@@ -157,9 +207,12 @@ def to_json(report: Report) -> Json:
     }
 
 
-def _refusal_json(why: Optional[Refusal]) -> Optional[Json]:
+def _refusal_json(
+    report: Report, row: OnKernel, name: str, why: Optional[Refusal]
+) -> Optional[Json]:
     if why is None:
         return None
+    claim = report.claim(name, why)
     return {
         "class": why.name,
         "title": why.of.title,
@@ -169,9 +222,12 @@ def _refusal_json(why: Optional[Refusal]) -> Optional[Json]:
         "source": why.source or None,
         "instruction": why.insn,
         "rule": why.of.rule or None,
-        "since": why.since or None,
+        "since": claim.first_after(row.version) or None if claim is not None else None,
+        "other_kernels": str(claim) if claim is not None else None,
+        "reason": why.reason or None,
+        "suggestion": why.suggestion or None,
         "advice": why.advice,
-        "page": f"{refusal.PAGE}#{why.name}",
+        "page": f"{PAGE}#{why.name}",
     }
 
 
@@ -203,7 +259,42 @@ def _head(report: Report) -> List[str]:
     assumed = sorted({name for row in report.kernels for name in row.assumed})
     if assumed:
         lines.append(f"note: no size in the object, 1024 entries assumed: {', '.join(assumed)}")
-    return lines + _without_btf(report)
+    shrunk = sorted({name for row in report.kernels for name in row.shrunk})
+    if shrunk:
+        lines.append(
+            f"note: too large for a guest, loaded with fewer entries here: {', '.join(shrunk)}"
+        )
+    return lines + _without_btf(report) + _locks_unseen(report)
+
+
+def _locks_unseen(report: Report) -> List[str]:
+    """Say where programs load that use a map of which the kernel sees one lock of several."""
+    lines = []
+    for name, declared in report.maps.items():
+        if len(declared.locks) < 2:
+            continue
+        bugs: Dict[str, List[str]] = {}
+        for row in report.kernels:
+            if any(row.programs[p].refusal is None for p in _users(report, name, row)):
+                scenario = "lock_and_inner_lock"
+                if all("." in lock.name for lock in declared.locks):
+                    scenario = "two_inner_locks"
+                bugs.setdefault(since.bug_of(scenario, row.version), []).append(row.kernel)
+        for bug, kernels in bugs.items():
+            found = f" (a bug of the kernel on record: {bug})" if bug else ""
+            lines.append(
+                f"note: {', '.join(kernels)}: map {name!r} has {len(declared.locks)} locks in a value:"
+                f" the kernel knows one at most, and copies the others like data{found}"
+            )
+    return lines
+
+
+def _users(report: Report, name: str, row: OnKernel) -> List[str]:
+    """Return the programs on a kernel that name a map."""
+    assert isinstance(report.source, Source)
+    functions = report.source.object.functions
+    known = [each for each in row.programs if each in functions]
+    return [each for each in known if name in Linked(functions, each).maps()]
 
 
 def _without_btf(report: Report) -> List[str]:
@@ -211,30 +302,61 @@ def _without_btf(report: Report) -> List[str]:
 
     Of a map only if there is a lock in it, which nobody knows of then.
     """
-    alike: Dict[Tuple[str, str], List[str]] = {}
+    alike: Dict[Tuple[str, str, Tuple[str, ...]], List[str]] = {}
     for row in report.kernels:
         if any(seen.refusal is None for seen in row.programs.values()):
             for name, errno in row.btf_refused.items():
                 if not name or (name in report.maps and report.maps[name].locks):
-                    alike.setdefault((name, errno), []).append(row.kernel)
+                    causes = row.causes if not name else ()
+                    alike.setdefault((name, errno, causes), []).append(row.kernel)
     return [
         f"note: {', '.join(kernels)}: the kernel refuses the BTF of"
-        f" {f'map {name!r}' if name else 'the object'} ({errno}), and libbpf goes on without it:"
+        f" {f'map {name!r}' if name else 'the object'} ({errno})"
+        f"{' for ' + '; '.join(causes) if causes else ''}, and libbpf goes on without it:"
         f" {'its lock is unknown' if name else 'no lock, list or tree is known'} there"
-        for (name, errno), kernels in alike.items()
+        f"{_of_type(report, name)}"
+        for (name, errno, causes), kernels in alike.items()
     ]
 
 
-def _said(why: Refusal) -> List[Tuple[str, str]]:
+def _turns(report: Report) -> List[str]:
+    """Say of which kernels what loads and what does not, where that is not so from one kernel on."""
+    lines = []
+    for name in report.programs:
+        turns = report.turns(name)
+        if len(turns) > 2 or turns and turns[0][0] and len(turns) == 2:
+            parts = [f"{'loads' if good else 'refused'} on {_range(k)}" for good, k in turns]
+            lines.append(f"{name}: {', '.join(parts)}")
+    return lines
+
+
+def _range(kernels: List[str]) -> str:
+    return kernels[0] if len(kernels) == 1 else f"{kernels[0]} to {kernels[-1]}"
+
+
+def _of_type(report: Report, name: str) -> str:
+    """Say of a map that no kernel lets hold a lock what other loaders make of it."""
+    if not name or report.maps[name].type not in WITHOUT_LOCKS:
+        return ""
+    return (
+        "; a map of its type holds no lock, and loaders that do not try again without BTF"
+        " (cilium/ebpf, bcc since v6.2) refuse it"
+    )
+
+
+def _said(report: Report, name: str, why: Refusal) -> List[Tuple[str, str]]:
     rule = why.of.rule
+    claim = report.claim(name, why)
     where = f"{_near(why.where)}  {why.source}".strip()
     return [
         ("line", why.line),
         ("source", where),
         ("change", why.advice),
-        ("since", f"v{why.since} takes it as it is" if why.since else ""),
+        ("others", str(claim) if claim is not None else ""),
+        ("reason", f"in the kernel's words: {why.reason}" if why.reason else ""),
+        ("suggests", f"in the kernel's words: {why.suggestion}" if why.suggestion else ""),
         ("rule", f"{rule}: docs/rules.md#{anchor(rule)}" if rule else ""),
-        ("more", f"{refusal.PAGE}#{why.name}"),
+        ("more", f"{PAGE}#{why.name}"),
     ]
 
 
@@ -245,12 +367,25 @@ def _near(where: str) -> str:
 
 
 def _warnings(report: Report) -> List[str]:
-    return [
-        f"{name} on {row.kernel}: the kernel complained: {seen.warning}"
-        for row in report.kernels
-        for name, seen in row.programs.items()
-        if seen.warning
-    ]
+    lines = []
+    for row in report.kernels:
+        if row.warning:
+            lines.append(
+                f"the object's BTF or maps on {row.kernel}: the kernel complained:"
+                f" {row.warning}{_on_record(row.warning, row)}"
+            )
+        lines += [
+            f"{name} on {row.kernel}: the kernel complained:"
+            f" {seen.warning}{_on_record(seen.warning, row)}"
+            for name, seen in row.programs.items()
+            if seen.warning
+        ]
+    return lines
+
+
+def _on_record(complaint: str, row: OnKernel) -> str:
+    commit = since.known_bug(complaint, row.version)
+    return f" (a bug of the kernel on record: {commit})" if commit else ""
 
 
 def _runs(report: Report) -> List[str]:

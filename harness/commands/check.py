@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
     assert source is not None
     locks = None
     if isinstance(source, examine.Source):
-        locks = lockset.analyse(source.object, programs)
+        # Of all programs: one that is not asked for may be the one that does not lock.
+        locks = lockset.analyse(source.object, source.programs)
     found = report.Report(source, programs, tuple(rows), locks)
     output.put(_text(found, options), options.output)
     return report.exit_code(found, required or [row.kernel for row in rows if not chosen])

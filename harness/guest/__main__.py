@@ -4,8 +4,8 @@
 Lines from the host            Lines to the host
                                {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
-{"prepare": true}              {"prepared": [option of the configuration that is missing, …]},
-                               when what takes seconds is imported
+{"lacking": true}              {"lacking": [option of the configuration that is missing, …]}
+{"warm": true}                 {"warm": true}, when all that takes seconds is imported and done
 {"session": {"now": seconds}}  {"session": "open"}, then, from a process of its own:
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
@@ -90,8 +90,13 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             time.sleep(_HOST_AWAY_SECONDS)
             continue
         request = json.loads(line)
-        if "prepare" in request:
-            _send(sink, {"prepared": _prepare()})
+        if "lacking" in request:
+            from harness.guest import facts, session  # noqa: F401  for the sessions to come
+
+            _send(sink, {"lacking": facts.lacking()})
+        elif "warm" in request:
+            _warm()
+            _send(sink, {"warm": True})
         elif "ping" in request:
             _send(sink, {"pong": request["ping"]})
         elif "session" in request:
@@ -102,13 +107,12 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             _send(sink, {"closed": _ending(process, status, lines), "kernel_log": lines})
 
 
-def _prepare() -> List[str]:
-    """Import what takes seconds; what is saved or forked after this has it. Return facts.lacking()."""
-    from harness.guest import drivers, facts, session  # noqa: F401
+def _warm() -> None:
+    """Import and do what takes seconds; a guest that is saved after this has it."""
+    from harness.guest import drivers, facts
 
     facts.bcc_version()
     drivers.prepare()
-    return facts.lacking()
 
 
 def _kernel_log() -> Optional[KernelLog]:

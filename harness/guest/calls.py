@@ -213,7 +213,10 @@ class Examine(Call[None], name="examine"):
 
     object: str
     only: Sequence[str] = ()
-    seconds: float = 60.0
+    seconds: float = 60.0  # for each program, and for what comes before them
+    # Of a program that replaces a function: the program that it is in, and the function.
+    extends: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: Sequence[str] = ()  # of the kernel's own, that it may have or not
 
 
 @dataclass(frozen=True)

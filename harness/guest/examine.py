@@ -9,9 +9,12 @@ Whatever ends the child convicts the program it was at; another child goes on wi
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
+import platform
+import re
 import resource
 import select
 import shutil
@@ -22,15 +25,28 @@ import time
 import traceback
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
-from harness.guest import facts, libbpf, loaders, system, uapi
+from harness.guest import btf_cause, calls, facts, libbpf, loaders, system, uapi
 from harness.guest.objects import Object
+from harness.guest.prepared import alone_in_struct_ops
 
 Json = Dict[str, Any]
 Emit = Callable[[Json], None]
 
 MEMORY_MIB = 400  # of the child, its maps and its programs; a guest has 1024
+MOST_MAP_BYTES = 32 << 20  # of one map; a larger one gets fewer entries
+MOST_ARENA_BYTES = 16 << 30  # of address space, of which hardly any is memory
 TOLD_LOG_BYTES = 96 << 10  # of the end of a verifier log that may have megabytes
 TOLD_MESSAGES = 40  # of libbpf's, which damaged files make it write without end
 TOLD_BYTES = 2000  # of each
@@ -40,26 +56,34 @@ ROUND_RUNS = 256  # of a test run between two looks at the clock
 
 _CGROUP, _FILES = "/sys/fs/cgroup", "/sys/fs/bpf"
 _NOTHING_DONE = b"processed 0 insns"  # all that the verifier says where it did not begin
+_OF_FUNCTIONS = ("fentry", "fexit", "fmod_ret")
 _OUT_OF_MEMORY = 3  # a status of the child
 
 
-def examine(
-    data: bytes, only: Sequence[str], seconds: float, log: Callable[[], Any], emit: Emit
-) -> None:
+class _NoAttach(Exception):
+    """The kernel loads a program and refuses to attach it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(libbpf.errno_name(number))
+        self.number = number
+
+
+def examine(wanted: calls.Examine, log: Callable[[], Any], emit: Emit) -> None:
     """Load each program of an object by itself, or those named; emit what became of each.
 
     Events: {"object": facts} or {"damaged": why}, then {"begin": name}, {"end": name, "seen": facts}.
     `log` returns the kernel log's lines since it was last asked.
     """
     libbpf.log_buffer()  # for all children
-    deadline = time.monotonic() + seconds
     done: List[str] = []
     told = False
     for _ in range(PROGRAMS_LOST):
         at: Optional[str] = None
         finished = False
-        child = _Child(lambda port: _examine(port, data, only, done))
-        for event in child.events(deadline):
+        child = _Child(lambda port: _examine(port, wanted, done))
+        for event in child.events(wanted.seconds):
+            if "object" in event:
+                event["object"]["kernel_log"] = log()
             if "begin" in event:
                 at = event["begin"]
             elif "end" in event:
@@ -79,8 +103,6 @@ def examine(
             return
         done.append(at)
         emit({"end": at, "seen": {"stage": "limit", "died": how, "kernel_log": log()}})
-        if time.monotonic() >= deadline:
-            break
     emit({"unfinished": True})
 
 
@@ -91,7 +113,7 @@ def drive(data: bytes, program: str, cpus: Sequence[int], seconds: float) -> Jso
     """
     child = _Child(lambda port: _drive(port, data, program, cpus, seconds))
     facts: Json = {}
-    for event in child.events(time.monotonic() + 30 + 8 * seconds):
+    for event in child.events(30 + 8 * seconds):
         facts.update(event)
         child.go_on()
     how = child.end()
@@ -132,12 +154,11 @@ class _Child:
         theirs.close()
         self._port = ours
 
-    def events(self, deadline: float) -> Iterator[Json]:
-        """Yield its lines until it ends; at the deadline it is killed."""
+    def events(self, seconds: float) -> Iterator[Json]:
+        """Yield its lines until it ends; if there is none for so long it is killed."""
         rest = b""
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._port], [], [], left)[0]:
+            if not select.select([self._port], [], [], seconds)[0]:
                 self._killed = True
                 os.kill(self._pid, signal.SIGKILL)
                 return
@@ -210,7 +231,19 @@ def _own_files() -> FrozenSet[str]:
     system.unshare(uapi.CLONE_NEWNS)
     system.mount("none", "/", "", uapi.MS_PRIVATE | uapi.MS_REC)
     system.mount("bpf", _FILES, "bpf", 0)
+    _show_configuration()
     return frozenset(os.listdir(_FILES))
+
+
+def _show_configuration() -> None:
+    """Put the kernel's configuration where libbpf looks for `extern … __kconfig`."""
+    release = platform.release()
+    config, wanted = Path(f"/lib/modules/{release}/config"), Path(f"/boot/config-{release}")
+    if wanted.exists() or Path("/proc/config.gz").exists() or not config.exists():
+        return
+    if wanted.parent.is_dir():
+        system.mount("none", str(wanted.parent), "tmpfs", 0)
+        wanted.symlink_to(config)
 
 
 def _unpin() -> None:
@@ -230,7 +263,7 @@ def _confine(group: Optional[Path]) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     mapped = pages * resource.getpagesize()
     limit = mapped + (MEMORY_MIB << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit + MOST_ARENA_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libbpf.limit_locked_memory(MEMORY_MIB << 20)  # what v5.10 charges maps to
 
@@ -247,27 +280,42 @@ def _messages() -> List[str]:
 def _open(data: bytes, programs: Optional[List[str]] = None) -> Object:
     elf = Object(data, programs)
     elf.assume_sizes(ASSUMED_ENTRIES)
+    elf.shrink(MOST_MAP_BYTES)
+    if programs and not any(elf.is_of_struct_ops(name) for name in programs):
+        elf.leave_struct_ops()
     return elf
 
 
-def _examine(send: Emit, data: bytes, only: Sequence[str], done: Sequence[str]) -> None:
+def _make_room(elf: Object) -> None:
+    """Let this process map the object's arenas."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    soft = most - MOST_ARENA_BYTES + min(elf.arena_bytes(), MOST_ARENA_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, most))
+
+
+def _examine(send: Emit, wanted: calls.Examine, done: Sequence[str]) -> None:
     libbpf.capture_messages()
+    data = base64.b64decode(wanted.object)
     try:
         elf = Object(data)
     except OSError as error:
         send({"damaged": "libbpf refuses it", "errno": _name(error), "messages": _messages()})
         return
     assumed = elf.assume_sizes(ASSUMED_ENTRIES)
+    shrunk = elf.shrink(MOST_MAP_BYTES)
+    _make_room(elf)
     programs = elf.program_facts()
+    known = facts.names(list(wanted.names)) if wanted.names else {}
     refusals = _probe(elf, data)
     elf.close()
-    send({"object": {"programs": programs, "assumed": assumed, **refusals}})
+    about = {"programs": programs, "assumed": assumed, "shrunk": shrunk, "names": known}
+    send({"object": {**about, **refusals}})
     for program in programs:
         name = program["name"]
-        if name in done or (only and name not in only):
+        if name in done or (wanted.only and name not in wanted.only):
             continue
         send({"begin": name})
-        seen = _load(data, program)
+        seen = _load(data, program, wanted.extends.get(name, ()))
         if seen["stage"] is None and not _can_attach(program):
             told = f"this kernel has no attach type {program['attach_type']}"
             seen.update(stage="attach", errno="", messages=[told])
@@ -291,27 +339,62 @@ def _probe(elf: Object, data: bytes) -> Json:
 
     The BTF is the one that libbpf loads, which leaves out what an old kernel does not know.
     """
-    answer: Json = {"btf": None, "maps": {}}
+    answer: Json = {"btf": None, "causes": [], "maps": {}}
     loaded = Object(data, [])
     try:
         btf = loaded.load_btf()
-        for name in elf.own_maps():
+        for name in elf.all_maps():
             if elf.is_struct_ops(name):
                 continue
             try:
-                os.close(elf.create_map(name, btf))
+                os.close(elf.create_map(name, btf, like_libbpf=True))
             except OSError as error:
                 answer["maps"][name] = _name(error)
     except OSError as error:
         answer["btf"] = _name(error)
+        answer["causes"] = btf_cause.find(loaded.btf(), _takes_btf)
     finally:
         libbpf.messages.clear()
         loaded.close()
     return answer
 
 
-def _load(data: bytes, program: Json) -> Json:
-    """Load one program as libbpf does; return what was seen."""
+def _takes_btf(data: bytes) -> bool:
+    try:
+        os.close(libbpf.load_btf(data))
+    except OSError:
+        return False
+    return True
+
+
+def _load(data: bytes, program: Json, extends: Sequence[str]) -> Json:
+    """Load one program as libbpf does; return what was seen.
+
+    One that replaces a function of another program of the object is loaded on that.
+    """
+    if not extends:
+        return _load_on(data, program, None)
+    name, function = extends
+    target = _open(data, [name])
+    try:
+        target.load()
+        return _load_on(data, program, (target.program_fd(name), function))
+    except OSError as error:
+        told = f"its target '{name}' is refused itself"
+        return {"stage": "target", "errno": _name(error), "log": "", "messages": [told]}
+    finally:
+        target.close()
+
+
+def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:
+    """Load one program, others of its struct_ops being empty; return what was seen."""
+    if not program["section"].startswith("struct_ops"):
+        return _load_once(data, program, target)
+    with alone_in_struct_ops(data, program["name"]):
+        return _load_once(data, program, target)
+
+
+def _load_once(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:
     libbpf.messages.clear()
     log = libbpf.log_buffer()
     started = time.monotonic()
@@ -321,8 +404,15 @@ def _load(data: bytes, program: Json) -> Json:
         elf = _open(data, [program["name"]])
         try:
             elf.set_log(program["name"], log, level)
+            if target is not None:
+                elf.extend(program["name"], *target)
             elf.load()
+            _attach_to_lock(elf, program)
             return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
+        except _NoAttach as refused:
+            number = libbpf.errno_name(refused.number)
+            told = f"the lock's own functions cannot be attached to: {number}"
+            return {"stage": "attach", "errno": number, "log": "", "messages": [told]}
         except OSError as error:
             if error.errno == errno.ENOSPC and level is None:  # the log is longer than the buffer
                 level = uapi.BPF_LOG_STATS
@@ -336,11 +426,28 @@ def _load(data: bytes, program: Json) -> Json:
                 "messages": _messages(),
                 "seconds": round(time.monotonic() - started, 3),
             }
-            if (not text or text.startswith(_NOTHING_DONE)) and program["section"]:
+            if (not text or text.startswith(_NOTHING_DONE)) and _has_bare_twin(program):
                 seen["bare"] = loaders.load_errno(program["section"]) == 0
             return seen
         finally:
             elf.close()
+
+
+def _has_bare_twin(program: Json) -> bool:
+    """Tell whether its section says all that a program of its kind which does nothing needs."""
+    section = program["section"]
+    return bool(section) and not section.startswith(("struct_ops", "freplace"))
+
+
+def _attach_to_lock(elf: Object, program: Json) -> None:
+    """Attach what is for one of the lock's own functions. Raises _NoAttach where it cannot be."""
+    kind, _, function = program["section"].partition("/")
+    if kind not in _OF_FUNCTIONS or not re.fullmatch(r"bpf_(res_)?spin_(un)?lock\w*", function):
+        return
+    try:
+        os.close(libbpf.open_raw_tracepoint(elf.program_fd(program["name"])))
+    except OSError as error:
+        raise _NoAttach(error.errno or 0) from None
 
 
 def _name(error: OSError) -> str:

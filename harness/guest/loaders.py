@@ -256,12 +256,19 @@ class BccUnit:
         except ImportError as error:
             why = f"this target has no bcc, Debian's python3-bpfcc ({error})"
             raise Refused("open", 0, detail=why) from None
+
+        class Module(BPF):  # type: ignore[misc]
+            """bcc's, which would load and attach what its macros name, to tell of nothing but that."""
+
+            def _trace_autoload(self) -> None:
+                pass
+
         self._lib = lib
         self._log = libbpf.log_buffer()
         self._fds: Dict[str, int] = {}
         with _captured_stderr() as stderr:
             try:
-                self._module = BPF(text=text)
+                self._module = Module(text=text)
                 failure = None
             except Exception as error:  # bcc raises bare Exception for every failure
                 failure = str(error)

@@ -10,7 +10,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 from harness.guest import bindings, system, uapi
 
-_PER_CPU = (
+PER_CPU = (
     uapi.BPF_MAP_TYPE_PERCPU_HASH,
     uapi.BPF_MAP_TYPE_PERCPU_ARRAY,
     uapi.BPF_MAP_TYPE_LRU_PERCPU_HASH,
@@ -32,7 +32,7 @@ class Map:
         self.entries: int = info.max_entries
         self.flags: int = info.map_flags
         self.value_size: int = info.value_size
-        if self.type in _PER_CPU:
+        if self.type in PER_CPU:
             self.value_size = (info.value_size + 7) // 8 * 8 * system.possible_cpus()
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ctypes as ct
+import mmap
 import os
 from contextlib import suppress
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from harness.guest import bindings, libbpf, uapi
+from harness.guest import bindings, libbpf, system, uapi
+from harness.guest.maps import PER_CPU
 
 # Storages, and maps whose entries libbpf counts itself.
 _WITHOUT_ENTRIES = (
@@ -21,7 +23,20 @@ _WITHOUT_ENTRIES = (
     uapi.BPF_MAP_TYPE_TASK_STORAGE,
     uapi.BPF_MAP_TYPE_CGRP_STORAGE,
 )
+# To these libbpf gives no BTF: perf event arrays, stacks, maps of maps, sockets, devices, CPUs, arenas.
+_WITHOUT_BTF = (4, 7, 8, 12, 13, 14, 15, 16, 17, 18, 22, 23, 25, 33)
+_SIZED_BY_ENTRIES = (uapi.BPF_MAP_TYPE_RINGBUF, uapi.BPF_MAP_TYPE_ARENA)  # in bytes, or pages
+_ELEMENT_BYTES = 64  # of an element beside its key and value, at most
 _STACK_BYTES = 127 * 8  # of the deepest stack that the kernel follows unless told otherwise
+
+
+def _corrected(kind: int, entries: int) -> int:
+    """Return a map's entries as libbpf corrects them."""
+    if kind == uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY and not entries:
+        return system.possible_cpus()
+    if kind == uapi.BPF_MAP_TYPE_RINGBUF:  # bytes: pages, and a power of two
+        return max(mmap.PAGESIZE, 1 << (entries - 1).bit_length())
+    return entries
 
 
 class Object:
@@ -79,25 +94,29 @@ class Object:
         fd: int = bindings.btf__fd(bindings.pointer_of(bindings.bpf_object__btf(self._object)))
         return fd if fd >= 0 else libbpf.load_btf(self.btf())
 
-    def create_map(self, name: str, btf_fd: int) -> int:
+    def create_map(self, name: str, btf_fd: int, like_libbpf: bool = False) -> int:
         """Create one of its maps by a plain system call, BTF included; return the fd.
 
         libbpf itself creates the map again without BTF when the kernel refuses it, and so hides
-        the kernel's answer.
+        the kernel's answer. Like libbpf: with the sizes that it corrects, and without BTF for those
+        types to which it gives none.
         """
-        return self._create(self._maps[name], name, btf_fd)
+        return self._create(self._maps[name], name, btf_fd, like_libbpf)
 
-    def _create(self, pointer: int, name: str, btf_fd: int) -> int:
+    def _create(self, pointer: int, name: str, btf_fd: int, like_libbpf: bool) -> int:
         kind, key_size, value_size, entries, flags, key_type, value_type = (
             read(pointer) for read in bindings.MAP_FIELDS.values()
         )
         opts = bindings.MapCreateOpts(sz=ct.sizeof(bindings.MapCreateOpts), map_flags=flags)
         inner = bindings.bpf_map__inner_map(pointer)
+        if like_libbpf:
+            entries = _corrected(kind, entries)
+            value_type = 0 if kind in _WITHOUT_BTF else value_type
         if value_type:  # a key's alone, as a map of maps has it, is refused
             opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf_fd, key_type, value_type
         try:
             if inner:
-                opts.inner_map_fd = self._create(inner, "inner", btf_fd)
+                opts.inner_map_fd = self._create(inner, "inner", btf_fd, like_libbpf)
             return bindings.check(
                 bindings.bpf_map_create(
                     kind, name[:15].encode(), key_size, value_size, entries, ct.byref(opts)
@@ -122,9 +141,50 @@ class Object:
         """Return the names of the maps that the source declares; .rodata and such are not."""
         return [name for name, m in self._maps.items() if not bindings.bpf_map__is_internal(m)]
 
+    def is_of_struct_ops(self, program: str) -> bool:
+        """Tell whether a program is a function of a struct_ops."""
+        kind = bindings.bpf_program__type(self._programs[program])
+        return bool(kind == uapi.BPF_PROG_TYPE_STRUCT_OPS)
+
+    def leave_struct_ops(self) -> None:
+        """Make no struct_ops: for one libbpf loads its programs, whichever were asked for."""
+        if not any(self.is_of_struct_ops(name) for name in self._programs):
+            return
+        for name, pointer in self._maps.items():
+            if self.is_struct_ops(name):
+                bindings.check(bindings.bpf_map__set_autocreate(pointer, False))
+
+    def all_maps(self) -> List[str]:
+        """Return the names of all maps, sections of data among them."""
+        return list(self._maps)
+
+    def shrink(self, most: int) -> List[str]:
+        """Give fewer entries to the maps that would take more bytes than this; return which."""
+        shrunk = []
+        for name, pointer in self._maps.items():
+            kind, key, value, entries, *_ = (read(pointer) for read in bindings.MAP_FIELDS.values())
+            if bindings.bpf_map__is_internal(pointer) or kind in _SIZED_BY_ENTRIES:
+                continue
+            values = system.possible_cpus() if kind in PER_CPU else 1
+            each = _ELEMENT_BYTES + key + values * value
+            if entries * each > most:
+                bindings.check(bindings.bpf_map__set_max_entries(pointer, max(1, most // each)))
+                shrunk.append(name)
+        return shrunk
+
+    def arena_bytes(self) -> int:
+        """Return how much address space its arenas take, of which libbpf maps all."""
+        read = bindings.MAP_FIELDS
+        arenas = [m for m in self._maps.values() if read["type"](m) == uapi.BPF_MAP_TYPE_ARENA]
+        return sum(read["max_entries"](m) * mmap.PAGESIZE for m in arenas)
+
     def is_struct_ops(self, name: str) -> bool:
         """Tell whether a map is a struct_ops, of which libbpf makes one of the kernel's types."""
         return bool(bindings.MAP_FIELDS["type"](self._maps[name]) == uapi.BPF_MAP_TYPE_STRUCT_OPS)
+
+    def programs(self) -> List[str]:
+        """Return the names of its programs, in the order of the file."""
+        return list(self._programs)
 
     def program_facts(self) -> List[Dict[str, Any]]:
         """Return name, section, type and, as the kernel names it, expected attach type of each

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import ctypes as ct
 import errno
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from harness.guest import bindings, libbpf, uapi
 from harness.guest.objects import Object
@@ -105,6 +106,33 @@ class PreparedObject:
     def close(self) -> None:
         """Free it and close its fds."""
         self._object.close()
+
+
+@contextmanager
+def alone_in_struct_ops(data: bytes, program: str) -> Iterator[None]:
+    """Let libbpf load, of a struct_ops with this program, nothing but empty ones beside it."""
+    elf = Object(data)
+    try:
+        others = [name for name in elf.programs() if elf.is_of_struct_ops(name)]
+        sections = elf.sections(others) if program in others else []
+    finally:
+        elf.close()
+
+    def prepare(section: str, pointer: int, options: Any) -> None:
+        if bindings.bpf_program__name(pointer).decode(errors="replace") == program:
+            if section.startswith("struct_ops.s"):
+                options.prog_flags |= uapi.BPF_F_SLEEPABLE
+            return
+        options.func_info_cnt = options.line_info_cnt = 0
+        count = len(_RETURN_0) // uapi.INSN_BYTES
+        bindings.check(bindings.bpf_program__set_insns(pointer, _RETURN_0, count))
+
+    handlers = [_Handler(section, prepare) for section in sections]
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.remove()
 
 
 class _Handler:

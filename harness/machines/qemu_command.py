@@ -71,6 +71,14 @@ class Runtime:
     qmp_fd: int
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The file that backs a guest's memory; `kept` says whether it keeps what the guest writes."""
+
+    file: Path
+    kept: bool
+
+
 def arguments(
     kernel: Kernel,
     image: Image,
@@ -78,13 +86,12 @@ def arguments(
     accelerator: str,
     runtime: Runtime,
     *,
-    memory: Path | None = None,
+    memory: Memory | None = None,
     incoming: bool = False,
 ) -> list[str]:
     """Return QEMU's command line.
 
-    `memory` is the file that backs the guest's memory: written when the guest is booted to be
-    saved, only read when `incoming`.
+    An `incoming` guest takes over the state of a saved one.
     """
     words = [*FAST_BOOT, *STOP_ON_TROUBLE, *kernel.command_line, *machine.append.split()]
     command = [
@@ -96,9 +103,9 @@ def arguments(
     ]
     board = "q35,hpet=off,vmport=off"
     if memory is not None:
-        share = "off" if incoming else "on"
+        share = "on" if memory.kept else "off"
         backend = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share={share}"
-        command += ["-object", f"{backend},mem-path={_escape(memory)}"]
+        command += ["-object", f"{backend},mem-path={_escape(memory.file)}"]
         board += ",memory-backend=ram"
     command += ["-machine", board]
     drives = [("base", image.root)]

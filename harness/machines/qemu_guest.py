@@ -8,6 +8,7 @@ memory file copy-on-write, so they start without reading it and share what they 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import psutil
 from filelock import FileLock, Timeout
@@ -33,14 +34,14 @@ from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import qemu_command
 from harness.machines.pulse import Tick, kept_registers, pending_tick
-from harness.machines.qemu_command import QEMU, Machine, Runtime
+from harness.machines.qemu_command import QEMU, Machine, Memory, Runtime
 from harness.machines.qmp import Qmp
 from harness.progress import Progress
 from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
-FORMAT = 1  # raise when saved guests of older harnesses must not be used
+FORMAT = 2  # raise when saved guests of older harnesses must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
@@ -299,7 +300,9 @@ def start(
 ) -> Guest:
     """Return a running guest whose agent answers.
 
-    With `snapshot` it is restored from a saved guest, which is made first if there is none.
+    With `snapshot` it is restored from a saved guest. Where there is none, a guest is booted and
+    saved, and goes on: its first answer comes soon. When it is asked for again, the saved guest is
+    warmed, saved once more, and goes on.
     Raises SetupError, with the console's end, when there is no such guest to be had.
     """
     plan = _Plan(kernel, image, machine, agent, accelerator(kernel, progress))
@@ -310,13 +313,12 @@ def start(
     with paths.lock(Path(f"{saved}.lock")):
         if (saved / "guest.json").exists():
             try:
-                return plan.restore(saved)
+                warm = json.loads((saved / "guest.json").read_text())["warm"]
+                return plan.restore(saved) if warm else plan.warm_and_save(saved, progress)
             except (SetupError, OSError, ValueError, KeyError) as error:
                 progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
                 shutil.rmtree(saved)
-        boot = plan.save(saved, progress)
-        guest = plan.restore(saved)
-    guest.boot = boot
+        guest = plan.boot_and_save(saved, progress)
     _forget_old(label, saved)
     return guest
 
@@ -420,7 +422,8 @@ class _Plan:
         started = time.monotonic()
         guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
         try:
-            self._launch(guest, memory, incoming=False)
+            kept = None if memory is None else Memory(memory, kept=True)
+            self._launch(guest, kept, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
             guest.hello = message.get("hello", "")
         except BaseException:
@@ -429,52 +432,75 @@ class _Plan:
         guest.boot = {"kind": "cold", "seconds": time.monotonic() - started}
         return guest
 
-    def save(self, saved: Path, progress: Progress) -> dict[str, Any]:
-        """Boot a guest and make it the directory `saved`; return its boot facts."""
-        for leftover in saved.parent.glob(f"{saved.name}.building-*"):
-            shutil.rmtree(leftover)
-        # The disk filling up later would end QEMU with SIGBUS, which explains nothing.
-        free, needed = (
-            shutil.disk_usage(saved.parent).free >> 20,
-            self._machine.memory_mib + SPARE_MIB,
-        )
+    def boot_and_save(self, saved: Path, progress: Progress) -> Guest:
+        """Boot a guest, make it the directory `saved`, and return it running."""
+        self._check_space(saved.parent)
+        with _building(saved) as building:
+            guest = self.cold(progress, building / "running")
+            try:
+                self._check_options(guest)
+                _save(guest, building, warm=False)
+                building.rename(saved)
+                guest._qmp.execute("cont")
+            except BaseException:
+                guest.close()
+                raise
+        return guest
+
+    def warm_and_save(self, saved: Path, progress: Progress) -> Guest:
+        """Warm a saved guest, save it anew in its place, and return it running."""
+        progress(f"guest {self.kernel.name}: warming the saved guest")
+        self._check_space(saved.parent)
+        with _building(saved) as building:
+            _copy_memory(saved / "memory", building / "running")
+            guest = self.restore(saved, building / "running")
+            try:
+                guest.channel.sendall(b'{"warm": true}\n')
+                guest._read_line(BOOT_LIMIT_S, "word that it is warm")
+                _save(guest, building, warm=True)
+                shutil.rmtree(saved)
+                building.rename(saved)
+                guest._qmp.execute("cont")
+            except BaseException:
+                guest.close()
+                raise
+        return guest
+
+    def _check_space(self, place: Path) -> None:
+        """Raise SetupError where a saved guest may not fit: a disk that fills up later would end
+        QEMU with SIGBUS, which explains nothing."""
+        free = shutil.disk_usage(place).free >> 20
+        needed = (
+            2 * self._machine.memory_mib + SPARE_MIB
+        )  # the running guest's memory, and its copy
         if free < needed:
             raise SetupError(
-                f"{saved.parent} has {free} MiB free and a saved guest may need {needed} MiB: "
+                f"{place} has {free} MiB free and a saved guest may need {needed} MiB: "
                 "free some space, set SPINLOCK_CACHE to a larger disk, or run without snapshots."
             )
-        building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
-        try:
-            with self.cold(progress, building / "memory") as guest:
-                progress(f"guest {self.kernel.name}: saving")
-                guest.channel.sendall(b'{"prepare": true}\n')
-                lacking = guest._read_line(BOOT_LIMIT_S, "word that it is prepared")["prepared"]
-                if lacking:
-                    raise SetupError(
-                        f"Kernel {self.kernel.name} was built without {', '.join(lacking)}, which the"
-                        " harness needs: build it in."
-                    )
-                guest._qmp.save(building / "state")
-                facts = {"hello": guest.hello, "boot": guest.boot}
-            (building / "guest.json").write_text(json.dumps(facts))
-            building.rename(saved)
-        except OSError as error:
-            raise SetupError(
-                f"The guest cannot be saved below {saved.parent} ({error}): "
-                "free some space or set SPINLOCK_CACHE."
-            ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        return guest.boot
 
-    def restore(self, saved: Path) -> Guest:
-        """Bring a saved guest back and wait until its agent answers."""
+    def _check_options(self, guest: Guest) -> None:
+        """Raise SetupError where the kernel was built without what the harness needs."""
+        guest.channel.sendall(b'{"lacking": true}\n')
+        lacking = guest._read_line(BOOT_LIMIT_S, "word of what it lacks")["lacking"]
+        if lacking:
+            raise SetupError(
+                f"Kernel {self.kernel.name} was built without {', '.join(lacking)}, which the"
+                " harness needs: build it in."
+            )
+
+    def restore(self, saved: Path, kept: Path | None = None) -> Guest:
+        """Bring a saved guest back and wait until its agent answers.
+
+        `kept` is a copy of its memory that keeps what the guest writes.
+        """
         started = time.monotonic()
         os.utime(saved)
         guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
         try:
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
-            self._launch(guest, saved / "memory", incoming=True)
+            memory = Memory(kept or saved / "memory", kept is not None)
+            self._launch(guest, memory, incoming=True)
             guest._qmp.load(saved / "state")
             guest.channel.sendall(b'{"ping": 0}\n')
             guest._read_line(RESTORE_LIMIT_S, "answer to a ping")
@@ -484,7 +510,7 @@ class _Plan:
         guest.boot = {"kind": "restored", "seconds": time.monotonic() - started}
         return guest
 
-    def _launch(self, guest: Guest, memory: Path | None, *, incoming: bool) -> None:
+    def _launch(self, guest: Guest, memory: Memory | None, *, incoming: bool) -> None:
         initrd = guest.runtime / "initrd"
         content = self.kernel.initrd.read_bytes() + cpio({"agent.pyz": self._agent})
         try:
@@ -512,6 +538,44 @@ class _Plan:
         except EOFError:
             guest.wait(RESTORE_LIMIT_S)
             raise guest.fail("did not start") from None
+
+
+@contextlib.contextmanager
+def _building(saved: Path) -> Iterator[Path]:
+    """Give a directory beside `saved` that goes unless it was renamed. Raises SetupError."""
+    for leftover in saved.parent.glob(f"{saved.name}.building-*"):
+        shutil.rmtree(leftover)
+    building = Path(tempfile.mkdtemp(prefix=f"{saved.name}.building-", dir=saved.parent))
+    try:
+        yield building
+    except OSError as error:
+        raise SetupError(
+            f"The guest cannot be saved below {saved.parent} ({error}): "
+            "free some space or set SPINLOCK_CACHE."
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _save(guest: Guest, building: Path, *, warm: bool) -> None:
+    """Stop a guest and save it; its memory is the file "running" there. Raises OSError, SetupError."""
+    guest._qmp.save(building / "state")
+    _copy_memory(building / "running", building / "memory")
+    (building / "running").unlink()  # QEMU has it mapped
+    facts = {"hello": guest.hello, "boot": guest.boot, "warm": warm}
+    (building / "guest.json").write_text(json.dumps(facts))
+
+
+def _copy_memory(running: Path, copy: Path) -> None:
+    """Copy the memory of a stopped guest, whose unused parts are holes. Raises OSError."""
+    done = subprocess.run(
+        ["cp", "--sparse=always", "--reflink=auto", str(running), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise OSError(done.stderr.strip())
 
 
 def _kvm_boots(kernel: Kernel) -> bool:

@@ -23,6 +23,20 @@ _EXTRA.update({_ENUM: (0, 8), _FUNC_PROTO: (0, 8)})
 _SIGNED = 1  # BTF_INT_SIGNED
 _TAGS = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum "}
 LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
+# Structures that the kernel guards by itself: a program changes them by helpers and kernel functions.
+KERNEL = (
+    "bpf_timer",
+    "bpf_wq",
+    "bpf_task_work",
+    "bpf_list_head",
+    "bpf_list_node",
+    "bpf_rb_root",
+    "bpf_rb_node",
+    "bpf_refcount",
+    "bpf_dynptr",
+)
+# Tags of pointers that the kernel keeps.
+KPTRS = ("kptr", "kptr_untrusted", "kptr_ref", "percpu_kptr", "uptr")
 
 
 class Malformed(Exception):
@@ -37,10 +51,21 @@ class Field:
     offset: int
     size: int
     lock: str = ""  # one of LOCKS, if it is a lock
+    kernel: str = ""  # what the kernel itself guards: one of KERNEL, or "kptr"
 
     def overlaps(self, offset: int, size: int) -> bool:
         """Tell whether it shares a byte with an access."""
         return offset < self.offset + self.size and self.offset < offset + max(size, 1)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a function takes: the size of what is pointed to, and how it may be used."""
+
+    name: str
+    pointer: bool = False
+    size: int = 0  # in bytes, of what it points to; 0: not known
+    const: bool = False  # it points to what the function only reads
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,10 @@ class Btf:
                         bits = third & 0xFFFFFF if info >> 31 else third
                         members.append((self.string(first), second, bits))
                         widths.append(third >> 24 if info >> 31 else 0)
+            if kind == _FUNC_PROTO:
+                for index in range(count):
+                    first, second = struct.unpack_from("<II", body, at + 8 * index)
+                    members.append((self.string(first), second, 0))
             at += extra + each * count
             called = self.string(name)
             self.types.append(
@@ -197,6 +226,34 @@ class Btf:
             raise Malformed(f"its BTF names type {number} as a variable, which it is not.")
         return self.types[number].name, self.types[number].ref
 
+    def parameters(self, name: str) -> Optional[Tuple[Parameter, ...]]:
+        """Return what a function takes, None if nothing is known of it. Raises Malformed."""
+        function = next((t for t in self.types if t.kind == _FUNC and t.name == name), None)
+        if function is None:
+            return None
+        proto = self.bare(function.ref)
+        if proto.kind != _FUNC_PROTO:
+            return None
+        return tuple(self._parameter(called, kind) for called, kind, _ in proto.members)
+
+    def _parameter(self, name: str, kind: int) -> Parameter:
+        pointed = self.pointed(kind) if kind else None
+        if pointed is None:
+            return Parameter(name)
+        return Parameter(name, True, self.size(pointed), _CONST in self._qualifiers(pointed))
+
+    def _qualifiers(self, number: int) -> List[int]:
+        """Return the kinds of what is around a type. Raises Malformed where bare() does."""
+        return [self.types[each].kind for each in self._wrapped(number)]
+
+    def _wrapped(self, number: int) -> List[int]:
+        self.bare(number)
+        around: List[int] = []
+        while self.types[number].kind in _QUALIFIERS:
+            around.append(number)
+            number = self.types[number].ref
+        return around
+
     def fields(self, number: int, name: str = "", offset: int = 0) -> List[Field]:
         """Return the fields of a value of this type. Raises Malformed."""
         found: List[Field] = []
@@ -209,11 +266,50 @@ class Btf:
         if depth > DEEPEST or self._parts > MOST_PARTS:
             raise Malformed("its BTF has a value of too many parts.")
         bare = self.bare(number)
-        lock = bare.kind == _STRUCT and bare.name in LOCKS
-        if lock or bare.kind != _STRUCT:
-            size = self.size(number)
-            out.append(Field(name or "value", offset, size, bare.name if lock else ""))
+        if bare.kind == _ARRAY and self._special(bare.element, depth + 1):
+            step = self.size(bare.element)
+            for index in range(bare.length):
+                self._fields(
+                    bare.element, f"{name}[{index}]", offset + index * step, depth + 1, out
+                )
             return
-        for member, kind, bits in bare.members:
+        lock = bare.name if bare.kind == _STRUCT and bare.name in LOCKS else ""
+        kernel = self._kernel(number)
+        if lock or kernel or bare.kind != _STRUCT:
+            out.append(Field(name or "value", offset, self.size(number), lock, kernel))
+            return
+        for (member, kind, bits), width in zip(bare.members, bare.widths):
             whole = f"{name}.{member}" if name and member else name or member
-            self._fields(kind, whole, offset + bits // 8, depth + 1, out)
+            if not member and self.bare(kind).kind == _UNION:
+                parts = "|".join(part for part, _, _ in self.bare(kind).members)
+                whole = f"{name}.{parts}" if name else parts
+            if width:
+                first, last = bits // 8, (bits + width + 7) // 8
+                out.append(Field(whole or "value", offset + first, last - first))
+            else:
+                self._fields(kind, whole, offset + bits // 8, depth + 1, out)
+
+    def _kernel(self, number: int) -> str:
+        """Return what the kernel guards in a type that is one part, "" if it is the program's."""
+        bare = self.bare(number)
+        if bare.kind == _STRUCT:
+            return bare.name if bare.name in KERNEL else ""
+        if bare.kind != _PTR:
+            return ""
+        around = self._wrapped(number) + (self._wrapped(bare.ref) if bare.ref else [])
+        tags = [self.types[each].name for each in around if self.types[each].kind == _TYPE_TAG]
+        return next((tag for tag in tags if tag in KPTRS), "")
+
+    def _special(self, number: int, depth: int) -> bool:
+        """Tell whether there is a lock or a field of the kernel's in a type: an array is split."""
+        self._parts += 1
+        if depth > DEEPEST or self._parts > MOST_PARTS:
+            raise Malformed("its BTF has a value of too many parts.")
+        bare = self.bare(number)
+        if bare.kind == _ARRAY:
+            return self._special(bare.element, depth + 1)
+        if bare.kind == _STRUCT and bare.name in LOCKS + KERNEL:
+            return True
+        if bare.kind == _STRUCT:
+            return any(self._special(kind, depth + 1) for _, kind, _ in bare.members)
+        return bool(self._kernel(number))

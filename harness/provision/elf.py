@@ -9,16 +9,17 @@ lockset.py.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from harness.guest import uapi
-from harness.provision.btf import Btf, Field, Malformed
+from harness.provision.btf import Btf, Field, Malformed, Parameter
 
 MOST_BYTES = 32 << 20
 MOST_INSTRUCTIONS = 1 << 20
 _EM_BPF, _SHT_SYMTAB, _SHT_NOBITS, _SHT_REL, _EXECUTABLE = 247, 2, 8, 9, 4
 _FUNC, _SECTION = 2, 3  # of symbols
+_LOCAL, _DEFAULT = 0, 0  # binding and visibility of a symbol
 _PSEUDO_CALL = 1
 
 
@@ -52,6 +53,9 @@ class Map:
     inner: Optional["Map"] = None
     key_type: Optional[int] = None  # numbers in the object's BTF
     value_type: Optional[int] = None
+    key_size: int = 0  # in bytes; 0: not known
+    value_size: int = 0
+    holds: Tuple[str, ...] = ()  # a map of maps: those that it holds from the start
 
     @property
     def locks(self) -> Tuple[Field, ...]:
@@ -68,6 +72,7 @@ class Function:
     insns: List[Insn]
     targets: Dict[int, Target] = field(default_factory=dict)  # by index of the instruction
     lines: Dict[int, Tuple[str, int]] = field(default_factory=dict)  # index -> (file, line)
+    is_global: bool = False  # verified by itself; static and hidden functions are not
 
     def line(self, index: int) -> Optional[Tuple[str, int]]:
         """Return where in the source an instruction stems from."""
@@ -84,6 +89,7 @@ class Object:
     maps: Dict[str, Map]
     problem: str = ""  # what of its types and lines could not be read
     types: Optional[Btf] = None
+    externs: Mapping[str, Tuple[Parameter, ...]] = field(default_factory=dict)  # kernel functions
 
 
 class _Section(NamedTuple):
@@ -101,6 +107,7 @@ class _Symbol(NamedTuple):
     section: int
     value: int
     size: int
+    is_global: bool
 
 
 def read(data: bytes) -> Object:
@@ -165,21 +172,28 @@ class _Reader:
             raise Malformed("The object has no symbols, so no programs: it was stripped.")
         strings = self.sections[table.link].data
         symbols = []
-        for name, info, _, section, value, size in struct.iter_unpack(
+        for name, info, other, section, value, size in struct.iter_unpack(
             "<IBBHQQ", table.data[: len(table.data) // 24 * 24]
         ):
-            symbols.append(_Symbol(_string(strings, name), info & 15, section, value, size))
+            outside = (
+                info >> 4 != _LOCAL and other & 3 == _DEFAULT
+            )  # libbpf: a hidden one is static
+            symbols.append(
+                _Symbol(_string(strings, name), info & 15, section, value, size, outside)
+            )
         return symbols
 
     def object(self) -> Object:
         """Return what is in the file. Raises Malformed."""
         functions = self._functions()
         maps: Dict[str, Map] = {}
+        externs: Dict[str, Tuple[Parameter, ...]] = {}
         try:
             found = next((s for s in self.sections if s.name == ".BTF"), None)
             if found is not None:
                 self._btf = Btf(found.data)
                 maps = self._maps()
+                externs = self._externs()
                 self._lines(functions)
         except (Malformed, struct.error, OverflowError) as error:
             self._problem = str(error)
@@ -192,7 +206,7 @@ class _Reader:
         programs = tuple(
             f.name for f in functions.values() if f.section != ".text" or len(functions) == 1
         )
-        return Object(functions, programs, maps, self._problem, types=self._btf)
+        return Object(functions, programs, maps, self._problem, types=self._btf, externs=externs)
 
     # -- code ------------------------------------------------------------------------------------
 
@@ -217,7 +231,9 @@ class _Reader:
             total += len(insns)
             if total > MOST_INSTRUCTIONS:
                 raise Malformed(f"The object has more than {MOST_INSTRUCTIONS} instructions.")
-            functions[symbol.name] = Function(symbol.name, section.name, insns)
+            functions[symbol.name] = Function(
+                symbol.name, section.name, insns, is_global=symbol.is_global
+            )
             self._place[symbol.section, symbol.value] = symbol.name
             self._start[symbol.name] = symbol.section, symbol.value
         return functions
@@ -283,9 +299,10 @@ class _Reader:
         assert self._btf is not None
         maps: Dict[str, Map] = {}
         declared = self._btf.section(".maps")
+        held = self._held()
         for _, variable, _ in declared.members if declared else ():
             name, kind = self._btf.variable(variable)
-            maps[name] = self._map(name, kind, 0)
+            maps[name] = replace(self._map(name, kind, 0), holds=tuple(held.get(name, ())))
         for index, section in enumerate(self.sections):
             if section.name.split(".")[1:2] in (["bss"], ["data"], ["rodata"]):
                 maps[section.name] = self._data_map(index, section.name)
@@ -310,7 +327,51 @@ class _Reader:
             inner,
             key_type=self._btf.pointed(members["key"]) if "key" in members else None,
             value_type=value,
+            key_size=self._size(members, "key"),
+            value_size=self._size(members, "value"),
         )
+
+    def _size(self, members: Dict[str, int], part: str) -> int:
+        """Return the size of a map's key or value, as its type or its size is declared."""
+        assert self._btf is not None
+        kind = self._btf.pointed(members[part]) if part in members else None
+        if kind is not None:
+            return self._btf.size(kind)
+        number = self._btf.pointed(members[f"{part}_size"]) if f"{part}_size" in members else None
+        return self._btf.array_length(number) if number is not None else 0
+
+    def _held(self) -> Dict[str, List[str]]:
+        """Return the maps that maps of maps hold from the start: relocations of their definitions."""
+        held: Dict[str, List[str]] = {}
+        for section in self.sections:
+            if section.kind != _SHT_REL or section.info >= len(self.sections):
+                continue
+            if self.sections[section.info].name != ".maps":
+                continue
+            outer = [
+                s
+                for s in self.symbols
+                if s.section == section.info and s.name and s.kind != _SECTION
+            ]
+            usable = section.data[: len(section.data) // 16 * 16]
+            for offset, info in struct.iter_unpack("<QQ", usable):
+                if info >> 32 < len(self.symbols):
+                    inner = self.symbols[info >> 32]
+                    for each in outer:
+                        if each.value <= offset < each.value + each.size:
+                            held.setdefault(each.name, []).append(inner.name)
+        return held
+
+    def _externs(self) -> Dict[str, Tuple[Parameter, ...]]:
+        """Return what the functions that are not in the object take."""
+        assert self._btf is not None
+        found: Dict[str, Tuple[Parameter, ...]] = {}
+        for symbol in self.symbols:
+            if symbol.section == 0 and symbol.name:
+                known = self._btf.parameters(symbol.name)
+                if known is not None:
+                    found[symbol.name] = known
+        return found
 
     def _data_map(self, index: int, name: str) -> Map:
         """The compiler leaves the offsets of variables to the symbols."""
@@ -321,7 +382,8 @@ class _Reader:
         for _, number, _ in section.members if section else ():
             variable, kind = self._btf.variable(number)
             fields += self._btf.fields(kind, variable, places.get(variable, 0))
-        return Map(name, 2, section is not None, tuple(fields))
+        end = max([f.offset + f.size for f in fields] or [0])
+        return Map(name, 2, section is not None, tuple(fields), key_size=4, value_size=end)
 
     def _lines(self, functions: Dict[str, Function]) -> None:
         """Read the source lines of .BTF.ext; see struct btf_ext_header and struct bpf_line_info."""

@@ -31,6 +31,7 @@ FILES = ("bzimage", "modules.cpio", "modules.squashfs", "vmlinux")  # what the d
 NEEDED_MIB = 1500  # while a kernel is unpacked and packed again
 OWN = "own"  # what all kernels of the user's own are called in the cache
 KEPT_OWN = 4  # of those, the ones used last; 50 MB each
+KEPT_INITRDS = 4  # per kernel: one for each version of init.c in use
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,9 @@ def _write_initrd(directory: Path, progress: Progress) -> None:
         archive = initramfs.cpio({"init": program.read_bytes()}, executable=["init"])
         whole = Path(name) / "initrd"
         whole.write_bytes((directory / "modules.cpio").read_bytes() + archive)
-        for stale in directory.glob("initrd-*.cpio"):
+        # Another checkout may be using its own.
+        there = sorted(directory.glob("initrd-*.cpio"), key=lambda path: path.stat().st_mtime)
+        for stale in there[: 1 - KEPT_INITRDS]:
             stale.unlink()
         whole.rename(directory / f"initrd-{_init_digest()}.cpio")
 

@@ -55,7 +55,7 @@ def test_each_program_is_refused_for_the_reason_in_its_name(guests):
         if name in ("loads", "of_the_map") or (name, guests.kernel) == ("static_call", "6.12"):
             assert why is None
         elif name == "static_call":
-            assert why == "call-under-lock" and seen.refusal.since == "6.9"
+            assert why == "call-under-lock" and "v6.9 takes it" in str(seen.refusal.claim)
         else:
             assert why == name.replace("_", "-"), (name, seen.refusal)
 
@@ -67,12 +67,40 @@ def test_what_is_wrong_with_the_map(guests, define, name):
     assert refused(guests, define).programs["of_the_map"].refusal.name == name
 
 
-def test_a_map_of_four_gigabytes_hurts_nobody(guests, tmp_path):
+def test_a_map_of_four_gigabytes_is_loaded_with_fewer_entries(guests, tmp_path):
     file = tmp_path / "huge.bpf.c"
     file.write_text(HUGE)
     source = examine.open_source(file, guests.headers())
-    seen = examine.examine(guests, guests.kernel, source, ("one",)).programs["one"]
-    assert seen.refusal.name in ("map-size", "memory")
+    row = examine.examine(guests, guests.kernel, source, ("one",))
+    assert row.programs["one"].refusal is None and row.shrunk == ("big",)
+
+
+def test_the_cause_of_an_objects_trouble(guests):
+    """See causes.bpf.c: what a program is named after, on v6.12; v5.10 takes some of it."""
+    source = examine.open_source(HERE / "check/causes.bpf.c", guests.headers())
+    row = examine.examine(guests, guests.kernel, source, source.object.programs)
+    reasons = {name: seen.refusal and seen.refusal.name for name, seen in row.programs.items()}
+    old = guests.kernel == "5.10"
+    assert reasons == {
+        "fills_slot": None,
+        "dispatches": None,
+        "reads_configuration": None,
+        "unresolved_under_lock": "kernel-function",
+        "attaches_to_lock": "hook-missing" if old else "lock-functions",
+        "tail_call_under_lock": "call-under-lock",
+    }
+    assert "never comes back" in row.programs["tail_call_under_lock"].refusal.advice
+
+
+def test_the_member_for_which_the_kernel_refuses_the_btf(guests):
+    source = examine.open_source(HERE / "check/bitfields.bpf.c", guests.headers())
+    row = examine.examine(guests, guests.kernel, source, source.object.programs)
+    why = row.programs["count"].refusal
+    if guests.kernel == "5.10":  # the kernels before v6.11 take it
+        assert why is None and not row.causes
+        return
+    assert why.name == "btf-refused" and "a7db0d4f872a" in str(why.claim)
+    assert row.causes == ("the member high of struct flow, a bitfield of 29 bits",)
 
 
 def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path):

@@ -13,8 +13,7 @@ from harness.guest.state import Json, State
 @answers(calls.Examine)
 def look(state: State, call: calls.Examine) -> None:
     state.begin("examine")
-    data = base64.b64decode(call.object)
-    examine.examine(data, call.only, call.seconds, state.log_lines, state.emit)
+    examine.examine(call, state.log_lines, state.emit)
 
 
 @answers(calls.DriveObject)

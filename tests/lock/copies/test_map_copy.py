@@ -108,14 +108,14 @@ def test_lock_is_never_shown(guest, kind):
         for flags in (0, LOCK):
             put(guest, kind)
             removes = "delete" in way
-            free = copy(guest, kind, (way, flags, None), times=1 if removes else 10)
+            free = copy(guest, kind, access(way, flags), times=1 if removes else 10)
             guest.check(
                 set(free["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a free lock shows zeros in its place",
                 free["hidden"],
             )
             put(guest, kind)
-            held = copy(guest, kind, (way, flags, None), others(guest))
+            held = copy(guest, kind, access(way, flags), others(guest))
             guest.check(
                 set(held["hidden"]) == {"00000000"},
                 f"{called(way, flags)} of a held lock shows zeros in its place",
@@ -200,8 +200,8 @@ def test_locked_lookup_is_never_torn(guest, kind):
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
     put(guest, kind)
     writers = range(1, min(guest.cpus, 3))
-    plain = copy(guest, kind, ("lookup", 0, None), writers, times=2_000)
-    locked = copy(guest, kind, ("lookup", LOCK, None), writers, times=2_000)
+    plain = copy(guest, kind, access("lookup"), writers, times=2_000)
+    locked = copy(guest, kind, access("lookup", LOCK), writers, times=2_000)
     guest.check(
         locked["uneven"] == 0,
         "fields written under the lock agree in every lookup with BPF_F_LOCK",

@@ -4,9 +4,10 @@
 from contextlib import contextmanager
 
 import pytest
+from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import bcc_source, examine, report
+from harness.check import bcc_source, examine, refusal, report
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
 
@@ -136,7 +137,7 @@ def test_each_program_has_its_answer():
             {**QUIET, "stage": "map_create", "errno": "ENOTSUPP", "detail": "map 'items'"},
             FACTS,
             "map-type",
-            "map 'items'",
+            "map 'items': ENOTSUPP; bcc makes all maps of a text, used or not",
         ),
         (LOADS, {**FACTS, "headers": False}, "no-headers", "no headers of 6.12.1 are in the guest"),
     ],
@@ -191,3 +192,21 @@ def test_bad_input_is_a_sentence(tmp_path, monkeypatch, capsys, words, sentence)
 def test_a_section_is_for_bcc_only(capsys):
     assert main(["check", "x.c", "--section", "count=xdp"]) == 2
     assert "--section goes with --loader bcc" in capsys.readouterr().err
+
+
+def test_a_map_that_old_kernels_let_bcc_make_without_btf_holds_no_lock():
+    log = "map 'recent' has to have BTF in order to use bpf_spin_lock\n"
+    seen = {"stage": "prog_load", "errno": "EACCES", "log": log, "detail": ""}
+    release = Version("6.1")
+    assert refusal.by_bcc(seen, release, {"recent": 9}).name == "map-type"
+    assert refusal.by_bcc(seen, release, {"recent": 1}).name == "no-btf"
+
+
+def test_the_maps_of_a_text():
+    text = (
+        'BPF_TABLE("lru_hash", u32, struct flow, recent, 16);\n'
+        "BPF_HASH(plain, u32);\nBPF_PERCPU_ARRAY(counts, u64, 4);\nBPF_QUEUE(waiting, u32, 8);\n"
+        'BPF_TABLE_PINNED("hash", u32, u64, shared, 8, "/sys/fs/bpf/x");\n'
+    )
+    found = bcc_source.read("x.c", text, {}).maps
+    assert found == {"recent": 9, "plain": 1, "counts": 6, "waiting": 22, "shared": 1}

@@ -9,12 +9,15 @@ import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import examine, lockset, refusal, report
+from harness.check import classes, examine, lockset, refusal, report, since
 from harness.check.examine import Outcome
+from harness.check.linked import Linked
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
-from harness.provision import elf
+from harness.provision import catalogue, elf
 from harness.provision.btf import Field
+from harness.scenarios import versions
+from harness.scenarios.programs import Programs
 from harness.scenarios.versions import kernel_version
 
 LOG = """\
@@ -34,9 +37,26 @@ def seen(log="", stage="load", errno="EINVAL", messages=(), **more):
     return {"stage": stage, "errno": errno, "log": log, "messages": messages, **more}
 
 
-def why(log="", release="6.12", asked=None, maps=None, **more):
+def why(log="", release="6.12", asked=None, maps=None, linked=None, **more):
     asked = asked or {"btf": None, "maps": {}}
-    return refusal.explain(seen(log, **more), asked, Version(release), None, maps or {})
+    return refusal.explain(seen(log, **more), asked, Version(release), linked, maps or {})
+
+
+def linking(helpers=(), is_global=False, section="tc", calls_at=9):
+    """A program that calls a function at an instruction, which calls helpers."""
+    nothing = elf.Insn(0xB7, 0, 0, 0, 0)
+    code = [nothing] * calls_at + [elf.Insn(0x85, 0, 1, 0, 0), elf.Insn(0x95, 0, 0, 0, 0)]
+    targets = {calls_at: elf.Target("function", "inner")}
+    called = [*(elf.Insn(0x85, 0, 0, 0, helper) for helper in helpers), code[-1]]
+    functions = {
+        "main": elf.Function("main", section, code, targets),
+        "inner": elf.Function("inner", ".text", called, is_global=is_global),
+    }
+    return Linked(functions, "main")
+
+
+def first(claim):
+    return claim.spans[0].first if claim is not None else ""
 
 
 class Guests:
@@ -78,6 +98,7 @@ def reported(outcomes):
     )
 
 
+LOCK = Field("lock", 0, 4, lock="bpf_spin_lock")
 GOOD = {"stage": None, "log": "", "seconds": 0.1}
 
 
@@ -172,13 +193,15 @@ def test_recorded_logs(case):
     if case["seen"] is None:
         assert expected is None
         return
-    found = refusal.explain(case["seen"], case["asked"], release, None, maps)
+    insn = refusal.explain(case["seen"], case["asked"], release, None, maps).insn
+    linked = linking(calls_at=insn or 0) if case["program"] == "static_call" else None
+    found = refusal.explain(case["seen"], case["asked"], release, linked, maps)
     assert found.name == expected, found
     if expected in ("call-under-lock", "lock-place") and case["program"] in (
         "static_call",
         "of_the_map",
     ):
-        assert found.since in ("6.9", "6.11")
+        assert first(found.claim) in ("6.9", "6.11")
 
 
 def test_an_explanation_after_the_line_does_not_hide_it():
@@ -283,9 +306,97 @@ def test_a_program_for_another_one_is_not_taken_for_a_kind_the_kernel_has_not():
 
 def test_since_which_kernel():
     log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
-    assert why(log, "6.1").since == "6.9"
-    assert why(log, "6.12").since == ""
-    assert why("sleepable progs cannot use bpf_spin_lock yet", "6.1").since == "6.6"
+    assert first(why(log, "6.1", linked=linking()).claim) == "6.9"
+    assert why(log, "6.12", linked=linking()).claim is None, "the rule book says it loads there"
+    assert first(why("sleepable progs cannot use bpf_spin_lock yet", "6.1").claim) == "6.6"
+
+
+def test_nothing_is_claimed_for_a_function_that_no_kernel_takes_under_the_lock():
+    log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
+    assert why(log, "6.1").claim is None, "what it calls is not known"
+    for linked, words in (
+        (linking(helpers=(1,)), "would be refused still"),
+        (linking(is_global=True), "Make inner() static"),
+    ):
+        found = why(log, "6.1", linked=linked)
+        assert found.claim is None and words in found.advice
+
+
+@pytest.mark.parametrize("example", since.EXAMPLES, ids=lambda e: f"{e.of}-{e.scenario}")
+def test_a_claim_is_what_the_rule_book_says(example):
+    """On the kernels of the catalogue: where its scenario is refused, and nowhere else."""
+    case = {s.name: s for s in Programs.read(examine.build.PROGRAMS).scenarios()}[example.scenario]
+    for version in map(Version, catalogue.CHECKED.values()):
+        text = {r"bitfield": "a bitfield"}.get(example.text, example.text.replace("\\b", ""))
+        found = since.claim(example.of, [text], {example.trait}, version)
+        expected = case.expectation(version)
+        bugs = any(versions.covers(bug.kernels, version) for bug in case.known_bugs)
+        if expected is None:
+            continue
+        if expected.accepted != bugs:
+            assert found is None, "this kernel takes it"
+        else:
+            assert found is not None and not found.covers(version)
+            for other in map(Version, catalogue.CHECKED.values()):
+                there = case.expectation(other)
+                broken = any(versions.covers(bug.kernels, other) for bug in case.known_bugs)
+                exists = all(Version(need.since) <= other for need in case.needs)
+                takes = there is not None and there.accepted != broken and exists
+                assert found.covers(other) == takes, other
+
+
+def test_a_claim_that_another_kernel_of_the_run_contradicts_is_not_made():
+    log = "9: (85) call pc+4\nfunction calls are not allowed while holding a lock\n"
+    old = why(log, "6.1", linked=linking())
+    later = why(log, "6.12")
+
+    def claimed(then):
+        rows = (
+            examine.OnKernel("6.1", "6.1.1", {"good": Outcome(old)}),
+            examine.OnKernel("6.12", "6.12.1", {"good": then}),
+        )
+        none = lockset.Findings((), ())
+        return report.terminal(report.Report(SOURCE, ("good",), rows, none))
+
+    assert "v6.9 takes it as it is" in claimed(Outcome())
+    assert "v6.9 takes it" not in claimed(Outcome(later))
+
+
+def test_answers_that_change_more_than_once_are_said_as_ranges():
+    no = Outcome(why("no such luck"))
+    answers = {"5.10": Outcome(), "6.1": Outcome(), "6.12": no, "7.1": no, "7.2": Outcome()}
+    rows = tuple(examine.OnKernel(k, f"{k}.1", {"good": o}) for k, o in answers.items())
+    found = report.Report(SOURCE, ("good",), rows, lockset.Findings((), ()))
+    text = report.terminal(found)
+    assert "good: loads on 5.10 to 6.1, refused on 6.12 to 7.1, loads on 7.2" in text
+
+
+def test_a_name_of_the_kernels_is_known_by_its_version():
+    log = "9: (85) call unknown#2002000001\nfunction calls are not allowed while holding a lock\n"
+    nothing = elf.Insn(0xB7, 0, 0, 0, 0)
+    code = [nothing] * 9 + [elf.Insn(0x85, 0, 2, 0, -1)]
+    target = elf.Target("extern", "bpf_preempt_disable")
+    linked = Linked({"main": elf.Function("main", "tc", code, {9: target})}, "main")
+    found = why(log, "6.1", linked=linked)
+    assert found.name == "kernel-function"
+    assert str(found.claim) == "v6.10 has bpf_preempt_disable"
+    helper = why("9: (85) call bpf_loop#181\nunknown func bpf_loop#181\n", "5.10")
+    assert str(helper.claim) == "v5.17 has bpf_loop()"
+    assert why("unknown func bpf_loop#181\n", "6.1").claim is None, "this kernel has it"
+    told = ["this kernel has no attach type BPF_TCX_INGRESS"]
+    assert (
+        str(why(messages=told, stage="attach", release="6.1").claim) == "v6.6 has BPF_TCX_INGRESS"
+    )
+
+
+def test_the_kernels_own_words_are_shown():
+    log = (
+        "7: (85) call bpf_spin_unlock#94\nbpf_spin_unlock without taking a lock\n\n"
+        "Verification failed: Unlock without lock\n\nReason:\n  This unlock has\n  no lock.\n\n"
+        "Suggestion:\n  Take it.\n\nprocessed 9 insns\n"
+    )
+    found = why(log, "7.3")
+    assert (found.reason, found.suggestion) == ("This unlock has no lock.", "Take it.")
 
 
 def test_limits():
@@ -304,8 +415,8 @@ def test_limits():
 
 
 def test_every_class_is_explained():
-    page = (examine.build.PROGRAMS.parent / refusal.PAGE).read_text()
-    for row in refusal.CLASSES:
+    page = (examine.build.PROGRAMS.parent / classes.PAGE).read_text()
+    for row in classes.CLASSES:
         assert f"\n## {row.name}\n" in page and row.advice in page
         rules = (examine.build.PROGRAMS.parent / "docs/rules.md").read_text()
         assert not row.rule or f"\n### {row.rule}\n" in rules
@@ -422,3 +533,127 @@ def test_bad_files_are_usage_errors(tmp_path, capsys, content, text):
 def test_a_program_that_is_not_there():
     with pytest.raises(UsageError, match="has no program 'x'; it has: good, bad"):
         examine.choose(SOURCE, ["x"])
+
+
+WARNED = [
+    "------------[ cut here ]------------",
+    "WARNING: CPU: 0 PID: 9 at kernel/bpf/btf.c:4030 btf_parse_fields+0x7a1/0x7d0",
+    "Call Trace:",
+    "---[ end trace 0000000000000000 ]---",
+]
+
+
+@pytest.mark.parametrize("at", ["object", "program"])
+def test_a_complaint_about_types_is_not_put_on_the_program_that_came_then(at):
+    class Complaining(Guests):
+        def call(self, request, note=None, limit=0):
+            if request.name == "facts":
+                return {"release": "6.16.1", "version": ""}
+            facts = {"programs": [], "assumed": [], "btf": None, "maps": {}}
+            note({"object": {**facts, "kernel_log": WARNED if at == "object" else []}})
+            for name in request.only:
+                note({"begin": name})
+                said = WARNED if at == "program" and name == "good" else []
+                note({"end": name, "seen": {**GOOD, "kernel_log": said}})
+
+    row = examine.examine(Complaining({}), "6.16", SOURCE, SOURCE.object.programs)
+    assert "btf_parse_fields" in row.warning and not row.good
+    assert all(seen.good for seen in row.programs.values())
+    found = report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ()))
+    text = report.terminal(found)
+    assert "the object's BTF or maps on 6.16: the kernel complained: WARNING" in text
+    assert "on record: f08619f06046" in text
+
+
+def test_two_locks_of_which_the_kernel_sees_one_are_told():
+    locks = tuple(Field(f"{n}.lock", 8 * i, 4, lock="bpf_spin_lock") for i, n in enumerate("ab"))
+    code = [elf.Insn(0x18, 1, 1, 0, 0), elf.Insn(0, 0, 0, 0, 0), elf.Insn(0x95, 0, 0, 0, 0)]
+    uses = elf.Function("good", "tc", code, {0: elf.Target("map", "twos")})
+    found = elf.Object({"good": uses}, ("good",), {"twos": elf.Map("twos", 1, True, locks)})
+    rows = tuple(
+        examine.OnKernel(kernel, release, {"good": Outcome()})
+        for kernel, release in (("6.16", "6.16.1"), ("7.3", "7.3.1"))
+    )
+    source = examine.Source("prog.o", b"", found)
+    text = report.terminal(report.Report(source, ("good",), rows, lockset.Findings((), ())))
+    assert "note: 6.16: map 'twos' has 2 locks in a value" in text
+    assert "on record: f08619f06046" in text
+
+
+def test_what_the_btf_is_refused_for_is_the_cause_of_all_that_is_said_of_types():
+    log = "map 'm' has to have BTF in order to use bpf_spin_lock\n"
+    cause = {"in": "struct s", "member": "low", "type": "a bitfield of 3 bits"}
+    found = why(log, "6.12", {"btf": "EINVAL", "causes": [cause], "maps": {}})
+    assert found.name == "btf-refused" and "whole integer" in found.advice
+    assert "the member low of struct s, a bitfield of 3 bits" in found.line
+    assert "before v6.11" in str(found.claim) and "a7db0d4f872a" in str(found.claim)
+    for kind, name in (
+        ("struct bpf_spin_lock", "two-locks"),
+        ("struct bpf_list_head", "contains"),
+        ("a pointer with the type tag 'user'", "btf-refused"),
+    ):
+        asked = {"btf": "EINVAL", "causes": [{**cause, "type": kind}], "maps": {}}
+        assert why(log, "6.12", asked).name == name
+        assert why("R1 !read_ok\n", "6.12", asked).name == "other", "of no types"
+
+
+@pytest.mark.parametrize(
+    "section, helpers, line, words",
+    [
+        ("kprobe", (93,), "tracing progs cannot use bpf_spin_lock yet", ["bpf_res_spin_lock()"]),
+        ("kprobe", (93,), "tracing progs cannot use bpf_spin_lock yet", ["mean to refuse it"]),
+        ("socket", (), "socket filter progs cannot use bpf_spin_lock yet", ["takes no lock"]),
+    ],
+)
+def test_advice_fits_the_program(section, helpers, line, words):
+    found = why(f"{line}\n", linked=linking(helpers, section=section))
+    assert found.name == "program-type" and all(word in found.advice for word in words)
+    assert ("takes no lock" in found.advice) is (not helpers)
+    assert "fentry" not in found.advice or "refuse it there" in found.advice
+
+
+def test_advice_for_a_tail_call_is_not_to_move_it():
+    log = "9: (85) call bpf_tail_call#12\nfunction calls are not allowed while holding a lock\n"
+    assert why(log).advice.startswith("Unlock, then make the tail call")
+
+
+def test_a_function_that_other_kernels_call_otherwise():
+    log = "9: <invalid kfunc call>\nkfunc 'bpf_obj_new' is referenced but wasn't resolved\n"
+    asked = {"btf": None, "maps": {}, "names": {"bpf_obj_new": False, "bpf_obj_new_impl": True}}
+    assert why(log, asked=asked).advice.startswith("This kernel calls it bpf_obj_new_impl()")
+
+
+def test_two_inner_locks_are_not_seen_before_inner_ones_are():
+    locks = tuple(Field(f"{n}.lock", 8 * i, 4, lock="bpf_spin_lock") for i, n in enumerate("ab"))
+    maps = {"m": elf.Map("m", 1, True, locks)}
+    old = why("map 'm' doesn't have 'struct bpf_spin_lock'\n", "6.1", maps=maps)
+    assert old.name == "lock-place" and "at the top level" in old.advice
+    assert why("map 'm' has no valid bpf_spin_lock\n", "7.3", maps=maps).name == "two-locks"
+    other = "off {} doesn't point to 'struct bpf_spin_lock' that is at 0\n"
+    assert why(other.format(8), "6.16", maps=maps).name == "two-locks"
+    assert why(other.format(4), "6.16", maps=maps).name == "lock-place"
+
+
+def test_a_map_that_the_program_does_not_use_is_told_as_another():
+    maps = {"outer": elf.Map("outer", 12, True, (), elf.Map("outer[]", 1, True, (LOCK,)))}
+    asked = {"btf": None, "maps": {"outer": "ENOTSUPP"}}
+    found = why("", "6.1", asked, maps, linking(), errno="ENOTSUPP")
+    assert found.name == "inner-map" and "does not use the map 'outer'" in found.advice
+
+
+def test_an_atomic_operation_is_found_where_an_old_kernel_does_not_say_where():
+    code = [elf.Insn(0xDB, 1, 2, 0, 0xE1), elf.Insn(0x95, 0, 0, 0, 0)]
+    linked = Linked({"main": elf.Function("main", "tc", code)}, "main")
+    found = why("BPF_STX uses reserved fields\n", "5.10", linked=linked)
+    assert str(found.claim) == "v5.12 takes it as it is"
+
+
+def test_a_refusal_of_no_place_is_told_once():
+    outcomes = {name: Outcome(refusal.Refusal("map-type", "no such map")) for name in "abcdefgh"}
+    outcomes["placed"] = Outcome(
+        refusal.Refusal("map-type", "no such map", file="x.c", line_number=3)
+    )
+    row = examine.OnKernel("6.12", "6.12.1", outcomes)
+    found = report.Report(SOURCE, tuple(outcomes), (row,), None)
+    assert [names for names, _, _ in found.groups()] == ["a, b, c, d, e, f and 2 more", "placed"]
+    assert report.terminal(found).count("no such map") == 2

@@ -79,8 +79,8 @@ def test_accelerators() -> None:
 
 
 def test_restored_guest_reads_memory_privately() -> None:
-    memory = Path("/s/memory")
-    booted, restored = command(memory=memory), command(memory=memory, incoming=True)
+    saved, kept = (qemu_command.Memory(Path("/s/memory"), kept) for kept in (False, True))
+    booted, restored = command(memory=kept), command(memory=saved, incoming=True)
     assert "share=on" in value(booted, "-object")
     assert "share=off" in value(restored, "-object")
     assert value(restored, "-incoming") == "defer"
