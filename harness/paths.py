@@ -18,6 +18,7 @@ from typing import Iterator, Optional, Type
 import platformdirs
 from filelock import FileLock
 
+from harness import progress
 from harness.errors import SetupError
 
 DISTRIBUTION = "bpf-spinlock-harness"
@@ -71,7 +72,8 @@ def lock(path: Path) -> Iterator[None]:
     """
     held = FileLock(str(path))
     try:
-        held.acquire()
+        with progress.waiting(lambda: f"{_made_under(path)}, which another process is making"):
+            held.acquire()
     except OSError as error:
         raise SetupError(
             f"Cannot write {path} ({error.strerror}): set SPINLOCK_CACHE to a directory you may write."
@@ -80,6 +82,15 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def _made_under(path: Path) -> str:
+    """Return what a lock of the cache guards, in words: its place there."""
+    try:
+        place = path.relative_to(cache())
+    except ValueError:
+        return str(path)
+    return str(place.parent if place.name == "lock" else place.with_suffix(""))
 
 
 class Scratch:

@@ -12,17 +12,20 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import Iterator
+from pathlib import Path
+from typing import Dict, Iterator, List
 
-from harness import paths
+import psutil
+
+from harness import paths, progress
 
 
 @contextmanager
 def together() -> Iterator[None]:
     """Use the CPUs together with others. Waits while another user is alone or waits to be alone."""
     with _file("gate") as gate, _file("cores") as cores:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(cores, fcntl.LOCK_SH)
+        _lock(gate, fcntl.LOCK_EX)
+        _lock(cores, fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
         yield
 
@@ -31,8 +34,8 @@ def together() -> Iterator[None]:
 def alone() -> Iterator[None]:
     """Use the CPUs alone. Waits until all others have ended; later users wait."""
     with _file("gate") as gate, _file("cores") as cores:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # kept, so that no other user overtakes
-        fcntl.flock(cores, fcntl.LOCK_EX)
+        _lock(gate, fcntl.LOCK_EX)  # kept, so that nobody overtakes
+        _lock(cores, fcntl.LOCK_EX)
         yield
 
 
@@ -44,3 +47,38 @@ def _file(name: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int) -> None:
+    """Lock an open file. A wait for another run that takes more than a moment is said."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with progress.waiting(lambda: _another_run(descriptor)):
+            fcntl.flock(descriptor, how)
+
+
+_said: Dict[str, bool] = {}  # of what this process waited for already
+
+
+def _another_run(descriptor: int) -> str:
+    """Return which other run has a locked file, each once; "" where it is this run's own workers."""
+    file = os.fstat(descriptor)
+    family = {os.getpid(), os.getppid()}
+    for pid in holders(Path("/proc/locks").read_text(encoding="ascii"), file.st_dev, file.st_ino):
+        try:
+            others = {pid, psutil.Process(pid).ppid()}
+        except psutil.Error:  # it has let go meanwhile
+            continue
+        words = f"another run on this machine, process {pid}, to let go of the CPUs"
+        if not others & family and not _said.setdefault(words, False):
+            _said[words] = True
+            return words
+    return ""
+
+
+def holders(locks: str, device: int, inode: int) -> List[int]:
+    """Return the processes that hold a file's lock, given /proc/locks; not those that wait for it."""
+    place = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    rows = (line.split() for line in locks.splitlines())
+    return [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == place]

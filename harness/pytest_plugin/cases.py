@@ -109,15 +109,59 @@ def group(item: pytest.Item, kernels: Sequence[Optional[str]]) -> str:
     return f"{case.file.name if case else item.path.name}-{loader(item)}"
 
 
-def turn(item: pytest.Item, kernels: Sequence[Optional[str]]) -> Tuple[int, bool]:
-    """Return the sort key of a case in the order of the run.
+def in_turn(items: Sequence[pytest.Item], kernels: Sequence[Optional[str]]) -> List[pytest.Item]:
+    """Return items in the order of the run.
 
-    Through bcc, run-time tests come last. They use the machine's cores alone. At that time the
-    worker of the other loader has usually ended.
+    Kernels come one by one: each is fetched and booted when its first case runs. Verdicts of
+    programs come first, because the first of them comes soon. The cases of a file share a request,
+    so they stay together; files are ordered so that few rules are open at a time. libbpf comes
+    before bcc, which is slower. Through bcc, run-time tests come last: they use the machine's cores
+    alone, and by then the worker of the other loader has usually ended.
     """
-    if not needs_guest(item):
-        return -1, False
-    return kernels.index(kernel(item)), loader(item) == "bcc" and scenario(item) is None
+    rules: Dict[str, Dict[str, int]] = {}
+    for item in filter(needs_guest, items):
+        of_file = rules.setdefault(_file(item), {})
+        of_file[rule(item)] = of_file.get(rule(item), 0) + 1
+    place = {file: number for number, file in enumerate(_rules_together(rules))}
+
+    def turn(item: pytest.Item) -> Tuple[int, int, int, bool]:
+        if not needs_guest(item):
+            return -1, 0, 0, False
+        bcc, runs = loader(item) == "bcc", scenario(item) is None
+        return kernels.index(kernel(item)), runs + (bcc and runs), place[_file(item)], bcc
+
+    return sorted(items, key=turn)
+
+
+def _file(item: pytest.Item) -> str:
+    case = scenario(item)
+    return str(item.path if case is None else case.file)
+
+
+def _rules_together(files: Dict[str, Dict[str, int]]) -> List[str]:
+    """Order files so that few rules are open at a time; `files` gives the cases per file and rule.
+
+    The next file is always the one that leaves the fewest cases of rules that have begun.
+    """
+    left: Dict[str, int] = {}
+    for counts in files.values():
+        for each, count in counts.items():
+            left[each] = left.get(each, 0) + count
+    begun: Dict[str, int] = {}
+    ordered: List[str] = []
+    to_come = dict(files)
+    while to_come:
+
+        def open_after(file: str) -> int:
+            counts = to_come[file]
+            new = sum(left[each] - count for each, count in counts.items() if each not in begun)
+            return new - sum(count for each, count in counts.items() if each in begun)
+
+        file = min(to_come, key=open_after)
+        for each, count in to_come.pop(file).items():
+            begun[each] = begun.get(each, left[each]) - count
+        ordered.append(file)
+    return ordered
 
 
 def in_shard(items: Sequence[pytest.Item], shard: str) -> List[pytest.Item]:

@@ -15,6 +15,8 @@ from harness.pytest_plugin import fixtures, outcome, run_options, sharding
 from harness.pytest_plugin.run import Run
 from harness.pytest_plugin.selection import Selection
 
+pytest_plugins = ["harness.pytest_plugin.show"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the plugin's options."""
@@ -38,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     run = Run(config)
+    if len(run.kernels) == 1 and hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # else xdist goes by size, and no rule is over early
     config.pluginmanager.register(run, "spinlock-run")
     config.pluginmanager.register(Selection(run), "spinlock-selection")
     config.pluginmanager.register(fixtures, "spinlock-fixtures")

@@ -57,15 +57,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None
     """Turn the end of a test with a guest into a verdict, and the verdict into an outcome."""
     outcome = yield
     guest = pyfuncitem.funcargs.get("guest")
-    if isinstance(guest, Guest):
+    raised = outcome.excinfo[1] if outcome.excinfo is not None else None
+    # Every kind of failure becomes a verdict. What is no Exception, as Ctrl-C, goes on its way.
+    if isinstance(guest, Guest) and (raised is None or isinstance(raised, Exception)):
         try:
-            outcome.get_result()
-            error: Optional[BaseException] = None
-        except Exception as raised:  # noqa: B902  every kind of failure becomes a verdict
-            error = raised
-        try:
-            finish(pyfuncitem, guest.finish(error))
-        except BaseException as ending:  # noqa: B902  passed on to pytest unchanged
+            finish(pyfuncitem, guest.finish(raised))
+        except BaseException as ending:  # noqa: B902  handed to pytest as it is
             outcome.force_exception(ending)
         else:
             outcome.force_result(True)

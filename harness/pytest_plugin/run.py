@@ -18,6 +18,7 @@ from harness.judging import judge
 from harness.judging.verdict import Kind, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.target import Settings
+from harness.progress import to_stderr
 from harness.provision import build
 from harness.provision.catalogue import is_path
 from harness.pytest_plugin import cases, resume, run_options
@@ -159,12 +160,8 @@ class Run:
         return self._together.get((kernel, loader, file), [])
 
     def _progress(self, message: str) -> None:
-        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(f"spinlock: {message}")
-        else:
-            print(f"spinlock: {message}", file=sys.stderr)
+        show: Any = self.config.pluginmanager.get_plugin("spinlock-show")
+        (to_stderr if show is None else show.say)(message)
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -229,6 +226,13 @@ class Run:
         """Count the cases to run as one worker collected them. All workers collect the same."""
         del node
         self._countdown.expect(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """End the run for what an xdist worker found wrong with its options."""
+        said = getattr(node, "workeroutput", {}).get("spinlock_usage")
+        if said is not None:
+            raise pytest.UsageError(said)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, None]:

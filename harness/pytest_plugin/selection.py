@@ -42,10 +42,14 @@ class Selection:
         for item in filter(cases.needs_guest, items):
             item.extra_keyword_matches.add(cases.name(item))  # -k matches the name in results
         if self._config.option.scenario:
-            self._keep_named(items, self._config.option.scenario)
+            try:
+                self._keep_named(items, self._config.option.scenario)
+            except pytest.UsageError as error:
+                # What an xdist worker raises its controller does not see.
+                getattr(self._config, "workeroutput", {})["spinlock_usage"] = str(error)
+                raise
         self._keep(items, [i for i in items if not cases.needs_guest(i) or cases.has_loader(i)])
-        # A kernel is fetched and booted when the first of its cases runs.
-        items.sort(key=lambda item: cases.turn(item, self._run.kernels))
+        items[:] = cases.in_turn(items, self._run.kernels)
         if self._config.option.shard is not None:
             self._keep(items, cases.in_shard(items, self._config.option.shard))
         self._keep(items, [i for i in items if not cases.needs_guest(i) or not self._is_done(i)])

@@ -18,7 +18,7 @@ from harness.results.expected_failures import Known
 from harness.results.matrix import Matrix
 from harness.results.result import Result
 
-_COLOURS: Dict[Kind, str] = {
+COLOURS: Dict[Kind, str] = {
     Kind.PASS: "green",
     Kind.KNOWN: "cyan",
     Kind.SKIP: "bright_black",
@@ -94,21 +94,23 @@ def summary(results: Sequence[Result]) -> str:
     counts = collections.Counter(result.verdict for result in results)
     kernels = sorted({result.kernel for result in results if result.kernel})
     where = ", ".join(kernels) if len(kernels) < 4 else f"{len(kernels)} kernels"
-    return f"{_counted(counts) or 'nothing ran'} on {where or 'no kernel'}"
+    return f"{counted(counts) or 'nothing ran'} on {where or 'no kernel'}"
 
 
-def _counted(counts: Dict[Kind, int]) -> str:
+def counted(counts: Dict[Kind, int]) -> str:
+    """Return verdicts with their numbers, the worst first."""
     return ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts.get(kind))
 
 
 def table(results: Sequence[Result], width: int, colour: bool) -> str:
-    """Return the table at the end of a run.
+    """Return the table at the end of a run, the worst first.
 
-    For one kernel it lists each case with its reason; for several it is a matrix.
+    For one kernel it lists each case with its reason; for several it is a matrix. Of many cases, a
+    rule whose cases all hold has one line.
     """
-    pivot = Matrix(results)
+    pivot = Matrix(_worst_first(results))
     if len(pivot.columns) == 1:
-        return _cases(results, width, colour)
+        return _cases(pivot, width, colour)
     lines = [terminal(pivot, width, colour)]
     # Failures were explained during the run, above. These lines help to find them.
     notable = pivot.notable()
@@ -120,15 +122,29 @@ def table(results: Sequence[Result], width: int, colour: bool) -> str:
     return "\n".join([*lines, "", *totals(pivot)])
 
 
+def _worst_first(results: Sequence[Result]) -> List[Result]:
+    """Return results so that rules with worse verdicts come first, and in a rule worse cases."""
+    kinds = [kind for kind in Kind if kind is not Kind.SKIP] + [Kind.SKIP]
+    rules: Dict[str, int] = {}
+    cases: Dict[Tuple[str, str], int] = {}
+    for result in results:
+        case, bad = (result.rule, result.name), kinds.index(result.verdict)
+        rules[result.rule] = min(bad, rules.get(result.rule, bad))
+        cases[case] = min(bad, cases.get(case, bad))
+    place = {rule: number for number, rule in enumerate(rules)}
+    return sorted(results, key=lambda r: (rules[r.rule], place[r.rule], cases[r.rule, r.name]))
+
+
 def _one_line(result: Result, kernels: Sequence[str], width: int) -> str:
     words = (
         f"{result.verdict.value:<6} {result.name} [{result.loader}] on {', '.join(kernels)}:"
         f" {result.reason}"
     )
-    return _cut(words.replace("\n", " "), width)
+    return cut(words.replace("\n", " "), width)
 
 
-def _cut(words: str, width: int) -> str:
+def cut(words: str, width: int) -> str:
+    """Return words as far as they have room."""
     return words if len(words) <= width else words[: width - 1] + "…"
 
 
@@ -136,18 +152,25 @@ def _head(kernel: str) -> str:
     """Return the heading of a kernel's column. A long path is cut at its start."""
     if "/" in kernel and len(kernel) > _HEAD:
         return f"…{kernel[1 - _HEAD :]}"
-    return _cut(kernel, _HEAD)
+    return cut(kernel, _HEAD)
 
 
-def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
+def _cases(pivot: Matrix, width: int, colour: bool) -> str:
     """Return the verdicts on one kernel: a block per rule, a row per case, a column per loader."""
-    pivot = Matrix(results)
     kernel = pivot.columns[0]
-    name_width = max((len(result.name) for result in results), default=0) + 4
-    columns = {loader: _column(loader, results) for loader in pivot.loaders}
+    names = [result.name for result in pivot.results]
+    few = len(set(names)) <= _SHOWN
+    name_width = max(len(name) for name in names) + 4
+    columns = {loader: _column(loader, pivot.results) for loader in pivot.loaders}
     room = max(20, width - name_width - sum(columns.values()))
     lines: List[Text] = []
     for rule, cases in pivot.rules.items():
+        of_rule = pivot.cell(cases, kernel)
+        if not few and all(seen.verdict in (Kind.PASS, Kind.SKIP) for seen in of_rule):
+            line = Text(cut(rule, name_width - 2).ljust(name_width), style="bold")
+            said = counted(collections.Counter(seen.verdict for seen in of_rule))
+            lines.append(_by_loader(line, of_rule, columns, said))
+            continue
         heading = Text(rule.ljust(name_width), style="bold")
         if len(rule) < name_width:
             for loader, size in columns.items():
@@ -155,15 +178,22 @@ def _cases(results: Sequence[Result], width: int, colour: bool) -> str:
         lines.append(heading)
         for name in cases:
             line = Text(f"  {name}".ljust(name_width))
-            for loader, size in columns.items():
-                seen = pivot.cells.get((name, kernel, loader))
-                word = seen.verdict.value if seen else "-"
-                line.append(word, style=_COLOURS[seen.verdict] if seen else "")
-                line.append(" " * (size - len(word)))
-            said = matrix.worst(pivot.cell([name], kernel))
-            line.append(_cut(said.reason.replace("\n", " ") if said else "", room))
-            lines.append(line)
+            seen = pivot.cell([name], kernel)
+            worst = matrix.worst(seen)
+            said = cut(worst.reason.replace("\n", " ") if worst else "", room)
+            lines.append(_by_loader(line, seen, columns, said))
     return _render(lines, colour)
+
+
+def _by_loader(line: Text, results: Sequence[Result], columns: Dict[str, int], said: str) -> Text:
+    """Return a line with the worst verdict through each loader, and what is said of it."""
+    for loader, size in columns.items():
+        worst = matrix.worst(result for result in results if result.loader == loader)
+        word = worst.verdict.value if worst else "-"
+        line.append(word, style=COLOURS[worst.verdict] if worst else "")
+        line.append(" " * (size - len(word)))
+    line.append(said, style="not bold")
+    return line
 
 
 def _column(loader: str, results: Sequence[Result]) -> int:
@@ -205,11 +235,11 @@ def terminal(pivot: Matrix, width: int, colour: bool, every_case: bool = False) 
     lines = [header]
     for rule, case, cases in rows:
         name = f"  {case}" if case else rule
-        line = Text(_cut(name, name_width - 1).ljust(name_width), style="" if case else "bold")
+        line = Text(cut(name, name_width - 1).ljust(name_width), style="" if case else "bold")
         for kernel in pivot.columns:
             line.append_text(_cell(pivot.cell(cases, kernel), size, bool(case)))
         lines.append(line)
-    lines.append(Text(_cut(_LEGEND, width), style="bright_black"))
+    lines.append(Text(cut(_LEGEND, width), style="bright_black"))
     return _render(lines, colour)
 
 
@@ -232,16 +262,16 @@ def _cell(results: Sequence[Result], size: int, by_loader: bool) -> Text:
     if by_loader and len(set(kinds)) > 1:
         cell = Text()
         for kind in kinds:
-            cell.append(_WORDS[kind][:2] + " ", style=_COLOURS[kind])
+            cell.append(_WORDS[kind][:2] + " ", style=COLOURS[kind])
     else:
-        cell = Text(_WORDS[said.verdict], style=_COLOURS[said.verdict])
+        cell = Text(_WORDS[said.verdict], style=COLOURS[said.verdict])
     cell.append(" " * (size - len(cell)), style="default")
     return cell
 
 
 def totals(pivot: Matrix) -> List[str]:
     """Return a line per kernel with the number of results per verdict."""
-    return [f"{name:<8} {_counted(pivot.counts(name))}" for name in pivot.columns]
+    return [f"{name:<8} {counted(pivot.counts(name))}" for name in pivot.columns]
 
 
 def changes(drift: Drift, width: int = 0) -> str:
@@ -251,7 +281,7 @@ def changes(drift: Drift, width: int = 0) -> str:
         found = drift.of(what)
         if found:
             lines.append(f"{len(found)} {what.value}:")
-            lines += [f"  {_cut(str(c), width - 2) if width else c}" for c in found[:_SHOWN]]
+            lines += [f"  {cut(str(c), width - 2) if width else c}" for c in found[:_SHOWN]]
         if len(found) > _SHOWN:
             lines.append(f"  … and {len(found) - _SHOWN} more; --json has all")
     return "\n".join(lines)

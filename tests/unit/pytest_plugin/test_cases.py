@@ -71,12 +71,31 @@ def test_what_runs_in_a_guest_is_told_from_a_unit_test():
 def test_kernels_have_their_turns_and_what_runs_through_bcc_comes_last():
     early, late = about_a_program(kernel="5.10"), run_time("bcc", "5.10")
     other, unit = about_a_program(loader="bcc"), unit_test()
-    assert sorted([other, late, early, unit], key=lambda item: cases.turn(item, KERNELS)) == [
-        unit,
-        early,
-        late,
-        other,
+    assert cases.in_turn([other, late, early, unit], KERNELS) == [unit, early, late, other]
+
+
+def test_of_a_kernel_verdicts_come_first_through_libbpf_before_bcc_and_file_by_file():
+    wanted = [
+        about_a_program(file="a.bpf.c"),
+        about_a_program("also", file="a.bpf.c"),
+        about_a_program(file="a.bpf.c", loader="bcc"),
+        about_a_program(file="b.bpf.c"),
+        run_time(),
+        run_time("bcc"),
     ]
+    mixed = [wanted[place] for place in (5, 4, 0, 2, 1, 3)]
+    assert cases.in_turn(mixed, KERNELS) == wanted
+
+
+def test_files_come_so_that_rules_are_over_soon():
+    def of(rule, file):
+        item = about_a_program(file=file)
+        item.callspec.params["scenario"].rule = rule
+        return item
+
+    first, second = of("Lock", "a.bpf.c"), of("Unlock", "b.bpf.c")
+    late, later = of("Lock", "c.bpf.c"), of("Unlock", "d.bpf.c")
+    assert cases.in_turn([first, second, later, late], KERNELS) == [first, late, second, later]
 
 
 def test_a_worker_has_a_kernel_or_with_one_kernel_a_file():

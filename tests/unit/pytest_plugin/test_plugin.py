@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,21 +85,38 @@ def test_unlucky(guest):
 """
 
 
-def run(place, *options, tests=TESTS):
+INTERRUPTED = """
+RULE = "Counters count"
+
+
+def test_first(guest):
+    guest.check(True, "200 runs")
+
+
+def test_second(guest):
+    raise KeyboardInterrupt
+"""
+
+
+def run(place, *options, tests=TESTS, terminal=False):
     (place / "played.py").write_text(PLAYED)
     (place / "test_count.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "setup.cfg"), "test_count.py"]
     more = ["--results", "night", "--target", "qemu", "--loader", "libbpf", "-p", "played"]
     path = os.pathsep.join([str(ROOT), str(place)])
+    command += [*more, "-p", "no:cacheprovider", *options]
+    if terminal:
+        command = ["script", "-qec", f"stty cols 80; {shlex.join(command)}", "/dev/null"]
     done = subprocess.run(
-        [*command, *more, "-p", "no:cacheprovider", *options],
+        command,
         cwd=place,
         env={**os.environ, "PYTHONPATH": path, "SPINLOCK_CACHE": str(place / "cache")},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    lines = (place / "night" / "results.jsonl").read_text().splitlines()
+    file = place / "night" / "results.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
     return done, {(row["name"], row["column"]): row for row in map(json.loads, lines)}
 
 
@@ -140,3 +158,55 @@ def test_what_the_emulator_failed_is_run_once_more(tmp_path, times, verdict):
     assert results["unlucky", "6.12"]["verdict"] == verdict, done.stdout + done.stderr
     assert len((tmp_path / "night" / "results.jsonl").read_text().splitlines()) == 1
     assert ("1 passed" if times == 1 else "1 failed") in done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2", "--dist", "loadgroup"]], ids=["", "workers"])
+def test_a_rule_has_a_line_and_a_failure_is_told_once_and_at_once(tmp_path, workers):
+    if workers:
+        pytest.importorskip("xdist")
+    done, _ = run(tmp_path, "--kernel", "6.12", *workers)
+    before, _, after = done.stdout.partition("= verdicts =")
+    assert "FAIL count_xdp [libbpf] on 6.12.1-amd64: expected: 200 runs\n" in before
+    assert "  UNEXPECTED none\n  repeat   spinlock run count_xdp --loader libbpf" in before
+    (line,) = (line for line in before.splitlines() if "Counters count  " in line)
+    assert line.split()[:7] == ["FAIL", "Counters", "count", "1", "FAIL,", "1", "PASS"]
+    assert "UNEXPECTED" not in after and "short test summary" not in after
+    table = [line.split()[0] for line in after.splitlines() if line.startswith("  count")]
+    assert table == ["count_xdp", "count_tc"], "the worst comes first"
+    last = done.stdout.rstrip().splitlines()[-1]
+    assert "1 failed, 1 passed in" in last, done.stdout
+    times = json.loads((tmp_path / "cache" / "times.json").read_text())
+    assert sorted(times) == ["count_tc libbpf 6.12", "count_xdp libbpf 6.12"]
+
+
+def test_where_there_is_no_terminal_lines_are_all_there_is(tmp_path):
+    done, _ = run(tmp_path, "--kernel", "6.12", "-v")
+    between = done.stdout.partition("collected")[2].partition("= verdicts =")[0].splitlines()[1:]
+    shown = [line.split()[0] for line in between if line and not line.startswith(("  repeat", "="))]
+    assert shown == ["PASS", "FAIL", "rule", "source", "EXPECTED", "UNEXPECTED", "FAIL", "FAIL"]
+    assert "\033" not in done.stdout and "\r" not in done.stdout
+
+
+def test_on_a_terminal_a_bar_tells_the_time_left_and_is_gone_at_the_end(tmp_path):
+    (tmp_path / "cache").mkdir()
+    known = {"count_tc libbpf 6.12": 100.0, "count_xdp libbpf 6.12": 3600.0}
+    (tmp_path / "cache" / "times.json").write_text(json.dumps(known))
+    done, _ = run(tmp_path, "--kernel", "6.12", terminal=True)
+    before, _, after = done.stdout.partition("= verdicts =")
+    assert "0 of 2 cases" in before and "about 61:" in before and "━" in before
+    assert "1 failed" in after and "━" not in after and "left" not in after
+
+
+def test_ctrl_c_in_a_test_keeps_the_verdicts_so_far_and_warns_of_nothing(tmp_path):
+    done, results = run(tmp_path, "--kernel", "6.12", tests=INTERRUPTED)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert [name for name, _ in results] == ["first"]
+    assert "1 PASS on 6.12.1-amd64" in done.stdout and "KeyboardInterrupt" in done.stdout
+    assert "Warning" not in done.stdout + done.stderr
+
+
+def test_workers_say_which_scenario_there_is_not(tmp_path):
+    pytest.importorskip("xdist")
+    done, _ = run(tmp_path, "--kernel", "6.12", "--scenario", "count_tb", "-n", "2")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "There is no scenario 'count_tb' (did you mean 'count_tc'?)" in done.stdout + done.stderr
