@@ -20,7 +20,9 @@ FIELDS = (
     Field("c", 32, 8),
 )
 SIZE = 40
-MAPS = {name: elf.Map(name, 1, True, FIELDS, key_size=4, value_size=SIZE) for name in ("one", "two")}
+MAPS = {
+    name: elf.Map(name, 1, True, FIELDS, key_size=4, value_size=SIZE) for name in ("one", "two")
+}
 R = st.integers(6, 9)
 SLOT = st.sampled_from([-8, -16])
 JUMP = st.integers(-12, 12)
