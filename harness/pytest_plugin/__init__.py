@@ -5,5 +5,5 @@ It is no entry point, so pytest in another project does not load it. A project a
 `-p harness.pytest_plugin.hooks`, as this one does in setup.cfg.
 
 May import: `running`, `reports`, `results`, `machines`, `provision`, `judging`, `scenarios`, `paths`,
-`errors`.
+`progress`, `errors`.
 """

@@ -265,7 +265,7 @@ class Run:
             terminalreporter.write_line(
                 terminal.table(self.results, width, terminalreporter._tw.hasmarkup)
             )
-            terminalreporter.write_line("")
+            terminalreporter.line("")
             terminalreporter.write_line(terminal.summary(self.results))
             if self._log is not None:
                 terminalreporter.write_line(f"results: {self._log.path}")

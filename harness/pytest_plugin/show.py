@@ -17,6 +17,7 @@ from harness.pytest_plugin import cases, screen, times
 from harness.reports import live
 from harness.results.result import Result
 
+_NODES = "bringing up nodes..."  # what xdist says, however quiet it shall be
 _OUTCOMES = {"passed": Kind.PASS, "failed": Kind.FAIL, "skipped": Kind.SKIP}
 
 
@@ -50,10 +51,17 @@ class Reporter(TerminalReporter):  # type: ignore[misc]  # final to types only
 
     def write_line(self, line: Any, **markup: bool) -> None:
         """Write a line, above the bar if there is one."""
+        if self.verbosity < 0 and line in ("", _NODES):
+            return
         if self._shown.has_bar:
             self._shown.say(str(line))
         else:
             super().write_line(line, **markup)
+
+    def rewrite(self, line: str, **markup: bool) -> None:
+        """Write a line that takes the place of the last one."""
+        if _NODES not in line:
+            super().rewrite(line, **markup)
 
     def summary_failures(self) -> None:
         """Leave out what was shown when it happened."""
@@ -202,6 +210,11 @@ class Show:
             if self._planned:
                 times.write(self._clock.times)
 
+    def pytest_enter_pdb(self) -> None:
+        """Leave the terminal to the debugger."""
+        if self._screen is not None:
+            self._screen.end()
+
     def pytest_unconfigure(self) -> None:
         """Let go of the terminal."""
         self._held.close()
@@ -229,7 +242,8 @@ def _why(report: Any) -> str:
     """Return what is told of a failure: of a case its evidence, else pytest's traceback."""
     data = getattr(report, "spinlock", None)
     if data is None:
-        return f"FAIL {report.nodeid}\n{report.longreprtext}"
+        kept = [f"---- {title} ----\n{text.rstrip()}" for title, text in report.sections]
+        return "\n".join([f"FAIL {report.nodeid}", str(report.longreprtext), *kept])
     words = str(report.longrepr)  # without the line that names a worker
     if report.when == "call" and words.startswith(data["verdict"]):
         return words

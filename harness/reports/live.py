@@ -131,7 +131,7 @@ def failure(text: str) -> List[Text]:
     known = [kind for kind in Kind if kind.value == word]
     head = Text().append(word, style=terminal.COLOURS[known[0]] if known else "bold red")
     head.append(space + after, style="bold")
-    return [Text(""), head, *(Text(line) for line in rest), Text("")]
+    return [head, *(Text(line) for line in rest), Text("")]
 
 
 class Clock:
@@ -161,12 +161,13 @@ class Clock:
         self.times[key] = round(seconds, 3)
 
     def left(self, now: float) -> Optional[float]:
-        """Return the seconds that are left; None where nothing is known."""
+        """Return the seconds that are left; None where nothing is known, or it takes longer."""
         if not self._left:
             return None
         fast = self._done >= self._ENOUGH
         pace = (self._last - self._began) / self._done if fast else 1.0 / self._workers
-        return max(0.0, pace * sum(self._left.values()) - (now - self._last))
+        left = pace * sum(self._left.values()) - (now - self._last)
+        return left if left > 0 else None
 
 
 def time_left(seconds: Optional[float]) -> str:
