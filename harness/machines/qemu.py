@@ -83,14 +83,11 @@ class Qemu:
             except (EOFError, OSError, SetupError):  # QEMU has just ended: the stream reports it
                 return {}
 
-        try:
+        with guest.closed_on_failure():
             fd = guest.channel.fileno()
             overdue, waited = partial(asked, guest.overdue_ticks), partial(asked, guest.waited)
             stream, carry = Stream(fd, fd), self._bcc.answer
             return guest, Session(stream, lost, guest.boot, overdue, waited, carry)
-        except BaseException:
-            guest.close()
-            raise
 
     def _boot(self) -> qemu_guest.Guest:
         if self._unbootable is not None:

@@ -121,6 +121,15 @@ class Guest:
     ) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Close the guest if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     @property
     def pid(self) -> int:
         """Return QEMU's process id."""
@@ -428,14 +437,11 @@ class _Plan:
         progress(f"guest {self.kernel.name}: booting ({self.accelerator})")
         started = time.monotonic()
         guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
-        try:
+        with guest.closed_on_failure():
             kept = None if memory is None else Memory(memory, kept=True)
             self._launch(guest, kept, incoming=False)
             message = guest._read_line(BOOT_LIMIT_S, "hello")
             guest.hello = message.get("hello", "")
-        except BaseException:
-            guest.close()
-            raise
         guest.boot = {"kind": "cold", "seconds": time.monotonic() - started}
         return guest
 
@@ -444,14 +450,11 @@ class _Plan:
         self._check_space(saved.parent)
         with _building(saved) as building:
             guest = self.cold(progress, building / "running")
-            try:
+            with guest.closed_on_failure():
                 self._check_options(guest)
                 _save(guest, building, warm=False)
                 building.rename(saved)
                 guest._qmp.execute("cont")
-            except BaseException:
-                guest.close()
-                raise
         return guest
 
     def warm_and_save(self, saved: Path, progress: Progress) -> Guest:
@@ -461,16 +464,13 @@ class _Plan:
         with _building(saved) as building:
             _copy_memory(saved / "memory", building / "running")
             guest = self.restore(saved, building / "running")
-            try:
+            with guest.closed_on_failure():
                 guest.channel.sendall(b'{"warm": true}\n')
                 guest._read_line(BOOT_LIMIT_S, "word that it is warm")
                 _save(guest, building, warm=True)
                 shutil.rmtree(saved)
                 building.rename(saved)
                 guest._qmp.execute("cont")
-            except BaseException:
-                guest.close()
-                raise
         return guest
 
     def _check_space(self, place: Path) -> None:
@@ -506,16 +506,13 @@ class _Plan:
         started = time.monotonic()
         os.utime(saved)
         guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
-        try:
+        with guest.closed_on_failure():
             guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
             memory = Memory(kept or saved / "memory", kept is not None)
             self._launch(guest, memory, incoming=True)
             guest._qmp.load(saved / "state")
             guest.channel.sendall(b'{"ping": 0}\n')
             guest._read_line(RESTORE_LIMIT_S, "answer to a ping")
-        except BaseException:
-            guest.close()
-            raise
         guest.boot = {"kind": "restored", "seconds": time.monotonic() - started}
         return guest
 
