@@ -63,9 +63,9 @@ $(VENV)/linters: $(VENV)/ready
 	@touch $@
 
 lint: $(VENV)/linters ## Formatting, types and import rules
-	$(VENV)/bin/black --check -q harness tests
-	$(VENV)/bin/isort --check -q harness tests
-	$(VENV)/bin/flake8 harness tests
+	$(VENV)/bin/black --check -q harness tests benchmarks docs
+	$(VENV)/bin/isort --check -q harness tests benchmarks docs
+	$(VENV)/bin/flake8 harness tests benchmarks docs
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports setup.cfg
 	shellcheck vagrant/*.sh .ci/run

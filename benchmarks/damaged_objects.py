@@ -21,7 +21,9 @@ from typing import Any, Counter, Dict, List, Optional, Sequence
 
 from harness.check import lockset, refusal
 from harness.errors import SetupError
-from harness.machines import choose, loss, session, target
+from harness.guest import calls
+from harness.machines import choose, loss, target
+from harness.machines.session import AgentError, Session
 from harness.provision import elf
 from harness.provision.btf import Malformed
 from harness.scenarios.versions import kernel_version
@@ -69,11 +71,11 @@ def host(data: bytes) -> str:
     return "host: read"
 
 
-def guest(session: session.Session, data: bytes, facts: Dict[str, Any]) -> List[str]:
+def guest(session: Session, data: bytes, facts: Dict[str, Any]) -> List[str]:
     """Load an object in the guest; return the classes of its answers, of which one is the last."""
     events: List[Dict[str, Any]] = []
     encoded = base64.b64encode(data).decode()
-    session.call("examine", events.append, limit=60, object=encoded, seconds=SECONDS)
+    session.call(calls.Examine(encoded, seconds=SECONDS), events.append, limit=60)
     release = kernel_version(facts["release"], facts["version"])
     asked: Dict[str, Any] = {}
     answers = []
@@ -116,7 +118,7 @@ def main() -> int:
         while done < options.count and time.monotonic() - started < options.seconds:
             try:
                 with guests.session() as session:
-                    facts = session.call("facts")
+                    facts = session.call(calls.Facts())
                     while done < options.count and time.monotonic() - started < options.seconds:
                         is_second, data = again is not None, again or damage(objects, random_)
                         again = None
@@ -125,10 +127,10 @@ def main() -> int:
                         try:
                             answers[host(data)] += 1
                             answers.update(guest(session, data, facts))
-                        except (AssertionError, session.AgentError, RecursionError) as error:
+                        except (AssertionError, AgentError, RecursionError) as error:
                             unanswered += 1
                             print(f"no answer for object {done}: {error}", file=sys.stderr)
-                            if isinstance(error, session.AgentError):
+                            if isinstance(error, AgentError):
                                 break
                         slowest = max(slowest, time.monotonic() - begun)
                         if done % 500 == 0:

@@ -20,6 +20,7 @@ from typing import Callable, Dict, List
 
 from harness.judging import history
 from harness.machines import qemu_guest, target
+from harness.machines.qemu_command import Machine
 from harness.provision import build, kernel_store, userland
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +39,8 @@ def timed(action: Callable[[], object], repeat: int) -> float:
 def start(snapshot: bool) -> None:
     """Bring one guest up until its agent answers."""
     found, booted = userland.ensure(print), kernel_store.fetch(target.DEFAULT_KERNEL, print)
-    qemu_guest.start(booted, found, agent=build.agent(), snapshot=snapshot).close()
+    agent = build.agent()
+    qemu_guest.start(booted, found, Machine(), agent=agent, snapshot=snapshot).close()
 
 
 def run(*arguments: str) -> None:
