@@ -20,9 +20,9 @@ MAP(HASH, by_word, __u32, __u32, 4)
 /*
  * Rule: The lock field is opaque to loads and stores
  * Topic: The lock's bytes
- * What a program reads of the lock may be false the next moment, and what it writes would break it
- * for others. The verifier refuses each access that could touch one of the four bytes, by whatever
- * instruction, of whatever size, and whoever holds the lock.
+ * A value read from the lock may be stale at once, and a write would break the lock. The verifier
+ * refuses every access that could touch one of its four bytes: by any instruction, of any size, with
+ * the lock held or not.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  */
 SEC("tc") __rule("The lock field is opaque to loads and stores") __success __retval(0)

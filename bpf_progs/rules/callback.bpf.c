@@ -126,7 +126,7 @@ int for_each_callback_locks_and_unlocks(struct __sk_buff *skb)
 
 /*
  * The callback gets the element that a lookup finds: in an array each begins at a multiple of 8,
- * whatever the size of its value; in a hash table the value is behind a key that is padded to 8
+ * for any size of its value; in a hash table the value is behind a key that is padded to 8
  * bytes. The callback only reads: next to the element may be another one's lock.
  */
 #define ELEMENTS 3

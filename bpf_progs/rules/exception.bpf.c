@@ -20,8 +20,8 @@ extern void bpf_throw(__u64 cookie) __weak __ksym;
 /*
  * Rule: No exception while holding the lock
  * Topic: Later programs, calls and places
- * bpf_throw() unwinds the stack of the program, but releases nothing. So it is refused where the lock
- * is held, at the call, in whatever frame that is.
+ * bpf_throw() unwinds the stack of the program, but releases nothing. So the call is refused while the
+ * lock is held, in every frame.
  * commit f18b03fabaa9 ("bpf: Implement BPF exceptions") (in v6.7)
  * commit a44b1334aadd ("bpf: Allow calling static subprogs while holding a bpf_spin_lock") (in v6.9)
  */

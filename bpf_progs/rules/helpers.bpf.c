@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Helpers under the lock, of each class one or more: all are refused alike, whatever they do. Each
- * has its twin, which makes the same call before it locks. What else may not be called is in
- * calls.bpf.c, where the rule is declared too.
+ * Helpers under the lock, one or more of each class: all are refused alike. Each case has a twin that
+ * makes the same call before it locks. calls.bpf.c declares the rule and has the other calls.
  *
  * libbpf only: what is asked does not depend on the loader, and bcc takes seconds for a file.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * List heads: who may touch them, in which programs and beside what they stand.
+ * List heads: the accesses and program types that are allowed, and the fields beside them.
  *
  * libbpf only, as all that calls kernel functions (kfuncs.h).
  */

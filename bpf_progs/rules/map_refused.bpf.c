@@ -312,8 +312,8 @@ int devmap_hash_holds_lock(struct __sk_buff *skb)
 #endif
 
 /*
- * Maps without keys. A filter's values may be described by BTF; those of a queue and a stack may
- * not, whatever they are, so there can be no lock in them either.
+ * Maps without keys. A filter's values may be described by BTF; values of a queue and a stack may
+ * not, so they cannot hold a lock.
  */
 #define KEYLESS_MAP(kind, name, value_type)                 \
 	struct {                                            \

@@ -21,8 +21,8 @@ MAP(ARRAY, counters, __u32, struct counter, 1)
 /*
  * Rule: Cgroup program types may lock
  * Topic: Programs and users
- * Programs of a cgroup are no different: whatever they attach to, the helper is theirs since
- * that place exists.
+ * Programs of a cgroup may lock like others. For each attach type the helper is available since the
+ * kernel that introduced the attach type.
  * commit d83525ca62cf ("bpf: introduce bpf_spin_lock") (in v5.1)
  */
 

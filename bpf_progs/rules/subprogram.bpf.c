@@ -150,7 +150,7 @@ int static_subprog_calls_global_before_lock(struct __sk_buff *skb)
 	return c->value;
 }
 
-/* It is not the program that calls the global function, but who holds the lock is the same. */
+/* A static subprogram calls the global function, with the lock of its caller held. */
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
 __twin(static_subprog_calls_global_before_lock)
 __kernel("<6.9") __refused(call_under_lock)

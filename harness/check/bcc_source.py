@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A C file as bcc takes it: which of its functions are programs, and of what kind. Pure.
 
-Such a file names no kinds: who uses it chooses them when he attaches a program. What a program is
+Such a file names no program types: its loader chooses them when it attaches a program. What a program is
 given tells most of it, and a user may tell the rest.
 """
 

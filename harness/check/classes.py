@@ -569,8 +569,8 @@ CLASSES: Tuple[Class, ...] = (
     Class(
         "libbpf",
         "libbpf itself died of it",
-        "This is libbpf's bug, of the guest's version, whatever the object is: compile it again, and if"
-        " it stays so, report it there.",
+        "This is a bug of the guest's libbpf, even if the object is damaged: compile the object again;"
+        " if libbpf still dies, report it to libbpf.",
     ),
     Class(
         "object", "no object that libbpf opens", "Compile it again, with `clang -g -target bpf`."

@@ -133,7 +133,7 @@ class LibbpfUnit:
                 what = f"map '{name}'"
                 fds.append(elf.create_map(name, btf))
             if elf.has_map_of_type(uapi.BPF_MAP_TYPE_PROG_ARRAY):
-                self._sharing = []  # the first program that uses it decides who else may
+                self._sharing = []  # the first program that uses it decides which others may
         except OSError as error:
             raise Refused(stage, error.errno or 0, detail=what) from None
         finally:
@@ -400,7 +400,7 @@ def as_user(user: str, work: Callable[[], None]) -> None:
             with os.fdopen(writer, "w", encoding="utf-8") as pipe:
                 json.dump(answer, pipe)
         finally:
-            os._exit(0)  # whatever happened: it must not go on as a second session
+            os._exit(0)  # also after an error: it must not go on as a second session
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
