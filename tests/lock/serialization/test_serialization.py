@@ -8,10 +8,13 @@ broken twins in the same way. contended_counter.h has the operation and its brok
 import pytest
 
 from harness.judging.serialization import UNLOCKED, judge
-from harness.judging.verdict import Kind
+from harness.judging.verdict import Kind, Verdict
 from harness.running import contended, experiment
 
 RULE = "Locked updates of all CPUs are serialized"
+
+ANOMALIES = ("lost updates", "duplicate ticket")  # of a counter without a lock
+MOST_RUNS = 5
 
 
 def conclude(guest, contest):
@@ -42,8 +45,16 @@ def test_serialization_has_power(guest):
     contest = contended.DRIVERS["test_run"]
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())
-    broken = experiment.run(guest, plan, UNLOCKED)
-    verdict = judge(broken, [broken])
-    guest.check(verdict.kind is Kind.FAIL, "an unlocked counter is a FAIL", verdict)
-    for name in ("lost updates", "duplicate ticket"):
-        guest.check(name in verdict.reason, f"the anomaly is called {name}", verdict)
+    # Only the first operations are recorded. On a busy host few of those overlap, so that two equal
+    # tickets may all be among the others: then the unlocked counter runs again.
+    missing = set(ANOMALIES)
+    for _ in range(MOST_RUNS):
+        broken = experiment.run(guest, plan, UNLOCKED)
+        verdict = judge(broken, [broken])
+        guest.check(verdict.kind is Kind.FAIL, "an unlocked counter is a FAIL", verdict)
+        missing -= {name for name in ANOMALIES if name in verdict.reason}
+        if not missing:
+            break
+    if missing:
+        reason = f"{MOST_RUNS} runs without a lock showed no {' and no '.join(sorted(missing))}"
+        guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
