@@ -5,33 +5,30 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import signal
 import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-from harness.commands import (
-    EXIT_CODES,
-    INTERRUPTED,
-    OK,
-    SETUP,
-    USAGE,
-    bench,
-    bisect,
-    check,
-    completion,
-    doctor,
-    image,
-    kernels,
-    list as listing,
-    power,
-    report,
-    run,
-    shell,
-    version,
-)
+from harness.commands import EXIT_CODES, INTERRUPTED, SETUP, USAGE, version
 from harness.errors import SetupError, UsageError
-from harness.provision import catalogue
+
+# The subcommands: each is a module of `commands` with run() and, if it takes anything, declare().
+_COMMANDS = {
+    "doctor": "Check this machine for what spinlock needs.",
+    "list": "List the scenarios, by rule. Needs no VM.",
+    "run": "Run all scenarios, or the named ones.",
+    "report": "Show results: rules x kernels, as text or as a page.",
+    "bisect": "Find the kernel version where a case's outcome changed.",
+    "check": "Load your own programs into real kernels; explain refusals.",
+    "power": "Measure how often each broken twin of a lock is caught.",
+    "bench": "Measure the cost of the lock, by driver and number of CPUs.",
+    "shell": "Open a root shell in a fresh guest, which is then discarded.",
+    "kernels": "List, fetch or remove Debian's kernels.",
+    "image": "Build or remove the guest's userland and kernel.",
+    "completion": "Print a completion script for bash or zsh.",
+}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -70,7 +67,9 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     Names may stand before and after options. argparse alone ends a list of names at the first
     option.
     """
-    options, more = _parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    asked = next((word for word in words if word in _COMMANDS), None)
+    options, more = _parser(asked).parse_known_args(words)
     takes = {"names": str, "places": Path}
     listed = next((name for name in takes if hasattr(options, name)), None)
     if more and (listed is None or any(word.startswith("-") for word in more)):
@@ -81,7 +80,9 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: Optional[str] = None) -> argparse.ArgumentParser:
+    """Return the parser. Only the subcommand that is asked for, if any, has its module imported:
+    those of the others would cost each start a tenth of a second."""
     parser = argparse.ArgumentParser(
         prog="spinlock",
         description="Test bpf_spin_lock on a real kernel in a VM.",
@@ -93,49 +94,16 @@ def _parser() -> argparse.ArgumentParser:
         help="show the release and, in a checkout, the commit",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(
-        name: str, action: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
+    for name, text in _COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(action=action, parser=sub)
-        return sub
-
-    command("doctor", doctor.run, "Check this machine for what spinlock needs.")
-    listing.declare(command("list", listing.run, "List the scenarios, by rule. Needs no VM."))
-    run.declare(command("run", run.run, "Run all scenarios, or the named ones."))
-    report.declare(
-        command("report", report.run, "Show results: rules x kernels, as text or as a page.")
-    )
-    bisect.declare(
-        command("bisect", bisect.run, "Find the kernel version where a case's outcome changed.")
-    )
-    check.declare(
-        command("check", check.run, "Load your own programs into real kernels; explain refusals.")
-    )
-    power.declare(
-        command("power", power.run, "Measure how often each broken twin of a lock is caught.")
-    )
-    bench.declare(
-        command("bench", bench.run, "Measure the cost of the lock, by driver and number of CPUs.")
-    )
-    shell.declare(
-        command("shell", shell.run, "Open a root shell in a fresh guest, which is then discarded.")
-    )
-    kernels.declare(command("kernels", kernels.run, "List, fetch or remove Debian's kernels."))
-    image.declare(command("image", image.run, "Build or remove the guest's userland and kernel."))
-    completing = command("completion", _completion, "Print a completion script for bash or zsh.")
-    completing.add_argument(
-        "shell", choices=completion.SHELLS, help="bash: eval the output; zsh: save it in $fpath"
-    )
+        if asked not in (None, name):
+            continue
+        module = importlib.import_module(f"harness.commands.{name}")
+        action: Callable[[argparse.Namespace], int] = module.run
+        sub.set_defaults(action=action, parser=sub, whole=_parser)
+        if hasattr(module, "declare"):
+            module.declare(sub)
     return parser
-
-
-def _completion(options: argparse.Namespace) -> int:
-    """Print a shell's completion script. It is made from the parser, so it is defined here."""
-    known = ["all", *catalogue.names()]
-    sys.stdout.write(completion.script(_parser(), options.shell, list(listing.all_cases()), known))
-    return OK
 
 
 if __name__ == "__main__":

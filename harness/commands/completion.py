@@ -4,15 +4,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
+from harness.commands import OK
+from harness.commands.list import all_cases
 from harness.errors import SetupError
+from harness.provision import catalogue
 
 SHELLS = ("bash", "zsh")
 _CASES = ("names", "scenario")
 _KERNELS = ("kernel", "require", "good", "bad")
 _FILES = ("places", "results", "against")
+
+
+def declare(sub: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    sub.add_argument("shell", choices=SHELLS, help="bash: eval the output; zsh: save it in $fpath")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a shell's completion script, made from the parser of all subcommands."""
+    known = ["all", *catalogue.names()]
+    sys.stdout.write(script(options.whole(), options.shell, list(all_cases()), known))
+    return OK
 
 
 def script(
