@@ -331,7 +331,7 @@ def start(
                 return plan.restore(saved) if warm else plan.warm_and_save(saved, progress)
             except (SetupError, OSError, ValueError, KeyError) as error:
                 progress(f"guest {kernel.name}: the saved guest is not usable ({error})")
-                shutil.rmtree(saved)
+                shutil.rmtree(saved, ignore_errors=True)  # warming may have removed it
         guest = plan.boot_and_save(saved, progress)
     _forget_old(label, saved)
     return guest

@@ -295,7 +295,7 @@ SHUFFLE = st.lists(
 )
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=6, deadline=None, suppress_health_check=SLOW)
 @given(SHUFFLE, SHUFFLE, R, R, st.booleans(), SEEDS)
 def test_an_element_is_not_taken_for_another(before, within, locked, changed, again, seed):
     """Elements change places on some paths and in some turns; one is locked, one is written."""
