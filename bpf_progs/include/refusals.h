@@ -161,3 +161,9 @@
  * EACCES "cannot restore irq state out of order"
  * The flags of the lock that was taken last are restored first.
  */
+
+/*
+ * Refusal: res_unlock_out_of_order
+ * EINVAL "bpf_res_spin_unlock cannot be out of order"
+ * The lock that was taken last is released first.
+ */

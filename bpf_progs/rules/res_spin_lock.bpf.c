@@ -289,12 +289,6 @@ static __always_inline int unlock_outer_first(struct res_spin_lock_counter *a,
 	return 1;
 }
 
-/*
- * Refusal: res_unlock_out_of_order
- * EINVAL "bpf_res_spin_unlock cannot be out of order"
- * The lock that was taken last is released first.
- */
-
 SEC("tc") __rule("res_spin_locks nest, and are released innermost first") __loader(libbpf)
 __needs(bpf_res_spin_lock, "6.15") __twin(two_res_locks) __refused(res_unlock_out_of_order)
 int res_unlock_outer_first(struct __sk_buff *skb)
