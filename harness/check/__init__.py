@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`spinlock check`: a program of the user's own, loaded on real kernels and explained.
 
-`examine` asks the kernel; `lockset`, `refusal` and `report` read the answers and the object.
+`check()` is what the command calls, and a function for others; docs/check.md shows it. `examine` asks
+the kernel; `lockset` and `refusal` read the object and the answers; `answer` holds what came of it,
+and `report` and its like show it.
 May import: `machines`, `provision`, `judging.splat`, `scenarios`, `guest.calls`, `guest.uapi`,
-`paths`, `errors`.
+`progress`, `paths`, `errors`.
 """
+
+from harness.check.answer import Answer, Group
+from harness.check.checking import Options, check
+
+__all__ = ["Answer", "Group", "Options", "check"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import closing
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Dict, Sequence
 
-from harness.check import bcc_source, examine, lockset, report
-from harness.commands import output
+from harness.check import checking, report, report_json
+from harness.check.answer import Answer
+from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
-from harness.machines import choose, target
-from harness.provision import catalogue
+from harness.machines import target
 from harness.pytest_plugin import run_options
 from harness.scenarios import scenario
 
@@ -74,6 +73,9 @@ def declare(sub: argparse.ArgumentParser) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="print Markdown")
     form.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
+    sub.add_argument(
+        "-v", "--all", action="store_true", help="fold nothing: show every program, cause and place"
+    )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
@@ -97,63 +99,34 @@ def _declare_guest(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load the user's programs; return 1 if a required kernel refuses one. Raises UsageError."""
-    if options.section and options.loader != "bcc":
-        raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
-    named = [name for name in options.kernel if name != "all"]
-    required = catalogue.expand([*named, *options.require])
-    chosen = catalogue.expand([*options.kernel, *options.require])
-    if not chosen and options.target in (None, "qemu"):
-        chosen = required = [target.DEFAULT_KERNEL]
-    for chosen_name in chosen:
-        catalogue.find(chosen_name)
-
-    examine.look(options.file)
-    source = _open_at_once(options)
-    if source is not None:
-        examine.choose(source, options.program)
-    rows = []
-    asked: List[Optional[str]] = [*chosen]
-    for name in asked or [None]:  # None: the kernel of a running machine
-        settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        with closing(choose.open_target(settings, output.progress)) as guests:
-            if source is None:
-                source = examine.open_source(options.file, guests.headers(), options.I, options.D)
-            programs = examine.choose(source, options.program)
-            shown = name or guests.name
-            output.progress(f"{source.name} on {shown}")
-            rows.append(examine.examine(guests, shown, source, programs, options.run))
-    assert source is not None
-    locks = None
-    if isinstance(source, examine.Source):
-        # Of all programs: one that is not asked for may be the one that does not lock.
-        locks = lockset.analyse(source.object, source.programs)
-    found = report.Report(source, programs, tuple(rows), locks)
-    output.put(_text(found, options), options.output)
-    return report.exit_code(found, required or [row.kernel for row in rows if not chosen])
+    how = checking.Options(
+        programs=tuple(options.program),
+        require=tuple(options.require),
+        loader=options.loader,
+        sections=_sections(options.section),
+        include=tuple(options.I),
+        defines=tuple(options.D),
+        run=options.run,
+        target=options.target,
+        cpus=options.cpus,
+        append=options.append,
+    )
+    answer = checking.check(options.file, options.kernel, how, output.progress)
+    output.put(_text(answer, options), options.output)
+    return OK if answer.good else FAILED
 
 
-def _open_at_once(options: argparse.Namespace) -> Union[examine.Source, bcc_source.Text, None]:
-    """Open a file that needs no kernel headers, so that errors show before a guest boots; else None."""
-    if options.loader == "bcc":
-        return examine.open_text(options.file, options.D, _sections(options))
-    if options.file.suffix != ".c":
-        return examine.open_source(options.file, Path())
-    return None
-
-
-def _text(found: report.Report, options: argparse.Namespace) -> str:
+def _text(answer: Answer, options: argparse.Namespace) -> str:
     if options.json:
-        return json.dumps(report.to_json(found), indent=1) + "\n"
-    return report.markdown(found) if options.markdown else report.terminal(found)
+        return json.dumps(report_json.to_json(answer), indent=1) + "\n"
+    shown = report.markdown if options.markdown else report.terminal
+    return shown(answer, options.all)
 
 
-def _sections(options: argparse.Namespace) -> Dict[str, str]:
+def _sections(words: Sequence[str]) -> Dict[str, str]:
     """Return program types by program name, from --section. Raises UsageError."""
-    if options.run or options.I:
-        word = "--run" if options.run else "-I"
-        raise UsageError(f"{word} does not go with --loader bcc, which compiles in the guest.")
     sections = {}
-    for word in options.section:
+    for word in words:
         name, equals, kind = word.partition("=")
         if not (name and equals and kind):
             raise UsageError(f"--section {word}: NAME=KIND was expected, as in count=xdp.")

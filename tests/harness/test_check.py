@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_the_command_says_no_by_its_exit_code():
     assert "tutorial_1.bpf.c" in programs["count"]["refusal"]["where"]
     verdicts = {field["field"]: field["verdict"] for field in data["lockset"]["fields"]}
     assert verdicts["packets"] == "NOT PROTECTED" and verdicts["bytes"] == "protected"
+
+
+def test_the_example_in_python_prints_what_the_page_says():
+    page = (ROOT / "docs/check.md").read_text(encoding="utf-8")
+    code, printed = re.findall(
+        r"```python\n(from harness\.check .*?)```\n```\n(.*?)```", page, re.DOTALL
+    )[0]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout == printed, done.stderr
 
 
 def test_damaged_objects(tmp_path):

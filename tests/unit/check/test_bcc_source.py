@@ -2,12 +2,14 @@
 """C files for bcc: which functions are programs, and what becomes of them, without a kernel."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import bcc_source, examine, refusal, report
+from harness.check import bcc_source, examine, refusal, report, report_json
+from harness.check.answer import Answer
 from harness.errors import UsageError
 from harness.machines.loss import GuestLost
 
@@ -100,7 +102,7 @@ def rows(outcomes, facts=FACTS):
     text = bcc_source.read("x.c", TEXT, {})
     programs = examine.choose(text, list(outcomes))
     row = examine.examine(Guests(outcomes, facts), "6.12", text, programs)
-    return report.Report(text, programs, (row,), None)
+    return Answer(text, programs, (row,), None)
 
 
 def test_each_program_has_its_answer():
@@ -112,7 +114,7 @@ def test_each_program_has_its_answer():
     }
     found = rows({"count": LOADS, "shape": refused, "trace": "panic"})
     (row,) = found.kernels
-    assert [found.cell(row, name) for name in found.programs] == [
+    assert [found.word(row, name) for name in found.programs] == [
         "loads",
         "call-under-lock",
         "crash",
@@ -121,7 +123,7 @@ def test_each_program_has_its_answer():
     assert text.startswith(
         "x.c: 3 programs, through bcc: count as xdp, shape as tc, trace as kprobe"
     )
-    assert report.to_json(found)["lockset"] is None and "protect" not in text
+    assert report_json.to_json(found)["lockset"] is None and "protect" not in text
 
 
 @pytest.mark.parametrize(
@@ -144,9 +146,9 @@ def test_each_program_has_its_answer():
 )
 def test_what_is_wrong_with_all_of_it(observation, facts, name, line):
     found = rows({"count": observation}, facts)
-    assert found.cell(found.kernels[0], "count") == name
+    assert found.word(found.kernels[0], "count") == name
     assert [why.line for _, why, _ in found.groups()] == [line]
-    assert report.exit_code(found, ["6.12"]) == 1
+    assert not replace(found, required=("6.12",)).good
 
 
 def test_a_warning_on_the_way_is_told():

@@ -3,13 +3,24 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
 from harness.__main__ import main
-from harness.check import classes, examine, lockset, refusal, report, since
+from harness.check import (
+    classes,
+    examine,
+    lockset,
+    refusal,
+    report,
+    report_json,
+    run_report,
+    since,
+)
+from harness.check.answer import Answer
 from harness.check.examine import Outcome
 from harness.check.linked import Linked
 from harness.errors import UsageError
@@ -93,7 +104,7 @@ def reported(outcomes):
     guests = Guests(outcomes)
     row = examine.examine(guests, "6.12", SOURCE, SOURCE.object.programs)
     return (
-        report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())),
+        Answer(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ())),
         guests,
     )
 
@@ -356,7 +367,7 @@ def test_a_claim_that_another_kernel_of_the_run_contradicts_is_not_made():
             examine.OnKernel("6.12", "6.12.1", {"good": then}),
         )
         none = lockset.Findings((), ())
-        return report.terminal(report.Report(SOURCE, ("good",), rows, none))
+        return report.terminal(Answer(SOURCE, ("good",), rows, none))
 
     assert "v6.9 takes it as it is" in claimed(Outcome())
     assert "v6.9 takes it" not in claimed(Outcome(later))
@@ -366,7 +377,7 @@ def test_answers_that_change_more_than_once_are_said_as_ranges():
     no = Outcome(why("no such luck"))
     answers = {"5.10": Outcome(), "6.1": Outcome(), "6.12": no, "7.1": no, "7.2": Outcome()}
     rows = tuple(examine.OnKernel(k, f"{k}.1", {"good": o}) for k, o in answers.items())
-    found = report.Report(SOURCE, ("good",), rows, lockset.Findings((), ()))
+    found = Answer(SOURCE, ("good",), rows, lockset.Findings((), ()))
     text = report.terminal(found)
     assert "good: loads on 5.10 to 6.1, refused on 6.12 to 7.1, loads on 7.2" in text
 
@@ -424,13 +435,13 @@ def test_every_class_is_explained():
 
 def test_report_of_one_that_loads_and_one_that_does_not():
     found, _ = reported({"good": GOOD, "bad": seen(LOG)})
-    assert report.exit_code(found, ["6.12"]) == 1 and report.exit_code(found, []) == 0
+    assert not replace(found, required=("6.12",)).good and found.good
     text = report.terminal(found)
     assert "bad   call-under-lock" in text and "prog.bpf.c:31" in text
     assert "docs/refusals.md#call-under-lock" in text and "No kernel takes everything" in text
     assert "1024 entries assumed: m" in text
     assert "[call-under-lock](docs/refusals.md#call-under-lock)" in report.markdown(found)
-    data = json.loads(json.dumps(report.to_json(found)))
+    data = json.loads(json.dumps(report_json.to_json(found)))
     assert data["smallest_kernel"] is None
     assert data["kernels"][0]["programs"]["bad"]["refusal"]["class"] == "call-under-lock"
 
@@ -457,7 +468,7 @@ def test_a_program_that_was_not_tried(programs, name, line):
 
 def test_everything_loads():
     found, _ = reported({"good": GOOD, "bad": GOOD})
-    assert report.exit_code(found, ["6.12"]) == 0
+    assert replace(found, required=("6.12",)).good
     assert "Everything loads on 6.12 (1 kernel checked)." in report.terminal(found)
 
 
@@ -482,7 +493,7 @@ def test_what_libbpf_hides_of_btf_is_said_where_something_loads_for_it(refused, 
     def text(good):
         row = examine.OnKernel("6.12", "6.12.1", {"good": good}, btf_refused=refused)
         none = lockset.Findings((), ())
-        return report.terminal(report.Report(source, ("good",), (row,), none))
+        return report.terminal(Answer(source, ("good",), (row,), none))
 
     assert all(words in text(loads) for words in said)
     assert ("refuses the BTF" in text(loads)) is bool(said)
@@ -511,11 +522,13 @@ def test_a_guest_that_is_lost_again_and_again_accuses_no_kernel():
 
 
 def test_lock_words():
-    assert report._lock_words("# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0) == [
+    assert run_report._lock_words(
+        "# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0
+    ) == [
         1,
         0,
     ]
-    assert report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
+    assert run_report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
 
 
 @pytest.mark.parametrize(
@@ -559,7 +572,7 @@ def test_a_complaint_about_types_is_not_put_on_the_program_that_came_then(at):
     row = examine.examine(Complaining({}), "6.16", SOURCE, SOURCE.object.programs)
     assert "btf_parse_fields" in row.warning and not row.good
     assert all(seen.good for seen in row.programs.values())
-    found = report.Report(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ()))
+    found = Answer(SOURCE, SOURCE.object.programs, (row,), lockset.Findings((), ()))
     text = report.terminal(found)
     assert "the object's BTF or maps on 6.16: the kernel complained: WARNING" in text
     assert "on record: f08619f06046" in text
@@ -575,7 +588,7 @@ def test_two_locks_of_which_the_kernel_sees_one_are_told():
         for kernel, release in (("6.16", "6.16.1"), ("7.3", "7.3.1"))
     )
     source = examine.Source("prog.o", b"", found)
-    text = report.terminal(report.Report(source, ("good",), rows, lockset.Findings((), ())))
+    text = report.terminal(Answer(source, ("good",), rows, lockset.Findings((), ())))
     assert "note: 6.16: map 'twos' has 2 locks in a value" in text
     assert "on record: f08619f06046" in text
 
@@ -654,6 +667,8 @@ def test_a_refusal_of_no_place_is_told_once():
         refusal.Refusal("map-type", "no such map", file="x.c", line_number=3)
     )
     row = examine.OnKernel("6.12", "6.12.1", outcomes)
-    found = report.Report(SOURCE, tuple(outcomes), (row,), None)
-    assert [names for names, _, _ in found.groups()] == ["a, b, c, d, e, f and 2 more", "placed"]
-    assert report.terminal(found).count("no such map") == 2
+    found = Answer(SOURCE, tuple(outcomes), (row,), None)
+    assert [group.programs for group in found.groups()] == [tuple(outcomes)]
+    text = report.terminal(found)
+    assert text.count("no such map") == 1 and "  source   x.c:3  (placed)\n" in text
+    assert "\na, b, c, d, e, f and 3 more on 6.12: " in text
