@@ -147,7 +147,7 @@ def test_each_program_has_its_answer():
 def test_what_is_wrong_with_all_of_it(observation, facts, name, line):
     found = rows({"count": observation}, facts)
     assert found.word(found.kernels[0], "count") == name
-    assert [why.line for _, why, _ in found.groups()] == [line]
+    assert [group.refusal.line for group in found.groups()] == [line]
     assert not replace(found, required=("6.12",)).good
 
 
