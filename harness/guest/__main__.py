@@ -37,9 +37,9 @@ def _send(port: BinaryIO, line: Dict[str, Any]) -> None:
 
 def _session(source: BinaryIO, sink: BinaryIO) -> None:
     from harness.guest.carried_calls import CarryFailed
-    from harness.guest.libbpf import errno_name
     from harness.guest.loaders import Refused
     from harness.guest.session import Session
+    from harness.guest.uapi import errno_name
 
     session = Session(lambda event: _send(sink, event), source)
     # The host sends no call before this line, so the parent has buffered none before the fork.

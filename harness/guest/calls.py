@@ -680,3 +680,55 @@ class Sweep(Call[Dict[str, List[List[int]]]], name="sweep", alone=True):
     reads: Sequence[Tuple[str, int]]
     times: int = 1
     busy: Busy = Busy()
+
+
+# -- random programs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FuzzMap:
+    """A map with keys of four bytes, at a given fd; types are numbers in the BTF (0: none)."""
+
+    fd: int
+    type: int
+    value: int  # size in bytes
+    entries: int
+    key_type: int
+    value_type: int
+    inner: int = 0  # of an outer map: the fd of the map that stands for the inner ones
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class FuzzWorld(Call[List[int]], name="fuzz_world"):
+    """Load BTF (base64) and create maps; return the errno of each map, 0 for those that exist."""
+
+    btf: str
+    btf_fd: int
+    maps: Sequence[FuzzMap]
+
+
+class FuzzLoaded(TypedDict):
+    """Errnos (16-bit numbers, in base64) and verifier logs of programs, and the kernel's log.
+
+    `late` has the lines of the kernel's log that came before the first program.
+    """
+
+    errnos: str
+    logs: List[str]
+    late: List[str]
+    kernel_log: Optional[List[str]]
+
+
+@dataclass(frozen=True)
+class FuzzLoad(Call[FuzzLoaded], name="fuzz_load"):
+    """Load programs one after the other, closing each at once; at log level 0 there are no logs.
+
+    `programs` is zlib-compressed, in base64. Each program is five 32-bit numbers (program type,
+    attach type, flags, number of instructions, number of functions), its instructions, and a struct
+    bpf_func_info per function.
+    """
+
+    programs: str
+    btf_fd: int
+    log_level: int = 0

@@ -177,7 +177,7 @@ def sweep(sweep: Sweep) -> Dict[str, List[List[int]]]:
         try:
             result = _written_and_read(sweep, write, read).hex()
         except OSError as error:
-            result = libbpf.errno_name(error.errno or 0)
+            result = uapi.errno_name(error.errno or 0)
         seen.setdefault(result, []).append([at, by])
     return seen
 

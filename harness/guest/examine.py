@@ -63,7 +63,7 @@ class _NoAttach(Exception):
     """The kernel loads a program and refuses to attach it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(libbpf.errno_name(number))
+        super().__init__(uapi.errno_name(number))
         self.number = number
 
 
@@ -410,7 +410,7 @@ def _load_once(data: bytes, program: Json, target: Optional[Tuple[int, str]]) ->
             _attach_to_lock(elf, program)
             return {"stage": None, "log": "", "seconds": round(time.monotonic() - started, 3)}
         except _NoAttach as refused:
-            number = libbpf.errno_name(refused.number)
+            number = uapi.errno_name(refused.number)
             told = f"the lock's own functions cannot be attached to: {number}"
             return {"stage": "attach", "errno": number, "log": "", "messages": [told]}
         except OSError as error:
@@ -451,7 +451,7 @@ def _attach_to_lock(elf: Object, program: Json) -> None:
 
 
 def _name(error: OSError) -> str:
-    return libbpf.errno_name(error.errno or 0)
+    return uapi.errno_name(error.errno or 0)
 
 
 def _drive(send: Emit, data: bytes, program: str, cpus: Sequence[int], seconds: float) -> None:

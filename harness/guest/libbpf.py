@@ -40,12 +40,6 @@ def capture_messages() -> None:
     messages.clear()
 
 
-def errno_name(number: int) -> str:
-    """Return the kernel's name of an errno, including ENOTSUPP (524), which user space lacks."""
-    kernels = {95: "EOPNOTSUPP", 524: "ENOTSUPP"}  # Python's name for 95 is ENOTSUP
-    return kernels.get(number) or errno.errorcode.get(number, str(number))
-
-
 def version() -> str:
     """Return libbpf's version, as in "v1.5"."""
     text: bytes = bindings.libbpf_version_string()

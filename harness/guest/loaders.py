@@ -39,7 +39,7 @@ class Refused(Exception):
     def __init__(
         self, stage: str, number: int, log: str = "", detail: str = "", built: str = ""
     ) -> None:
-        super().__init__(f"{stage}: {libbpf.errno_name(number)} {detail or log}".strip())
+        super().__init__(f"{stage}: {uapi.errno_name(number)} {detail or log}".strip())
         self.stage, self.number, self.log, self.detail = stage, number, log, detail
         self.built = built  # see Unit, of one that came to nothing
 
@@ -47,7 +47,7 @@ class Refused(Exception):
         """Return it as the fields of an observation."""
         return {
             "stage": self.stage,
-            "errno": libbpf.errno_name(self.number) if self.number else None,
+            "errno": uapi.errno_name(self.number) if self.number else None,
             "log": self.log,
             "detail": self.detail,
         }

@@ -12,6 +12,7 @@ from harness.guest import calls
 from harness.guest.dispatch import HANDLERS
 from harness.guest.handlers import (  # noqa: F401  importing them registers the handlers
     copying,
+    fuzzing,
     kernel,
     maps,
     objects,

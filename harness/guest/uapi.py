@@ -6,6 +6,8 @@ They come from linux/bpf.h, linux/btf.h and the like. Values of the API never ch
 
 from __future__ import annotations
 
+import errno
+
 # enum bpf_cmd
 BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_OBJ_GET_INFO_BY_FD, BPF_BTF_LOAD = 0, 5, 15, 18
 
@@ -18,6 +20,7 @@ BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_STRUCT_OPS, BPF_PROG_TYPE_LSM = 26, 27, 29
 BPF_PROG_TYPE_SK_LOOKUP, BPF_PROG_TYPE_SYSCALL = 30, 31
 
 # enum bpf_map_type
+BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH_OF_MAPS = 1, 2, 13
 BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY = 3, 4
 BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_STACK_TRACE = 5, 6, 7
 BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_ARENA = 10, 27, 33
@@ -63,3 +66,9 @@ SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW = 0x80000000, 0x7FFF0000
 AUDIT_ARCH_X86_64, X32_SYSCALL_BIT = 0xC000003E, 0x40000000
+
+
+def errno_name(number: int) -> str:
+    """Return the kernel's name of an errno, including ENOTSUPP (524), which user space lacks."""
+    kernels = {95: "EOPNOTSUPP", 524: "ENOTSUPP"}  # Python's name for 95 is ENOTSUP
+    return kernels.get(number) or errno.errorcode.get(number, str(number))
