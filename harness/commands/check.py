@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Dict, Sequence
 
-from harness.check import checking, report, report_json
+from harness import paths
+from harness.check import checking, report, report_json, sarif
 from harness.check.answer import Answer
-from harness.commands import FAILED, OK, output
+from harness.commands import FAILED, OK, output, version
 from harness.errors import UsageError
 from harness.machines import target
 from harness.pytest_plugin import run_options
@@ -76,6 +77,12 @@ def declare(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-v", "--all", action="store_true", help="fold nothing: show every program, cause and place"
     )
+    sub.add_argument(
+        "--sarif",
+        type=Path,
+        metavar="FILE",
+        help="also write SARIF 2.1.0 to a file, for code scanning and editors",
+    )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
 
@@ -112,6 +119,9 @@ def run(options: argparse.Namespace) -> int:
         append=options.append,
     )
     answer = checking.check(options.file, options.kernel, how, output.progress)
+    if options.sarif is not None:
+        log = sarif.to_sarif(answer, options.file, version.version(paths.root()))
+        output.write(json.dumps(log, indent=1) + "\n", options.sarif)
     output.put(_text(answer, options), options.output)
     return OK if answer.good else FAILED
 

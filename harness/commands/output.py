@@ -20,8 +20,13 @@ def put(text: str, output: Optional[Path]) -> None:
     if output is None:
         sys.stdout.write(text)
         return
+    write(text, output)
+    print(output)
+
+
+def write(text: str, output: Path) -> None:
+    """Write text to a file. Raises SetupError on failure."""
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SetupError(f"Cannot write {output} ({error.strerror}).") from None
-    print(output)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `spinlock check` says of a program, as SARIF 2.1.0: for code scanning and editors. Pure.
+
+A result per cause of refusals and place in the source, and one per field that its lock does not
+protect. Places are from the object's BTF; what has none is put on the first line of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from urllib.parse import quote
+
+from harness.check import lockset, notes
+from harness.check.answer import OBJECT, Answer, Group
+from harness.check.classes import BY_NAME, PAGE
+from harness.check.examine import Json
+
+SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_WARNS = "kernel-warning"
+_CALM = (lockset.PROTECTED, lockset.ONLY_READ, lockset.UNTOUCHED, lockset.KERNELS)
+# What is accused, and what is only said to be uncertain, at its level.
+_LOCK_LEVELS = {
+    lockset.NOT_PROTECTED: "warning",
+    lockset.NEVER: "warning",
+    lockset.MIXED: "warning",
+    lockset.READ_WITHOUT: "note",
+    lockset.ATOMICALLY: "note",
+    lockset.UNKNOWN: "note",
+}
+_LOCK_HELP = f"docs/check.md#what-the-lock-analysis-sees has the verdicts. {lockset.LIMITS}"
+
+
+def to_sarif(answer: Answer, file: Path, version: str) -> Json:
+    """Return the answer as a SARIF log.
+
+    `file` is what was checked, `version` that of the tool. Paths below the current directory become
+    relative to it, which is what GitHub expects of a checkout.
+    """
+    results = [*_refused(answer, file), *_warned(answer, file), *_unlocked(answer, file)]
+    order = {name: at for at, name in enumerate(dict.fromkeys(r["ruleId"] for r in results))}
+    for result in results:
+        result["ruleIndex"] = order[result["ruleId"]]
+    driver = {"name": "spinlock check", "version": version, "rules": [_rule(n) for n in order]}
+    properties = {"kernels": {row.kernel: row.release for row in answer.kernels}}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "utf16CodeUnits",
+        "invocations": [{"executionSuccessful": True}],
+        "results": results,
+        "properties": properties,
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _rule(name: str) -> Json:
+    """Return what a viewer shows of a rule: a class of refusals, or a verdict on a field."""
+    if name in BY_NAME:
+        of = BY_NAME[name]
+        rule = f" The rule: {of.rule} (docs/rules.md)." if of.rule else ""
+        title, text, page = of.title, f"{of.advice}{rule}", f"{PAGE}#{name}"
+    elif name == _WARNS:
+        title, page = "the kernel complained", "docs/check.md"
+        text = "The kernel took the program and printed a warning: report it to the kernel's list."
+    else:
+        title, page = f"a field with a lock: {name.replace('-', ' ')}", "docs/check.md"
+        text = _LOCK_HELP
+    return {
+        "id": name,
+        "shortDescription": {"text": title},
+        "help": {"text": f"{text} See {page}.", "markdown": f"{text}\n\nSee `{page}`."},
+    }
+
+
+def _refused(answer: Answer, file: Path) -> Iterator[Json]:
+    for group in answer.groups():
+        required = any(kernel in answer.required for kernel in group.kernels)
+        text = _words(group)
+        for where, _, name in group.places or [("", "", group.programs[0])]:
+            names = [name] if group.places else group.programs
+            yield {
+                "ruleId": group.refusal.name,
+                "level": "error" if required else "warning",
+                "message": {"text": f"{', '.join(names)} is refused on {text}"},
+                "locations": [_location(where, file, names)],
+                "properties": {"programs": list(names), "kernels": list(group.kernels)},
+            }
+
+
+def _words(group: Group) -> str:
+    why = group.refusal
+    said = [f"{', '.join(group.kernels)}: {why.of.title}.", why.line.rstrip("."), why.advice]
+    if group.claim is not None:
+        said.append(f"Other kernels: {group.claim}.")
+    return f"{said[0]} The kernel says: {said[1]}. {' '.join(said[2:])}".strip()
+
+
+def _warned(answer: Answer, file: Path) -> Iterator[Json]:
+    for text in notes.warnings(answer):
+        yield {
+            "ruleId": _WARNS,
+            "level": "error",
+            "message": {"text": text},
+            "locations": [_location("", file, ())],
+        }
+
+
+def _unlocked(answer: Answer, file: Path) -> Iterator[Json]:
+    """Yield a result per finding on fields, alike ones together, as the report has them."""
+    alike: Dict[Tuple[object, ...], List[lockset.Judged]] = {}
+    for each in answer.locks.fields if answer.locks is not None else ():
+        if each.verdict not in _CALM:
+            alike.setdefault((each.map, *each.alike()), []).append(each)
+    for first, *others in alike.values():
+        bad = [access for access in first.accesses if not access.tied] or [*first.accesses]
+        names = ", ".join(f"{each.map}.{each.field}" for each in (first, *others))
+        result: Json = {
+            "ruleId": re.sub(r"\W+", "-", first.verdict.lower()),
+            "level": _LOCK_LEVELS.get(first.verdict, "note"),
+            "message": {"text": f"{names}: {first.said}. {first.advice}".strip()},
+            "locations": [_location(a.where, file, [a.program]) for a in bad[:1]]
+            or [_location("", file, ())],
+        }
+        places = {
+            (access.where, access.kind, lockset.how_of(access)): access for access in first.accesses
+        }
+        result["relatedLocations"] = [
+            {**_location(where, file, [access.program]), "message": {"text": f"{kind} {how}"}}
+            for (where, kind, how), access in places.items()
+        ]
+        yield result
+
+
+def _location(where: str, file: Path, programs: Sequence[str]) -> Json:
+    path, line = _split(where)
+    location: Json = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": _uri(Path(path) if path else file)},
+            "region": {"startLine": line or 1},
+        }
+    }
+    named = [{"name": name, "kind": "function"} for name in programs if name != OBJECT]
+    return {**location, "logicalLocations": named} if named else location
+
+
+def _split(where: str) -> Tuple[str, Optional[int]]:
+    """Return the path and the line of "path:line"; ("", None) for what is no place in a source."""
+    path, _, line = where.rpartition(":")
+    return (path, int(line)) if path and line.isdigit() and int(line) else ("", None)
+
+
+def _uri(path: Path) -> str:
+    """Return the URI of a path: relative for what is below the current directory."""
+    try:
+        return quote(PurePosixPath(path.absolute().relative_to(Path.cwd())).as_posix())
+    except ValueError:
+        return path.absolute().as_uri()
