@@ -317,6 +317,7 @@ class Drive(Call[Drove], name="drive", alone=True):
 
     `counter` is a per-CPU map: the first eight bytes of element `source` are the number of runs. The
     call waits until all requested runs were counted. Without a counter it does not wait.
+    Every five seconds comes an event {"alive": operations sent so far}, unless none was sent since.
     """
 
     orders: Sequence[Order]

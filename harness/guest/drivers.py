@@ -18,6 +18,7 @@ import functools
 import gc
 import itertools
 import math
+import mmap
 import multiprocessing
 import os
 import signal
@@ -60,6 +61,8 @@ _BACKLOG = "/proc/sys/net/core/netdev_max_backlog"
 _BACKLOG_PACKETS = 1_000_000  # large enough that no burst is dropped before an ingress hook
 _STILL_SECONDS = 5.0  # without a further run in this time, missing runs are taken as lost
 _LOOK_SECONDS = 0.005
+_SIGN_SECONDS = 5.0  # between two signs of life of a drive
+_SENT_AT_A_TIME = 500  # operations, after which a sender tells how many it has sent
 
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 
@@ -110,9 +113,11 @@ class _Attached:
     group: Optional[Path] = None  # the cgroup that the sending process joins first
 
 
-def drive(orders: Sequence[Order]) -> Drove:
-    """Carry out orders at the same time. Raises KeyError for an unknown driver, OSError from the
-    kernel.
+def drive(orders: Sequence[Order], alive: Callable[[int], None] = lambda sent: None) -> Drove:
+    """Carry out orders at the same time.
+
+    Every few seconds `alive` is given the operations sent so far, if there are more than before.
+    Raises KeyError for an unknown driver, OSError from the kernel.
     """
     drivers = [_DRIVERS[order.driver] for order in orders]
     prepare()  # in this process, so later drives of the session inherit it
@@ -120,14 +125,16 @@ def drive(orders: Sequence[Order]) -> Drove:
     if all(order.driver in _WITHOUT_NETWORK for order in orders):
         with ExitStack() as stack:
             attached = [stack.enter_context(driver(o, None)) for driver, o in zip(drivers, orders)]
-            return _send(orders, attached)
+            return _send(orders, attached, alive)
     ours, theirs = _fork.Pipe()
     with _long_backlog():
         process = _fork.Process(target=_apart, args=(theirs, drivers, orders))
         process.start()
         theirs.close()
         try:
-            facts: Drove = _receive(ours)
+            while isinstance(told := _receive(ours), int):
+                alive(told)
+            facts: Drove = told
         finally:
             process.join()
     return facts
@@ -177,7 +184,7 @@ def _apart(answer: Connection, drivers: Sequence["_Driver"], orders: Sequence[Or
                 stack.enter_context(driver(order, network))
                 for driver, order in zip(drivers, orders)
             ]
-            answer.send(_send(orders, attached))
+            answer.send(_send(orders, attached, answer.send))
     except OSError as error:
         answer.send(error)
     except NetlinkError as error:
@@ -533,18 +540,40 @@ def _ask_process(pidfd: int) -> None:
 # -- senders ---------------------------------------------------------------------------------------
 
 
-def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
+class _Sent:
+    """The operations that each sender has sent, in memory that all processes share."""
+
+    def __init__(self, senders: int) -> None:
+        self._memory = mmap.mmap(-1, max(senders, 1) * 8)
+        self._told = 0
+
+    def note(self, sender: int, done: int) -> None:
+        """Note how many operations a sender has sent."""
+        struct.pack_into("<Q", self._memory, sender * 8, done)
+
+    def more(self) -> int:
+        """Return the sum if it has grown since it was returned last, else 0."""
+        total = sum(value for (value,) in struct.iter_unpack("<Q", self._memory[:]))
+        grown, self._told = total > self._told, total
+        return total if grown else 0
+
+
+def _send(
+    orders: Sequence[Order], attached: Sequence[_Attached], alive: Callable[[int], None]
+) -> Drove:
     """Release one pinned sender per order and CPU at once; wait until all requested runs happened."""
     before = _dropped()
+    sent = _Sent(sum(len(order.cpus) for order in orders))
     with ExitStack() as stack:
         gate, release = os.pipe()  # its end of file is the start signal
         answers: List[Tuple[int, int, Connection]] = []
         for order, place in zip(orders, attached):
             for cpu in order.cpus:
                 ours, theirs = _fork.Pipe()
+                note = functools.partial(sent.note, len(answers))
                 process = _fork.Process(
                     target=_sender_process,
-                    args=(theirs, (gate, release), cpu, order, place),
+                    args=(theirs, (gate, release), cpu, order, place, note),
                 )
                 process.start()
                 theirs.close()
@@ -557,6 +586,9 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
         os.close(release)
         facts: List[Driven] = [{"sent": {}, "log": {}} for _ in orders]
         for number, cpu, answer in answers:
+            while not answer.poll(_SIGN_SECONDS):
+                if total := sent.more():
+                    alive(total)
             done, log = _receive(answer)
             facts[number]["sent"][str(cpu)] = done
             if log:
@@ -569,7 +601,12 @@ def _send(orders: Sequence[Order], attached: Sequence[_Attached]) -> Drove:
 
 
 def _sender_process(
-    answer: Connection, gate: Tuple[int, int], cpu: int, order: Order, place: _Attached
+    answer: Connection,
+    gate: Tuple[int, int],
+    cpu: int,
+    order: Order,
+    place: _Attached,
+    note: Callable[[int], None],
 ) -> None:
     import psutil
 
@@ -585,7 +622,8 @@ def _sender_process(
         end = time.monotonic() + (order.seconds or math.inf)
         done = 0
         while done < order.operations and time.monotonic() < end:
-            done += sender.send(order.operations - done)
+            done += sender.send(min(order.operations - done, _SENT_AT_A_TIME))
+            note(done)
         answer.send((done, sender.log))
     except OSError as error:
         answer.send(error)

@@ -21,6 +21,13 @@ class GuestLost(Exception):
         self.console = console
 
 
+class Silent(GuestLost):
+    """The guest stopped answering, and its console shows no complaint of its kernel."""
+
+    def __init__(self, reason: str, console: str) -> None:
+        super().__init__(reason, crashed=True, console=console)
+
+
 class EmulatorFailed(GuestLost):
     """The emulator failed, which is no evidence on the kernel. The case may run once more."""
 
@@ -54,7 +61,7 @@ def why_lost(
         if busy is not None and not busy:
             where = "every CPU was idle, so a task waits for an event that does not come"
         words = "the guest stopped answering without a word" + (f": {where}" if where else "")
-        return GuestLost(words, crashed=True, console=tail)
+        return Silent(words, tail)
     if found is not None:
         hang = " (it had stopped answering)" if timed_out else ""
         return GuestLost(f"{found.kind}: {found.line}{hang}", crashed=True, console=tail)

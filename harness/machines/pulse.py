@@ -1,73 +1,161 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Detects CPUs of a guest that are stuck, and limits the time of an answer."""
+"""Detects CPUs of a guest that are stuck, tells slow from hung, and limits the time of an answer."""
 
 from __future__ import annotations
 
 import re
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 # A CPU that spins with interrupts off does not run its own watchdog. RCU complains only if a grace
-# period is waited for. But the CPU's timer interrupt stays pending, so long calls check for that.
+# period is waited for. But the CPU sets its timer no more, so long calls check for that.
 PULSE_SECONDS = 1.0
 STUCK_PULSES = 12
 STUCK_RAN_SECONDS = 3.0  # of host CPU time since then: a vCPU that waits for a core is not stuck
 MOST_PATIENCE = 9  # the most extra time of a call on a busy host, as a multiple of its limit
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
 
+_INTERRUPTS_ON = 1 << 9  # X86_EFLAGS_IF
+
 
 @dataclass(frozen=True)
-class Tick:
-    """A pending timer interrupt of a CPU.
+class Timer:
+    """The timer of a CPU in the output of QEMU's `info lapic`."""
 
-    `armed` is the setting of the CPU's timer. The interrupt handler sets the timer anew. So equal
-    settings at two times show that no handler ran in between.
+    pending: bool  # its interrupt is requested, and not taken yet
+    expired: bool  # it is one-shot, its time is over, and nobody has set it again
+    armed: str  # how it is set
+    periodic: bool = False  # the handler never sets it anew
+
+
+def timer(lapic: str) -> Timer:
+    """Return the timer of a CPU, given the output of `info lapic`."""
+    requested = re.search(r"^IRR\s+(.*)$", lapic, re.MULTILINE)
+    pending = requested is not None and str(TIMER_VECTOR) in re.findall(r"\d+", requested.group(1))
+    armed = re.search(r"initial_count = (\d+) current_count = (\d+)", lapic)
+    mode = re.search(r"^LVTT\s.*$", lapic, re.MULTILINE)
+    words = mode.group() if mode is not None else ""
+    if armed is None or "periodic" in words:
+        return Timer(pending, False, "periodic", periodic=True)
+    ours = f"vec {TIMER_VECTOR})" in words and "masked" not in words and armed.group(1) != "0"
+    expired = ours and armed.group(2) == "0"
+    return Timer(pending, expired, f"initial_count = {armed.group(1)}")
+
+
+@dataclass(frozen=True)
+class Registers:
+    """The state of a CPU in the output of QEMU's `info registers`."""
+
+    idle: bool  # halted
+    interrupts: bool  # on
+    at: str  # the address of its instruction
+    kept: str  # the callee-saved registers: a CPU in one loop keeps them
+
+
+def registers(dump: str) -> Registers:
+    """Return the state of a CPU, given the output of `info registers`."""
+    flags = re.search(r"\bRFL=([0-9a-f]+)", dump)
+    at = re.search(r"\bRIP=([0-9a-f]+)", dump)
+    found = re.findall(r"\b(?:RSP|RBP|R12|R13|R14|R15)=[0-9a-f]{16}", dump)
+    return Registers(
+        idle="HLT=1" in dump,
+        interrupts=flags is None or bool(int(flags.group(1), 16) & _INTERRUPTS_ON),
+        at=at.group(1) if at else "",
+        kept=" ".join(sorted(found)),
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a CPU.
+
+    `armed` is the setting of the CPU's timer, or its kept registers if the timer is periodic. The
+    interrupt handler sets the timer anew, and a CPU that leaves its loop has other registers. So
+    equal settings at two times show that the CPU did neither in between.
     """
 
     armed: str
     ran: float = 0.0  # host CPU time of the vCPU since its start, in seconds
+    overdue: bool = False  # it owes its timer an answer: the interrupt, or a new setting
+    idle: bool = False
+    at: str = ""  # the address of its instruction
 
 
-def pending_tick(lapic: str) -> Optional[Tick]:
-    """Return the pending timer interrupt in the output of QEMU's `info lapic`, or None."""
-    requested = re.search(r"^IRR\s+(.*)$", lapic, re.MULTILINE)
-    if requested is None or str(TIMER_VECTOR) not in re.findall(r"\d+", requested.group(1)):
-        return None
-    armed = re.search(r"initial_count = \d+", lapic)
-    periodic = re.search(r"^LVTT\s.*\bperiodic\b", lapic, re.MULTILINE)
-    return Tick("periodic" if periodic or armed is None else armed.group())
+def owes(timer: Timer, registers: Callable[[], Registers]) -> bool:
+    """Tell whether a CPU owes its timer an answer at this moment.
 
-
-def kept_registers(dump: str) -> str:
-    """Return the callee-saved registers in `info registers`: a CPU in one loop keeps them."""
-    found = re.findall(r"\b(?:RSP|RBP|R12|R13|R14|R15)=[0-9a-f]{16}", dump)
-    return " ".join(sorted(found))
+    Either the interrupt is pending, or the handler itself got stuck: it has acknowledged the
+    interrupt, but not set the timer again, and interrupts are off.
+    """
+    if timer.pending:
+        return True
+    if not timer.expired:
+        return False
+    now = registers()
+    return not now.idle and not now.interrupts
 
 
 class Pulse:
     """Finds CPUs that make no progress between looks although the host runs them."""
 
     def __init__(self) -> None:
-        self._looks = 0
-        self._since: Dict[int, Tuple[int, Tick]] = {}  # CPU -> the first of its equal looks
+        self._looks: List[Mapping[int, Look]] = []  # the last ones, the newest at the end
+        self._count = 0
+        self._since: Dict[int, Tuple[int, Look]] = {}  # CPU -> the first of its equal looks
 
-    def stuck(self, overdue: Mapping[int, Tick]) -> Dict[int, str]:
-        """Look once more. Return the stuck CPUs, each with the evidence in words.
+    def stuck(self, looks: Mapping[int, Look]) -> Dict[int, str]:
+        """Look once more at all CPUs. Return the stuck ones, each with the two looks in words.
 
-        A CPU with another pending tick than before has taken one since, so it is not stuck.
+        A CPU that set its timer since the look before has taken an interrupt, so it is not stuck.
         """
         since = {}
-        for cpu, tick in overdue.items():
-            look, first = self._since.get(cpu, (self._looks, tick))
-            since[cpu] = (look, first) if first.armed == tick.armed else (self._looks, tick)
-        self._looks, self._since = self._looks + 1, since
+        overdue = {cpu: look for cpu, look in looks.items() if look.overdue}
+        for cpu, look in overdue.items():
+            number, first = self._since.get(cpu, (self._count, look))
+            same = first.armed == look.armed
+            since[cpu] = (number, first) if same else (self._count, look)
+        self._count, self._since = self._count + 1, since
+        self._looks = [*self._looks[-STUCK_PULSES:], looks]
         return {
-            cpu: f"{first.armed}, and still after the host ran it for {ran:.1f} s"
-            for cpu, (look, first) in since.items()
+            cpu: f"{_at(first)}{first.armed}, and after the host had run it for {ran:.1f} s"
+            f" {_at(overdue[cpu])}the same"
+            for cpu, (number, first) in since.items()
             for ran in [overdue[cpu].ran - first.ran]
-            if self._looks - look >= STUCK_PULSES and ran >= STUCK_RAN_SECONDS
+            if self._count - number >= STUCK_PULSES and ran >= STUCK_RAN_SECONDS
         }
+
+    def progress(self) -> str:
+        """Return in words which CPUs worked between the oldest and the newest look; "": none.
+
+        A CPU that worked was run by the host and took timer interrupts. If it is not idle, it is
+        slow at something, and not hung.
+        """
+        if len(self._looks) < 2:
+            return ""
+        before, now = self._looks[0], self._looks[-1]
+        found = []
+        for cpu, look in sorted(now.items()):
+            first = before.get(cpu, look)
+            busy = sum(not looks[cpu].idle for looks in self._looks if cpu in looks)
+            ran = look.ran - first.ran
+            if first.armed == look.armed or ran < _least_ran(len(self._looks)):
+                continue
+            if 2 * busy > len(self._looks):
+                found.append(
+                    f"CPU {cpu}'s timer went from {first.armed} to {look.armed}"
+                    f" while the host ran it for {ran:.1f} s"
+                )
+        return "; ".join(found)
+
+
+def _at(look: Look) -> str:
+    return f"at {look.at}, " if look.at else ""
+
+
+def _least_ran(looks: int) -> float:
+    """Return the seconds that a working CPU ran in so many looks."""
+    return STUCK_RAN_SECONDS * PULSE_SECONDS * looks / STUCK_PULSES
 
 
 class Patience:

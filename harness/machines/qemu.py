@@ -85,9 +85,9 @@ class Qemu:
 
         with guest.closed_on_failure():
             fd = guest.channel.fileno()
-            overdue, waited = partial(asked, guest.overdue_ticks), partial(asked, guest.waited)
+            look, waited = partial(asked, guest.look), partial(asked, guest.waited)
             stream, carry = Stream(fd, fd), self._bcc.answer
-            return guest, Session(stream, lost, guest.boot, overdue, waited, carry)
+            return guest, Session(stream, lost, guest.boot, look, waited, carry)
 
     def _boot(self) -> qemu_guest.Guest:
         if self._unbootable is not None:

@@ -33,7 +33,7 @@ from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
 from harness.machines import qemu_command
-from harness.machines.pulse import Tick, kept_registers, pending_tick
+from harness.machines.pulse import Look, Registers, Timer, owes, registers, timer
 from harness.machines.qemu_command import QEMU, Machine, Memory, Runtime
 from harness.machines.qmp import Qmp
 from harness.progress import Progress
@@ -181,36 +181,35 @@ class Guest:
         """Make a hung kernel panic with a backtrace (unknown_nmi_panic)."""
         self._qmp.execute("inject-nmi")
 
-    def overdue_ticks(self) -> dict[int, Tick]:
-        """Return the pending timer interrupts, by CPU.
+    def look(self) -> dict[int, Look]:
+        """Look at all CPUs.
 
-        A healthy CPU takes its interrupt almost at once, even if it has interrupts off most of the
-        time: it takes the interrupt after each unlock. A vCPU that waits for a core of a busy host
-        has a pending interrupt most of the time. So each CPU is looked at several times.
+        A healthy CPU takes its timer interrupt almost at once, even if it has interrupts off most
+        of the time: it takes the interrupt after each unlock. A vCPU that waits for a core of a
+        busy host owes it most of the time. So a CPU is overdue only if several looks find it so.
         """
-        overdue = {cpu: Tick("") for cpu in range(self.cpus)}
+        timers: dict[int, Timer] = {}
+        overdue = set(range(self.cpus))
         for _ in range(LOOKS):
-            found = {cpu: pending_tick(self._qmp.human(f"info lapic {cpu}")) for cpu in overdue}
-            overdue = {cpu: tick for cpu, tick in found.items() if tick is not None}
+            for cpu in sorted(overdue):
+                timers[cpu] = timer(self._qmp.human(f"info lapic {cpu}"))
+                if not owes(timers[cpu], functools.partial(self._registers, cpu)):
+                    overdue.discard(cpu)
             if not overdue:
-                return {}
+                break
             time.sleep(BETWEEN_LOOKS_S)
         threads = psutil.Process(self.pid).threads()
         ran = {thread.id: thread.user_time + thread.system_time for thread in threads}
-        return {
-            cpu: Tick(self._armed(cpu, tick), ran[self._threads[cpu]])
-            for cpu, tick in overdue.items()
-        }
+        looks = {}
+        for cpu, set_to in timers.items():
+            now = self._registers(cpu)
+            armed = now.kept if set_to.periodic else set_to.armed
+            looks[cpu] = Look(armed, ran[self._threads[cpu]], cpu in overdue, now.idle, now.at)
+        return looks
 
-    def _armed(self, cpu: int, tick: Tick) -> str:
-        """Return the setting of a CPU's timer.
-
-        The handler never sets a periodic timer anew, so for it the CPU's registers are returned.
-        """
-        if tick.armed != "periodic":
-            return tick.armed
+    def _registers(self, cpu: int) -> Registers:
         self._qmp.human(f"cpu {cpu}")
-        return kept_registers(self._qmp.human("info registers"))
+        return registers(self._qmp.human("info registers"))
 
     def waited(self) -> dict[int, float]:
         """Return the seconds that each vCPU has been runnable without a core of the host.

@@ -30,8 +30,8 @@ from typing import (
 from harness.guest import calls
 from harness.guest.calls import Answer, Call
 from harness.machines import host_cpus, pulse
-from harness.machines.loss import GuestLost
-from harness.machines.pulse import Patience, Pulse, Tick
+from harness.machines.loss import GuestLost, Silent
+from harness.machines.pulse import Look, Patience, Pulse
 
 Json = Dict[str, Any]
 
@@ -63,10 +63,16 @@ class AgentError(Exception):
 class Gone(Exception):
     """Internal to this module: the stream ended, or no line came in time (`timed_out`)."""
 
-    def __init__(self, timed_out: bool, stuck: Mapping[int, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        timed_out: bool,
+        stuck: Mapping[int, str] = MappingProxyType({}),
+        progress: str = "",
+    ) -> None:
         super().__init__("no answer in time" if timed_out else "the stream ended")
         self.timed_out = timed_out
         self.stuck = stuck  # CPU -> evidence that it took no timer interrupt
+        self.progress = progress  # evidence that the guest was slow, not hung
 
 
 class Stream:
@@ -132,17 +138,17 @@ class Session:
         stream: Stream,
         lost: Callable[[bool], GuestLost],
         boot: Json,
-        overdue: Callable[[], Mapping[int, Tick]] = dict,
+        look: Callable[[], Mapping[int, Look]] = dict,
         waited: Callable[[], Mapping[int, float]] = dict,
         carry: Carry = no_bcc,
     ) -> None:
         """Open a session on a stream to the agent.
 
-        `lost` returns the error of a lost guest, given whether a call timed out. `overdue` returns
-        the pending timer interrupts by CPU. `waited` returns the seconds that each vCPU has waited
-        for the host. Raises GuestLost, AgentError.
+        `lost` returns the error of a lost guest, given whether a call timed out. `look` looks at
+        each CPU. `waited` returns the seconds that each vCPU has waited for the host.
+        Raises GuestLost, AgentError.
         """
-        self._stream, self._lost, self._overdue, self._waited = stream, lost, overdue, waited
+        self._stream, self._lost, self._look, self._waited = stream, lost, look, waited
         self.carry = carry  # see guest/carried_calls.py
         self.boot = boot  # how the guest started: {"kind": "cold"|"restored"|…, "seconds": …}
         self.waited = 0.0  # seconds not counted against a limit, because the host was busy
@@ -183,11 +189,12 @@ class Session:
         """
         if self._ended is not None:
             raise self._ended
+        pulses = Pulse()
         with host_cpus.alone() if request.alone else host_cpus.together():
             try:
                 self._stream.send(request.to_json())
                 while True:
-                    answer = self._receive(limit)
+                    answer = self._receive(limit, pulses)
                     if "carry" in answer:  # bcc's time here is none of the guest's limit
                         self._stream.send(self.carry(answer["carry"]))
                         continue
@@ -206,11 +213,11 @@ class Session:
                         raise self._ended
                     yield answer
             except Gone as gone:
-                raise named(self._lost(gone.timed_out), gone.stuck) from None
+                raise named(self._lost(gone.timed_out), gone, limit) from None
 
-    def _receive(self, limit: float) -> Json:
+    def _receive(self, limit: float, pulses: Pulse) -> Json:
         """Return the next line. Raises Gone as Stream.receive does, or if a CPU is stuck."""
-        patience, pulses = Patience(limit, self._waited), Pulse()
+        patience = Patience(limit, self._waited)
         left = limit
         while True:
             try:
@@ -218,9 +225,11 @@ class Session:
             except Gone as gone:
                 before, left = patience.more, patience.left()
                 self.waited += patience.more - before
-                if not gone.timed_out or left <= 0:
+                if not gone.timed_out:
                     raise
-            stuck = pulses.stuck(self._overdue())
+                if left <= 0:
+                    raise Gone(timed_out=True, progress=pulses.progress()) from None
+            stuck = pulses.stuck(self._look())
             if stuck:
                 raise Gone(timed_out=True, stuck=stuck)
 
@@ -269,21 +278,28 @@ class Session:
     def again(self) -> "Session":
         """Return a new session with the same agent. This one must be closed."""
         kept = {"kind": "kept", "seconds": 0.0}
-        return Session(self._stream, self._lost, kept, self._overdue, self._waited, self.carry)
+        return Session(self._stream, self._lost, kept, self._look, self._waited, self.carry)
 
 
-def named(lost: GuestLost, stuck: Mapping[int, str]) -> GuestLost:
-    """Name the stuck CPUs, if any, as the reason of a lost guest."""
-    if not stuck:
-        return lost
-    numbers = ", ".join(map(str, sorted(stuck)))
-    looks = "; ".join(f"CPU {cpu}'s timer stood at {stuck[cpu]}" for cpu in sorted(stuck))
-    return GuestLost(
-        f"hard lockup: CPU {numbers} took no timer interrupt for"
-        f" {pulse.STUCK_PULSES * pulse.PULSE_SECONDS:.0f} s ({looks}; {lost})",
-        crashed=True,
-        console=lost.console,
-    )
+def named(lost: GuestLost, gone: Gone, limit: float) -> GuestLost:
+    """Name what was seen of a lost guest's CPUs as the reason: stuck, or only slow."""
+    if gone.stuck:
+        numbers = ", ".join(map(str, sorted(gone.stuck)))
+        looks = "; ".join(f"CPU {cpu} was {gone.stuck[cpu]}" for cpu in sorted(gone.stuck))
+        return GuestLost(
+            f"hard lockup: CPU {numbers} took no timer interrupt for"
+            f" {pulse.STUCK_PULSES * pulse.PULSE_SECONDS:.0f} s ({looks}; {lost})",
+            crashed=True,
+            console=lost.console,
+        )
+    if gone.progress and isinstance(lost, Silent):
+        return GuestLost(
+            f"too slow, not hung: no answer within {limit:.0f} s, but the guest was at work"
+            f" ({gone.progress}; {lost}): run it again on a less busy machine",
+            crashed=False,
+            console=lost.console,
+        )
+    return lost
 
 
 @contextmanager

@@ -50,7 +50,9 @@ _VISITS = ("runs", "busy", "torn", "bare", "first_ns", "last_ns")
 _OPERATION = ("ticket", "arrive", "leave", "element")
 
 _TWIN_RUNS = 3  # the most runs of a twin whose CPUs hardly met
-_LIMIT_SECONDS = 300.0  # for a drive; a lock that is never released would hang for ever
+# Between two signs of life of a drive, which come only while it makes progress: a lock that is never
+# released would hang for ever.
+_LIMIT_SECONDS = 60.0
 
 
 class Guest(maps.Caller, Protocol):

@@ -89,7 +89,7 @@ def drive(
         calls.Order("test_run", program, kind, cpus, operations, seconds)
         for (program, kind), cpus in programs.items()
     ]
-    return guest.call(calls.Drive(orders, "told"), limit=120)
+    return guest.call(calls.Drive(orders, "told"), limit=60)
 
 
 def boot(guest: Guest, path: str) -> None:

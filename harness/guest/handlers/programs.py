@@ -14,6 +14,7 @@ from harness.guest.state import State
 
 RACES_AT_A_TIME = 500  # runs per system call; between two, RCU sees a quiescent state
 RACE_POLL_SECONDS = 0.02
+SIGN_SECONDS = 5.0  # between two signs of life of a race
 
 
 @answers(calls.Load)
@@ -65,17 +66,23 @@ def drive(state: State, call: calls.Drive) -> calls.Drove:
             members=wanted.members,
         )
 
-    return drivers.drive([order(*pair) for pair in enumerate(call.orders)])
+    orders = [order(*pair) for pair in enumerate(call.orders)]
+    return drivers.drive(orders, lambda sent: state.emit({"alive": sent}))
 
 
 @answers(calls.Race)
 def race(state: State, call: calls.Race) -> float:
     fds = [state.program(name) for name in call.programs]
     counters = [(state.map(name), enough) for name, enough in call.until.items()]
-    started = time.monotonic()
+    started = told = time.monotonic()
+    before = 0
     with copies.running(dict(enumerate(fds)), RACES_AT_A_TIME):
         while time.monotonic() < started + call.seconds:
-            if any(counter.total() >= enough for counter, enough in counters):
+            totals = [counter.total() for counter, _ in counters]
+            if any(total >= enough for total, (_, enough) in zip(totals, counters)):
                 break
+            if sum(totals) > before and time.monotonic() > told + SIGN_SECONDS:
+                state.emit({"alive": sum(totals)})
+                before, told = sum(totals), time.monotonic()
             time.sleep(RACE_POLL_SECONDS)
         return round(time.monotonic() - started, 3)
