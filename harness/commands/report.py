@@ -18,7 +18,7 @@ from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.verdict import Kind
 from harness.provision import build
-from harness.reports import export, page, rulebook, terminal
+from harness.reports import export, lock_paths, page, rulebook, terminal
 from harness.results import (
     drift as drifting,
     expected_failures as known_list,
@@ -78,6 +78,11 @@ def _declare_form(sub: argparse.ArgumentParser) -> None:
         "--rules",
         action="store_true",
         help="print the rule book (docs/rules.md): the C files' expectations per kernel, as Markdown",
+    )
+    form.add_argument(
+        "--lock-paths",
+        action="store_true",
+        help="print by which path contending CPUs took the lock on each kernel, as Markdown",
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
     sub.add_argument(
@@ -182,6 +187,7 @@ def _no_other_form(options: argparse.Namespace) -> None:
         "--kcidb": options.kcidb,
         "--html": options.html,
         "--rules": options.rules,
+        "--lock-paths": options.lock_paths,
     }
     for name, value in others.items():
         if value:
@@ -247,6 +253,8 @@ def _report(
         return json.dumps(data, indent=1) + "\n", options.output
     if options.markdown:
         return terminal.markdown(pivot, drift, known), options.output
+    if options.lock_paths:
+        return lock_paths.markdown(pivot), options.output
     if options.junit:
         return export.junit(pivot), options.output
     if options.ktap:

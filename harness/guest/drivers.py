@@ -62,7 +62,8 @@ _BACKLOG_PACKETS = 1_000_000  # large enough that no burst is dropped before an 
 _STILL_SECONDS = 5.0  # without a further run in this time, missing runs are taken as lost
 _LOOK_SECONDS = 0.005
 _SIGN_SECONDS = 5.0  # between two signs of life of a drive
-_SENT_AT_A_TIME = 500  # operations, after which a sender tells how many it has sent
+# Operations after which a sender tells how many it has sent; the latter if its time is limited.
+_SENT_AT_A_TIME, _FEW_AT_A_TIME = 500, 50
 
 _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 
@@ -620,9 +621,9 @@ def _sender_process(
         answer.send(None)
         os.read(gate[0], 1)
         end = time.monotonic() + (order.seconds or math.inf)
-        done = 0
+        done, most = 0, _FEW_AT_A_TIME if order.seconds else _SENT_AT_A_TIME
         while done < order.operations and time.monotonic() < end:
-            done += sender.send(min(order.operations - done, _SENT_AT_A_TIME))
+            done += sender.send(min(order.operations - done, most))
             note(done)
         answer.send((done, sender.log))
     except OSError as error:

@@ -57,8 +57,29 @@ def name(item: pytest.Item) -> str:
     if case is not None:
         return case.name
     words = [getattr(item, "originalname", item.name).replace("test_", "", 1)]
-    words += [str(v) for k, v in _params(item).items() if k not in ("loader", "kernel")]
+    named = _params(item)
+    words += [str(v) for k, v in named.items() if k not in ("loader", "kernel", "lock_path")]
+    words.append(named.get("lock_path", ""))
     return "_".join(filter(None, words))
+
+
+def contends(item: pytest.Item) -> bool:
+    """Tell whether CPUs contend for a lock in a test, so that the path of the lock matters."""
+    return item.get_closest_marker("contends") is not None
+
+
+def matters_queued(item: pytest.Item) -> bool:
+    """Tell whether a test runs without --lock-path, given the path that it was made for.
+
+    The marker contends(both=…) is True, or names the parameters of the cases that are run queued.
+    """
+    mark, named = item.get_closest_marker("contends"), _params(item)
+    if mark is None or not named.get("lock_path"):
+        return True
+    both = mark.kwargs.get("both", False)
+    return both is True or bool(
+        both and set(both) & {v for v in named.values() if isinstance(v, str)}
+    )
 
 
 def rule(item: pytest.Item) -> str:

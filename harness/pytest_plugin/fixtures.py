@@ -7,10 +7,11 @@ from typing import Any, Iterator, Optional
 
 import pytest
 
-from harness.pytest_plugin import outcome
+from harness.judging import lock_path as paths
+from harness.pytest_plugin import cases, outcome
 from harness.pytest_plugin.run import Run
 from harness.results.record import record
-from harness.running.driven import Guest
+from harness.running.driven import Contest, Guest
 from harness.scenarios.scenario import Scenario
 
 
@@ -37,8 +38,14 @@ def verdict(run: Run, request: pytest.FixtureRequest, kernel: Optional[str]) -> 
 
 
 @pytest.fixture
+def lock_path() -> str:
+    """Return the path of the lock that the test's guest is booted for: of a test that contends."""
+    return ""
+
+
+@pytest.fixture
 def guest(
-    run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str]
+    run: Run, request: pytest.FixtureRequest, loader: str, kernel: Optional[str], lock_path: str
 ) -> Iterator[Guest]:
     """Provide a session on the kernel under test, with nothing loaded.
 
@@ -46,5 +53,8 @@ def guest(
     programs, maps and links of a test go with its session. If the kernel complains between two
     tests, the second test is an ERROR and the guest is given up.
     """
-    with run.targets.lent(kernel) as start:
-        yield Guest(run.case(request.node), start, run.programs)
+    item = request.node
+    asked = lock_path or run.config.option.lock_path or ""
+    contest = Contest("" if asked == "all" else asked) if cases.contends(item) else None
+    with run.targets.lent(kernel, paths.words(lock_path)) as start:
+        yield Guest(run.case(item), start, run.programs, contest)

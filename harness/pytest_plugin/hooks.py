@@ -39,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
             sharding.shard(config.option.shard)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
+    config.addinivalue_line(
+        "markers",
+        "contends(both=False): CPUs contend for a lock, so its path matters; both: without --lock-path"
+        " the test is run test-and-set and queued",
+    )
     run = Run(config)
     if len(run.kernels) == 1 and hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # else xdist goes by size, and no rule is over early

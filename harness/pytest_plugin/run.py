@@ -87,6 +87,7 @@ class Run:
             "--cpus": option.cpus,
             "--target": option.target,
             "--append": option.append,
+            "--lock-path": option.lock_path,
             "--programs": str(option.programs),
             "--shard": option.shard,
             "-k": option.keyword,
@@ -317,6 +318,8 @@ class Run:
             words.append(f"--target {option.target}")
         if option.programs != build.PROGRAMS:
             words.append(f"--programs {shlex.quote(str(option.programs))}")
+        if option.lock_path and cases.contends(item):
+            words.append(f"--lock-path {option.lock_path}")
         if option.append:
             words.append(f"--append={shlex.quote(option.append)}")
         return " ".join(words)

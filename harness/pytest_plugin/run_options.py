@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
+from harness.judging import lock_path
 from harness.machines import target
 from harness.provision import build
 from harness.provision.catalogue import expand
@@ -78,6 +79,12 @@ def declare(add: Callable[..., object]) -> None:
         help="append to the guest kernel's command line",
     )
     add(
+        "--lock-path",
+        choices=(*lock_path.PATHS, "all"),
+        help="how contending CPUs take the lock: as guests do, as bare metal does, or both; default:"
+        " test-and-set, and the contests that matter most queued as well",
+    )
+    add(
         "--results",
         metavar="DIR",
         help="where results go (default: results/<time>, linked as results/latest)",
@@ -102,6 +109,18 @@ def loaders(option: Optional[str], able: Sequence[str]) -> List[str]:
     if option == "all":
         return [loader for loader in scenario.LOADERS if loader in able]
     return [option] if option in able else []
+
+
+def lock_paths(option: Optional[str], both: bool) -> List[str]:
+    """Return the paths that a test is run for, given --lock-path; "": that of any guest.
+
+    `both` says that without the option it is run for both.
+    """
+    if option == lock_path.QUEUED:
+        return [lock_path.QUEUED]
+    if option == "all" or (option is None and both):
+        return ["", lock_path.QUEUED]
+    return [""]
 
 
 def kernels(option: Optional[Sequence[str]]) -> List[Optional[str]]:

@@ -35,6 +35,23 @@ class Selection:
         elif "guest" in metafunc.fixturenames:
             able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", run_options.loaders(option, able))
+            mark = metafunc.definition.get_closest_marker("contends")
+            if mark is not None:
+                both = bool(mark.kwargs.get("both"))
+                paths = run_options.lock_paths(self._config.option.lock_path, both)
+                metafunc.parametrize("lock_path", paths)
+
+    def _is_for_path(self, item: pytest.Item) -> bool:
+        """Tell whether a test runs on the path of the lock that it was made for.
+
+        Its marker may name the parameters for which it is queued without --lock-path.
+        """
+        named = set(self._config.option.scenario)
+        return (
+            self._config.option.lock_path is not None
+            or cases.name(item) in named
+            or cases.matters_queued(item)
+        )
 
     @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
@@ -49,6 +66,7 @@ class Selection:
                 getattr(self._config, "workeroutput", {})["spinlock_usage"] = str(error)
                 raise
         self._keep(items, [i for i in items if not cases.needs_guest(i) or cases.has_loader(i)])
+        self._keep(items, [i for i in items if self._is_for_path(i)])
         items[:] = cases.in_turn(items, self._run.kernels)
         if self._config.option.shard is not None:
             self._keep(items, cases.in_shard(items, self._config.option.shard))

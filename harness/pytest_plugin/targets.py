@@ -119,19 +119,21 @@ class Targets:
         return self._observers[name]
 
     @contextmanager
-    def lent(self, name: Optional[str]) -> Iterator[Start]:
+    def lent(self, name: Optional[str], words: str = "") -> Iterator[Start]:
         """Lend a kernel's guests to one test. Yields a function that starts sessions.
 
-        The sessions end with the test. Raises SetupError.
+        A guest of QEMU is booted with `words` on its command line, in front of those that the test
+        asks for. The sessions end with the test. Raises SetupError.
         """
-        self.target(name)  # raises an error before the guests of other kernels are ended
+        # This raises an error before the guests of other kernels are ended.
+        always = words if self.target(name).name == "qemu" else ""
         self._leave_others(name)
         for observer in self._observers.values():
             observer.finish()
         with ExitStack() as sessions:
 
             def start(also: str) -> Tuple[Target, Session]:
-                opened = self.target(name, also)
+                opened = self.target(name, f"{always} {also}".strip())
                 return opened, sessions.enter_context(opened.session(warm=True))
 
             yield start

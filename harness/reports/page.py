@@ -197,6 +197,7 @@ def _facts(result: Result) -> Dict[str, str]:
         "configuration": facts.get("config_sha256") and f"sha256 {facts['config_sha256']}",
         "accelerator": facts.get("accelerator"),
         "CPUs": facts.get("cpus"),
+        "path of the lock": result.lock_path,
         "JIT": facts.get("jit"),
         "libbpf": facts.get("libbpf"),
         "bcc": facts.get("bcc"),

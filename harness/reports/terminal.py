@@ -57,6 +57,7 @@ def explain(result: Result, whole: bool = False) -> str:
         f" {result.kernel or matrix.column(result)}: {result.reason}",
         f"  rule     {result.rule}",
         f"  source   {result.where or 'unknown'}",
+        *([f"  lock     CPUs took it by {result.lock_path}"] if result.lock_path else []),
     ]
     # A single clause that applies here says no more than the lines of evidence.
     if len(result.expected) > 1 or not all(clause.applies for clause in result.expected):

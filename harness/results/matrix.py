@@ -241,6 +241,7 @@ def _case_json(matrix: Matrix, case: str) -> Dict[str, Any]:
                 "loader": result.loader,
                 "verdict": result.verdict.value,
                 "reason": result.reason,
+                "lock_path": result.lock_path,
                 "stage": result.observation.stage if result.observation else None,
                 "errno": result.observation.errno if result.observation else None,
                 "expected": next((e.what for e in result.expected if e.applies), None),

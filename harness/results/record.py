@@ -40,6 +40,7 @@ class Place:
     seconds: Mapping[str, float] = field(default_factory=dict)
     compiler: str = ""
     builds: Tuple[Build, ...] = ()
+    lock_path: str = ""  # the path of the lock that contending CPUs took; "": not observed
 
     @property
     def release(self) -> Version:
@@ -75,6 +76,7 @@ def record(
         observation=observation,
         compiler=place.compiler,
         builds=place.builds,
+        lock_path=place.lock_path,
         facts={**place.facts, **case.sources} if place.facts else {},
         seconds=place.seconds,
         repeat=case.repeat,

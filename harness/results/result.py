@@ -62,6 +62,9 @@ class Result:
     expected: Tuple[Expected, ...] = ()  # one per range of kernels
     known_bugs: Tuple[Tuple[str, str], ...] = ()  # (commit of the fix, affected kernels)
     target: str = ""
+    lock_path: str = (
+        ""  # by which contending CPUs took the lock, of judging.lock_path; "": not seen
+    )
     observation: Optional[Observation] = None  # None: the case ended before it was observed
     compiler: str = ""  # the compiler of the object: clang's version line, or bcc's version
     builds: Tuple[Build, ...] = ()  # of the loaded programs; a run-time test may load many

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
 from harness.errors import UsageError
 from harness.guest import calls
-from harness.judging import judge, splat
+from harness.judging import judge, lock_path, splat
 from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Session
@@ -19,7 +19,7 @@ from harness.machines.target import Target
 from harness.provision import build
 from harness.results.record import Case, Place, record
 from harness.results.result import Result
-from harness.running import experiment
+from harness.running import experiment, lock_path as observed_path
 from harness.running.ended import observed
 from harness.running.maps import Loaded, Map
 from harness.running.observe import made
@@ -39,11 +39,23 @@ class Unmet(Exception):
         self.verdict = verdict
 
 
+@dataclass(frozen=True)
+class Contest:
+    """What a test in which CPUs contend for a lock was asked for."""
+
+    path: str = ""  # the path of the lock that must be taken, of judging.lock_path; "": any
+
+
 class Guest:
     """A session on the kernel under test, for tests of programs at run time."""
 
-    def __init__(self, case: Case, start: Start, programs: Programs) -> None:
-        """Begin a case. Raises AgentError, GuestLost, SetupError."""
+    def __init__(
+        self, case: Case, start: Start, programs: Programs, contest: Optional[Contest] = None
+    ) -> None:
+        """Begin a case; `contest` is None if CPUs need not contend for a lock in it.
+
+        Raises AgentError, GuestLost, SetupError.
+        """
         self._case, self._start, self._programs = case, start, programs
         self._verdict: Optional[Verdict] = None
         self._evidence: List[str] = []
@@ -55,10 +67,12 @@ class Guest:
         self._built: Dict[Tuple[str, str], build.Source] = {}
         self._started = time.monotonic()
         self.loader = case.loader
+        self._contest = contest
         self._begin("")
 
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
+        self._path: Optional[str] = None  # of the lock; None: not observed
         self._loaded: Optional[Loaded] = None
         self._waited = self._session.waited  # a guest may have been used before
         self.facts: Dict[str, Any] = self._session.call(calls.Facts())
@@ -88,6 +102,8 @@ class Guest:
         refuses the lock skips the test.
         Raises CompileError, KernelRefusal, UsageError; Unmet if bcc lacks kernel headers.
         """
+        if self._contest is not None and self._path is None:
+            self._take_path(self._contest.path)
         source_file = self._programs.file(file)
         if self.loader == "bcc" and not self.facts["headers"]:
             raise Unmet(judge.no_headers())
@@ -102,6 +118,20 @@ class Guest:
             if not old or "unknown func bpf_spin_lock" not in refusal.log:
                 raise
             raise Unmet(judge.no_lock(locks_since, self.release)) from None
+
+    @property
+    def lock_path(self) -> str:
+        """The path by which contending CPUs take the lock: see judging.lock_path; "" before load()."""
+        return self._path or ""
+
+    def _take_path(self, asked: str) -> None:
+        """Observe the path of the lock. Raises Unmet if it is another, and no guest can be booted."""
+        file = self._programs.file(observed_path.FILE)
+        self._path = observed_path.observe(self._target, self._session, file, self.cpus)
+        if asked == lock_path.QUEUED and self._path == lock_path.TEST_AND_SET:
+            if self._target.name != "qemu":
+                words = lock_path.words(asked)
+                raise Unmet(judge.not_booted_with(words, self._target.name))
 
     def call(self, request: calls.Call[calls.Answer], limit: float = CALL_SECONDS) -> calls.Answer:
         """Make a call of harness/guest/calls.py. At most `limit` seconds may pass per event.
@@ -172,13 +202,23 @@ class Guest:
         if isinstance(error, GuestLost):
             observation = observed(error)
         verdict = judge.disturbed(observation) or self._conclusion(error)
+        if self._contest is not None:
+            verdict = lock_path.on_path(verdict, self._contest.path, self._path or "")
         quiet = (Kind.PASS, Kind.KNOWN, Kind.SKIP, Kind.INCONCLUSIVE)
         self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         seconds["waited"] = round(self._session.waited - self._waited, 4)
         compiler, builds = made(self.loader, self.facts, self._built.values())
         facts = {**self.facts, **self._target.describe()}
-        place = Place(self._target.name, self._target.kernel, facts, seconds, compiler, builds)
+        place = Place(
+            self._target.name,
+            self._target.kernel,
+            facts,
+            seconds,
+            compiler,
+            builds,
+            self._path or "",
+        )
         return record(
             replace(self._case, known_bugs=tuple(self._bugs)),
             verdict,

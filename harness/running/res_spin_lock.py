@@ -9,16 +9,9 @@ from typing import List, Mapping, Sequence, Tuple
 
 from harness.guest import calls
 from harness.judging.verdict import Kind, Verdict
-from harness.machines.session import AgentError
 from harness.running.driven import Guest, Unmet
 from harness.scenarios.scenario import KnownBug
 from harness.scenarios.versions import covers
-
-# Boots CPUs that queue for the lock, as bare metal does. On detected hypervisors the lock is
-# test-and-set. Queued waiters are served in order even while their vCPU is descheduled: up to 1 ms
-# per operation, 100 times as long as test-and-set.
-QUEUES = "clearcpuid=hypervisor"
-PATHS = ("", "queued")
 
 # On 6.17.13, the per-CPU table of held locks goes wrong once CPUs have contended for such locks.
 # Seen on each of six boots. Then a CPU that re-acquires its own lock waits for the full timeout.
@@ -92,16 +85,9 @@ def drive(
     return guest.call(calls.Drive(orders, "told"), limit=60)
 
 
-def boot(guest: Guest, path: str) -> None:
-    """Skip the test unless the kernel has the lock. On a "queued" path, boot with QUEUES.
-
-    Raises Unmet, AgentError, SetupError.
-    """
+def needs_lock(guest: Guest) -> None:
+    """Skip the test unless the kernel has the lock. Raises Unmet."""
     guest.needs("bpf_res_spin_lock", "6.15")
-    if path.startswith("queued"):
-        guest.boot_with(QUEUES)
-        if guest.facts["virtual"]:
-            raise AgentError(f"booted with {QUEUES}, CPUs still say that they are virtual")
 
 
 def needs_clock(guest: Guest) -> None:

@@ -179,6 +179,7 @@ def known_reads(guest, element):
     return element.reads
 
 
+@pytest.mark.contends(both=("array", "hash"))
 @pytest.mark.parametrize("kind", KINDS)
 def test_copy_with_lock_flag_is_whole(guest, kind):
     """Copies with BPF_F_LOCK are never torn, while programs on other CPUs use the element."""

@@ -194,6 +194,7 @@ def test_lock_is_never_written(guest, kind):
         guest.conclude(Verdict(Kind.INCONCLUSIVE, reason))
 
 
+@pytest.mark.contends
 @pytest.mark.parametrize("kind", KINDS)
 def test_locked_lookup_is_never_torn(guest, kind):
     """Lookups with BPF_F_LOCK are never torn while programs write; lookups without it are."""

@@ -128,6 +128,7 @@ def total(runs, what):
     return sum(getattr(run, what) for run in runs)
 
 
+@pytest.mark.contends
 @pytest.mark.parametrize("where", WANTING)
 def test_nesting(guest, where):
     wanting = WANTING[where]
@@ -276,6 +277,7 @@ def added(some, more):
     return [tuple(sum(pair) for pair in zip(*pairs)) for pairs in zip(some, more)]
 
 
+@pytest.mark.contends(both=True)
 def test_interrupts_wait_for_other_cpus(guest):
     """A timer program and a program on another CPU are never in the critical section together."""
     if guest.cpus < 2:

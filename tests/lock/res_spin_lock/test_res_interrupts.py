@@ -8,6 +8,7 @@ import pytest
 from packaging.version import Version
 
 from harness.guest import calls
+from harness.judging.lock_path import QUEUED
 from harness.judging.serialization import LOCKED
 from harness.judging.verdict import Kind, Verdict
 from harness.running.res_spin_lock import (
@@ -16,10 +17,9 @@ from harness.running.res_spin_lock import (
     INNER,
     INTERRUPT,
     OUTER,
-    PATHS,
-    boot,
     check_record,
     drive,
+    needs_lock,
     needs_record,
     total,
 )
@@ -60,17 +60,17 @@ def interrupt(guest, program, asked_for=0):
     return total(guest, HOLD), total(guest, INTERRUPT)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_interrupts_ask_for_lock(guest, path):
+@pytest.mark.contends(both=True)
+def test_interrupts_ask_for_lock(guest):
     """An interrupt that wants its own CPU's lock gets EDEADLK; with irqsave no interrupt comes."""
     needs_record(guest)
-    if path == "queued" and Version("6.15") <= guest.release < QUEUES_WITH_INTERRUPTS:
+    needs_lock(guest)
+    programs = ["hold_plain", "hold_irqsave", "hold_irqsave_around"]
+    guest.load(FILE, ["ask_from_interrupt", *programs])
+    if guest.lock_path == QUEUED and guest.release < QUEUES_WITH_INTERRUPTS:
         reason = f"before v{QUEUES_WITH_INTERRUPTS}, CPUs hang when tasks and interrupts queue"
         guest.conclude(Verdict(Kind.SKIP, f"{reason} (seen on 6.16.12, 6.17.13, 6.18.15)"))
         return
-    boot(guest, path)
-    programs = ["hold_plain", "hold_irqsave", "hold_irqsave_around"]
-    guest.load(FILE, ["ask_from_interrupt", *programs])
     guest.call(calls.Attach("ask_from_interrupt"))
     told = {
         "held": interrupt(guest, "hold_plain"),
@@ -123,7 +123,7 @@ def inside(guest, program):
 def test_interrupts_are_on_after_refusal(guest):
     """Interrupts stay on when a CPU is refused its own lock by the irqsave flavour."""
     needs_record(guest)
-    boot(guest, "")
+    needs_lock(guest)
     guest.load(FILE, ["ask_from_interrupt", "spend_after_unlock", "spend_after_refusal"])
     guest.call(calls.Attach("ask_from_interrupt"))
     ordinary, refused = inside(guest, "spend_after_unlock"), inside(guest, "spend_after_refusal")
@@ -139,7 +139,7 @@ def test_interrupts_are_on_after_refusal(guest):
 @pytest.mark.parametrize("way", ("plain", "irqsave"))
 def test_res_spin_lock_preempt_count(guest, way):
     """The lock forbids preemption; unlock and refusal restore the preempt count."""
-    boot(guest, "")
+    needs_lock(guest)
     guest.needs("__preempt_count", "6.15")
     program = f"read_preempt_count_{way}"
     guest.load(FILE, [program])

@@ -90,6 +90,7 @@ def test_container(guest, name):
     )
 
 
+@pytest.mark.contends
 def test_lock_of_object(guest):
     """Updates are serialized by the lock of an allocated object that all CPUs hold references to."""
     guest.needs("bpf_refcount_acquire_impl", "6.4")
@@ -100,5 +101,5 @@ def test_lock_of_object(guest):
     guest.load("places_objects.bpf.c", ["make_object", "count_object", "show_object"])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, "count_object", source=0)
     plan = Plan((drive,), TURNS, map="shown", before="make_object", after="show_object")
-    verdict, numbers = prove(guest, plan, (UNLOCKED, SKIPS_64))
+    verdict, numbers = prove(guest, plan, (UNLOCKED, SKIPS_64), guest.lock_path)
     guest.conclude(verdict, **numbers)

@@ -16,15 +16,19 @@ OPERATIONS, TURNS = 12_000, 1000  # per CPU; turns of the critical section
 MANY = 16  # elements
 
 
+@pytest.mark.contends(both=("table",))
 @pytest.mark.parametrize("kind", ("array", "table", "lazy"))
 def test_place(guest, kind):
     program = f"count_{kind}"
     guest.load("places.bpf.c", [program])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)
-    verdict, numbers = prove(guest, Plan((drive,), TURNS, map=kind), (UNLOCKED, SKIPS_64))
+    verdict, numbers = prove(
+        guest, Plan((drive,), TURNS, map=kind), (UNLOCKED, SKIPS_64), guest.lock_path
+    )
     guest.conclude(verdict, **numbers)
 
 
+@pytest.mark.contends
 @pytest.mark.parametrize("kind", ("array", "table", "lazy"))
 def test_many_elements(guest, kind):
     """Neighbouring elements with a lock each are used at once, and all updates are serialized."""
@@ -32,5 +36,5 @@ def test_many_elements(guest, kind):
     guest.load("places.bpf.c", [program])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)
     plan = Plan((drive,), TURNS, elements=MANY, map=kind)
-    verdict, numbers = prove(guest, plan, (UNLOCKED,))
+    verdict, numbers = prove(guest, plan, (UNLOCKED,), guest.lock_path)
     guest.conclude(verdict, **numbers)

@@ -21,25 +21,29 @@ def conclude(guest, contest):
     """Run a contest with the correct lock and with each broken twin, and judge."""
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())
-    verdict, numbers = experiment.prove(guest, plan, contest.twins)
+    verdict, numbers = experiment.prove(guest, plan, contest.twins, guest.lock_path)
     guest.conclude(verdict, **numbers)
 
 
+@pytest.mark.contends(both=("test_run",))
 @pytest.mark.parametrize("driver", contended.DRIVERS)
 def test_serialization(guest, driver):
     conclude(guest, contended.DRIVERS[driver])
 
 
+@pytest.mark.contends(both=True)
 def test_serialization_of_all_hooks(guest):
     """XDP, tc, cgroups, test runs and user space share one lock at the same time."""
     conclude(guest, contended.ALL_HOOKS)
 
 
+@pytest.mark.contends(both=True)
 def test_independent_locks(guest):
     """The locks of many elements are independent."""
     conclude(guest, contended.INDEPENDENT)
 
 
+@pytest.mark.contends
 def test_serialization_has_power(guest):
     """The judge fails an unlocked counter that is presented as the real program."""
     contest = contended.DRIVERS["test_run"]

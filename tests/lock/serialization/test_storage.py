@@ -87,6 +87,7 @@ PLACES = {
 }
 
 
+@pytest.mark.contends(both=("inner_array",))
 @pytest.mark.parametrize("name", PLACES)
 def test_storage(guest, name):
     place = PLACES[name]
@@ -109,7 +110,7 @@ def test_storage(guest, name):
         place.driver, tuple(range(guest.cpus)), place.operations, program, source=0, fd=fd
     )
     plan = Plan((drive,), place.turns, map=place.map or name, keys=keys, value=place.value)
-    verdict, numbers = prove(guest, plan, place.twins)
+    verdict, numbers = prove(guest, plan, place.twins, guest.lock_path)
     guest.conclude(verdict, **numbers)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.judging import splat
 from harness.machines.loss import why_lost
-from harness.machines.session import named
+from harness.machines.session import Gone, named
 
 DATA = Path(__file__).parent.parent / "data"
 PANIC = "[   12.3] Kernel panic - not syncing: sysrq triggered crash"
@@ -123,9 +123,9 @@ def test_a_silent_guest_s_backtraces_say_which_cpu_was_where():
     assert lost.crashed
     assert str(lost).endswith("a word: CPU 1 was in native_queued_spin_lock_slowpath")
     assert "bpf_prog_4693340318089e07_healthy" in lost.console
-    named_by_its_tick = named(lost, {1: "initial_count = 7"})
+    named_by_its_tick = named(lost, Gone(True, {1: "initial_count = 7"}), 40.0)
     assert str(named_by_its_tick).startswith("hard lockup: CPU 1 took no timer interrupt")
-    assert named_by_its_tick.console == lost.console and named(lost, {}) is lost
+    assert named_by_its_tick.console == lost.console and named(lost, Gone(True), 40.0) is lost
 
 
 def test_a_stopped_agent_leaves_every_cpu_idle():

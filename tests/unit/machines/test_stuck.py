@@ -82,7 +82,9 @@ def test_a_cpu_owes_its_timer_the_interrupt_or_a_new_setting(lapic, dump, overdu
 def running(*overdue, armed=lambda look: "initial_count = 7"):
     """Yield looks at the CPUs that are overdue in turn, at which the host works all the time."""
     for look, cpus in enumerate(itertools.cycle(overdue)):
-        yield dict.fromkeys(cpus, Look(armed(look), float(look), overdue=True, at="ffffffff811c8c6d"))
+        yield dict.fromkeys(
+            cpus, Look(armed(look), float(look), overdue=True, at="ffffffff811c8c6d")
+        )
 
 
 @pytest.fixture
@@ -146,7 +148,9 @@ def test_a_stuck_cpu_is_told_from_busy_ones(session):
 
 def test_a_cpu_that_the_host_does_not_run_is_not_stuck(session):
     with pytest.raises(GuestLost, match="stopped answering"):
-        session(itertools.repeat({2: Look("initial_count = 7", 40.0, True)})).call(TEST_RUN, limit=0.4)
+        session(itertools.repeat({2: Look("initial_count = 7", 40.0, True)})).call(
+            TEST_RUN, limit=0.4
+        )
 
 
 def working(idle=False, seconds=1.0):

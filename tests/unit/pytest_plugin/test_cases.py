@@ -4,10 +4,15 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from harness.provision import build
-from harness.pytest_plugin import cases
+from harness.pytest_plugin import cases, run_options
 
 KERNELS = ["5.10", "6.12"]
+BOTH = pytest.mark.contends(both=True).mark
+TABLE = pytest.mark.contends(both=("table",)).mark
+ALONE = pytest.mark.contends.mark
 
 
 def about_a_program(name="lock_it", file="lock.bpf.c", loader="libbpf", kernel="6.12"):
@@ -110,3 +115,38 @@ def test_a_machine_takes_whole_requests():
     items = [about_a_program(f"case{place}", file) for place, file in enumerate(files)]
     first, second = (cases.in_shard(items, part) for part in ("1/2", "2/2"))
     assert first == items[:6] and second == items[6:]
+
+
+def contending(mark, driver="xdp", lock_path=""):
+    item = run_time(get_closest_marker=lambda name: mark if name == "contends" else None)
+    item.callspec.params.update(driver=driver, lock_path=lock_path)
+    return item
+
+
+def test_a_case_s_name_ends_in_the_path_that_its_guest_is_booted_for():
+    assert cases.name(contending(BOTH)) == "hooks_xdp"
+    assert cases.name(contending(BOTH, lock_path="queued")) == "hooks_xdp_queued"
+
+
+@pytest.mark.parametrize(
+    "mark, driver, queued",
+    [(BOTH, "xdp", True), (ALONE, "xdp", False), (TABLE, "xdp", False), (TABLE, "table", True)],
+)
+def test_the_contests_that_matter_run_queued_unasked(mark, driver, queued):
+    assert cases.matters_queued(contending(mark, driver, "queued")) == queued
+    assert cases.matters_queued(contending(mark, driver))
+    assert cases.contends(contending(mark)) and not cases.contends(contending(None))
+
+
+@pytest.mark.parametrize(
+    "option, both, paths",
+    [
+        (None, False, [""]),
+        (None, True, ["", "queued"]),
+        ("all", False, ["", "queued"]),
+        ("queued", False, ["queued"]),
+        ("test-and-set", True, [""]),
+    ],
+)
+def test_lock_path_chooses_how_often_a_case_runs(option, both, paths):
+    assert run_options.lock_paths(option, both) == paths

@@ -13,13 +13,14 @@ from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal
 from harness.provision import build
 from harness.results.record import Case
-from harness.running import experiment
-from harness.running.driven import Guest, Unmet
+from harness.running import driven, experiment
+from harness.running.driven import Contest, Guest, Unmet
 from harness.running.maps import Loaded
 from harness.scenarios.programs import Programs
 from harness.scenarios.scenario import KnownBug, Rule, SourceFile
 
 FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus": 4, "headers": ""}
+LOCK_PATH = SourceFile(Path("/progs/lock_path.bpf.c"), (), ())
 BUG = KnownBug('aaaaaaaaaaaa ("bpf: mend it")', "<6.13")
 CASE = Case(
     name="hooks_xdp",
@@ -52,7 +53,7 @@ class Session:
         return answer
 
 
-def guest(session=None, case=CASE, name="qemu", also=None):
+def guest(session=None, case=CASE, name="qemu", also=None, contest=None):
     def start(words):
         target = SimpleNamespace(
             name=name,
@@ -62,8 +63,8 @@ def guest(session=None, case=CASE, name="qemu", also=None):
         )
         return target, (also if words else session) or Session()
 
-    programs = Programs(Path("/progs"), (SourceFile(Path("/progs/a.bpf.c"), (), ()),))
-    return Guest(case, start, programs)
+    programs = Programs(Path("/progs"), (SourceFile(Path("/progs/a.bpf.c"), (), ()), LOCK_PATH))
+    return Guest(case, start, programs, contest)
 
 
 def test_what_held_is_a_pass_with_its_evidence():
@@ -226,3 +227,44 @@ def test_a_guest_that_its_emulator_lost_is_told_from_others():
     assert guest().finish(EmulatorFailed("Oops: int3")).observation.emulator_failed
     lost = guest().finish(GuestLost("it panicked", True, "Kernel panic")).observation
     assert lost.lost_is_crash and not lost.emulator_failed
+
+
+@pytest.fixture
+def took(monkeypatch):
+    """Give a function that says by which path a guest's CPUs take the lock, and loads nothing."""
+    monkeypatch.setattr(experiment, "load", lambda *of: SimpleNamespace(source=None))
+    monkeypatch.setattr(driven, "made", lambda *of: ("clang", ()))
+
+    def by(path):
+        monkeypatch.setattr(driven.observed_path, "observe", lambda *of: path)
+
+    return by
+
+
+@pytest.mark.parametrize(
+    "path, kind",
+    [("queued", Kind.PASS), ("test-and-set", Kind.INCONCLUSIVE), ("", Kind.INCONCLUSIVE)],
+)
+def test_what_was_asked_for_on_a_path_that_was_not_taken_shows_nothing(took, path, kind):
+    took(path)
+    running = guest(contest=Contest("queued"))
+    running.load("a.bpf.c", [])
+    running.check(True, "all is counted")
+    result = running.finish(None)
+    assert (result.verdict, result.lock_path) == (kind, path)
+
+
+def test_a_machine_that_is_not_ours_to_boot_has_the_path_that_it_has(took):
+    took("test-and-set")
+    with pytest.raises(Unmet) as raised:
+        guest(name="vagrant", contest=Contest("queued")).load("a.bpf.c", [])
+    assert raised.value.verdict.kind is Kind.SKIP
+    took("queued")
+    guest(name="local", contest=Contest("queued")).load("a.bpf.c", [])
+
+
+def test_the_path_matters_only_where_cpus_contend(took):
+    took("queued")
+    running = guest()
+    running.load("a.bpf.c", [])
+    assert running.lock_path == ""

@@ -9,10 +9,12 @@ import zlib
 import pytest
 
 from harness.judging.history import Operation
-from harness.judging.serialization import LOCKED, SKIPS_64
+from harness.judging.lock_path import QUEUED
+from harness.judging.serialization import LOCKED, SKIPS_64, UNLOCKED
+from harness.judging.verdict import Kind, Verdict
 from harness.provision.build import Source
 from harness.running import experiment
-from harness.running.experiment import Drive, Plan
+from harness.running.experiment import QUEUED_SECONDS, Drive, Plan, proofs_for
 from harness.running.maps import Loaded
 
 pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
@@ -115,3 +117,29 @@ def test_the_order_says_how(data):
     size = session.maps.map("operations").value.size
     of_cpus_0_and_2 = [(0, size), (2 * order.room * size, size)]
     assert asked["map_memory"].pieces == of_cpus_0_and_2
+
+
+FOUR = Plan((Drive("test_run", (0, 1, 2, 3), 12_000),), turns=7)
+
+
+def test_where_cpus_queue_a_run_ends_by_time_and_subtle_twins_have_two_cpus():
+    assert proofs_for("test-and-set", FOUR, (UNLOCKED, SKIPS_64)) == [(FOUR, (UNLOCKED, SKIPS_64))]
+    (all_cpus, coarse), (two, subtle) = proofs_for(QUEUED, FOUR, (UNLOCKED, SKIPS_64))
+    assert (coarse, subtle) == ([UNLOCKED], [SKIPS_64])
+    assert [drive.cpus for drive in (*all_cpus.drives, *two.drives)] == [(0, 1, 2, 3), (0, 1)]
+    assert {drive.seconds for drive in (*all_cpus.drives, *two.drives)} == {QUEUED_SECONDS}
+    assert len(proofs_for(QUEUED, FOUR, (UNLOCKED,))) == 1
+    assert len(proofs_for(QUEUED, two, (UNLOCKED, SKIPS_64))) == 1
+
+
+def test_both_proofs_of_a_queued_lock_must_hold(monkeypatch):
+    kinds = {4: Kind.PASS, 2: Kind.FAIL}
+
+    def prove_once(guest, plan, twins):
+        cpus = len(plan.drives[0].cpus)
+        return Verdict(kinds[cpus], f"on {cpus} CPUs", (str(cpus),)), {"cpus": cpus}
+
+    monkeypatch.setattr(experiment, "_prove", prove_once)
+    verdict, numbers = experiment.prove(None, FOUR, (UNLOCKED, SKIPS_64), QUEUED)
+    assert verdict == Verdict(Kind.FAIL, "on 4 CPUs; then on 2 CPUs", ("4", "2"))
+    assert numbers == {"cpus": 4, "by_two": {"cpus": 2}}

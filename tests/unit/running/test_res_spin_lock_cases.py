@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from harness.judging.verdict import Kind
-from harness.machines.session import AgentError
 from harness.provision.layout import Value
 from harness.running import res_spin_lock
 from harness.running.driven import Unmet
@@ -32,10 +31,10 @@ class Told:
 
 
 class Guest:
-    """Answers calls; knows how it was booted."""
+    """Answers calls."""
 
-    def __init__(self, virtual=True):
-        self.facts, self.calls = {"virtual": virtual}, []
+    def __init__(self):
+        self.calls = []
 
     def call(self, request, limit=0):
         self.calls.append(request)
@@ -47,9 +46,6 @@ class Guest:
 
     def needs(self, name, since):
         self.calls.append(("needs", name, since))
-
-    def boot_with(self, words):
-        self.calls.append(("boot_with", words))
 
 
 def test_answers_of_all_cpus_are_one_sentence():
@@ -71,16 +67,10 @@ def test_programs_are_driven_together():
     assert {order.seconds for order in drive.orders} == {0.5}
 
 
-@pytest.mark.parametrize("path", res_spin_lock.PATHS)
-def test_cpus_queue_in_a_guest_of_its_own(path):
-    guest = Guest(virtual=False)
-    res_spin_lock.boot(guest, path)
-    assert ("boot_with", res_spin_lock.QUEUES) in guest.calls or not path
-
-
-def test_cpus_that_still_know_that_they_are_virtual_are_an_error():
-    with pytest.raises(AgentError, match="still say that they are virtual"):
-        res_spin_lock.boot(Guest(virtual=True), "queued")
+def test_a_kernel_without_the_lock_is_skipped():
+    guest = Guest()
+    res_spin_lock.needs_lock(guest)
+    assert guest.calls == [("needs", "bpf_res_spin_lock", "6.15")]
 
 
 def test_waiting_with_interrupts_off_needs_a_clock_that_goes_on():
