@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("target", "loader", "cpus", "programs", "append", "results", "shard"):
         value = getattr(options, name)
         arguments += [] if value is None else [f"--{name}={value}"]
+    arguments += ["--jit=off"] if options.jit == "off" else []
     arguments += [f"--lock-path={options.lock_path}"] if options.lock_path else []
     arguments += ["-k", options.k] if options.k else []
     arguments += ["-x"] * options.x + ["-vv"] * options.v + ["--resume"] * options.resume

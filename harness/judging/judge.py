@@ -8,7 +8,7 @@ from typing import Mapping, Optional, Sequence
 
 from packaging.version import Version
 
-from harness.judging import splat
+from harness.judging import jit, splat
 from harness.judging.verdict import Kind, Observation, Verdict
 from harness.judging.wording import in_words, telling_line
 from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
@@ -51,6 +51,9 @@ def judge(
     verdict = compare(expectation, observation)
     if verdict.kind is Kind.FAIL and observation.bare is False:
         return _unavailable(scenario.section, release, options)
+    interpreted = jit.refused(observation.log, options.get(jit.ENABLED))
+    if verdict.kind is Kind.FAIL and interpreted is not None:
+        return interpreted
     if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):
         # PREEMPT_RT refuses the program before the rule under test is checked.
         return Verdict(
@@ -75,6 +78,8 @@ def _untried(
         )
     if observation.stage == NO_HEADERS:
         return no_headers()
+    if observation.stage == jit.STAYS_ON:
+        return jit.stays_on(options)
     if observation.missing:
         return unmet(scenario.needs, release, observation.missing, options)
     return None
@@ -102,6 +107,8 @@ def _beside_twin(refused: Verdict, name: str, twin: Optional[Verdict]) -> Verdic
     """Return the verdict of an expected refusal. It counts only if the legal twin passed."""
     if twin is not None and twin.kind is Kind.PASS:
         return refused
+    if twin is not None and twin.kind is Kind.SKIP:
+        return Verdict(Kind.SKIP, f"its legal twin {name} does not apply: {twin.reason}")
     why = f"{twin.kind.value}: {twin.reason}" if twin else "it was not run"
     return Verdict(
         Kind.INCONCLUSIVE,
@@ -173,7 +180,7 @@ _OPTIONS = (
     *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
 )
 _RT = "CONFIG_PREEMPT_RT"
-OPTION_NAMES = tuple(sorted({_RT, *(option for _, option in _OPTIONS)}))
+OPTION_NAMES = tuple(sorted({_RT, jit.ALWAYS_ON, *(option for _, option in _OPTIONS)}))
 
 
 def _is_for_rt(observation: Observation) -> bool:

@@ -17,9 +17,15 @@ Json = Dict[str, Any]
 
 def open_target(settings: Settings, progress: Progress) -> Target:
     """Return the target that the user chose. Raises SetupError if it cannot be opened."""
+    if not settings.jit and settings.target not in (None, "qemu"):
+        raise SetupError(
+            f"--jit off needs a guest that is booted so: --target {settings.target} boots none."
+        )
     if settings.target == "local":
         return Local(settings, progress)
-    if settings.target == "vagrant" or (settings.target is None and vagrant.serves(settings)):
+    if settings.target == "vagrant" or (
+        settings.target is None and settings.jit and vagrant.serves(settings)
+    ):
         return vagrant.Vagrant(settings, progress)
     try:
         return Qemu(settings, progress)

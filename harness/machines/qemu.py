@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, TypeVar
 
 from harness.errors import SetupError
+from harness.judging import jit
 from harness.machines import host_cpus, qemu_guest
 from harness.machines.loss import EmulatorFailed, GuestLost, why_lost
 from harness.machines.native_bcc import NativeBcc
@@ -92,16 +93,15 @@ class Qemu:
     def _boot(self) -> qemu_guest.Guest:
         if self._unbootable is not None:
             raise self._unbootable.with_traceback(None)  # else the traceback grows each time
+        settings = self._settings
+        words = [settings.append, settings.also, "" if settings.jit else jit.OFF]
+        append = " ".join(filter(None, words))
         try:
             with host_cpus.together():
                 guest = qemu_guest.start(
                     self._kernel,
                     self._image,
-                    Machine(
-                        self.cpus,
-                        self._settings.memory_mib,
-                        f"{self._settings.append} {self._settings.also}".strip(),
-                    ),
+                    Machine(self.cpus, settings.memory_mib, append),
                     agent=build.agent(),
                     progress=self._progress,
                 )
@@ -124,6 +124,7 @@ class Qemu:
             "agent": build.agent().stem,
             "append": self._settings.append,
             "also": self._settings.also,
+            "jit_off": not self._settings.jit,
             "cpus": self.cpus,
             **self._description,
         }

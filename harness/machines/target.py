@@ -55,4 +55,5 @@ class Settings:
     cpus: int = 4
     memory_mib: int = 1024
     append: str = ""
+    jit: bool = True  # False: programs are interpreted
     also: str = ""  # a test's words for the kernel's command line, in addition to the user's

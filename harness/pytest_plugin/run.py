@@ -50,7 +50,9 @@ class Run:
         own = any(is_path(name) for name in self.kernels if name)
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         option = config.option
-        settings = Settings(option.target, None, option.cpus, append=option.append)
+        settings = Settings(
+            option.target, None, option.cpus, append=option.append, jit=option.jit == "on"
+        )
         self._held = ExitStack()  # resources that are closed at the end of the run
         self.targets = self._held.enter_context(Targets(settings, self.kernels, self._progress))
         self.failed_setup: Optional[SetupError] = None
@@ -88,6 +90,7 @@ class Run:
             "--target": option.target,
             "--append": option.append,
             "--lock-path": option.lock_path,
+            "--jit": option.jit,
             "--programs": str(option.programs),
             "--shard": option.shard,
             "-k": option.keyword,
@@ -320,6 +323,8 @@ class Run:
             words.append(f"--programs {shlex.quote(str(option.programs))}")
         if option.lock_path and cases.contends(item):
             words.append(f"--lock-path {option.lock_path}")
+        if option.jit == "off":
+            words.append("--jit off")
         if option.append:
             words.append(f"--append={shlex.quote(option.append)}")
         return " ".join(words)

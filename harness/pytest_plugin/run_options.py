@@ -85,6 +85,12 @@ def declare(add: Callable[..., object]) -> None:
         " test-and-set, and the contests that matter most queued as well",
     )
     add(
+        "--jit",
+        choices=("on", "off"),
+        default="on",
+        help="off: programs are interpreted (net.core.bpf_jit_enable=0), where the kernel allows it",
+    )
+    add(
         "--results",
         metavar="DIR",
         help="where results go (default: results/<time>, linked as results/latest)",

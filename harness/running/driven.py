@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from harness.errors import UsageError
 from harness.guest import calls
-from harness.judging import judge, lock_path, splat
+from harness.judging import jit, judge, lock_path, splat
 from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.loss import GuestLost
 from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Session
@@ -104,6 +104,9 @@ class Guest:
         """
         if self._contest is not None and self._path is None:
             self._take_path(self._contest.path)
+        if self._target.describe().get("jit_off") and self.facts.get("jit") != "0":
+            options = self._session.call(calls.Options([jit.ALWAYS_ON]))
+            raise Unmet(jit.stays_on({**options, jit.ENABLED: str(self.facts.get("jit"))}))
         source_file = self._programs.file(file)
         if self.loader == "bcc" and not self.facts["headers"]:
             raise Unmet(judge.no_headers())
@@ -114,6 +117,9 @@ class Guest:
             )
             self._built[file, unit] = self._loaded.source
         except KernelRefusal as refusal:
+            interpreted = jit.refused(refusal.log, self.facts.get("jit"))
+            if interpreted is not None:
+                raise Unmet(interpreted) from None
             old = locks_since and self.release < Version(locks_since)
             if not old or "unknown func bpf_spin_lock" not in refusal.log:
                 raise

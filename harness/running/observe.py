@@ -29,7 +29,7 @@ from packaging.version import Version
 
 from harness.errors import SetupError
 from harness.guest import calls
-from harness.judging import judge
+from harness.judging import jit, judge
 from harness.judging.verdict import Observation, Verdict
 from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal, Session
@@ -195,7 +195,9 @@ class Observer:
         if not self._facts:
             self._names = session.call(calls.Has(self._needed()))
             options = session.call(calls.Options(self._options()))
-            self._facts = {**session.call(calls.Facts()), "options": options}
+            facts = session.call(calls.Facts())
+            options[jit.ENABLED] = str(facts.get("jit"))
+            self._facts = {**facts, "options": options}
 
     def _needed(self) -> List[str]:
         return sorted({need.name for case in self._by_name.values() for need in case.needs})
@@ -218,6 +220,8 @@ class Observer:
         """Return the observation of a case that cannot be tried; None if it must be tried."""
         if loader == "bcc" and not self._facts["headers"]:
             return Observation(stage=judge.NO_HEADERS, kernel_log=())
+        if self._target.describe().get("jit_off") and self._facts.get("jit") != "0":
+            return Observation(stage=jit.STAYS_ON, kernel_log=())
         missing = tuple(need.name for need in case.needs if not self._names[need.name])
         if missing:
             return Observation(missing=missing, kernel_log=())
