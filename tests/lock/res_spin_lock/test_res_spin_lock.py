@@ -188,8 +188,8 @@ ROUTES = {  # way -> program, and the locks that CPU 0 and CPU 1 take one after 
 }
 
 
-# Not run with queues unless asked for: on 7.0.13, one of two refused CPUs hung once, waiting for its successor in an empty
-# queue. It is not known whether the kernel or the emulator was at fault.
+# Not run with queues unless asked for: on 7.0.13, one of two refused CPUs hung once, waiting for its
+# successor in an empty queue. It is not known whether the kernel or the emulator was at fault.
 @pytest.mark.contends
 @pytest.mark.parametrize("way", ROUTES)
 def test_locks_taken(guest, way):
