@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Tuple, Union
 
 LOOKUP, UPDATE, LOCK, UNLOCK, PERCPU_LOOKUP = 1, 2, 93, 94, 195
-STORAGES = (81, 107, 145, 156, 210)  # get_local_storage and the _storage_get family
+CGROUP_STORAGE = 81  # bpf_get_local_storage()
+STORAGES = (CGROUP_STORAGE, 107, 145, 156, 210)  # and the _storage_get family
 FOR_EACH, TIMER_SET, FIND_VMA, LOOP, DRAIN = 164, 170, 180, 181, 209
 DYNPTR_FROM_MEM = 197
+SYS_BPF = 166
 
 
 class Memory(NamedTuple):

@@ -13,7 +13,7 @@ the element), a path may never be taken, and what user space does to the map is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Sequence, Tuple
 
 from harness.check.walk import ATOMIC, OWN, REPLACED, Access, Gap, Key, Walker
@@ -46,6 +46,7 @@ _NO_LOCK = tuple(
 
 PROTECTED, ONLY_READ, UNTOUCHED, UNKNOWN = "protected", "only read", "not touched", "unknown"
 NOT_PROTECTED, NEVER, READ_WITHOUT = "NOT PROTECTED", "never locked", "read without the lock"
+ONE_LOAD = "read without the lock, by one load"
 ATOMICALLY, KERNELS = "atomic, without the lock", "the kernel's"
 MIXED = "changed under another lock and without any"
 _QUIET = (PROTECTED, ONLY_READ, UNTOUCHED, KERNELS)
@@ -213,8 +214,9 @@ class _Judge:
         self._by_field: Dict[Tuple[Key, str], List[Access]] = {}
         alike = _same_memory(source)
         for access in walker.accesses:
-            for key in alike.get(access.key, (access.key,)):
-                self._by_field.setdefault((key, access.field), []).append(access)
+            for key, doubt in alike.get(access.key, {access.key: ""}).items():
+                seen = replace(access, doubt=access.doubt or doubt)
+                self._by_field.setdefault((key, access.field), []).append(seen)
         self._gaps = [*walker.gaps]
         self._gaps += [Gap("it is too large to be followed", p, p) for p in walker.unfinished]
 
@@ -241,18 +243,28 @@ class _Judge:
         of = tuple(self._by_field.get((key, part.name), ()))
         common = frozenset.intersection(*(a.tied for a in of)) if of else frozenset()
         verdict = _verdict(of, common, bool(declared.locks))
+        if verdict == ONE_LOAD and self._read_with_others(key, part.name, of):
+            verdict = READ_WITHOUT
         because = self._unsure(of, common, declared)
         if verdict == UNKNOWN:
             why = f"the lock held is of another map ({_labels(of)}), and nothing ties the two together"
             return Judged(declared.name, part.name, UNKNOWN, because or why, of)
-        if because and verdict in (PROTECTED, ONLY_READ, UNTOUCHED, ATOMICALLY, READ_WITHOUT):
-            if verdict != READ_WITHOUT:
-                return Judged(declared.name, part.name, UNKNOWN, because, of)
-        elif verdict == PROTECTED and not any(lock.startswith(OWN) for lock in common):
+        if because and verdict in (PROTECTED, ONLY_READ, UNTOUCHED, ATOMICALLY, ONE_LOAD):
+            return Judged(declared.name, part.name, UNKNOWN, because, of)
+        if verdict == PROTECTED and not any(lock.startswith(OWN) for lock in common):
             because = ", ".join(sorted(common))
         advice = "" if verdict in _QUIET else self._advice(verdict, of, declared)
         sure = tuple(a for a in of if not a.doubt) if verdict not in _QUIET else of
         return Judged(declared.name, part.name, verdict, because, sure, advice)
+
+    def _read_with_others(self, key: Key, name: str, of: Sequence[Access]) -> bool:
+        """Tell whether a program that reads a field without the lock so reads another that changes."""
+        programs = {a.program for a in of if not a.tied and not a.doubt}
+        return any(
+            any(not a.tied and not a.doubt and a.program in programs for a in others)
+            for (other, field), others in self._by_field.items()
+            if other == key and field != name and any(a.changes for a in others)
+        )
 
     def _unsure(self, of: Iterable[Access], common: FrozenSet[str], declared: elf.Map) -> str:
         """Return why nothing good can be said of a field, "" if nothing speaks against it."""
@@ -298,6 +310,12 @@ class _Judge:
             return "Take the lock there, too, and decide under it."
         if any("()" in a.kind for a in without):
             return "Copy it under the lock, and give the copy."
+        if verdict == ONE_LOAD:
+            return (
+                "None, if an old value will do: an aligned load sees all of one store (say so by"
+                " READ_ONCE()). If it must still hold when it is used, or fit another field, read it"
+                " under the lock."
+            )
         if verdict == READ_WITHOUT:
             return "Read it into a local variable under the lock, and go on with that."
         return ""
@@ -398,19 +416,39 @@ def _verdict(of: Sequence[Access], common: FrozenSet[str], own: bool) -> str:
 
 
 def _of_reads(sure: Sequence[Access]) -> str:
-    """Judge a field of which every change is under some lock."""
-    if any(not a.tied for a in sure):
-        return READ_WITHOUT
+    """Judge a field of which every change is under some lock.
+
+    One load that fits a store is never torn, so it may be all that a reader needs.
+    """
+    without = [a for a in sure if not a.tied]
+    if without:
+        whole = all(a.whole and not a.others for a in without)
+        return ONE_LOAD if whole and all(a.whole for a in sure if a.changes) else READ_WITHOUT
     return NOT_PROTECTED  # under one lock here, under another one there
 
 
-def _same_memory(source: Object) -> Dict[Key, Tuple[Key, ...]]:
-    """Return the maps that are reached through maps of maps as well: each stands for all."""
-    alike: Dict[Key, Tuple[Key, ...]] = {}
+def _same_memory(source: Object) -> Dict[Key, Dict[Key, str]]:
+    """Return, of maps that are reached through maps of maps as well, which stand for which.
+
+    With a doubt where user space alone decides whether a map is put into a map of maps.
+    """
+    alike: Dict[Key, Dict[Key, str]] = {}
     for name, outer in source.maps.items():
         if outer.inner is None:
             continue
-        group = ((name, True), *((held, False) for held in outer.holds if held in source.maps))
+        sure = [held for held in outer.holds if held in source.maps]
+        fit = [m.name for m in source.maps.values() if _fits(m, outer.inner) and m.name not in sure]
+        group = {(name, True): "", **{(held, False): "" for held in sure}}
         for key in group:
-            alike[key] = tuple(dict.fromkeys((*alike.get(key, ()), *group)))
+            alike.setdefault(key, {key: ""}).update(group)
+        for held in fit:
+            doubt = f"user space may have put {held} into {name}"
+            alike.setdefault((name, True), {}).setdefault((held, False), doubt)
+            alike.setdefault((held, False), {(held, False): ""}).setdefault((name, True), doubt)
     return alike
+
+
+def _fits(declared: elf.Map, inner: elf.Map) -> bool:
+    """Tell whether a map may be put into a map of maps with such inner ones."""
+    mine = (declared.type, declared.key_size, declared.value_size, declared.value_type)
+    return mine == (inner.type, inner.key_size, inner.value_size, inner.value_type)

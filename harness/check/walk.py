@@ -18,7 +18,7 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Op
 from harness.check import arguments, values
 from harness.check.values import LOST, UNKNOWN, Range, Spot, StackSpot, Value
 from harness.provision import elf
-from harness.provision.btf import Field
+from harness.provision.btf import KERNEL, LOCKS, Field
 from harness.provision.elf import Function, Insn, Object
 
 MOST_STEPS = 200_000  # of one program, with the turns of loops apart; without, as many again
@@ -44,6 +44,12 @@ _ASYNC = (  # kernel functions whose callback is given (map, key, value) later
 )
 _TREE_ADD = ("bpf_rbtree_add", "bpf_rbtree_add_impl")
 _THROW = "bpf_throw"
+_EXTENSION = "freplace"  # which is given what the function that it replaces is given
+_CONTEXTS = frozenset(  # of the types of programs
+    "xdp_md __sk_buff bpf_sock bpf_sock_addr bpf_sock_ops sk_msg_md sk_reuseport_md bpf_sk_lookup"
+    " bpf_cgroup_dev_ctx bpf_sysctl bpf_sockopt bpf_nf_ctx bpf_perf_event_data pt_regs"
+    " user_pt_regs bpf_raw_tracepoint_args".split()
+)
 _CAST = "bpf_rdonly_cast"
 # Helper -> registers of its callback and of the context, and that which the callback has it in.
 _CALLBACKS = {
@@ -53,7 +59,7 @@ _CALLBACKS = {
     arguments.FIND_VMA: (3, 4, 3),
 }
 _F_NOEXIST, _F_LOCK = 1, 4
-_MAPS_OF_MAPS = (12, 13)
+_ARRAY, _MAPS_OF_MAPS = 2, (12, 13)
 _ABSENT = object()
 
 Key = Tuple[str, bool]  # a map, or the maps that are in it
@@ -107,6 +113,7 @@ class Access:
     program: str
     where: str  # file:line, or the instruction
     doubt: str = ""  # why it is not sure; "" if it is
+    whole: bool = False  # one aligned load or store of all of the field: never torn
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,7 @@ class Walker:
         if section.partition("/")[2].startswith(("bpf_map_elem", "bpf_sk_storage_map")):
             reason = "it is given values of the map that it is attached to"
             self.gaps[Gap(reason, program, section, (1, 2, 5, 6, 9, 10, 24))] = None
-        self._later = [(program, (UNKNOWN,) * 5)]
+        self._later = [(program, self._given_first(program))]
         seen: Set[Tuple[str, Tuple[Value, ...]]] = set()
         while self._later:
             begin = self._later.pop()
@@ -206,6 +213,17 @@ class Walker:
             if not (self._follow(begin, TURNS) or self._follow(begin, (0, 0, 0))):
                 self.unfinished.append(program)
                 return
+
+    def _given_first(self, program: str) -> Tuple[Value, ...]:
+        """Return what a program is called with: an extension with memory, perhaps."""
+        types = self._source.types
+        parameters = types.parameters(program) if types is not None else None
+        if not self._source.functions[program].section.startswith(_EXTENSION):
+            return (UNKNOWN,) * 5
+        if parameters is None:
+            return (LOST,) * 5
+        given = [LOST if p.pointer and p.target not in _CONTEXTS else UNKNOWN for p in parameters]
+        return tuple([*given, *(UNKNOWN,) * 5][:5])
 
     def _follow(self, begin: Tuple[str, Tuple[Value, ...]], turns: Tuple[int, ...]) -> bool:
         """Follow a function to its end; tell whether that was reached."""
@@ -341,9 +359,16 @@ class Walker:
         stored = values.number(insn.imm)
         if kind == 3:
             stored = _linked(state, insn.src, self._number(point))
-        _store(state, at, size, stored if plain else UNKNOWN)
+        self._put_away(point, state, at, stored)
+        before = _load(state, at, size)
+        _store(state, at, size, stored if plain else values.join(stored, UNKNOWN, None))
         if not plain and insn.imm & 1:  # fetch
-            state.registers[0 if insn.imm == 0xF1 else insn.src] = UNKNOWN
+            state.registers[0 if insn.imm == 0xF1 else insn.src] = before
+
+    def _put_away(self, point: Point, state: _State, at: Value, stored: Value) -> None:
+        """Note that an address goes where it is not followed: it may be used from there."""
+        if (stored.spots or stored.lost) and (at.spots or at.lost or not at.stacks):
+            self._given(point, state, stored, "memory that is not followed")
 
     # -- what is touched ---------------------------------------------------------------------------
 
@@ -366,8 +391,6 @@ class Walker:
             if declared is None:
                 continue
             self.touched.add((spot.map, spot.inner))
-            if not size[0] and spot.low == spot.high and _special(declared, spot.low):
-                continue  # what is given is that field
             least, most = size[0], size[1]
             low = max(spot.low, 0)
             end = declared.value_size or max([f.offset + f.size for f in declared.fields] or [0])
@@ -379,7 +402,8 @@ class Walker:
                     why = why or "an index is not known well enough"
                 elif not least or (spot.low == spot.high and not part.overlaps(low, least)):
                     why = why or "how many bytes is not known"
-                self._note(point, state, (at.name, spot), part, kind, changes, why)
+                whole = kind in (READ, WRITE, ATOMIC) and _is_whole(part, spot, size)
+                self._note(point, state, (at.name, spot), part, (kind, whole), changes, why)
 
     def _note(
         self,
@@ -387,21 +411,21 @@ class Walker:
         state: _State,
         place: Tuple[Any, Spot],
         part: Field,
-        kind: str,
+        how: Tuple[str, bool],
         changes: bool,
         doubt: str,
     ) -> None:
         if part.lock or part.kernel:
             return
+        kind, whole = how
         name, spot = place
         tied, others, which = self._locks(spot, name, state.held)
         key = (spot.map, spot.inner)
         where = self.where(point)
-        self.accesses[
-            Access(
-                key, part.name, kind, changes, tied, others, self._program, where, doubt or which
-            )
-        ] = None
+        doubt = doubt or which
+        program = self._program
+        found = Access(key, part.name, kind, changes, tied, others, program, where, doubt, whole)
+        self.accesses[found] = None
 
     def _locks(
         self, spot: Spot, name: Any, held: Tuple[Held, ...]
@@ -496,11 +520,13 @@ class Walker:
             state.held = tuple(h for h in state.held if h.resilient)
             return self._result(point, state, UNKNOWN)
         self._memory_of_helper(number, point, state)
+        if number == arguments.SYS_BPF:
+            self._gap(point, "what bpf_sys_bpf() does is not followed")
         if number == arguments.UPDATE:
             self._update(point, state, first, state.registers[4])
         if number in (arguments.LOOKUP, arguments.PERCPU_LOOKUP, *arguments.STORAGES):
-            result = self._looked_up(point, first, state)
-            if number == 81 and not result.lost:  # get_local_storage, which is never NULL
+            result = self._looked_up(point, first, state, number)
+            if number == arguments.CGROUP_STORAGE and not result.lost:  # which is never NULL
                 result = result._replace(range=None)
             return self._result(point, state, result)
         if number == arguments.TIMER_SET:
@@ -596,11 +622,15 @@ class Walker:
         gone = same if len(same) == 1 else held  # of which one, is not known: none is sure
         state.held = tuple(h for h in state.held if h not in gone)
 
-    def _looked_up(self, point: Point, pointer: Value, state: _State) -> Value:
+    def _looked_up(
+        self, point: Point, pointer: Value, state: _State, number: int = arguments.LOOKUP
+    ) -> Value:
+        same = self._same_element(pointer, state, number)
         if pointer.lost or not pointer.maps:
             return Value((0, 0), lost=True)
         place = self._number((point.frames, point.function, point.at, point.turns))
-        name = _fresh(state, place)
+        fresh = _fresh(state, place)
+        name = same or fresh
         spots, maps, lost = set(), set(), False
         for key in pointer.maps:
             declared = self._maps.get(key)
@@ -612,6 +642,25 @@ class Walker:
         if lost:
             return Value((0, 0), lost=True)
         return Value((0, 0), ("at", place), name, frozenset(spots), maps=frozenset(maps))
+
+    def _same_element(self, pointer: Value, state: _State, number: int) -> Any:
+        """Return the name of an element that each such lookup finds; None if another may be found.
+
+        That of an array by a key that is a known number, or the storage of the program's own cgroup.
+        """
+        if pointer.lost or len(pointer.maps) != 1:
+            return None
+        (key,) = pointer.maps
+        declared = self._maps.get(key)
+        if declared is None or key[1]:
+            return None
+        if number == arguments.CGROUP_STORAGE:
+            return ("only", key)
+        at = state.registers[2]
+        if number != arguments.LOOKUP or declared.type != _ARRAY or not at.stacks or at.range:
+            return None
+        index = _load(state, at, 4).constant
+        return None if index is None else ("only", key, index & 0xFFFFFFFF)
 
     def _update(self, point: Point, state: _State, to: Value, flags: Value) -> None:
         if to.lost or not to.maps:
@@ -686,7 +735,10 @@ class Walker:
     def _argument(
         self, name: str, point: Point, state: _State, register: int, given: Value, known: Any
     ) -> None:
+        if known is not None and known.target in LOCKS + KERNEL:
+            return  # the lock, or a field of the kernel's
         size = self._size_of_argument(name, state, register, known)
+        self._addresses(point, state, given, size[1], name)
         if known is not None and known.const:
             self._touch(point, state, given, size, f"{READ} by {name}()", changes=False)
             return
@@ -698,22 +750,28 @@ class Walker:
         _overwrite(state, given, size[1])
 
     def _size_of_argument(self, name: str, state: _State, register: int, known: Any) -> Range:
-        """Return how much memory a kernel function is given.
+        """Return the least and the most memory that a kernel function is given.
 
         Its size may be in the next register. The compiler leaves out the name by which the verifier
-        knows that; but it has no other way to take memory of no type.
+        knows that; but it has no other way to take memory of no type. Of memory with a type the
+        number may be one of elements. A text ends with a NUL, wherever that is.
         """
         parameters = self._source.externs.get(name, ())
         if known is None:
             return (0, values.FAR)
         following = parameters[register] if register < len(parameters) else None
-        given = (0, values.FAR) if not known.size else (0, 0)
-        if following is not None and not following.pointer:
-            if not following.name or following.name.endswith(("__sz", "__szk")):
-                given = self._size(str(register + 1), state)
+        counted = following is not None and not following.pointer
+        if following is not None and counted and following.name:
+            counted = following.name.endswith(("__sz", "__szk"))
+        many = self._size(str(register + 1), state) if counted else None
         if not known.size:
-            return given
-        return (known.size, max(known.size, given[1]))
+            return many or (0, values.FAR)
+        if known.target == "char":
+            return (1, values.FAR) if many is None else (min(many[0], 1), max(many[1], 1))
+        most = (
+            known.size if many is None else max(known.size, min(many[1], values.FAR) * known.size)
+        )
+        return (known.size, min(most, values.FAR))
 
     def _with_callback(
         self, name: str, point: Point, state: _State, given: List[Value]
@@ -786,7 +844,7 @@ class Walker:
         state.registers = [UNKNOWN, *given, *[UNKNOWN] * 4, UNKNOWN]
         state.registers[10] = Value(None, stacks=frozenset([StackSpot(depth, 0, 0)]))
         if start.frames[-1].callback == "each":
-            element = self._looked_up(start, given[0], state)
+            element = self._looked_up(start, given[0], state, arguments.FOR_EACH)
             state.registers[3] = element if element.lost else element._replace(range=None)
         return start, state
 
@@ -1043,6 +1101,15 @@ def _assume(state: _State, insn: Insn, truth: bool) -> bool:
                 if value.link == old.link:
                     state.put(location, new)
     return True
+
+
+def _is_whole(part: Field, spot: Spot, size: Range) -> bool:
+    """Tell whether an access of a size takes all of a field by one aligned instruction."""
+    return (part.offset, part.offset, part.size, part.size) == (
+        spot.low,
+        spot.high,
+        *size,
+    ) and part.offset % part.size == 0
 
 
 def _special(declared: elf.Map, offset: int) -> bool:

@@ -66,6 +66,7 @@ class Parameter:
     pointer: bool = False
     size: int = 0  # of the pointer's target, in bytes; 0: not known
     const: bool = False  # the function only reads the pointer's target
+    target: str = ""  # the name of the target's type, without "struct"
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ class Btf:
         pointed = self.pointed(kind) if kind else None
         if pointed is None:
             return Parameter(name)
-        return Parameter(name, True, self.size(pointed), _CONST in self._qualifiers(pointed))
+        const = _CONST in self._qualifiers(pointed)
+        return Parameter(name, True, self.size(pointed), const, self.bare(pointed).name)
 
     def _qualifiers(self, number: int) -> List[int]:
         """Return the kinds of the typedefs and qualifiers of a type. Raises as bare() does."""

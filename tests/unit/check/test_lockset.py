@@ -81,7 +81,7 @@ def test_reads_programs_maps_and_lines(tmp_path):
         (
             "if ((i = find(0))) { lock(&i->lock); i->sum += 2; unlock(&i->lock); return i->sum; }",
             "sum",
-            "read without the lock",
+            "read without the lock, by one load",
         ),
         ("if ((i = find(0))) return i->in.b;", "in.b", "only read"),
         ("if ((i = find(0))) { lock(&i->lock); unlock(&i->lock); }", "in.a", "not touched"),
@@ -222,6 +222,53 @@ def test_damaged_objects_end_in_an_answer(tmp_path):
         lockset.analyse(found, found.programs)
 
 
+def test_one_load_is_whole_where_nothing_else_is_torn(tmp_path):
+    def verdict(body):
+        start = "if (!(i = find(0))) return 0; lock(&i->lock); i->sum = 1; i->in.a = 2;"
+        return findings(tmp_path, start + body).verdict("items", "sum")
+
+    whole = "read without the lock, by one load"
+    half = 'asm volatile("*(u32 *)(%0 + 12) = %1" :: "r"(i), "r"(7) : "memory");'
+    assert verdict("unlock(&i->lock); return i->sum;") == whole
+    assert verdict("unlock(&i->lock); return *(__u32 *)&i->sum;") == "read without the lock"
+    assert verdict(half + "unlock(&i->lock); return i->sum;") == "read without the lock"
+    found = findings(
+        tmp_path,
+        "if (!(i = find(0))) return 0; lock(&i->lock); i->sum = 1;"
+        " unlock(&i->lock); return i->sum;",
+    )
+    assert verdict("unlock(&i->lock); return i->sum + i->in.a;") == "read without the lock"
+    (told,) = [line for line in found.lines() if "change:" in line]
+    assert "an aligned load sees all of one store" in told
+
+
+def test_an_element_of_an_array_is_the_same_by_the_same_key(tmp_path):
+    extra = """
+    struct { __uint(type, 2); __uint(max_entries, 4); __type(key, __u32); __type(value, struct item); }
+        row SEC(".maps");
+    static inline __attribute__((always_inline)) struct item *at(__u32 key)
+    { return lookup(&row, &key); }"""
+    body = "struct item *j = at({}); if ((i = at({})) && j)"
+    body += " {{ lock(&i->lock); j->count = 1; unlock(&i->lock); }}"
+    for keys, verdict in (
+        ((1, 1), "protected"),
+        ((1, 2), "never locked"),
+        (("*ctx", 1), "never locked"),
+    ):
+        assert findings(tmp_path, body.format(*keys), extra).verdict("row", "count") == verdict
+
+
+def test_an_extension_may_be_given_what_it_touches(tmp_path):
+    locked = """
+    SEC("tc") int locks(void *ctx) { struct item *i = find(0); if (i)
+    { lock(&i->lock); i->count = 1; unlock(&i->lock); } return 0; }"""
+    for given, verdict in (("struct item *i", "unknown"), ("struct xdp_md *i", "protected")):
+        text = f'{locked} struct xdp_md; SEC("freplace/it") int replaces({given})'
+        text += "{ if (i) *((__u32 *)i + 1) = 2; return 0; }"
+        found = elf.read(compiled(tmp_path, text))
+        assert lockset.analyse(found, found.programs).verdict("items", "count") == verdict
+
+
 # -- what is touched besides loads and stores ------------------------------------------------------
 
 MORE = """
@@ -230,6 +277,7 @@ static long (*comm)(void *buf, __u32 size) = (void *) 16;
 static long (*probe)(void *dst, __u32 size, const void *from) = (void *) 113;
 static long (*printk)(const char *fmt, __u32 size, ...) = (void *) 6;
 static long (*dynptr)(void *data, __u32 size, __u64 flags, void *ptr) = (void *) 197;
+static long (*sys_bpf)(__u32 command, void *attributes, __u32 size) = (void *) 166;
 static long (*push)(void *map, const void *value, __u64 flags) = (void *) 87;
 static long (*each)(void *map, void *callback, void *ctx, __u64 flags) = (void *) 164;
 struct { __uint(type, 27); __uint(max_entries, 4096); } ring SEC(".maps");
@@ -241,6 +289,9 @@ extern void kernel_reads(const struct in *in) __attribute__((section(".ksyms")))
 extern void kernel_writes(struct in *in) __attribute__((section(".ksyms")));
 extern void kernel_sized(void *mem, int mem__sz) __attribute__((section(".ksyms")));
 extern void kernel_opaque(void *mem) __attribute__((section(".ksyms")));
+extern int kernel_text(const char *text) __attribute__((section(".ksyms")));
+extern int kernel_words(const __u32 *words, __u32 count) __attribute__((section(".ksyms")));
+extern int kernel_list(__u64 *addresses, __u32 size) __attribute__((section(".ksyms")));
 extern struct in *kernel_part(void *mem, int mem__sz) __attribute__((section(".ksyms")));
 """
 LOCKED = "if (!(i = find(0))) return 0; lock(&i->lock); i->count = 1; i->sum = 2; i->in.a = 3;"
@@ -278,6 +329,29 @@ PROTECTED = dict.fromkeys(("count", "sum", "in.a", "in.b", "many"), "protected")
         ),
         ("kernel_sized(&i->in.b, 4);", {"in.b": "read without the lock"}),
         ("kernel_opaque(&i->in.b);", {"in.b": "unknown", "many": "unknown"}),
+        (
+            "kernel_text((char *)&i->in);",
+            {"in.a": "read without the lock", "in.b": "unknown", "many": "unknown"},
+        ),
+        # How many words they are, or how many bytes, is not said.
+        ("kernel_words(&i->in.a, 2);", {"in.a": "read without the lock", "in.b": "unknown"}),
+        (
+            "__u64 a[1] = { (__u64)&i->in.b }; kernel_list(a, 8);",
+            {"in.b": "unknown", "many": "unknown"},
+        ),
+        # Of memory of a size that is not known, which begins at the lock.
+        (
+            "char to[64]; __u32 size = *ctx & 63; probe(to, size, i); return to[5];",
+            dict.fromkeys(PROTECTED, "unknown"),
+        ),
+        ("sys_bpf(2, ctx, 8);", dict.fromkeys(PROTECTED, "unknown")),
+        # An address in memory that is not followed, or one that an atomic instruction gives back.
+        ("*(void **)(ctx + 2) = &i->many;", {"many": "unknown"}),
+        (
+            "struct item *slot = i; struct item *volatile *at = &slot;"
+            " struct item *got = (void *)__sync_lock_test_and_set((__u64 *)at, 0); got->sum = 1;",
+            {"sum": "NOT PROTECTED"},
+        ),
         (
             "kernel_part(&i->sum, 8)->a = 1;",
             dict.fromkeys(PROTECTED, "unknown") | {"sum": "read without the lock"},
@@ -464,6 +538,14 @@ def test_maps_that_are_reached_through_a_map_of_maps(tmp_path):
     found = findings(tmp_path, body, extra)
     assert found.verdict("held", "sum") == found.verdict("outer[]", "sum") == "NOT PROTECTED"
     assert found.verdict("held", "count") == "protected"
+    # Whether user space puts it there is not known.
+    found = findings(
+        tmp_path,
+        body,
+        extra.replace("held SEC", 'held SEC(".maps"), other SEC').replace("&held", "&other"),
+    )
+    assert found.verdict("held", "sum") == "unknown"
+    assert found.verdict("held", "count") == "protected"
 
 
 @pytest.mark.parametrize(
@@ -506,7 +588,7 @@ def test_what_is_not_followed_makes_all_unknown(tmp_path):
         ("tc", "i->sum = 7;", "Take the lock there"),
         ("tracepoint/x/y", "i->sum = 7;", "may not touch a map with a lock"),
         ("tc", "output(&ring, &i->sum, 8, 0);", "give the copy"),
-        ("tc", "return i->sum;", "into a local variable"),
+        ("tc", "return i->sum + i->count;", "into a local variable"),
     ],
 )
 def test_advice_fits_what_is_wrong(tmp_path, section, body, text):
