@@ -23,6 +23,7 @@ _COMMANDS = {
     "bisect": "Find the kernel version where a case's outcome changed.",
     "check": "Load your own programs into real kernels; explain refusals.",
     "fuzz": "Ask kernels about random programs; an oracle knows the answers.",
+    "explore": "Interleave operations in every way, by schedules that can be repeated.",
     "power": "Measure how often each broken twin of a lock is caught.",
     "bench": "Measure the cost of the lock, by driver and number of CPUs.",
     "shell": "Open a root shell in a fresh guest, which is then discarded.",

@@ -336,6 +336,56 @@ class Race(Call[float], name="race", alone=True):
     seconds: float
 
 
+# -- actors of schedules ------------------------------------------------------------------------------
+
+# Where an actor has its operations, in its own memory: number n begins at ACTORS + n * ACTOR_STRIDE.
+# There stand, at these offsets, the word that it reads before the system call, the call's result or
+# -errno, union bpf_attr, the keys, and the values.
+ACTORS, ACTOR_STRIDE = 0x51B0_1000_0000, 0x4000
+ACTOR_GATE, ACTOR_RESULT, ACTOR_ATTR, ACTOR_KEYS, ACTOR_VALUES = 0, 8, 64, 0x800, 0x1000
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A system call: the way "run" of a program, or a way of access to a map; see element_call()."""
+
+    way: str
+    name: str  # of the program or map
+    key: str = FIRST
+    value: str = ""  # what is written, as much as a lookup has room for; or the program's packet
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class Act(Call[None], name="act"):
+    """Start an actor: a process on a CPU that makes these system calls over and over, in turn.
+
+    It goes with Rest, or with the loaded unit.
+    """
+
+    cpu: int
+    operations: Sequence[Operation]
+
+
+@dataclass(frozen=True)
+class Rest(Call[None], name="rest"):
+    """End all actors."""
+
+
+@dataclass(frozen=True)
+class Symbols(Call[List[str]], name="symbols"):
+    """Return "function+0xoffset" for each address of kernel or program code."""
+
+    addresses: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Addresses(Call[Dict[str, int]], name="addresses"):
+    """Return the addresses of these names in /proc/kallsyms; what it lacks is left out."""
+
+    names: Sequence[str]
+
+
 # -- maps --------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Callable
 from harness.guest import calls
 from harness.guest.dispatch import HANDLERS
 from harness.guest.handlers import (  # noqa: F401  importing them registers the handlers
+    actors,
     copying,
     fuzzing,
     kernel,

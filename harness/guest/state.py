@@ -31,6 +31,7 @@ class State:
         self.kernel_log: Optional[KernelLog] = None
         self.unit: Optional[Unit] = None
         self.stack = ExitStack()  # resources that live as long as the loaded unit
+        self.actors = ExitStack()  # what ends the processes of calls.Act
         self.listener: Optional[socket.socket] = None
         self.group: Optional[Path] = None  # the cgroup that this process has joined
         self.modules: Dict[str, BccUnit] = {}  # by text: bcc takes seconds to compile one
@@ -91,6 +92,7 @@ class State:
 
     def unload(self) -> None:
         """Release all resources since the last load, and unload its programs."""
+        self.actors.close()
         self.stack.close()
         self.group = self.listener = None
         if self.unit is not None:

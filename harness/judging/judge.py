@@ -128,6 +128,11 @@ def not_booted_with(words: str, target: str) -> Verdict:
     return Verdict(Kind.SKIP, f"needs a guest booted with {words}: --target {target} boots none")
 
 
+def not_stepped(target: str, why: str) -> Verdict:
+    """Return the verdict of a case that runs one CPU at a time, on a target that cannot."""
+    return Verdict(Kind.SKIP, f"cannot be stepped with --target {target}: {why}")
+
+
 def no_lock(since: str, release: Version) -> Verdict:
     """Return the verdict of a program type that may not take locks on this kernel yet."""
     return Verdict(

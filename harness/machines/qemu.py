@@ -88,7 +88,10 @@ class Qemu:
             fd = guest.channel.fileno()
             look, waited = partial(asked, guest.look), partial(asked, guest.waited)
             stream, carry = Stream(fd, fd), self._bcc.answer
-            return guest, Session(stream, lost, guest.boot, look, waited, carry)
+            session = Session(stream, lost, guest.boot, look, waited, carry)
+            if guest.accelerator == "tcg":
+                session.debugged = guest.debugged
+            return guest, session
 
     def _boot(self) -> qemu_guest.Guest:
         if self._unbootable is not None:

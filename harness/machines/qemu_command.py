@@ -105,17 +105,17 @@ def arguments(
     if memory is not None:
         share = "on" if memory.kept else "off"
         backend = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share={share}"
-        command += ["-object", f"{backend},mem-path={_escape(memory.file)}"]
+        command += ["-object", f"{backend},mem-path={escape(memory.file)}"]
         board += ",memory-backend=ram"
     command += ["-machine", board]
     drives = [("base", image.root)]
     drives += [("modules", kernel.modules)] if kernel.modules is not None else []
     for name, path in drives:
         drive = f"if=none,id={name},format=raw,read-only=on,file.locking=off,cache=unsafe"
-        command += ["-drive", f"{drive},file={_escape(path)}"]
+        command += ["-drive", f"{drive},file={escape(path)}"]
         command += ["-device", f"virtio-blk-pci,drive={name}"]
     command += [
-        *("-chardev", f"file,id=console,path={_escape(runtime.console)}"),
+        *("-chardev", f"file,id=console,path={escape(runtime.console)}"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=agent,fd={runtime.channel_fd}", "-device", "virtio-serial-pci"),
         *("-device", "virtserialport,chardev=agent,name=spinlock"),
@@ -150,9 +150,10 @@ def probe(kernel: Kernel, console: Path) -> list[str]:
         *("-machine", "q35", "-m", "512", "-smp", "2"),
         *("-kernel", str(kernel.vmlinux), "-initrd", str(kernel.initrd)),
         *("-append", " ".join(words)),
-        *("-chardev", f"file,id=console,path={_escape(console)}", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={escape(console)}", "-serial", "chardev:console"),
     ]
 
 
-def _escape(path: Path) -> str:
+def escape(path: Path) -> str:
+    """Return a path as the value of an option, in which a comma ends it."""
     return str(path).replace(",", ",,")

@@ -231,6 +231,24 @@ class Guest:
         told = self._qmp.execute("query-cpus-fast")
         return {cpu["cpu-index"]: cpu["thread-id"] for cpu in told}
 
+    @contextlib.contextmanager
+    def debugged(self) -> Iterator[Path]:
+        """Let QEMU's gdb stub listen on a Unix socket meanwhile; yield its path.
+
+        The guest runs on at the end. Raises EOFError if QEMU has ended.
+        """
+        place = self.runtime / "gdb"
+        listening = f"gdbserver unix:{qemu_command.escape(place)},server=on,wait=off"
+        said = self._qmp.human(listening)
+        if not place.exists():
+            raise SetupError(f"QEMU opened no gdb stub: {said.strip() or 'it said nothing'}.")
+        try:
+            yield place
+        finally:
+            if self.alive():
+                self._qmp.human("gdbserver none")
+                self._qmp.execute("cont")
+
     def close(self) -> None:
         """End QEMU and remove the guest's files. May be called again."""
         if self._process is not None:

@@ -14,11 +14,13 @@ import tempfile
 import termios
 import time
 import tty
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import (
     Any,
     Callable,
+    ContextManager,
     Dict,
     Generator,
     Iterator,
@@ -29,7 +31,7 @@ from typing import (
 
 from harness.guest import calls
 from harness.guest.calls import Answer, Call
-from harness.machines import host_cpus, pulse
+from harness.machines import gdb_stub, host_cpus, pulse
 from harness.machines.loss import GuestLost, Silent
 from harness.machines.pulse import Look, Patience, Pulse
 
@@ -58,6 +60,10 @@ class AgentError(Exception):
     def __init__(self, message: str, kernel_log: Optional[Sequence[str]] = None) -> None:
         super().__init__(message)
         self.kernel_log = kernel_log
+
+
+class NotStepped(Exception):
+    """The target cannot run one CPU at a time. The message says why, as a phrase."""
 
 
 class Gone(Exception):
@@ -153,6 +159,8 @@ class Session:
         self.boot = boot  # how the guest started: {"kind": "cold"|"restored"|…, "seconds": …}
         self.waited = 0.0  # seconds not counted against a limit, because the host was busy
         self.disturbed = False  # a case disturbed the guest, which must not be used again
+        # Lets a debugger stop the guest's CPUs; None: the target cannot.
+        self.debugged: Optional[Callable[[], ContextManager[Path]]] = None
         self._ended: Optional[AgentError] = None  # set once the agent's process has ended
         try:
             stream.send({"session": {"now": time.time()}})
@@ -214,6 +222,20 @@ class Session:
                     yield answer
             except Gone as gone:
                 raise named(self._lost(gone.timed_out), gone, limit) from None
+
+    @contextmanager
+    def stepped(self) -> Iterator[gdb_stub.Stub]:
+        """Stop all CPUs of the guest meanwhile, and yield the stub that runs them one by one.
+
+        No call may be made then. Raises NotStepped, GuestLost, SetupError.
+        """
+        if self.debugged is None:
+            raise NotStepped("a schedule needs a guest under QEMU's emulation, not KVM")
+        try:
+            with self.debugged() as place, closing(gdb_stub.connect(place)) as stub:
+                yield stub
+        except EOFError:
+            raise self._lost(False) from None
 
     def _receive(self, limit: float, pulses: Pulse) -> Json:
         """Return the next line. Raises Gone as Stream.receive does, or if a CPU is stuck."""
@@ -278,7 +300,9 @@ class Session:
     def again(self) -> "Session":
         """Return a new session with the same agent. This one must be closed."""
         kept = {"kind": "kept", "seconds": 0.0}
-        return Session(self._stream, self._lost, kept, self._look, self._waited, self.carry)
+        after = Session(self._stream, self._lost, kept, self._look, self._waited, self.carry)
+        after.debugged = self.debugged
+        return after
 
 
 def named(lost: GuestLost, gone: Gone, limit: float) -> GuestLost:

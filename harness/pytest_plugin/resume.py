@@ -24,7 +24,7 @@ from harness.scenarios.programs import c_files, headers_of
 OPTIONS = "options.json"  # in the directory of a run
 
 # The packages that decide verdicts, besides the guest's agent, which has its own digest.
-JUDGES = ("judging", "machines", "running", "scenarios")
+JUDGES = ("explore", "judging", "machines", "running", "scenarios")
 
 
 def read(directory: Path) -> Tuple[Tuple[Result, ...], Dict[str, Any]]:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
@@ -13,8 +14,9 @@ from harness.errors import UsageError
 from harness.guest import calls
 from harness.judging import jit, judge, lock_path, splat
 from harness.judging.verdict import Kind, Observation, Verdict
+from harness.machines.gdb_stub import Stub
 from harness.machines.loss import GuestLost
-from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, Session
+from harness.machines.session import CALL_SECONDS, AgentError, KernelRefusal, NotStepped, Session
 from harness.machines.target import Target
 from harness.provision import build
 from harness.results.record import Case, Place, record
@@ -73,6 +75,7 @@ class Guest:
     def _begin(self, also: str) -> None:
         self._target, self._session = self._start(also)
         self._path: Optional[str] = None  # of the lock; None: not observed
+        self.kernel = self._target.kernel  # as the user named it; "" for a target with a fixed one
         self._loaded: Optional[Loaded] = None
         self._waited = self._session.waited  # a guest may have been used before
         self.facts: Dict[str, Any] = self._session.call(calls.Facts())
@@ -145,6 +148,18 @@ class Guest:
         Raises KernelRefusal with the errno; AgentError, GuestLost.
         """
         return self._session.call(request, limit=limit)
+
+    @contextmanager
+    def stepped(self) -> Iterator[Stub]:
+        """Stop all CPUs meanwhile; yield the stub that runs them one by one. No call may be made.
+
+        Raises Unmet where the target cannot; GuestLost, SetupError.
+        """
+        try:
+            with self._session.stepped() as stub:
+                yield stub
+        except NotStepped as error:
+            raise Unmet(judge.not_stepped(self._target.name, str(error))) from None
 
     def map(self, name: str, value: str = "") -> Map:
         """Return a map of the loaded programs: guest.map("visits")[0].torn; see maps.Loaded.map().
@@ -246,17 +261,17 @@ class Guest:
         if self._failed:
             return Verdict(Kind.FAIL, f"expected: {', '.join(self._failed)}", evidence)
         passed = self._verdict is None or self._verdict.kind is Kind.PASS
+        shown = (*evidence, *(self._verdict.evidence if self._verdict is not None else ()))
         if self._mended and passed:
             return Verdict(
                 Kind.FAIL,
                 f"kernel {self.release} is on record as breaking this rule ({self._mended[0].commit}),"
                 " and does not: correct the range of the KnownBug",
-                evidence,
+                shown,
             )
         if self._broken and passed:
-            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", evidence)
+            return Verdict(Kind.KNOWN, f"bug on record: {'; '.join(self._broken)}", shown)
         if self._verdict is not None:
-            shown = (*evidence, *self._verdict.evidence)
             return Verdict(self._verdict.kind, self._verdict.reason, shown)
         if not evidence:
             return Verdict(Kind.ERROR, "the test checked nothing")
