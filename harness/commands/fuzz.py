@@ -9,11 +9,12 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from harness.commands import output
 from harness.errors import SetupError
-from harness.fuzz import campaign, ir
+from harness.fuzz import campaign, findings, ir, listing, lower
+from harness.guest.uapi import errno_name
 from harness.machines import choose, target
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError
@@ -27,8 +28,8 @@ TOLD_EVERY_SECONDS = 10.0
 def declare(sub: argparse.ArgumentParser) -> None:
     """Add the options of `spinlock fuzz`."""
     sub.epilog = (
-        "Exit codes: 0 every kernel does what the oracle says, 1 one does not, 2 usage, 4 set-up"
-        " error."
+        "Exit codes: 0 every kernel does what the oracle says, but for what is on record; 1 one does"
+        " not; 2 usage, 4 set-up error."
     )
     sub.add_argument("--target", choices=target.NAMES, help="as in `spinlock run`")
     sub.add_argument(
@@ -56,6 +57,21 @@ def declare(sub: argparse.ArgumentParser) -> None:
         default="",
         help="append to the kernel's command line",
     )
+    sub.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="ask about the program of a file only, and show what the verifier says",
+    )
+    sub.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="DIR",
+        help="begin with the programs of this directory, and add those of findings",
+    )
+    sub.add_argument(
+        "--known", action="store_true", help="show the programs of known findings as well"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
 
@@ -81,21 +97,55 @@ def run(options: argparse.Namespace) -> int:
     names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
     for name in names:
         catalogue.find(str(name))
-    programs = options.programs or (0 if options.minutes else DEFAULT_PROGRAMS)
-    plan = campaign.Plan(options.seed, programs, 60 * (options.minutes or 0.0))
-    outcomes = []
+    try:
+        return _replay(options, names) if options.replay else _campaigns(options, names)
+    except (GuestLost, AgentError) as lost:
+        raise SetupError(f"The guest was lost: {lost}.") from None
+
+
+def _targets(
+    options: argparse.Namespace, names: List[Optional[str]]
+) -> Iterator[Tuple[str, target.Target]]:
+    """Yield the name and an open target of each kernel, one at a time."""
     for name in names or [None]:
         settings = target.Settings(options.target, name, cpus=1, append=options.append)
         with closing(choose.open_target(settings, output.progress)) as guests:
-            try:
-                outcomes.append(campaign.run(guests, plan, _Ticker(name or guests.name)))
-            except (GuestLost, AgentError) as lost:
-                raise SetupError(f"The guest was lost: {lost}.") from None
+            yield name or guests.name, guests
+
+
+def _campaigns(options: argparse.Namespace, names: List[Optional[str]]) -> int:
+    first = findings.corpus(options.corpus) if options.corpus else []
+    programs = options.programs or (0 if options.minutes else DEFAULT_PROGRAMS)
+    plan = campaign.Plan(options.seed, programs, 60 * (options.minutes or 0.0), tuple(first))
+    outcomes = []
+    for name, guests in _targets(options, names):
+        outcome = campaign.run(guests, plan, _Ticker(name))
+        outcomes.append(outcome)
+        if options.corpus:
+            findings.save(options.corpus, list(outcome.findings.values()), outcome.release)
     if options.json:
         output.put(json.dumps([_json(each) for each in outcomes], indent=1) + "\n", options.output)
     else:
-        output.put("\n".join(map(_text, outcomes)), options.output)
-    return int(any(each.findings or each.splats for each in outcomes))
+        shown = (_text(each, options.known) for each in outcomes)
+        output.put("\n".join(shown), options.output)
+    return int(any(each.new for each in outcomes))
+
+
+def _replay(options: argparse.Namespace, names: List[Optional[str]]) -> int:
+    """Ask kernels about the program of a file; return 1 if one does not do what it must."""
+    program = findings.read(options.replay)
+    wrong, rows = False, []
+    for name, guests in _targets(options, names):
+        release, asked, log = campaign.replay(guests, program)
+        wrong = wrong or asked.differs
+        seen = f"refused with {errno_name(asked.errno)}" if asked.errno else "accepted"
+        must = {"refuse": "must be refused", "accept": "must be accepted"}
+        said = must.get(asked.verdict.answer, "what must be is not known")
+        reason = f" ({asked.verdict.reason})" if asked.verdict.reason else ""
+        rows.append(f"{release}: {seen}; {said}{reason}\n{log.rstrip()}\n")
+    listed = listing.listing(lower.lower(program))
+    output.put("\n".join([ir.show(program), listed, *rows]), options.output)
+    return int(wrong)
 
 
 class _Ticker:
@@ -111,23 +161,32 @@ class _Ticker:
         rate = outcome.programs / outcome.seconds
         print(
             f"spinlock: {self._name}: {outcome.programs} programs, {rate:.0f} per second,"
-            f" {len(outcome.findings)} answered otherwise than they must be",
+            f" {len(outcome.findings)} kinds of findings",
             file=sys.stderr,
         )
 
 
-def _text(outcome: campaign.Outcome) -> str:
+def _text(outcome: campaign.Outcome, whole: bool) -> str:
     rate = outcome.programs / max(outcome.seconds, 0.001)
     counts = ", ".join(f"{outcome.answers[key]} {key}" for key in ("refuse", "accept", "unknown"))
     lines = [
         f"{outcome.release}: {outcome.programs} programs in {outcome.seconds:.1f} s ({rate:.0f}/s)",
         f"  the oracle says: {counts}; too complex for the verifier: {outcome.given_up}",
-        f"  rules touched: {len(outcome.reached)}",
+        f"  rules touched: {len(outcome.reached)}; findings on record: "
+        f"{len(outcome.findings) - len(outcome.new)}; new: {len(outcome.new)}",
     ]
-    lines += [f"  the kernel complained: {line}" for line in outcome.splats]
-    lines.append(f"  findings: {len(outcome.findings)}")
-    for finding in outcome.findings:
-        lines += [f"\n{finding.words}", ir.show(finding.asked.program).rstrip()]
+    for finding in outcome.findings.values():
+        mark = f"KNOWN  {finding.record.name}" if finding.record else "NEW   "
+        mended = (
+            f" (mended by {finding.record.mended})"
+            if finding.record and finding.record.mended
+            else ""
+        )
+        lines.append(f"{mark}{mended}")
+        lines.append(f"  {finding.words}")
+        lines.append(f"  first after {finding.after} programs, {finding.times} in all")
+        if finding.record is None or whole:
+            lines += ["", findings.text(finding)]
     return "\n".join(lines) + "\n"
 
 
@@ -139,14 +198,5 @@ def _json(outcome: campaign.Outcome) -> Dict[str, Any]:
         "answers": dict(outcome.answers),
         "given_up": outcome.given_up,
         "rules": outcome.reached,
-        "splats": outcome.splats,
-        "findings": [
-            {
-                "what": finding.words,
-                "reason": finding.asked.verdict.reason,
-                "errno": finding.asked.errno,
-                "program": ir.show(finding.asked.program),
-            }
-            for finding in outcome.findings
-        ],
+        "findings": [findings.to_json(each) for each in outcome.findings.values()],
     }

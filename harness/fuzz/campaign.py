@@ -5,62 +5,28 @@ from __future__ import annotations
 
 import base64
 import time
-from dataclasses import dataclass, field
-from typing import Callable, Counter, List, Sequence, Set, Tuple
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Callable, Counter, Dict, List, Optional, Sequence, Set, Tuple
 
 from harness.errors import SetupError
-from harness.fuzz import generate, ir, lower, oracle, pack, rules, world
+from harness.fuzz import generate, ir, known, lower, oracle, pack, rules, shrink, world
+from harness.fuzz.findings import Asked, Finding
 from harness.guest import calls
 from harness.guest.uapi import errno_name
 from harness.judging import splat
+from harness.machines.loss import GuestLost
 from harness.machines.session import KernelRefusal, Session
 from harness.machines.target import Target
 from harness.scenarios.versions import covers, kernel_version
 
 FIRST_BATCH, MOST_IN_BATCH = 100, 1000
 BATCH_SECONDS = 2.0  # of a call: long enough to pay, short enough to show progress
-_E2BIG, _ENOMEM, _EPERM = 7, 12, 1
+LOAD_SECONDS = 60.0  # without an answer to a batch: the kernel hangs
+MOST_SHRUNK = 40  # findings of a campaign; later ones are told as they were found
+_OFTEN_SHRUNK = 3  # of those that look like a known one, before one is only counted
+_EPERM, _ENOMEM = 1, 12
 _LOG_LEVEL = 1
-_TOLD_LOG = 6  # lines of a verifier's log
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A program, what a kernel must do with it, and its errno (0: it was loaded)."""
-
-    program: ir.Program
-    verdict: oracle.Verdict
-    errno: int
-
-    @property
-    def differs(self) -> bool:
-        """Tell whether the kernel did not do what it must."""
-        if self.errno in (_E2BIG, _ENOMEM):  # it gave up: no answer
-            return False
-        return (self.verdict.answer == oracle.ACCEPT) != (self.errno == 0)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A program for which kernel and oracle differ, with the verifier's log."""
-
-    asked: Asked
-    log: str
-
-    @property
-    def words(self) -> str:
-        """What differs, as a line."""
-        if self.asked.errno == 0:
-            reason = self.asked.verdict.reason
-            return f"accepted, but must be refused: {rules.rule(reason)} ({reason})"
-        return f"refused with {errno_name(self.asked.errno)}, but breaks no rule: {self.last_line}"
-
-    @property
-    def last_line(self) -> str:
-        """The line of the log that says why, as far as that can be told."""
-        lines = [line for line in self.log.splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith(("processed", "verification time"))]
-        return told[-1] if told else "without a word"
 
 
 @dataclass
@@ -72,8 +38,7 @@ class Outcome:
     answers: Counter[str] = field(default_factory=Counter)  # the oracle's
     given_up: int = 0  # programs that were too complex for the verifier
     rules: Set[str] = field(default_factory=set)  # that programs touched
-    findings: List[Finding] = field(default_factory=list)
-    splats: List[str] = field(default_factory=list)
+    findings: Dict[Tuple[str, ...], Finding] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -81,19 +46,82 @@ class Outcome:
         """The rules of the rule book that programs touched, by title."""
         return sorted({rules.BOOK[each] for each in self.rules if each in rules.BOOK})
 
+    @property
+    def new(self) -> List[Finding]:
+        """The findings that are not on record."""
+        return [each for each in self.findings.values() if each.record is None]
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding; of a kind the smallest is kept."""
+        before = self.findings.get(finding.signature)
+        if before is None:
+            self.findings[finding.signature] = finding
+            return
+        smaller = min(before, finding, key=lambda each: shrink.weight(each.asked.program))
+        count = before.times + finding.times
+        self.findings[finding.signature] = replace(smaller, times=count, after=before.after)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to go on: number of programs or seconds, whichever ends first (0: no such limit).
+
+    The programs of `first` are asked about before random ones.
+    """
+
+    seed: int
+    programs: int = 0
+    seconds: float = 0.0
+    first: Tuple[ir.Program, ...] = ()
+
 
 class Kernel:
-    """A session on a kernel, with the world of the programs made."""
+    """A kernel that answers to batches of programs, in guests that are made anew when one is lost."""
 
-    def __init__(self, session: Session) -> None:
-        """Make the world. Raises SetupError, GuestLost, AgentError."""
-        self._session = session
-        facts = session.call(calls.Facts())
-        self.release: str = facts["release"]
-        version = kernel_version(facts["release"], facts.get("version") or "")
-        self.clauses = rules.of(version)
+    def __init__(self, target: Target) -> None:
+        """Open the first session. Raises SetupError, GuestLost, AgentError."""
+        self._target = target
         self._types = world.types()
-        names = [name for name, kind in world.MAPS.items() if covers(kind.kernels, version)]
+        self._stack = ExitStack()
+        self._session: Optional[Session] = None
+        facts = self._open().call(calls.Facts())
+        self.release: str = facts["release"]
+        self.version = kernel_version(facts["release"], facts.get("version") or "")
+        self.clauses = rules.of(self.version)
+
+    def close(self) -> None:
+        """End the session."""
+        self._session = None
+        self._stack.close()
+
+    def drop(self) -> None:
+        """Give up the guest: the next call has another."""
+        if self._session is not None:
+            self._session.disturbed = True
+        try:
+            self.close()
+        except GuestLost:
+            pass  # it was lost already
+        self._stack = ExitStack()
+
+    def load(self, programs: Sequence[ir.Program], log_level: int = 0) -> calls.FuzzLoaded:
+        """Load programs, and return what the kernel said. Raises GuestLost, AgentError, SetupError."""
+        packed = pack.pack([lower.lower(program) for program in programs], self._types)
+        request = calls.FuzzLoad(packed, world.BTF_FD, log_level)
+        return self._world().call(request, limit=LOAD_SECONDS)
+
+    def _open(self) -> Session:
+        if self._session is None:
+            self._session = self._stack.enter_context(self._target.session())
+            self._made = False
+        return self._session
+
+    def _world(self) -> Session:
+        """Return the session, with the maps of the programs made."""
+        session = self._open()
+        if self._made:
+            return session
+        names = [name for name, kind in world.MAPS.items() if covers(kind.kernels, self.version)]
         request = calls.FuzzWorld(
             btf=base64.b64encode(self._types.data).decode(),
             btf_fd=world.BTF_FD,
@@ -112,80 +140,137 @@ class Kernel:
                     f"Kernel {self.release} refuses to create the map {name!r} with"
                     f" {errno_name(number)}, which programs need: run it on a kernel of the catalogue."
                 )
-
-    def load(self, codes: Sequence[lower.Code], log_level: int = 0) -> calls.FuzzLoaded:
-        """Load programs, and return what the kernel said. Raises GuestLost, AgentError."""
-        packed = pack.pack(codes, self._types)
-        return self._session.call(calls.FuzzLoad(packed, world.BTF_FD, log_level))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to go on: number of programs or seconds, whichever ends first (0: no such limit)."""
-
-    seed: int
-    programs: int = 0
-    seconds: float = 0.0
+        self._made = True
+        return session
 
 
 def run(target: Target, plan: Plan, tell: Callable[[Outcome], None]) -> Outcome:
     """Ask a kernel about random programs; `tell` sees the outcome so far after each batch.
 
-    Raises SetupError, GuestLost, AgentError.
+    Raises SetupError, AgentError, and GuestLost of a guest that was lost without its kernel's doing.
     """
-    outcome = Outcome()
-    with target.session() as session:
-        kernel = Kernel(session)
-        outcome.release = kernel.release
-        made = generate.Generator(plan.seed, kernel.clauses)
+    kernel = Kernel(target)
+    try:
+        return _Campaign(kernel, plan, tell).run()
+    finally:
+        kernel.drop()
+
+
+def replay(target: Target, program: ir.Program) -> Tuple[str, Asked, str]:
+    """Ask a kernel about one program; return its release, the answers and the verifier's log.
+
+    Raises as run() does.
+    """
+    kernel = Kernel(target)
+    try:
+        loaded = kernel.load([program], _LOG_LEVEL)
+        verdict = oracle.judge(program, kernel.clauses)
+        asked = Asked(program, verdict, pack.errnos(loaded["errnos"])[0])
+        return kernel.release, asked, loaded["logs"][0]
+    finally:
+        kernel.drop()
+
+
+class _Campaign:
+    def __init__(self, kernel: Kernel, plan: Plan, tell: Callable[[Outcome], None]) -> None:
+        self._kernel, self._plan, self._tell = kernel, plan, tell
+        self._outcome = Outcome(kernel.release)
+        self._shrunk: Counter[str] = Counter()
+
+    def run(self) -> Outcome:
+        """Go on until the plan is over."""
+        plan, outcome = self._plan, self._outcome
+        made = generate.Generator(plan.seed, self._kernel.clauses)
         started, size = time.monotonic(), FIRST_BATCH
-        while not _over(plan, outcome):
+        if plan.first:
+            self._ask(plan.first)
+        while not self._is_over():
             left = plan.programs - outcome.programs if plan.programs else size
-            batch = [made.program() for _ in range(min(size, left))]
-            spent = _ask(kernel, batch, outcome)
+            spent = self._ask([made.program() for _ in range(min(size, left))])
             outcome.seconds = time.monotonic() - started
             size = max(FIRST_BATCH, min(MOST_IN_BATCH, int(size * BATCH_SECONDS / spent)))
-            tell(outcome)
-    return outcome
+            self._tell(outcome)
+        return outcome
+
+    def _is_over(self) -> bool:
+        plan, outcome = self._plan, self._outcome
+        by_number = bool(plan.programs) and outcome.programs >= plan.programs
+        return by_number or (bool(plan.seconds) and outcome.seconds >= plan.seconds)
+
+    def _ask(self, batch: Sequence[ir.Program]) -> float:
+        """Ask about a batch, and note what comes of it; return the seconds of the guest's call."""
+        outcome = self._outcome
+        judged: List[Tuple[ir.Program, oracle.Verdict]] = []
+        before = outcome.programs
+        for program in batch:
+            verdict = oracle.judge(program, self._kernel.clauses)
+            outcome.answers[verdict.answer] += 1
+            if verdict.answer != oracle.UNKNOWN:
+                outcome.rules.update(verdict.rules)
+                judged.append((program, verdict))
+        started = time.monotonic()
+        asked = self._load(judged)
+        spent = time.monotonic() - started
+        outcome.programs += len(batch)
+        outcome.given_up += sum(each.gave_up for each in asked)
+        for place, each in enumerate(asked):
+            if each.differs:
+                self._note(each, before + place + 1)
+        return spent
+
+    def _load(self, judged: Sequence[Tuple[ir.Program, oracle.Verdict]]) -> List[Asked]:
+        """Return the kernel's answers. One that it did not survive is a finding, and has none."""
+        if not judged:
+            return []
+        try:
+            loaded = self._kernel.load([program for program, _ in judged])
+            complaint = _complaint(loaded)
+        except GuestLost as lost:
+            if not lost.crashed:
+                raise
+            complaint = str(lost)
+        if not complaint:
+            numbers = pack.errnos(loaded["errnos"])
+            if any(number in (_EPERM, _ENOMEM) for number in numbers):
+                raise SetupError(
+                    "The kernel answers EPERM or ENOMEM to programs, which is no word of its"
+                    " verifier: run it as root, in a guest with memory."
+                )
+            return [Asked(*pair, number) for pair, number in zip(judged, numbers)]
+        self._kernel.drop()
+        if len(judged) == 1:
+            program, verdict = judged[0]
+            lost_one = Asked(program, verdict, 0)
+            self._outcome.add(Finding(lost_one, "", None, self._outcome.programs, crash=complaint))
+            return []
+        half = len(judged) // 2  # the guilty one is in one of the halves
+        return self._load(judged[:half]) + self._load(judged[half:])
+
+    def _note(self, asked: Asked, after: int) -> None:
+        """Shrink a finding, and note it."""
+        kernel = self._kernel
+        like = known.find(asked.program, asked.verdict, kernel.version)
+        shown = like.name if like else "new"
+        if self._shrunk[shown] < (_OFTEN_SHRUNK if like else MOST_SHRUNK):
+            self._shrunk[shown] += 1
+            asked = self._smaller(asked)
+            like = known.find(asked.program, asked.verdict, kernel.version)
+        log = "" if asked.errno == 0 else kernel.load([asked.program], _LOG_LEVEL)["logs"][0]
+        self._outcome.add(Finding(asked, log, like, after))
+
+    def _smaller(self, asked: Asked) -> Asked:
+        kernel = self._kernel
+
+        def ask(programs: Sequence[ir.Program]) -> List[bool]:
+            numbers = pack.errnos(kernel.load(programs)["errnos"])
+            return [replace(asked, errno=number).differs for number in numbers]
+
+        small = shrink.shrink(asked.program, kernel.clauses, ask)
+        number = pack.errnos(kernel.load([small])["errnos"])[0]
+        return Asked(small, oracle.judge(small, kernel.clauses), number)
 
 
-def _over(plan: Plan, outcome: Outcome) -> bool:
-    by_number = bool(plan.programs) and outcome.programs >= plan.programs
-    by_time = bool(plan.seconds) and outcome.seconds >= plan.seconds
-    return by_number or by_time
-
-
-def _ask(kernel: Kernel, batch: Sequence[ir.Program], outcome: Outcome) -> float:
-    """Ask about a batch, and note what comes of it; return the seconds of the guest's call."""
-    judged: List[Tuple[ir.Program, oracle.Verdict]] = []
-    for program in batch:
-        verdict = oracle.judge(program, kernel.clauses)
-        outcome.programs += 1
-        outcome.answers[verdict.answer] += 1
-        if verdict.answer != oracle.UNKNOWN:
-            outcome.rules.update(verdict.rules)
-            judged.append((program, verdict))
-    started = time.monotonic()
-    loaded = kernel.load([lower.lower(program) for program, _ in judged])
-    spent = time.monotonic() - started
-    _note_splat(loaded, outcome)
-    asked = [Asked(*pair, number) for pair, number in zip(judged, pack.errnos(loaded["errnos"]))]
-    refused = [each for each in asked if each.errno in (_EPERM, _ENOMEM)]
-    if refused:
-        raise SetupError(
-            f"The kernel answers {errno_name(refused[0].errno)} to programs, which is no word of its"
-            " verifier: run it as root, in a guest with memory."
-        )
-    outcome.given_up += sum(each.errno == _E2BIG for each in asked)
-    differing = [each for each in asked if each.differs]
-    if differing:
-        again = kernel.load([lower.lower(each.program) for each in differing], _LOG_LEVEL)
-        outcome.findings += [Finding(*pair) for pair in zip(differing, again["logs"])]
-    return spent
-
-
-def _note_splat(loaded: calls.FuzzLoaded, outcome: Outcome) -> None:
-    lines = [*loaded["late"], *(loaded["kernel_log"] or ())]
-    found = splat.find(lines)
-    if found is not None:
-        outcome.splats.append(found.line)
+def _complaint(loaded: calls.FuzzLoaded) -> str:
+    """Return the line by which the kernel complained; "" if it did not."""
+    found = splat.find([*loaded["late"], *(loaded["kernel_log"] or ())])
+    return found.line if found else ""

@@ -375,6 +375,7 @@ def _merge(scope: _Scope, parts: List[_Scope], body: ir.Body) -> None:
             scope.known[statement.var] = None
 
 
+_FINDING = (ir.Lookup, ir.Inner, ir.Direct, ir.Value)
 _AT = (ir.Lock, ir.Unlock, ir.Load, ir.Store, ir.Atomic, ir.Pass)
 _ASSIGNING = (ir.Lookup, ir.Inner, ir.Direct, ir.Value, ir.Copy, ir.Clear, ir.Move, ir.Shift)
 
@@ -428,7 +429,7 @@ def _intruder(program: ir.Program, chance: random.Random) -> ir.Statement:
     places = _places(program)
     some = chance.choice(places) if places else ir.Lock(0, 8)
     var, at = getattr(some, "var"), getattr(some, "at")
-    other = chance.randrange(ir.VARIABLES)
+    other = _assigned(program, chance)
     return chance.choice(
         (
             ir.Lock(var, at),
@@ -445,6 +446,14 @@ def _intruder(program: ir.Program, chance: random.Random) -> ir.Statement:
             ir.Move(var, chance.choice((-8, 4, 8))),
         )
     )
+
+
+def _assigned(program: ir.Program, chance: random.Random) -> int:
+    """Return a variable, most often one that some lookup is put into."""
+    found = [s.var for s in ir.everything(program) if isinstance(s, _FINDING)]
+    if not found or chance.random() < 0.1:
+        return chance.randrange(ir.VARIABLES)
+    return chance.choice(found)
 
 
 def _delete(program: ir.Program, chance: random.Random) -> ir.Program:
@@ -468,7 +477,7 @@ def _rename(program: ir.Program, chance: random.Random) -> ir.Program:
         names = [name for name in ("var", "of") if hasattr(statement, name)]
         if not names:
             return (statement,)
-        return (replace(statement, **{chance.choice(names): chance.randrange(ir.VARIABLES)}),)
+        return (replace(statement, **{chance.choice(names): _assigned(program, chance)}),)
 
     return _edit(program, chance, change)
 

@@ -13,7 +13,8 @@ from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, T
 from harness.fuzz import flow, ir, rules, world
 
 REFUSE, ACCEPT, UNKNOWN = "refuse", "accept", "unknown"
-MOST_STATES = 6000
+MOST_STATES = 4000  # on paths; more is not waited for
+_FAR = 256  # bytes: a pointer that is moved further is not followed
 _INNER = "inner of "  # before the outer map's name: the map of a value in an inner map
 
 
@@ -76,6 +77,7 @@ class _Walk:
     reason: str = ""  # of the first path that is bad
     unclear: str = ""
     seen: Set[State] = field(default_factory=set)
+    states: int = 0
     rules: Set[str] = field(default_factory=set)
     globals: List[int] = field(default_factory=list)  # global functions that are called
 
@@ -161,12 +163,15 @@ class Oracle:
         walk, steps = self.walk, self.flow.steps
         while todo:
             state = todo.pop()
-            if state in walk.seen:
-                continue
-            walk.seen.add(state)
-            if len(walk.seen) > MOST_STATES:
-                raise Unclear("too many states")
             step = steps[state.at]
+            if step.joins:
+                state = _living(state, step.live)
+                if state in walk.seen:
+                    continue
+                walk.seen.add(state)
+            walk.states += 1
+            if walk.states > MOST_STATES:
+                raise Unclear("too many states")
             try:
                 todo.extend(_STEPS[step.word](self, state, step))
             except Bad as bad:
@@ -242,7 +247,7 @@ class Oracle:
         else:
             self._input(state)
             moved = pointer._replace(reach=pointer.reach + statement.mask)
-        if abs(moved.at) + moved.reach > 1 << 12:
+        if abs(moved.at) + moved.reach > _FAR:
             raise Unclear("far from the value")
         return [self._put(state, statement.var, moved)]
 
@@ -428,6 +433,12 @@ class Oracle:
         return state._replace(
             counters=state.counters[:slot] + (value,) + state.counters[slot + 1 :]
         )
+
+
+def _living(state: State, live: int) -> State:
+    """Return a state without the variables that do not matter any more."""
+    kept = tuple(each if live >> var & 1 else None for var, each in enumerate(state.vars))
+    return state if kept == state.vars else state._replace(vars=kept)
 
 
 def _layout(name: str) -> world.Layout:

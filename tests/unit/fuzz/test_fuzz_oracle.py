@@ -82,7 +82,7 @@ def test_a_loop_that_needs_a_second_round_is_unknown_to_kernels_that_walk_one():
     assert judged(text, rules.of(Version("6.1"))).answer == oracle.UNKNOWN
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from([NEW, OLD]))
 def test_the_oracle_agrees_with_all_runs(seed, kernel):
     program = generate.Generator(seed, kernel).program()
@@ -92,7 +92,8 @@ def test_the_oracle_agrees_with_all_runs(seed, kernel):
     except brute_force.TooMany:
         assume(False)
     if verdict.answer == oracle.UNKNOWN:
-        assert seen != "legal" or not kernel.lazy_globals or "states" in verdict.reason
+        limits = ("too many states", "far from the value")
+        assert seen != "legal" or verdict.reason in limits or not kernel.lazy_globals
     else:
         # A callback may move a pointer by a little, out of the value in more rounds than are run.
         assume(verdict.reason != rules.OUTSIDE or seen == "broken")
