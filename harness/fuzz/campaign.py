@@ -3,30 +3,24 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Callable, Counter, Dict, List, Optional, Sequence, Set, Tuple
 
-from harness.errors import SetupError
-from harness.fuzz import generate, ir, known, lower, oracle, pack, rules, shrink, world
+from harness.fuzz import generate, ir, known, oracle, pack, rules, shrink
+from harness.fuzz.asking import LOG_LEVEL, Asker, answers
 from harness.fuzz.findings import Asked, Finding
 from harness.guest import calls
-from harness.guest.uapi import errno_name
 from harness.judging import splat
 from harness.machines.loss import GuestLost
-from harness.machines.session import KernelRefusal, Session
+from harness.machines.session import Session
 from harness.machines.target import Target
-from harness.scenarios.versions import covers, kernel_version
 
 FIRST_BATCH, MOST_IN_BATCH = 100, 1000
 BATCH_SECONDS = 2.0  # of a call: long enough to pay, short enough to show progress
-LOAD_SECONDS = 60.0  # without an answer to a batch: the kernel hangs
 MOST_SHRUNK = 40  # findings of a campaign; later ones are told as they were found
 _OFTEN_SHRUNK = 3  # of those that look like a known one, before one is only counted
-_EPERM, _ENOMEM = 1, 12
-_LOG_LEVEL = 1
 
 
 @dataclass
@@ -81,67 +75,34 @@ class Kernel:
     def __init__(self, target: Target) -> None:
         """Open the first session. Raises SetupError, GuestLost, AgentError."""
         self._target = target
-        self._types = world.types()
         self._stack = ExitStack()
         self._session: Optional[Session] = None
-        facts = self._open().call(calls.Facts())
-        self.release: str = facts["release"]
-        self.version = kernel_version(facts["release"], facts.get("version") or "")
-        self.clauses = rules.of(self.version)
+        self._asker: Optional[Asker] = None
+        self.release, self.version = self.asker.release, self.asker.version
+        self.clauses = self.asker.clauses
 
-    def close(self) -> None:
-        """End the session."""
-        self._session = None
-        self._stack.close()
+    @property
+    def asker(self) -> Asker:
+        """What asks the kernel in the present guest. Raises SetupError, GuestLost, AgentError."""
+        if self._asker is None:
+            self._session = self._stack.enter_context(self._target.session())
+            self._asker = Asker(self._session, self._session.call(calls.Facts()))
+        return self._asker
 
     def drop(self) -> None:
         """Give up the guest: the next call has another."""
         if self._session is not None:
             self._session.disturbed = True
+        self._session = self._asker = None
+        stack, self._stack = self._stack, ExitStack()
         try:
-            self.close()
+            stack.close()
         except GuestLost:
             pass  # it was lost already
-        self._stack = ExitStack()
 
     def load(self, programs: Sequence[ir.Program], log_level: int = 0) -> calls.FuzzLoaded:
         """Load programs, and return what the kernel said. Raises GuestLost, AgentError, SetupError."""
-        packed = pack.pack([lower.lower(program) for program in programs], self._types)
-        request = calls.FuzzLoad(packed, world.BTF_FD, log_level)
-        return self._world().call(request, limit=LOAD_SECONDS)
-
-    def _open(self) -> Session:
-        if self._session is None:
-            self._session = self._stack.enter_context(self._target.session())
-            self._made = False
-        return self._session
-
-    def _world(self) -> Session:
-        """Return the session, with the maps of the programs made."""
-        session = self._open()
-        if self._made:
-            return session
-        names = [name for name, kind in world.MAPS.items() if covers(kind.kernels, self.version)]
-        request = calls.FuzzWorld(
-            btf=base64.b64encode(self._types.data).decode(),
-            btf_fd=world.BTF_FD,
-            maps=world.map_calls(self._types, names),
-        )
-        try:
-            refused = session.call(request)
-        except KernelRefusal as refusal:
-            raise SetupError(
-                f"Kernel {self.release} refuses the BTF of the programs' maps ({refusal}): programs"
-                " cannot be asked about without."
-            ) from None
-        for name, number in zip(names, refused):
-            if number:
-                raise SetupError(
-                    f"Kernel {self.release} refuses to create the map {name!r} with"
-                    f" {errno_name(number)}, which programs need: run it on a kernel of the catalogue."
-                )
-        self._made = True
-        return session
+        return self.asker.load(programs, log_level)
 
 
 def run(target: Target, plan: Plan, tell: Callable[[Outcome], None]) -> Outcome:
@@ -163,9 +124,8 @@ def replay(target: Target, program: ir.Program) -> Tuple[str, Asked, str]:
     """
     kernel = Kernel(target)
     try:
-        loaded = kernel.load([program], _LOG_LEVEL)
-        verdict = oracle.judge(program, kernel.clauses)
-        asked = Asked(program, verdict, pack.errnos(loaded["errnos"])[0])
+        loaded = kernel.load([program], LOG_LEVEL)
+        asked = answers(kernel.asker.judged([program]), loaded)[0]
         return kernel.release, asked, loaded["logs"][0]
     finally:
         kernel.drop()
@@ -200,10 +160,9 @@ class _Campaign:
     def _ask(self, batch: Sequence[ir.Program]) -> float:
         """Ask about a batch, and note what comes of it; return the seconds of the guest's call."""
         outcome = self._outcome
-        judged: List[Tuple[ir.Program, oracle.Verdict]] = []
         before = outcome.programs
-        for program in batch:
-            verdict = oracle.judge(program, self._kernel.clauses)
+        judged = []
+        for program, verdict in self._kernel.asker.judged(batch):
             outcome.answers[verdict.answer] += 1
             if verdict.answer != oracle.UNKNOWN:
                 outcome.rules.update(verdict.rules)
@@ -230,13 +189,7 @@ class _Campaign:
                 raise
             complaint = str(lost)
         if not complaint:
-            numbers = pack.errnos(loaded["errnos"])
-            if any(number in (_EPERM, _ENOMEM) for number in numbers):
-                raise SetupError(
-                    "The kernel answers EPERM or ENOMEM to programs, which is no word of its"
-                    " verifier: run it as root, in a guest with memory."
-                )
-            return [Asked(*pair, number) for pair, number in zip(judged, numbers)]
+            return answers(judged, loaded)
         self._kernel.drop()
         if len(judged) == 1:
             program, verdict = judged[0]
@@ -255,7 +208,7 @@ class _Campaign:
             self._shrunk[shown] += 1
             asked = self._smaller(asked)
             like = known.find(asked.program, asked.verdict, kernel.version)
-        log = "" if asked.errno == 0 else kernel.load([asked.program], _LOG_LEVEL)["logs"][0]
+        log = "" if asked.errno == 0 else kernel.load([asked.program], LOG_LEVEL)["logs"][0]
         self._outcome.add(Finding(asked, log, like, after))
 
     def _smaller(self, asked: Asked) -> Asked:

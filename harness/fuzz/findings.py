@@ -86,12 +86,15 @@ class Finding:
         return f"{kind}-{digest}{SUFFIX}"
 
 
+def text_of(asked: Asked) -> str:
+    """Return a program as text: in its own language, as instructions, and as a draft in C."""
+    listed = listing.listing(lower.lower(asked.program))
+    return "\n".join([ir.show(asked.program), listed, draft.draft(asked.program, asked.verdict)])
+
+
 def text(finding: Finding) -> str:
-    """Return a finding as text: the program in its three forms, and what the verifier said."""
-    program = finding.asked.program
-    code = lower.lower(program)
-    parts = [finding.words, "", ir.show(program), listing.listing(code)]
-    parts.append(draft.draft(program, finding.asked.verdict))
+    """Return a finding as text: the program, and what the verifier said."""
+    parts = [finding.words, "", text_of(finding.asked)]
     if finding.asked.errno:
         parts.append("\n".join(finding.log.splitlines()[-6:]))
     return "\n".join(parts)

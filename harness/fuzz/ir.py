@@ -305,12 +305,39 @@ def rewritten(body: Body, change: Callable[[Statement], Body]) -> Body:
     return tuple(out)
 
 
+def is_left(body: Body) -> bool:
+    """Tell whether every way through a body returns from the function."""
+    return any(_leaves(statement) for statement in body)
+
+
+def _leaves(statement: Statement) -> bool:
+    if isinstance(statement, (If, IfSet)):
+        return is_left(statement.then) and is_left(statement.orelse)
+    return isinstance(statement, Exit) or (
+        isinstance(statement, Repeat) and is_left(statement.body)
+    )
+
+
+def living(body: Body) -> Body:
+    """Return a body without what comes after a return, which is no code of the program."""
+    out: List[Statement] = []
+    for statement in body:
+        inner = {name: living(getattr(statement, name)) for name in body_names(type(statement))}
+        out.append(replace(statement, **inner) if inner else statement)
+        if _leaves(statement):
+            break
+    return tuple(out)
+
+
 def called(program: Program) -> List[int]:
-    """Return the functions that are called from main, directly or not, and main, in order."""
+    """Return the functions that are called from main, directly or not, and main, in order.
+
+    A call after a return does not count.
+    """
     seen = {0}
     todo = [0]
     while todo:
-        for statement in statements(program.functions[todo.pop()].body):
+        for statement in statements(living(program.functions[todo.pop()].body)):
             if isinstance(statement, Calling) and statement.function not in seen:
                 seen.add(statement.function)
                 todo.append(statement.function)
@@ -318,7 +345,7 @@ def called(program: Program) -> List[int]:
 
 
 def trimmed(program: Program) -> Program:
-    """Return the program without functions that nothing calls."""
+    """Return the program without functions that nothing calls, and what comes after a return."""
     kept = called(program)
     place = {old: new for new, old in enumerate(kept)}
 
@@ -328,7 +355,9 @@ def trimmed(program: Program) -> Program:
         return (statement,)
 
     functions = tuple(
-        replace(program.functions[old], body=rewritten(program.functions[old].body, renumber))
+        replace(
+            program.functions[old], body=rewritten(living(program.functions[old].body), renumber)
+        )
         for old in kept
     )
     return replace(program, functions=functions)

@@ -15,6 +15,7 @@ from harness.fuzz import flow, ir, rules, world
 REFUSE, ACCEPT, UNKNOWN = "refuse", "accept", "unknown"
 MOST_STATES = 4000  # on paths; more is not waited for
 _FAR = 256  # bytes: a pointer that is moved further is not followed
+_WRITABLE = ("raw_tracepoint_writable",)
 _INNER = "inner of "  # before the outer map's name: the map of a value in an inner map
 
 
@@ -156,6 +157,8 @@ class Oracle:
             if not name or isinstance(statement, ir.Inner):
                 continue
             if world.MAPS[name].layout.lock >= 0 and self.program.type in rules.REFUSED_TYPES:
+                if self.program.type in _WRITABLE and not self.kernel.writable_traces:
+                    raise Unclear("this type has no such helper")
                 raise Bad(rules.PROGRAM_TYPE)
 
     def _explore(self, start: State) -> None:

@@ -78,6 +78,8 @@ CLAUSES: Mapping[str, Clause] = {
     "many_rounds": Clause(">=6.7", ""),
     # commit 69c087ba6225 ("bpf: Add bpf_for_each_map_elem() helper")
     "for_each": Clause(">=5.13", "No calls while holding the lock"),
+    # The verifier counts this type as tracing; before, it lacked the helper (program_tracing.bpf.c).
+    "writable_traces": Clause(">=6.0", "Tracing programs and socket filters may not lock"),
     # commit e6f2dd0f8067 ("bpf: Add bpf_loop helper")
     "bpf_loop": Clause(">=5.17", "No calls while holding the lock"),
 }
@@ -105,6 +107,7 @@ class Kernel:
     many_rounds: bool
     for_each: bool
     bpf_loop: bool
+    writable_traces: bool
 
 
 @lru_cache(maxsize=None)

@@ -65,6 +65,15 @@ def test_functions_that_nothing_calls_are_left_out():
     )
 
 
+def test_a_call_after_a_return_is_none():
+    program = ir.parse(
+        "program type=xdp\nfunction kind=main {\nif bit=1 {\nexit\n} else {\nexit\n}\n"
+        "call function=1\n}\nfunction kind=static {\n}"
+    )
+    assert ir.called(program) == [0]
+    assert ir.trimmed(program).functions == (ir.Function(ir.MAIN, program.functions[0].body[:1]),)
+
+
 def instructions(code):
     return list(struct.iter_unpack("<BBhi", code.instructions))
 
