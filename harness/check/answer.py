@@ -6,11 +6,12 @@ The reports (report.py, report_json.py, sarif.py) are views of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Tuple, Union
 
 from harness.check import bcc_source, lockset, since
 from harness.check.examine import OnKernel, Source
+from harness.check.prove import Proven
 from harness.check.refusal import Refusal
 from harness.provision import elf
 
@@ -38,11 +39,13 @@ class Answer:
     kernels: Tuple[OnKernel, ...]  # in the order in which they were asked
     locks: Optional[lockset.Findings]  # None: there is no object in which to find them
     required: Tuple[str, ...] = ()  # kernels that must take everything
+    proven: Mapping[str, Proven] = field(default_factory=dict)  # by kernel, where programs were run
 
     @property
     def good(self) -> bool:
-        """Tell whether every required kernel takes everything."""
-        return all(row.good for row in self.kernels if row.kernel in self.required)
+        """Tell whether every required kernel takes everything, and no run accuses it."""
+        loads = all(row.good for row in self.kernels if row.kernel in self.required)
+        return loads and all(proven.good for proven in self.proven.values())
 
     @property
     def maps(self) -> Mapping[str, elf.Map]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, examine, lockset
+from harness.check import bcc_source, examine, inputs, lockset, prove
 from harness.check.answer import Answer
 from harness.errors import UsageError
 from harness.machines import choose, target
@@ -30,7 +30,9 @@ class Options:
     sections: Mapping[str, str] = field(default_factory=dict)  # for bcc: program -> SEC()
     include: Tuple[Path, ...] = ()  # directories for clang
     defines: Tuple[str, ...] = ()  # "NAME" or "NAME=VALUE", for the compiler
-    run: bool = False  # also run what loads, on all CPUs at once
+    run: bool = False  # also run what loads, with its locks and without
+    packets: Tuple[str, ...] = ()  # to run it with: files, or bytes in hexadecimal
+    entries: Tuple[str, ...] = ()  # programs to run; empty: all of them
     target: Optional[str] = None  # "qemu", "vagrant" or "local"
     cpus: int = 4  # of the guest
     append: str = ""  # to the kernel's command line
@@ -55,11 +57,13 @@ def check(
     path = Path(file)
     chosen, required = _kernels(kernels, options)
     _agree(options)
+    given = _inputs(options)
     examine.look(path)
     source = _open_at_once(path, options)
     if source is not None:
         examine.choose(source, options.programs)
-    rows = []
+    rows, proven = [], {}
+    locks: Optional[lockset.Findings] = None
     asked: List[Optional[str]] = [*chosen]
     for name in asked or [None]:  # None: the kernel of a running machine
         settings = target.Settings(options.target, name, options.cpus, append=options.append)
@@ -70,14 +74,25 @@ def check(
             programs = examine.choose(source, options.programs)
             shown = name or guests.name
             progress(f"{source.name} on {shown}")
-            rows.append(examine.examine(guests, shown, source, programs, options.run))
+            if isinstance(source, examine.Source) and locks is None:
+                # Of all programs: one that is not asked for may be the one that does not lock.
+                locks = lockset.analyse(source.object, source.programs)
+            rows.append(examine.examine(guests, shown, source, programs))
+            if isinstance(source, examine.Source) and locks is not None and given is not None:
+                examine.choose(source, given.programs)
+                progress(f"{source.name} runs on {shown}")
+                proven[shown] = prove.prove(guests, rows[-1], source, locks, given)
     assert source is not None
-    locks = None
-    if isinstance(source, examine.Source):
-        # Of all programs: one that is not asked for may be the one that does not lock.
-        locks = lockset.analyse(source.object, source.programs)
     known = required if chosen else [row.kernel for row in rows]
-    return Answer(source, programs, tuple(rows), locks, tuple(known))
+    return Answer(source, programs, tuple(rows), locks, tuple(known), proven)
+
+
+def _inputs(options: Options) -> Optional[prove.Inputs]:
+    """Return what is to be run; None: nothing. Raises UsageError."""
+    if not options.run:
+        return None
+    own = {f"--packet {word[:24]}": inputs.given(word) for word in options.packets}
+    return prove.Inputs(own or inputs.packets(), options.entries)
 
 
 def _kernels(names: Sequence[str], options: Options) -> Tuple[List[str], List[str]]:
@@ -93,6 +108,9 @@ def _kernels(names: Sequence[str], options: Options) -> Tuple[List[str], List[st
 
 def _agree(options: Options) -> None:
     """Raise UsageError for options of which one has no meaning with another."""
+    for word, given in (("--packet", options.packets), ("--entry", options.entries)):
+        if given and not options.run:
+            raise UsageError(f"{word} goes with --run.")
     if options.loader != "bcc" and options.sections:
         raise UsageError("--section goes with --loader bcc; an object has its own SEC().")
     if options.loader == "bcc" and (options.run or options.include):

@@ -28,7 +28,6 @@ from harness.scenarios.versions import kernel_version
 
 Json = Dict[str, Any]
 PROGRAM_SECONDS = 60.0  # for one program on one kernel, emulated
-RUN_SECONDS = 1.0
 HEADERS = "vmlinux.h"
 
 
@@ -40,7 +39,6 @@ class Outcome:
     warning: str = ""  # the line by which the kernel complained, though it took the program
     log: str = ""
     seconds: float = 0.0
-    run: Json = field(default_factory=dict)  # what came of running it on all CPUs
 
     @property
     def good(self) -> bool:
@@ -208,11 +206,11 @@ class _Told:
 
     def add_late(self, lines: Sequence[str]) -> None:
         """Note what the kernel said of the last program once that had ended."""
-        complaint = _complaint(lines)
-        if complaint and self.seen:
+        said = complaint(lines)
+        if said and self.seen:
             last = list(self.seen)[-1]
             seen = self.seen[last]
-            self.seen[last] = replace(seen, warning=seen.warning or complaint)
+            self.seen[last] = replace(seen, warning=seen.warning or said)
 
     def lose(self, lost: GuestLost) -> None:
         """Blame a lost guest on the program that had begun; between programs, on none of them."""
@@ -228,9 +226,8 @@ def examine(
     kernel: str,
     source: Union[Source, bcc_source.Text],
     wanted: Sequence[str],
-    run: bool = False,
 ) -> OnKernel:
-    """Load programs of an object, or through bcc of a text, on one kernel; `run` those of an object.
+    """Load programs of an object, or through bcc of a text, on one kernel.
 
     A guest that was lost without the kernel's doing is no answer: once, what is left is asked again.
     Raises SetupError.
@@ -254,14 +251,12 @@ def examine(
                 excused, told.begun = True, ""
             left = [name for name in left if name not in told.seen]
         except AgentError as error:
-            told.problem = Refusal("other", _last_line(error))
+            told.problem = Refusal("other", last_line(error))
     seen = told.seen
     if told.problem is None:
         there = [each["name"] for each in told.object["programs"]] if told.object else wanted
         for name in wanted:
             seen.setdefault(name, Outcome(refusal.not_tried(name not in there)))
-    if run and isinstance(source, Source):
-        seen = {name: _run(guests, source, name, out) for name, out in seen.items()}
     release = str(told.facts.get("release", "unknown"))
     assumed, all_btf = tuple(told.object.get("assumed", ())), told.object.get("btf")
     btf_refused = {"": all_btf} if all_btf else told.object.get("maps", {})
@@ -285,7 +280,7 @@ def _load_object(session: Session, source: Source, programs: Sequence[str], told
     def note(event: Json) -> None:
         if "object" in event:
             told.object = event["object"]
-            told.warning = told.warning or _complaint(told.object.get("kernel_log", ()))
+            told.warning = told.warning or complaint(told.object.get("kernel_log", ()))
         elif "begin" in event:
             told.begun = event["begin"]
         elif "damaged" in event:
@@ -336,7 +331,7 @@ def _load_text(
 
 
 def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
-    warning = _complaint(seen.get("kernel_log"))
+    warning = complaint(seen.get("kernel_log"))
     if since.is_of_object(warning):  # a map is freed some time after it is closed
         told.warning, warning = told.warning or warning, ""
     if seen["stage"] is None:
@@ -348,7 +343,7 @@ def _by_libbpf(source: Source, name: str, seen: Json, told: _Told) -> Outcome:
 
 
 def _by_bcc(observation: Json, release: Version, kinds: Mapping[str, int]) -> Outcome:
-    warning = _complaint(observation.get("kernel_log"))
+    warning = complaint(observation.get("kernel_log"))
     seconds = sum(observation["seconds"].get(part, 0.0) for part in ("open", "load"))
     if observation["stage"] is None:
         return Outcome(None, warning, seconds=seconds)
@@ -356,38 +351,17 @@ def _by_bcc(observation: Json, release: Version, kinds: Mapping[str, int]) -> Ou
     return Outcome(why, warning, str(observation.get("log") or ""), seconds)
 
 
-def _run(guests: Target, source: Source, name: str, out: Outcome, excused: bool = False) -> Outcome:
-    """Run a program that loads on all CPUs at once."""
-    if not out.good:
-        return out
-    try:
-        with guests.session() as session:
-            cpus = list(range(guests.cpus))
-            facts = session.call(
-                calls.DriveObject(
-                    object=source.encoded, program=name, cpus=cpus, seconds=RUN_SECONDS
-                )
-            )
-    except GuestLost as lost:
-        if not lost.crashed and not excused:
-            return _run(guests, source, name, out, excused=True)
-        return Outcome(_of_lost(lost, "when it ran: "), log=lost.console)
-    except AgentError as error:
-        facts = {"problem": _last_line(error)}
-    return Outcome(None, _complaint(facts.pop("kernel_log", None)), seconds=out.seconds, run=facts)
-
-
-def _of_lost(lost: GuestLost, when: str = "") -> Refusal:
+def _of_lost(lost: GuestLost) -> Refusal:
     """Return what is said of a guest that did not answer any more."""
-    return refusal.crashed(f"{when}{lost}") if lost.crashed else Refusal("other", f"{when}{lost}")
+    return refusal.crashed(str(lost)) if lost.crashed else Refusal("other", str(lost))
 
 
-def _last_line(error: AgentError) -> str:
+def last_line(error: AgentError) -> str:
     """Return what an agent's traceback ends with."""
     return str(error).strip().splitlines()[-1]
 
 
-def _complaint(kernel_log: Optional[Sequence[str]]) -> str:
+def complaint(kernel_log: Optional[Sequence[str]]) -> str:
     """Return the line by which a kernel complained, or that nobody can tell; "" if it did not."""
     if kernel_log is None:
         return "its log could not be read, so a splat could not be seen"

@@ -75,7 +75,8 @@ def markdown(answer: Answer, everything: bool = False) -> str:
     lines += [f"\n{text}" for text in notes.warnings(answer)]
     locked = _locked(answer)
     lines += ["", "```", *locked, "```"] if locked else []
-    lines += run_report.lines(answer)
+    runs = run_report.lines(answer)
+    lines += ["", "```", *runs[1:], "```"] if runs else []
     return "\n".join([*lines, "", answer.conclusion()]) + "\n"
 
 

@@ -38,10 +38,10 @@ def to_json(answer: Answer) -> Json:
                         "warning": seen.warning or None,
                         "log": seen.log,
                         "seconds": seen.seconds,
-                        "run": run_report.to_json(answer, seen.run),
                     }
                     for name, seen in row.programs.items()
                 },
+                "run": run_report.to_json(answer, row.kernel),
             }
             for row in answer.kernels
         ],

@@ -1,77 +1,107 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What came of running a program on all CPUs at once, as text and JSON. Pure."""
+"""What running programs has shown, as text and JSON. Pure."""
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from harness.check.answer import Answer
-from harness.check.examine import Json
+from harness.check.proof import ACCUSED, MATTERS, NO_POWER, UNCHANGED, UNKNOWN, Json, Loss, Proof
+from harness.check.prove import Proven
+
+LIMITS = (
+    "Found in runs, of these inputs on this kernel: what was not reached is not judged, and no power"
+    " means that the lock was never needed, not that it is right."
+)
+_WIDEST = 32
 
 
 def lines(answer: Answer) -> List[str]:
-    """Say how each program ran on each kernel, in lines of text; none if nothing was run."""
-    told = []
-    for row in answer.kernels:
-        for name, seen in row.programs.items():
-            if "problem" in seen.run:
-                told.append(f"  {name} on {row.kernel}: not run: {seen.run['problem']}")
-            elif seen.run:
-                told.append(f"  {name} on {row.kernel}: {_speed(answer, seen.run)}")
-    return ["", "run on all CPUs at once:", *told] if told else []
+    """Say what running the programs has shown, in lines of text; none if nothing was run."""
+    said = []
+    for kernel, proven in answer.proven.items():
+        said += ["", f"does the lock matter? (run on {kernel}, {proven.cpus} CPUs)"]
+        said += _of_kernel(proven)
+    return said
 
 
-def to_json(answer: Answer, run: Json) -> Optional[Json]:
-    """Return what came of running a program on a kernel; None if it was not run."""
-    if not run:
+def _of_kernel(proven: Proven) -> List[str]:
+    said = []
+    alike: Dict[Tuple[str, ...], List[Proof]] = {}
+    for each in proven.proofs:
+        if each.verdict != UNCHANGED:
+            alike.setdefault((each.map, *_sentence(each)), []).append(each)
+    labels = [f"{group[0].map}.{', '.join(p.field for p in group)}" for group in alike.values()]
+    width = min(max([len(label) for label in labels] or [0]), _WIDEST)
+    for label, (key, _) in zip(labels, alike.items()):
+        said.append(f"  {label:<{width}}  {key[1]}")
+        said += [f"    {more}" for more in key[2:]]
+    left = [f"{p.map}.{p.field}" for p in proven.proofs if p.verdict == UNCHANGED]
+    if left:
+        said.append(f"  not changed in these runs: {', '.join(left)}")
+    for ran in proven.ran:
+        given = f" ({', '.join(ran.packets)})" if any(ran.packets) else ""
+        said.append(
+            f"  ran {' and '.join(ran.programs)}{given}: {ran.runs:,} times in {ran.seconds:.2f} s,"
+            f" all CPUs together for {ran.together:.2f} s"
+        )
+    said += [f"  not run: {name}: {why}" for name, why in proven.left_out.items()]
+    said += [f"  {note}" for note in proven.notes]
+    if proven.complaint:
+        said.append(f"  the kernel complained: {proven.complaint}")
+    return [*said, f"  {LIMITS}"]
+
+
+def _sentence(each: Proof) -> Sequence[str]:
+    """Return a verdict, and below it the evidence."""
+    if each.verdict == UNKNOWN:
+        seen = [f"seen: {_words(each.loss)}"] if each.loss is not None else []
+        return [f"unknown, because {each.because}", *seen]
+    if each.verdict == ACCUSED and each.loss is not None:
+        return [ACCUSED, f"all at once: {_words(each.loss)}"]
+    if each.verdict == MATTERS and each.twin is not None:
+        return [MATTERS, f"without it: {_words(each.twin)}"]
+    if each.verdict == NO_POWER:
+        return ["no power: right with the lock, and without it as well"]
+    return [each.verdict]
+
+
+def _words(loss: Loss) -> str:
+    if loss.lost is not None:
+        return f"{loss.found} where one CPU leaves {loss.expected}: {loss.lost:,} runs are lost"
+    return f"{loss.found} where one CPU leaves {loss.expected}, in every order of the same runs"
+
+
+def to_json(answer: Answer, kernel: str) -> Optional[Json]:
+    """Return what running the programs on a kernel has shown; None if nothing was run."""
+    proven = answer.proven.get(kernel)
+    if proven is None:
         return None
-    shown = {key: value for key, value in run.items() if key != "looks"}
-    return {**shown, "lock_seen_held": held(answer, run)}
-
-
-def _speed(answer: Answer, run: Json) -> str:
-    one = sum(run["one_cpu"]["runs"]) / max(run["one_cpu"]["seconds"], 0.001)
-    every = sum(run["all_cpus"]["runs"]) / max(run["all_cpus"]["seconds"], 0.001)
-    text = (
-        f"{every:.0f} runs/s on {run['cpus']} CPUs, {one:.0f} on one,"
-        f" together for {run['all_cpus']['together']} s"
-    )
-    for name, (taken, looks) in held(answer, run).items():
-        text += f"; lock of {name} seen held in {taken} of {looks} looks"
-    return text
-
-
-def held(answer: Answer, run: Json) -> Dict[str, Tuple[int, int]]:
-    """Return how often a look at a map showed a lock word that was not 0."""
-    found: Dict[str, Tuple[int, int]] = {}
-    for name, looks in run.get("looks", {}).items():
-        declared = answer.maps.get(name)
-        if declared is None or len(declared.locks) != 1 or "." in declared.locks[0].name:
-            continue
-        place = [f for f in declared.fields if "." not in f.name].index(declared.locks[0])
-        if len([f for f in declared.fields if "." not in f.name]) != len(declared.fields):
-            continue  # its text has braces within braces
-        words = [_lock_words(text, place) for text in looks]
-        seen = [each for each in words if each]  # an empty hash shows nothing
-        if seen:
-            found[name] = (sum(any(each) for each in seen), len(seen))
-    return found
-
-
-def _lock_words(text: str, place: int) -> List[int]:
-    """Return the lock words in the text of a map's file, whose elements read "0: {{1,},17,}"."""
-    found = []
-    for line in text.splitlines():
-        _, _, value = line.partition(": {")
-        depth, index, word = 0, 0, ""
-        for letter in value:
-            if letter == "}" and depth == 0:
-                break
-            depth += (letter in "{[") - (letter in "}]")
-            if letter == "," and depth == 0:
-                index += 1
-            elif index == place and letter.isdigit():
-                word += letter
-        if word:
-            found.append(int(word))
-    return found
+    return {
+        "cpus": proven.cpus,
+        "fields": [
+            {
+                "map": each.map,
+                "field": each.field,
+                "verdict": each.verdict,
+                "because": each.because or None,
+                "loss": each.loss.to_json() if each.loss is not None else None,
+                "twin_loss": each.twin.to_json() if each.twin is not None else None,
+            }
+            for each in proven.proofs
+        ],
+        "ran": [
+            {
+                "programs": list(ran.programs),
+                "packets": list(ran.packets),
+                "runs": ran.runs,
+                "seconds": ran.seconds,
+                "together": ran.together,
+            }
+            for ran in proven.ran
+        ],
+        "not_run": dict(proven.left_out),
+        "notes": list(proven.notes),
+        "complaint": proven.complaint or None,
+        "limits": LIMITS,
+    }

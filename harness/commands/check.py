@@ -21,8 +21,8 @@ from harness.scenarios import scenario
 def declare(sub: argparse.ArgumentParser) -> None:
     """Add the options of `spinlock check`."""
     sub.epilog = (
-        "Exit codes: 0 every required kernel loads the file, 1 one refuses it, 2 usage, 4 set-up"
-        " error."
+        "Exit codes: 0 every required kernel loads the file, 1 one refuses it, or --run accuses it,"
+        " 2 usage, 4 set-up error."
     )
     sub.add_argument(
         "file", type=Path, metavar="FILE", help="a .bpf.c file, an object, or C for --loader bcc"
@@ -100,7 +100,23 @@ def _declare_guest(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--run",
         action="store_true",
-        help="also run the programs by BPF_PROG_TEST_RUN on all CPUs at once, if their type allows",
+        help="also run the programs on all CPUs at once, with and without their locks, and compare"
+        " with what one CPU leaves",
+    )
+    sub.add_argument(
+        "--packet",
+        action="append",
+        default=[],
+        metavar="FILE|HEX",
+        help="with --run: the bytes of a packet, from its Ethernet header on, in place of the usual"
+        " ones; repeatable",
+    )
+    sub.add_argument(
+        "--entry",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --run: run only this program, as one that calls the others; repeatable",
     )
 
 
@@ -114,6 +130,8 @@ def run(options: argparse.Namespace) -> int:
         include=tuple(options.I),
         defines=tuple(options.D),
         run=options.run,
+        packets=tuple(options.packet),
+        entries=tuple(options.entry),
         target=options.target,
         cpus=options.cpus,
         append=options.append,

@@ -226,13 +226,44 @@ class Examine(Call[None], name="examine"):
 
 
 @dataclass(frozen=True)
-class DriveObject(Call[Json], name="drive_object", alone=True):
-    """Run one program of an object (base64) on several CPUs at once; examine.py has the answer."""
+class Step:
+    """A program of an object, and the packet that BPF_PROG_TEST_RUN gives it if its type takes one."""
 
-    object: str
     program: str
+    packet: str = ""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Runs of an object's programs: a lane for each CPU.
+
+    In its n-th chunk a lane runs one of the steps `repeat` times. Every lane has the same chunks, if
+    their number is a multiple of the number of steps.
+    """
+
+    object: str  # base64; loaded anew
+    steps: Sequence[Step]
     cpus: Sequence[int]
-    seconds: float
+    chunks: int
+    repeat: int
+    maps: Sequence[str]  # whose values are told
+
+
+@dataclass(frozen=True)
+class TakeTurns(Call[Json], name="take_turns"):
+    """Run lanes one chunk after the other, in an order of turns.SERIAL; turns.py has the answer."""
+
+    lanes: Lanes
+    order: str = "in_turn"
+    pause: float = 0.0  # seconds in all, between chunks
+
+
+@dataclass(frozen=True)
+class RunTogether(Call[Json], name="run_together", alone=True):
+    """Run all lanes at once, each on its CPU; turns.py has the answer."""
+
+    lanes: Lanes
+    looks: Sequence[str] = ()  # maps of which values are read under their lock meanwhile
 
 
 # -- programs that stay ------------------------------------------------------------------------------

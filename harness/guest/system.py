@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import os
+import signal
 import struct
 from typing import Sequence
 
@@ -39,6 +40,11 @@ def become(user: int, capabilities: Sequence[int]) -> None:
     _succeed(
         _libc.capset(header, (ct.c_uint32 * 6)(*words))
     )  # effective, permitted, inheritable; twice
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends."""
+    _succeed(_libc.prctl(uapi.PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
 
 
 def filter_system_calls(program: bytes) -> None:

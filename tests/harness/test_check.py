@@ -117,15 +117,6 @@ def test_what_ends_libbpf_at_one_program_keeps_no_other_waiting(guests, tmp_path
     }
 
 
-def test_runs_on_all_cpus(guests):
-    file = HERE / "check/tutorial_3.bpf.c"
-    source = examine.open_source(file, guests.headers())
-    row = examine.examine(guests, guests.kernel, source, ("count",), run=True)
-    run = row.programs["count"].run
-    assert len(run["all_cpus"]["runs"]) == 4 and all(run["all_cpus"]["runs"])
-    assert run["all_cpus"]["together"] > 0
-
-
 def spinlock(*arguments):
     command = [sys.executable, "-m", "harness", "check", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Objects of unknown origin, for `spinlock check`; see examine.py."""
+"""Objects of unknown origin, for `spinlock check`; see examine.py and turns.py."""
 
 from __future__ import annotations
 
-import base64
-
-from harness.guest import calls, examine
+from harness.guest import calls, examine, turns
 from harness.guest.dispatch import answers
 from harness.guest.state import Json, State
 
@@ -16,9 +14,13 @@ def look(state: State, call: calls.Examine) -> None:
     examine.examine(call, state.log_lines, state.emit)
 
 
-@answers(calls.DriveObject)
-def drive(state: State, call: calls.DriveObject) -> Json:
-    state.begin(call.program)
-    data = base64.b64decode(call.object)
-    seen = examine.drive(data, call.program, call.cpus, call.seconds)
-    return {**seen, "kernel_log": state.log_lines()}
+@answers(calls.TakeTurns)
+def take_turns(state: State, call: calls.TakeTurns) -> Json:
+    state.begin("turns")
+    return {**turns.take(call), "kernel_log": state.log_lines()}
+
+
+@answers(calls.RunTogether)
+def run_together(state: State, call: calls.RunTogether) -> Json:
+    state.begin("turns")
+    return {**turns.take(call), "kernel_log": state.log_lines()}

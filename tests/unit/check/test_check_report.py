@@ -17,7 +17,6 @@ from harness.check import (
     refusal,
     report,
     report_json,
-    run_report,
     since,
 )
 from harness.check.answer import Answer
@@ -519,16 +518,6 @@ def test_a_guest_that_is_lost_again_and_again_accuses_no_kernel():
     programs = found.kernels[0].programs
     assert programs["good"].refusal.name == "other" and programs["bad"].good
     assert programs["good"].refusal.line == "the emulator failed"
-
-
-def test_lock_words():
-    assert run_report._lock_words(
-        "# WARNING!! The output is\n0: {{1,},17,}\n1: {{0,},3,}\n", 0
-    ) == [
-        1,
-        0,
-    ]
-    assert run_report._lock_words("0: {7,[1,2],{1,},}\n", 2) == [1]
 
 
 @pytest.mark.parametrize(

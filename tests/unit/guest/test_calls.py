@@ -101,5 +101,5 @@ def test_what_is_no_call_is_refused(line, error):
 def test_calls_in_which_cpus_meet_need_them_alone():
     alone = {name for name, call in calls.CALLS.items() if call.alone}
     # All of them name CPUs on which programs run at the same time.
-    several = {"drive", "drive_object", "race", "copy", "sweep", "accept", "map_text"}
+    several = {"drive", "run_together", "race", "copy", "sweep", "accept", "map_text"}
     assert alone == several

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`spinlock check --run` in the guest: programs of an object run one after the other, or all at once.
+
+The same work in another order: a lane per CPU, each with the same chunks of test runs. In the orders
+of SERIAL one chunk ends before the next one begins, so what they leave is what one CPU leaves. All at
+once, each lane is a process, pinned to its CPU.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes as ct
+import mmap
+import os
+import random
+import struct
+import time
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple, Union
+
+from harness.guest import bindings, calls, libbpf, system, uapi
+from harness.guest.calls import Step
+from harness.guest.confined import Child, Emit, Json
+from harness.guest.examine import open_object
+from harness.guest.maps import Map
+from harness.guest.objects import Object
+
+LIMIT_SECONDS = 100.0
+MOST_READ = 4096  # elements of one map
+MOST_TOLD = 64  # elements of one map that changed
+MOST_VALUE = 1 << 16  # bytes of one
+LOOKED_AT, MOST_LOOKS = 4, 256  # elements, and different values of each
+
+_WITHOUT_PACKET = (
+    uapi.BPF_PROG_TYPE_RAW_TRACEPOINT,
+    uapi.BPF_PROG_TYPE_TRACING,
+    uapi.BPF_PROG_TYPE_SYSCALL,
+    uapi.BPF_PROG_TYPE_SK_LOOKUP,
+)
+_ONE_BY_ONE = _WITHOUT_PACKET[:3]  # their test run has no repeat
+_CONTEXT = {uapi.BPF_PROG_TYPE_SYSCALL: bytes(256), uapi.BPF_PROG_TYPE_RAW_TRACEPOINT: bytes(96)}
+_SPAN = struct.Struct("<ddq")  # of a lane: when it began and ended, and an errno
+
+Values = Dict[bytes, bytes]
+
+
+Wanted = Union[calls.TakeTurns, calls.RunTogether]
+
+
+def take(wanted: Wanted) -> Json:
+    """Carry out a call; return {"problem": why}, or what was seen.
+
+    "stirred" has the steps that change a value, "refused" the programs that the kernel does not run so,
+    "before", "halfway" and "after" the values by map and
+    key (those that are other than at the start), "looks" the different values of some elements.
+    "seconds" is the time of all lanes, "together" that in which all ran.
+    """
+    libbpf.log_buffer()  # before the fork, so that it is made once
+    child = Child(lambda send: _take(send, wanted))
+    facts: Json = {}
+    for event in child.events(LIMIT_SECONDS):
+        facts.update(event)
+        child.go_on()
+    how = child.end()
+    return facts or {"problem": f"the process that ran it ended: {how}"}
+
+
+def _take(send: Emit, wanted: Wanted) -> None:
+    libbpf.capture_messages()
+    lanes = wanted.lanes
+    names = list(dict.fromkeys(step.program for step in lanes.steps))
+    elf = open_object(base64.b64decode(lanes.object), names)
+    try:
+        elf.load()
+    except OSError as error:
+        send({"problem": f"it does not load: {uapi.errno_name(error.errno or 0)}"})
+        return
+    send(_Turns(elf, lanes).facts(wanted))
+
+
+class _Run:
+    """A program that is ready to be run with an input."""
+
+    def __init__(self, elf: Object, step: Step) -> None:
+        kind, _ = elf.program_kind(step.program)
+        self._fd = elf.program_fd(step.program)
+        self._one_by_one = kind in _ONE_BY_ONE
+        self._packet = b"" if kind in _WITHOUT_PACKET else bytes.fromhex(step.packet)
+        self._opts = bindings.TestRunOpts(sz=ct.sizeof(bindings.TestRunOpts))
+        self._keep = []
+        for data, place in ((self._packet, "data"), (_CONTEXT.get(kind, b""), "ctx")):
+            if data:
+                self._keep.append(ct.create_string_buffer(data, len(data)))
+                setattr(self._opts, f"{place}_in", ct.cast(self._keep[-1], bindings.VOIDP))
+                setattr(self._opts, f"{place}_size_in", len(data))
+
+    def run(self, times: int) -> None:
+        """Run it so often on this CPU. Raises OSError."""
+        opts = ct.byref(self._opts)
+        self._opts.repeat = 0 if self._one_by_one else times
+        for _ in range(times if self._one_by_one else 1):
+            bindings.check(bindings.bpf_prog_test_run_opts(self._fd, opts))
+
+
+class _Turns:
+    def __init__(self, elf: Object, lanes: calls.Lanes) -> None:
+        self._lanes = lanes
+        self._runs = [_Run(elf, step) for step in lanes.steps]
+        self._maps = {name: Map(elf.map_fd(full)) for name, full in _found(elf, lanes.maps)}
+        self._start: Dict[str, Values] = {}
+
+    def facts(self, wanted: Wanted) -> Json:
+        """Run everything; return what was seen."""
+        self._start = self._all()
+        stirred, refused = self._warm()
+        facts: Json = {"stirred": stirred, "refused": refused, "before": self._told()}
+        if self._lanes.chunks:
+            if isinstance(wanted, calls.RunTogether):
+                facts.update(self._together(wanted.looks))
+            else:
+                facts.update(self._serially(wanted.order, wanted.pause))
+            facts["after"] = self._told()
+        return facts
+
+    def _warm(self) -> Tuple[List[int], Dict[str, str]]:
+        """Run each step twice; return those that change a value, and programs that cannot be run."""
+        stirred: Dict[int, None] = {}
+        refused: Dict[str, str] = {}
+        before = self._all()
+        for number, run in [*enumerate(self._runs)] * 2:
+            try:
+                run.run(1)
+            except OSError as error:
+                why = f"BPF_PROG_TEST_RUN: {uapi.errno_name(error.errno or 0)}"
+                refused[self._lanes.steps[number].program] = why
+            after = self._all()
+            if after != before:
+                stirred[number] = None
+            before = after
+        return sorted(stirred), refused
+
+    # -- values ------------------------------------------------------------------------------------
+
+    def _all(self) -> Dict[str, Values]:
+        return {name: dict(_read(found)) for name, found in self._maps.items()}
+
+    def _told(self) -> Json:
+        """Return the values that are other than at the start."""
+        told: Json = {}
+        for name, values in self._all().items():
+            start = self._start.get(name, {})
+            changed = [key for key in sorted(values) if values[key] != start.get(key)]
+            told[name] = {key.hex(): values[key].hex() for key in changed[:MOST_TOLD]}
+        return told
+
+    # -- orders ------------------------------------------------------------------------------------
+
+    def _chunk(self, lane: int, number: int) -> _Run:
+        """Return what a lane runs in a chunk: the same as others at first, then shifted by its number."""
+        count = len(self._runs)
+        return self._runs[(number + lane * (number // count)) % count]
+
+    def _serially(self, name: str, pause: float) -> Json:
+        """Run the chunks of all lanes one after the other."""
+        order = list(SERIAL[name](len(self._lanes.cpus), self._lanes.chunks))
+        pauses = _pauses(len(order), pause)
+        halfway: Json = {}
+        started = time.monotonic()
+        for at, (cpu, lane, number) in enumerate(order):
+            if at == len(order) // 2:
+                halfway = self._told()
+            os.sched_setaffinity(0, {self._lanes.cpus[cpu]})
+            self._chunk(lane, number).run(self._lanes.repeat)
+            if at in pauses:
+                time.sleep(pauses[at])
+        seconds = time.monotonic() - started
+        return {"halfway": halfway, "seconds": round(seconds, 4), "together": 0.0}
+
+    def _together(self, looked_at: Sequence[str]) -> Json:
+        """Run each lane in a process of its own, all at once."""
+        count = len(self._lanes.cpus)
+        shared = mmap.mmap(-1, mmap.PAGESIZE + _SPAN.size * count)  # a byte to begin, one per lane
+        pids = [self._fork(lane, shared) for lane in range(count)]
+        while not all(shared[1 : 1 + count]):
+            os.sched_yield()
+        looks = _Looks(self._maps, self._places(looked_at))
+        shared[0] = 1
+        looks.until(pids)
+        spans = [_SPAN.unpack_from(shared, mmap.PAGESIZE + _SPAN.size * i) for i in range(count)]
+        wrong = [number for _, _, number in spans if number]
+        if wrong:
+            return {"problem": f"BPF_PROG_TEST_RUN: {uapi.errno_name(wrong[0])}"}
+        begun, ended = [s[0] for s in spans], [s[1] for s in spans]
+        return {
+            "looks": looks.told(),
+            "seconds": round(max(ended) - min(begun), 4),
+            "together": round(max(0.0, min(ended) - max(begun)), 4),
+        }
+
+    def _fork(self, lane: int, shared: mmap.mmap) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        number = -1  # as long as it did not end well
+        begun = ended = 0.0
+        try:
+            system.die_with_parent()
+            os.sched_setaffinity(0, {self._lanes.cpus[lane]})
+            shared[1 + lane] = 1
+            while not shared[0]:
+                os.sched_yield()
+            begun = time.monotonic()
+            for chunk in range(self._lanes.chunks):
+                self._chunk(lane, chunk).run(self._lanes.repeat)
+            ended, number = time.monotonic(), 0
+        except OSError as error:
+            number = error.errno or -1
+        finally:
+            _SPAN.pack_into(shared, mmap.PAGESIZE + _SPAN.size * lane, begun, ended, number)
+            os._exit(0)
+
+    def _places(self, names: Sequence[str]) -> List[Tuple[str, bytes]]:
+        """Return the first elements of maps that have changed so far."""
+        places = [
+            (name, key)
+            for name in names
+            if name in self._maps
+            for key, value in sorted(_read(self._maps[name]))
+            if value != self._start[name].get(key)
+        ]
+        return places[:LOOKED_AT]
+
+
+class _Looks:
+    """Values that are read under their lock (BPF_F_LOCK) while programs run."""
+
+    def __init__(self, maps: Dict[str, Map], places: List[Tuple[str, bytes]]) -> None:
+        self._maps, self._places = maps, places
+        self._seen: Dict[Tuple[str, bytes], Dict[bytes, None]] = {place: {} for place in places}
+
+    def until(self, pids: List[int]) -> None:
+        """Look until all these processes have ended."""
+        left = set(pids)
+        while left:
+            for name, key in list(self._places):
+                try:
+                    value = self._maps[name].lookup(key, uapi.BPF_F_LOCK)
+                except OSError:  # it has no such lock, or the element is gone
+                    self._places.remove((name, key))
+                    continue
+                seen = self._seen[name, key]
+                if len(seen) < MOST_LOOKS:
+                    seen[value] = None
+            waiting = 0 if self._places else next(iter(left))
+            pid, _ = os.waitpid(waiting or -1, os.WNOHANG if self._places else 0)
+            left.discard(pid)
+
+    def told(self) -> Json:
+        """Return the values by map and key."""
+        told: Json = {}
+        for (name, key), seen in self._seen.items():
+            told.setdefault(name, {})[key.hex()] = [value.hex() for value in seen]
+        return told
+
+
+def _found(elf: Object, names: Sequence[str]) -> Iterator[Tuple[str, str]]:
+    """Yield (name in the object, name that libbpf gives it): sections of data get a prefix."""
+    own = elf.all_maps()
+    for name in names:
+        full = [each for each in own if each == name or (name[0] == "." and each.endswith(name))]
+        if full:
+            yield name, full[0]
+
+
+def _read(found: Map) -> Iterator[Tuple[bytes, bytes]]:
+    if found.value_size > MOST_VALUE:
+        return
+    for number, key in enumerate(found.keys()):
+        if number >= MOST_READ:
+            return
+        try:
+            yield key, found.lookup(key)
+        except OSError:
+            pass  # it went meanwhile
+
+
+# -- orders: (CPU, lane, chunk), one after the other -----------------------------------------------
+
+_Order = Callable[[int, int], Iterator[Tuple[int, int, int]]]
+
+
+def _on_one(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
+    return ((0, lane, number) for lane in range(lanes) for number in range(chunks))
+
+
+def _from_last(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
+    return ((lane, lane, number) for lane in reversed(range(lanes)) for number in range(chunks))
+
+
+def _in_turn(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
+    return ((lane, lane, number) for number in range(chunks) for lane in range(lanes))
+
+
+def _shuffled(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
+    left = [lane for lane in range(lanes) for _ in range(chunks)]
+    random.Random(lanes * chunks).shuffle(left)
+    at = [0] * lanes
+    for lane in left:
+        yield lane, lane, at[lane]
+        at[lane] += 1
+
+
+SERIAL: Dict[str, _Order] = {
+    "on_one": _on_one,
+    "from_last": _from_last,
+    "in_turn": _in_turn,
+    "shuffled": _shuffled,
+}
+
+
+def _pauses(count: int, seconds: float) -> Dict[int, float]:
+    """Return after which of so many chunks to wait, and how long: few long waits, and many short ones."""
+    if not seconds:
+        return {}
+    shares: Dict[int, float] = {}
+    for part in (2, 8, 32):  # each third of the time
+        for number in range(part):
+            at = (2 * number + 1) * count // (2 * part)
+            shares[at] = shares.get(at, 0.0) + seconds / 3 / part
+    return shares
