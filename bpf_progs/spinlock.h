@@ -35,8 +35,8 @@
  *   __needs(name, "6.2")   the case needs a function, type or enumerator, by its name in the
  *                          kernel's BTF, which kernels have since that version. If the BTF lacks it,
  *                          an older kernel skips the case, and a newer one gives an ERROR. A third
- *                          argument such as CONFIG_BPF_LSM names an option: if it is off, a newer
- *                          kernel skips too. A name bpf_lsm_… also needs an active BPF LSM.
+ *                          argument such as CONFIG_BPF_LSM, and a fourth, name options: if one is
+ *                          off, a newer kernel skips too. A name bpf_lsm_… also needs an active BPF LSM.
  *   __user(nobody)         load it as uid 65534 without any capability, or with those named, as in
  *                          __user(cap_bpf+cap_net_admin). Root loads its BTF and creates its maps,
  *                          unless a second argument names the first stage of the user:

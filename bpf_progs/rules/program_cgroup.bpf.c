@@ -231,7 +231,8 @@ int cgroup_getsockname_unix_locks(void *ctx)
 
 /* commit 69fd337a975c ("bpf: per-cgroup lsm flavor") (in v6.0). */
 SEC("lsm_cgroup/socket_bind") __rule("Cgroup program types may lock")
-__needs(BPF_LSM_CGROUP, "6.0") __success
+__needs(BPF_LSM_CGROUP, "6.0")
+__needs(bpf_lsm_socket_bind, "5.7", CONFIG_BPF_LSM, CONFIG_SECURITY_NETWORK) __success
 int cgroup_lsm_locks(void *ctx)
 {
 	COUNT_UNDER_LOCK

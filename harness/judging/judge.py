@@ -8,7 +8,7 @@ from typing import Mapping, Optional, Sequence
 
 from packaging.version import Version
 
-from harness.judging import jit, splat
+from harness.judging import configuration, jit, splat
 from harness.judging.verdict import Kind, Observation, Verdict
 from harness.judging.wording import in_words, telling_line
 from harness.scenarios.scenario import Expectation, KnownBug, Need, Scenario, compile_message
@@ -54,6 +54,9 @@ def judge(
     interpreted = jit.refused(observation.log, options.get(jit.ENABLED))
     if verdict.kind is Kind.FAIL and interpreted is not None:
         return interpreted
+    absent = configuration.left_out(observation.errno, observation.log, options)
+    if absent is not None and verdict.kind is Kind.FAIL:
+        return absent
     if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):
         # PREEMPT_RT refuses the program before the rule under test is checked.
         return Verdict(
@@ -152,14 +155,15 @@ def unmet(
     for need in absent:
         if release < Version(need.since):
             continue
-        if need.option and options.get(need.option) == "n":
-            return _skip_for(need.option)
-        if need.option and options.get(need.option) == "inactive":
+        option = configuration.off(need.options, options)
+        if option:
+            return _skip_for(option)
+        if "inactive" in map(options.get, need.options):
             return Verdict(Kind.SKIP, "the kernel's LSM for BPF is not among the active ones")
         return Verdict(
             Kind.ERROR,
             f"kernel {release} is not older than v{need.since} and its BTF has no {need.name}:"
-            f" is {need.option or 'an option of its configuration'} off?",
+            f" is {' or '.join(need.options) or 'an option of its configuration'} off?",
         )
     words = ", ".join(f"{need.name} (since v{need.since})" for need in absent)
     return Verdict(Kind.SKIP, f"needs {words}, which kernel {release} does not have")
@@ -185,7 +189,9 @@ _OPTIONS = (
     *((kind, "CONFIG_DYNAMIC_FTRACE") for kind in ("fentry", "fexit", "fmod_ret")),
 )
 _RT = "CONFIG_PREEMPT_RT"
-OPTION_NAMES = tuple(sorted({_RT, jit.ALWAYS_ON, *(option for _, option in _OPTIONS)}))
+OPTION_NAMES = tuple(
+    sorted({_RT, jit.ALWAYS_ON, *configuration.OPTIONS, *(option for _, option in _OPTIONS)})
+)
 
 
 def _is_for_rt(observation: Observation) -> bool:

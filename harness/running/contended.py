@@ -101,7 +101,7 @@ OTHER_HOOKS: Dict[str, Contest] = {
     "fentry": _other("fentry", 6_000, locks_since="5.15"),
     "lsm_file_open": _other(
         "lsm_file_open",
-        needs=Need("bpf_lsm_file_open", "5.7", "CONFIG_BPF_LSM"),
+        needs=Need("bpf_lsm_file_open", "5.7", ("CONFIG_BPF_LSM",)),
         locks_since="5.11",
     ),
 }

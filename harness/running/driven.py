@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from harness.errors import UsageError
 from harness.guest import calls
-from harness.judging import jit, judge, lock_path, splat
+from harness.judging import configuration, jit, judge, lock_path, splat
 from harness.judging.verdict import Kind, Observation, Verdict
 from harness.machines.gdb_stub import Stub
 from harness.machines.loss import GuestLost
@@ -21,7 +21,7 @@ from harness.machines.target import Target
 from harness.provision import build
 from harness.results.record import Case, Place, record
 from harness.results.result import Result
-from harness.running import experiment, lock_path as observed_path
+from harness.running import experiment, lacking, lock_path as observed_path
 from harness.running.ended import observed
 from harness.running.maps import Loaded, Map
 from harness.running.observe import made
@@ -124,9 +124,20 @@ class Guest:
             if interpreted is not None:
                 raise Unmet(interpreted) from None
             old = locks_since and self.release < Version(locks_since)
-            if not old or "unknown func bpf_spin_lock" not in refusal.log:
+            if old and "unknown func bpf_spin_lock" in refusal.log:
+                raise Unmet(judge.no_lock(locks_since, self.release)) from None
+            left_out = self._left_out(refusal)
+            if left_out is None:
                 raise
-            raise Unmet(judge.no_lock(locks_since, self.release)) from None
+            raise Unmet(left_out) from None
+
+    def _left_out(self, refusal: KernelRefusal) -> Optional[Verdict]:
+        """Return SKIP if the kernel refused what it was built without, else None."""
+        if configuration.left_out(refusal.errno, refusal.log, configuration.ALL_OFF) is None:
+            return None  # a refusal of another kind: nothing to ask
+        configured = self._session.call(calls.Options(configuration.OPTIONS))
+        options = lacking.probed(self._session, configured, self._target.headers())
+        return configuration.left_out(refusal.errno, refusal.log, options)
 
     @property
     def lock_path(self) -> str:
@@ -170,14 +181,23 @@ class Guest:
             raise UsageError(f"There is no map {name} yet: load() its programs first.")
         return self._loaded.map(name, value)
 
-    def needs(self, name: str, since: str, option: str = "") -> None:
+    def needs(self, name: str, since: str, *options: str) -> None:
         """Skip the test unless the kernel's BTF has a name.
 
-        Kernels have it since version `since`, if built with `option`. Raises Unmet.
+        Kernels have it since version `since`, if built with all `options`. Raises Unmet.
         """
         if not self._session.call(calls.Has([name]))[name]:
-            options = self._session.call(calls.Options([option])) if option else {}
-            raise Unmet(judge.unmet([Need(name, since, option)], self.release, [name], options))
+            known = self._session.call(calls.Options(options)) if options else {}
+            raise Unmet(judge.unmet([Need(name, since, options)], self.release, [name], known))
+
+    def needs_two_cpus(self, why: str) -> None:
+        """Skip the test unless two CPUs can run at once: `why` says what for. Raises Unmet."""
+        if self.cpus < 2:
+            options = self._session.call(calls.Options(["CONFIG_SMP"]))
+            words = self.facts["command_line"] or ""
+            raise Unmet(
+                configuration.too_few_cpus(self.cpus, self._target.cpus, options, words, why)
+            )
 
     def check(
         self, holds: bool, expected: str, seen: object = "", bug: Optional[KnownBug] = None

@@ -37,6 +37,7 @@ from harness.machines.target import Target
 from harness.provision import build
 from harness.results.record import Place
 from harness.results.result import Build
+from harness.running import lacking
 from harness.running.ended import Failure, observed, with_loss
 from harness.scenarios.programs import order
 from harness.scenarios.scenario import Scenario
@@ -194,7 +195,8 @@ class Observer:
         """Ask the guest for its kernel's facts, options and needed names, once for all sessions."""
         if not self._facts:
             self._names = session.call(calls.Has(self._needed()))
-            options = session.call(calls.Options(self._options()))
+            configured = session.call(calls.Options(self._options()))
+            options = lacking.probed(session, configured, self._target.headers())
             facts = session.call(calls.Facts())
             options[jit.ENABLED] = str(facts.get("jit"))
             self._facts = {**facts, "options": options}
@@ -203,8 +205,9 @@ class Observer:
         return sorted({need.name for case in self._by_name.values() for need in case.needs})
 
     def _options(self) -> List[str]:
-        named = {need.option for case in self._by_name.values() for need in case.needs}
-        return sorted(named.union(judge.OPTION_NAMES) - {""})
+        needs = [need for case in self._by_name.values() for need in case.needs]
+        named = {option for need in needs for option in need.options}
+        return sorted(named.union(judge.OPTION_NAMES))
 
     def _one_batch(self, session: Session, batch: _Batch, boot: Json) -> Iterator[None]:
         """Observe the cases of a batch, those that need the guest in the guest."""

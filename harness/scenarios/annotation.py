@@ -251,13 +251,14 @@ def _user(draft: _Draft, argument: str) -> None:
 
 def _need(draft: _Draft, argument: str) -> None:
     name, _, rest = argument.partition(",")
-    version, _, option = rest.partition(",")
-    since, option = _text(version), option.strip()
+    version, *options = (part.strip() for part in rest.split(","))
+    since = _text(version)
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", since):
         raise ValueError(f'needs a name and a version, as in (bpf_loop, "5.17"), not "{since}"')
-    if not re.fullmatch(r"(CONFIG_\w+)?", option):
-        raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
-    draft.needs.append(Need(_word(name.strip()), since, option))
+    for option in options:
+        if not re.fullmatch(r"CONFIG_\w+", option):
+            raise ValueError(f"needs an option by name, as in CONFIG_BPF_LSM, not '{option}'")
+    draft.needs.append(Need(_word(name.strip()), since, tuple(options)))
 
 
 # One row per annotation: whether it takes an argument, and its effect on the draft.

@@ -28,12 +28,12 @@ class KnownBug:
 class Need:
     """A name that the kernel's own BTF must have.
 
-    Kernels have it since version `since`, if they are built with `option` ("": always).
+    Kernels have it since version `since`, if they are built with all of `options`.
     """
 
     name: str
     since: str
-    option: str = ""
+    options: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

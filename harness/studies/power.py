@@ -481,7 +481,7 @@ def _loaded(
     if contest.needs is not None:
         need = contest.needs
         if not session.call(calls.Has([need.name]))[need.name]:
-            options = session.call(calls.Options([need.option])) if need.option else {}
+            options = session.call(calls.Options(need.options)) if need.options else {}
             return judge.unmet([need], release, [need.name], options)
     path = build.DRIVEN / contest.file
     file = annotation.read(path.read_text(encoding="utf-8"), path)

@@ -189,9 +189,7 @@ def test_copy_with_lock_flag_is_whole(guest, kind):
     if kind == "inner" and guest.release < Version("6.2"):
         guest.conclude(Verdict(Kind.SKIP, "no inner map has a lock before v6.2"))
         return
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot copy what another uses"))
-        return
+    guest.needs_two_cpus("one CPU cannot copy what another uses")
     stirred = Stirred(guest, kind)
     stirred.make()
     measured, blind = {}, []

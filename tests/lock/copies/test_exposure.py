@@ -85,9 +85,7 @@ def test_iterator_leaves_lock_alone(guest):
 def test_bpffs_hides_lock(guest):
     """commit a26ca7c982cb ("bpf: btf: Add pretty print support to the basic arraymap") (in v4.18)"""
     guest.load("exposure.bpf.c", ["hold_the_lock", "peek_at_lock"])
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
-        return
+    guest.needs_two_cpus("one CPU cannot read while another holds")
     seen = guest.call(
         calls.MapText(
             map="shown",

@@ -100,9 +100,7 @@ def takes_away(guest, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_lock_is_never_shown(guest, kind):
     guest.load("map_copy.bpf.c", [f"write_{kind}", f"peek_{kind}"])
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot read while another holds"))
-        return
+    guest.needs_two_cpus("one CPU cannot read while another holds")
     shares = {}
     for way in ["lookup", "lookup_batch", *takes_away(guest, kind)]:
         for flags in (0, LOCK):

@@ -121,9 +121,7 @@ def test_lock_of_new_element_is_free(guest, kind):
 
 def test_lock_of_accepted_connection_is_free(guest):
     """An accepted connection's storage has a free lock, even if the listening socket's lock is held."""
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot accept while another holds"))
-        return
+    guest.needs_two_cpus("one CPU cannot accept while another holds")
     looks = ["word_in_accepted_socket", "word_in_accepted_twin", "word_in_listener"]
     guest.load("copy_new.bpf.c", [*looks, "hold_listener"], "listener")
     key = guest.call(calls.Owner("listener", port=PORT))

@@ -33,9 +33,7 @@ TORN = {
 def test_new_element_is_whole(guest, kind):
     if kind == "rhash":
         guest.needs("BPF_MAP_TYPE_RHASH", "7.2")
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot delete what another writes to"))
-        return
+    guest.needs_two_cpus("one CPU cannot delete what another writes to")
     add, rewrite = f"add_again_{kind}", f"rewrite_{kind}"
     guest.load("reuse.bpf.c", [add, rewrite], "rhash" if kind == "rhash" else "")
     images = guest.map("images")

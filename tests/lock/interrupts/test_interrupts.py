@@ -123,16 +123,9 @@ def conclude_burning(guest, off, on):
     guest.conclude(Verdict(kind, seen), off=off._asdict(), on=on._asdict())
 
 
-def has_second_cpu(guest):
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
-    return guest.cpus > 1
-
-
 def test_interrupts_stay_off_in_interrupt(guest):
     """No interrupt comes after the unlock in a timer interrupt."""
-    if not has_second_cpu(guest):
-        return
+    guest.needs_two_cpus("one CPU cannot interrupt itself")
     programs = ["burn_in_test_run", "burn_in_interrupt", "hold_for_long", "look_from_interrupt"]
     programs += ["hold_beside", "lock_word_of_interrupts"]
     guest.load("interrupts.bpf.c", programs, locks_since="5.15")
@@ -142,8 +135,7 @@ def test_interrupts_stay_off_in_interrupt(guest):
 
 
 def test_interrupts_stay_off_where_a_program_turned_them_off(guest):
-    if not has_second_cpu(guest):
-        return
+    guest.needs_two_cpus("one CPU cannot interrupt itself")
     guest.needs("bpf_local_irq_save", "6.14")
     programs = ["burn_in_test_run", "look_from_interrupt", "lock_word_of_interrupts"]
     guest.load("interrupts.bpf.c", [*programs, "burn_with_interrupts_off"])

@@ -132,9 +132,8 @@ def total(runs, what):
 @pytest.mark.parametrize("where", WANTING)
 def test_nesting(guest, where):
     wanting = WANTING[where]
-    if wanting.frames and guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot send to itself in between"))
-        return
+    if wanting.frames:
+        guest.needs_two_cpus("one CPU cannot send to itself in between")
     programs = ["hold_at_egress", wanting.program, "lock_word_of_nesting"]
     guest.load("nesting.bpf.c", programs, locks_since=wanting.locks_since)
     locked = nest_until(lambda runs: total(runs, "active"), guest, wanting, bare=False)
@@ -178,9 +177,7 @@ def interrupt(guest, bare):
 
 def test_interrupts_are_off_before_the_lock_is_taken(guest):
     """Interrupts that want the lock come between all instructions, but never while it is held."""
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot interrupt itself"))
-        return
+    guest.needs_two_cpus("one CPU cannot interrupt itself")
     programs = ["lock_over_and_over", "want_at_call", "be_called", "lock_word_of_nesting"]
     guest.load("nesting.bpf.c", programs, locks_since="5.15")
     guest.call(calls.Attach("want_at_call"))
@@ -280,9 +277,7 @@ def added(some, more):
 @pytest.mark.contends(both=True)
 def test_interrupts_wait_for_other_cpus(guest):
     """A timer program and a program on another CPU are never in the critical section together."""
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot hold what another waits for"))
-        return
+    guest.needs_two_cpus("one CPU cannot hold what another waits for")
     programs = ["cross_at_timer", "cross_in_test_run"]
     guest.load("nesting.bpf.c", programs, locks_since="5.15")
     guest.call(calls.Attach("cross_at_timer"))

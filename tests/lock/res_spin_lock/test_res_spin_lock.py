@@ -121,6 +121,7 @@ AS_NEW = ("count_held", "take_twice", "count_res")
 @pytest.mark.parametrize("program", (*PLACES, BY_TWO))
 def test_res_spin_lock(guest, program):
     """Each operation is counted once, or refused."""
+    guest.needs_two_cpus("one CPU never meets another")
     needs_lock(guest)
     by_two = program == BY_TWO
     program = "count_res" if by_two else program
@@ -199,9 +200,7 @@ def test_locks_taken(guest, way):
         needs_clock(guest)
     program, *routes = ROUTES[way]
     guest.load(FILE, [program, *AS_NEW])
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
-        return
+    guest.needs_two_cpus("one CPU cannot wait for another")
     if not sees_deadlocks(guest):
         return
     for cpu, route in enumerate(routes):
@@ -264,9 +263,7 @@ def test_locks_taken_in_a_circle(guest):
     needs_lock(guest)
     guest.load(FILE, ["close_circle", *AS_NEW])
     cpus = list(range(min(guest.cpus, 4)))
-    if len(cpus) < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
-        return
+    guest.needs_two_cpus("one CPU cannot wait for another")
     if not sees_deadlocks(guest):
         return
     guest.map("circle")[0] = {"cpus": len(cpus)}
@@ -288,9 +285,7 @@ def test_lock_held_for_long(guest, way):
         needs_clock(guest)
     program = {"plain": "wait_long", "irqsave": "wait_long_irqsave"}[way]
     guest.load(FILE, ["hold_long", program, *AS_NEW])
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot wait for another"))
-        return
+    guest.needs_two_cpus("one CPU cannot wait for another")
     if not sees_deadlocks(guest):
         return
     times, weak = [], ""

@@ -19,9 +19,10 @@ RULE = "Locked updates of all CPUs are serialized"
 @pytest.mark.contends
 @pytest.mark.parametrize("hook", contended.OTHER_HOOKS)
 def test_serialization(guest, hook):
+    guest.needs_two_cpus("one CPU never meets another")
     contest = contended.OTHER_HOOKS[hook]
     if contest.needs:
-        guest.needs(contest.needs.name, contest.needs.since, contest.needs.option)
+        guest.needs(contest.needs.name, contest.needs.since, *contest.needs.options)
     plan = contest.plan(guest.cpus)
     programs = [*plan.programs(), "lock_word_of_hooks"]
     guest.load(contest.file, programs, locks_since=contest.locks_since)

@@ -58,6 +58,7 @@ def rest(guest, name):
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_container(guest, name):
     function, since, rank = CONTAINERS[name]
+    guest.needs_two_cpus("one CPU never meets another")
     guest.needs(function, since)
     guest.load("places_objects.bpf.c", [f"change_{name}", f"take_from_{name}"])
     cpus = tuple(range(guest.cpus))
@@ -93,6 +94,7 @@ def test_container(guest, name):
 @pytest.mark.contends
 def test_lock_of_object(guest):
     """Updates are serialized by the lock of an allocated object that all CPUs hold references to."""
+    guest.needs_two_cpus("one CPU never meets another")
     guest.needs("bpf_refcount_acquire_impl", "6.4")
     if guest.release < Version("6.8"):
         reason = "a program takes a reference to an object that a map holds since v6.8 only"

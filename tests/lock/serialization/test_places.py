@@ -19,6 +19,7 @@ MANY = 16  # elements
 @pytest.mark.contends(both=("table",))
 @pytest.mark.parametrize("kind", ("array", "table", "lazy"))
 def test_place(guest, kind):
+    guest.needs_two_cpus("one CPU never meets another")
     program = f"count_{kind}"
     guest.load("places.bpf.c", [program])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)
@@ -32,6 +33,7 @@ def test_place(guest, kind):
 @pytest.mark.parametrize("kind", ("array", "table", "lazy"))
 def test_many_elements(guest, kind):
     """Neighbouring elements with a lock each are used at once, and all updates are serialized."""
+    guest.needs_two_cpus("one CPU never meets another")
     program = f"count_{kind}"
     guest.load("places.bpf.c", [program])
     drive = Drive("test_run", tuple(range(guest.cpus)), OPERATIONS, program, source=0)

@@ -19,6 +19,7 @@ MOST_RUNS = 5
 
 def conclude(guest, contest):
     """Run a contest with the correct lock and with each broken twin, and judge."""
+    guest.needs_two_cpus("one CPU never meets another")
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())
     verdict, numbers = experiment.prove(guest, plan, contest.twins, guest.lock_path)
@@ -46,6 +47,7 @@ def test_independent_locks(guest):
 @pytest.mark.contends
 def test_serialization_has_power(guest):
     """The judge fails an unlocked counter that is presented as the real program."""
+    guest.needs_two_cpus("one CPU never meets another")
     contest = contended.DRIVERS["test_run"]
     plan = contest.plan(guest.cpus)
     guest.load(contest.file, plan.programs())

@@ -90,6 +90,7 @@ PLACES = {
 @pytest.mark.contends(both=("inner_array",))
 @pytest.mark.parametrize("name", PLACES)
 def test_storage(guest, name):
+    guest.needs_two_cpus("one CPU never meets another")
     place = PLACES[name]
     if place.needs:
         guest.needs(*place.needs)
@@ -116,9 +117,7 @@ def test_storage(guest, name):
 
 def test_storage_made_at_once_is_one(guest):
     """CPUs that create a socket's storage element at the same time get the same one."""
-    if guest.cpus < 2:
-        guest.conclude(Verdict(Kind.INCONCLUSIVE, "one CPU cannot make what another makes"))
-        return
+    guest.needs_two_cpus("one CPU cannot make what another makes")
     guest.load("places.bpf.c", ["make_first", "make_second"], "made")
     key = guest.call(calls.Owner("socket", port=PORT))
     guest.map("stays")[bytes.fromhex(key)] = 0

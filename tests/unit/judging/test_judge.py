@@ -175,6 +175,36 @@ def test_what_is_missing_may_have_been_left_out_of_the_configuration():
     assert verdict.kind is Kind.SKIP and "not among the active" in verdict.reason
 
 
+def test_each_of_several_options_may_have_been_left_out():
+    needs = '__needs(bpf_lsm_socket_bind, "5.7", CONFIG_BPF_LSM, CONFIG_SECURITY_NETWORK)'
+    observation = Observation(missing=("bpf_lsm_socket_bind",), kernel_log=())
+    options = {"CONFIG_BPF_LSM": "y", "CONFIG_SECURITY_NETWORK": "n"}
+    verdict = judge(case(f"{needs} __success"), V6_12, observation, options=options)
+    assert verdict.kind is Kind.SKIP and "CONFIG_SECURITY_NETWORK" in verdict.reason
+    options["CONFIG_SECURITY_NETWORK"] = "y"
+    verdict = judge(case(f"{needs} __success"), V6_12, observation, options=options)
+    assert verdict.kind is Kind.ERROR and "CONFIG_SECURITY_NETWORK" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "value, kind", [("n", "SKIP"), ("y", "FAIL"), ("n, but it is there", "FAIL")]
+)
+def test_exceptions_need_an_unwinder(value, kind):
+    log = "JIT does not support calling kfunc bpf_throw#1"
+    refused = seen(REFUSED, errno="ENOTSUPP", log=log)
+    options = {"CONFIG_UNWINDER_ORC": value}
+    assert judge(GOOD, V6_12, refused, options=options).kind is Kind(kind)
+
+
+def test_a_refusal_beside_a_twin_that_does_not_apply_is_skipped():
+    """It matches, but nothing shows what for."""
+    twin = Verdict(Kind.SKIP, "the kernel was built without CONFIG_UNWINDER_ORC")
+    verdict = judge(MISSING, V6_12, REFUSED, twin)
+    assert verdict.kind is Kind.SKIP and "CONFIG_UNWINDER_ORC" in verdict.reason
+    wrong = seen(REFUSED, log="another text")
+    assert judge(MISSING, V6_12, wrong, twin).kind is Kind.FAIL
+
+
 def test_an_option_that_nobody_named_excuses_nothing():
     needy = case('__needs(bpf_loop, "5.17") __success')
     observation = Observation(missing=("bpf_loop",), kernel_log=())
