@@ -123,6 +123,7 @@ class Run:
     dropped: Mapping[str, int] = field(default_factory=dict)  # packets, by the place of the drop
     seconds: float = 0.0
     before: int = 0  # earlier runs that did not count: see met_far_less()
+    in_vain: int = 0  # earlier runs of a twin that counted, and did no damage
 
     @property
     def visits(self) -> Tuple[Visits, ...]:
@@ -229,6 +230,7 @@ class Run:
             "overlap": round(self.overlap, 4),
             "seconds": self.seconds,
             "runs_before": self.before,
+            "runs_in_vain": self.in_vain,
             "per_cpu": {
                 part.driver: {str(v.cpu): v.runs for v in part.visits} for part in self.parts
             },
@@ -351,7 +353,9 @@ def unseen(real: Run, twin: Run) -> Optional[str]:
     if wanted != given:
         return f"its twin with {twin.way} was run otherwise ({given} instead of {wanted})"
     if not damage(twin):
-        return f"its twin with {twin.way} did no damage either in {twin.ran} runs"
+        times = twin.in_vain + 1
+        often = f", {times} times over" if times > 1 else ""
+        return f"its twin with {twin.way} did no damage either in {twin.ran} runs{often}"
     return None
 
 
@@ -359,7 +363,7 @@ def met_far_less(twin: Run, real: Run) -> bool:
     """Tell whether the CPUs of a twin met far less often than those of the real run.
 
     A busy host may run the guest's vCPUs one after the other for a second. A twin without damage is
-    then no evidence of a weak check, so it may run again. The real program is never run again.
+    then no evidence of a weak check, so it may run again, and the real program need not.
     """
     return twin.handovers * FAR_LESS < real.handovers
 
@@ -390,10 +394,12 @@ def _line(run: Run) -> str:
         f" {run.handovers} handovers, {run.torn} torn,"
         f" {_percent(run.overlap)} of {run.recorded} recorded operations overlapped;"
         f" {run.seconds:.1f} s{_BEFORE.format(run.before) if run.before else ''}"
+        f"{_IN_VAIN.format(run.in_vain) if run.in_vain else ''}"
     )
 
 
 _BEFORE = "; before it, {} without damage on CPUs that hardly met"
+_IN_VAIN = "; before it, {} without damage, so the locked program ran as often"
 
 
 def _percent(share: float) -> str:

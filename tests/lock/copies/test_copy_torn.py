@@ -139,7 +139,7 @@ class Stirred:
         update = calls.MapUpdateEach(f"guarded_{self.kind}", keys, self.values[0])
         self.guest.call(update, limit=SECONDS)
 
-    def copy(self, way, mode, flags=LOCK, times=0, enough=0):
+    def copy(self, way, mode, flags=LOCK, times=0, enough=0, least=LEAST):
         """Copy while programs write or inspect; return the counts of the copies and the programs."""
         values = self.values
         if way == "update of what exists":
@@ -161,7 +161,7 @@ class Stirred:
                 other=other or "",
             ),
             calls.Shape(self.layout.span("lock"), self.layout.span("fields")),
-            calls.Until(times, PATIENCE, least=0 if enough else LEAST, uneven=enough),
+            calls.Until(times, PATIENCE, least=0 if enough else least, uneven=enough),
             calls.Busy(f"stir_{self.kind}", self.cpus, self.element.runs),
             calls.Renewed(
                 values[0] if "delete" in way else "", "" if self.element.owned else FIRST
@@ -227,13 +227,28 @@ def check_reads(guest, stirred, measured, blind):
         stirred.put()
 
 
+def bare_copies(stirred):
+    """Copy without the lock until a program saw a torn value, at most PATIENCE seconds.
+
+    A copy tears only if the program reads in the middle of it. Return how many copies there were,
+    how many reads found one torn, and all reads.
+    """
+    done = torn = runs = 0
+    spent, least = 0.0, LEAST
+    while not torn and spent < PATIENCE:
+        seen = stirred.copy("bare", INSPECT, times=TIMES, least=least)
+        done, torn, runs = done + seen["done"], torn + seen["torn"], runs + seen["runs"]
+        spent, least = spent + least, min(2 * least, PATIENCE - spent - least)
+    return done, torn, runs
+
+
 def check_writes(guest, stirred, measured, blind):
     """Copy in while programs inspect; note the counts in `measured`, missing power in `blind`."""
     kind = stirred.kind
-    bare = stirred.copy("bare", INSPECT, times=TIMES)
-    measured["bare"] = (bare["done"], bare["torn"], bare["runs"])
-    if not bare["torn"]:
-        blind.append(f"no program saw any of {bare['done']} bare copies torn")
+    bare = bare_copies(stirred)
+    measured["bare"] = bare
+    if not bare[1]:
+        blind.append(f"in {PATIENCE:.0f} s, no program saw any of {bare[0]} bare copies torn")
     for way in stirred.element.writes:
         stirred.put()
         seen = stirred.copy(way, INSPECT, times=TIMES)

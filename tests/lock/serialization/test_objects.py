@@ -72,6 +72,7 @@ def test_container(guest, name):
         experiment.run_twin(real, partial(experiment.run, guest, plan, way))
         for way in (UNLOCKED, SKIPS_64)
     ]
+    real = experiment.run_as_often(real, twins, partial(experiment.run, guest, plan, LOCKED))
     verdict = judge(real, twins)
     taken = sum(bool(transfer.taken) for transfer in done)
     seen = f"{sum(bool(t.put) for t in done)} put in, {taken} taken out, {len(left)} left"

@@ -17,7 +17,7 @@ from harness.judging.serialization import (
     judge,
 )
 from harness.judging.verdict import Kind
-from harness.running.experiment import run_twin
+from harness.running.experiment import run_as_often, run_twin
 
 MASK = (1 << 64) - 1
 
@@ -109,20 +109,43 @@ def unseen_twin(handovers):
 
 
 @pytest.mark.parametrize(
-    "done, used",
+    "done, before, in_vain",
     [
-        ([twin()], 0),
-        ([unseen_twin(3), twin()], 1),  # 3 of 40: the host was at something else
-        ([unseen_twin(3), unseen_twin(3), unseen_twin(3)], 2),  # it does not end well for ever
-        ([unseen_twin(4)], 0),  # its CPUs met, so it ought to have been seen
+        ([twin()], 0, 0),
+        ([unseen_twin(3), twin()], 1, 0),  # 3 of 40: the host was at something else
+        ([unseen_twin(4), twin()], 0, 1),  # its CPUs met: it is seen rarely
+        ([unseen_twin(3), unseen_twin(4), twin()], 1, 1),
+        ([unseen_twin(4)] * 4, 0, 3),  # it does not go on for ever
     ],
 )
-def test_a_twin_whose_cpus_hardly_met_is_run_again(done, used):
+def test_a_twin_without_damage_is_run_again(done, before, in_vain):
     rest = iter(done)
     last = run_twin(run(), lambda: next(rest))
-    assert last == dataclasses.replace(done[-1], before=used) and not list(rest)
-    said = "before it, " in judge(run(), [last]).evidence[1]
-    assert said == (used > 0)
+    assert last == dataclasses.replace(done[-1], before=before, in_vain=in_vain)
+    assert not list(rest)
+    evidence = judge(run(), [last]).evidence[1]
+    assert ("on CPUs that hardly met" in evidence) == (before > 0)
+    assert ("ran as often" in evidence) == (in_vain > 0)
+
+
+def test_a_twin_that_is_never_seen_says_how_often_it_was_tried():
+    verdict = judge(run(), [run_twin(run(), lambda: unseen_twin(40))])
+    assert verdict.kind is Kind.INCONCLUSIVE and "4 times over" in verdict.reason
+
+
+@pytest.mark.parametrize("broken_at, runs", [(None, 2), (1, 1), (2, 2)])
+def test_the_locked_program_runs_as_often_as_its_rarest_twin(broken_at, runs):
+    """And one bad run of them is a FAIL."""
+    twins = [twin(), dataclasses.replace(twin(), in_vain=2)]
+    made = []
+
+    def once():
+        made.append(run(shared=(shared(199),)) if len(made) + 1 == broken_at else run())
+        return made[-1]
+
+    real = run_as_often(run(), twins, once)
+    assert len(made) == runs
+    assert (judge(real, twins).kind is Kind.FAIL) == (broken_at is not None)
 
 
 def test_a_history_convicts_where_the_sums_agree():
