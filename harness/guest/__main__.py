@@ -5,7 +5,7 @@ Lines from the host            Lines to the host
                                {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
 {"lacking": true}              {"lacking": [missing kernel configuration option, …]}
-{"warm": true}                 {"warm": true}, after the slow imports
+{"warm": true}                 {"warm": true}, after all imports that are slow
 {"session": {"now": seconds}}  {"session": "open"}, then, from a new process:
   {"call": name, "with": {…}}    events, and {"return": value}
                                  or {"raise": {"kind": …, "errno": …, "message": …, …}}
@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import sys
 import time
-import traceback
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from harness.guest.kmsg import KernelLog
@@ -63,6 +61,8 @@ def _session(source: BinaryIO, sink: BinaryIO) -> None:
         except CarryFailed as failed:
             answer = {"raise": {"kind": "agent", "message": str(failed)}}
         except (KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError):
+            import traceback
+
             # A defect of the harness, not the kernel's answer: the host reports an ERROR.
             answer = {"raise": {"kind": "agent", "message": traceback.format_exc()}}
         else:
@@ -85,7 +85,10 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
     While no host is connected, read() and poll() on a virtio port return end of file at once. So
     the only way to wait is to sleep.
     """
-    _send(sink, {"hello": platform.release()})
+    # Sessions are forked, so an import here is one of all sessions. Few are needed for a verdict.
+    from harness.guest import session  # noqa: F401
+
+    _send(sink, {"hello": os.uname().release})
     while True:
         line = source.readline()
         if not line:
@@ -95,7 +98,7 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             continue
         request = json.loads(line)
         if "lacking" in request:
-            from harness.guest import facts, session  # noqa: F401  for the sessions to come
+            from harness.guest import facts
 
             _send(sink, {"lacking": facts.lacking()})
         elif "warm" in request:
@@ -113,8 +116,9 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
 
 def _warm() -> None:
     """Do the slow imports; a guest that is saved afterwards has them."""
-    from harness.guest import drivers, facts
+    from harness.guest import drivers, facts, session
 
+    session.import_all_handlers()
     facts.bcc_version()
     drivers.prepare()
 

@@ -17,7 +17,7 @@ from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
 from harness.machines.target import DEFAULT_KERNEL, Settings
 from harness.progress import Progress
-from harness.provision import build, kernel_store, userland
+from harness.provision import build, bytecode, kernel_store, userland
 
 Json = Dict[str, Any]
 
@@ -105,7 +105,7 @@ class Qemu:
                     self._kernel,
                     self._image,
                     Machine(self.cpus, settings.memory_mib, append),
-                    agent=build.agent(),
+                    agent=bytecode.agent(self._image, self._progress),
                     progress=self._progress,
                 )
         except SetupError as error:

@@ -468,7 +468,8 @@ class _Plan:
         with _building(saved) as building:
             guest = self.cold(progress, building / "running")
             with guest.closed_on_failure():
-                self._check_options(guest)
+                if self.kernel.modules is None:  # Debian's kernels have all of them
+                    self._check_options(guest)
                 _save(guest, building, warm=False)
                 building.rename(saved)
                 guest._qmp.execute("cont")
@@ -506,7 +507,7 @@ class _Plan:
             )
 
     def _check_options(self, guest: Guest) -> None:
-        """Raise SetupError if the kernel was built without an option that the harness needs."""
+        """Raise SetupError if the user's kernel lacks an option that the harness needs."""
         guest.channel.sendall(b'{"lacking": true}\n')
         lacking = guest._read_line(BOOT_LIMIT_S, "word of what it lacks")["lacking"]
         if lacking:

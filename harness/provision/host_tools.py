@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the machine's tools on a kernel's files. Errors name the package of a missing tool."""
+"""Runs the machine's tools on files of kernels and images. Errors name the package of a missing tool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(command: list[str], package: str, data: bytes | None = None) -> bytes:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         if "No space left on device" in last:
             raise SetupError("The disk is full: free some space or set SPINLOCK_CACHE.")
-        raise ToolFailed(f"{command[0]} failed while preparing a kernel: {last}.")
+        raise ToolFailed(f"{command[0]} failed: {last}.")
     return done.stdout
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import List, Sequence, Set
 
 import pytest
 
@@ -18,23 +18,33 @@ class Selection:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._config = run.config
+        self._scenarios: Set[str] = set()  # the names of those that this run's loaders can express
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Parametrize each test of a scenario or a guest with its kernels and loaders."""
-        option = self._run.loader
+        """Parametrize each test of a scenario or a guest with its kernels and loaders.
+
+        Of scenarios only the named ones are made, as pytest takes a second for all of them.
+        """
+        option, named = self._run.loader, set(self._config.option.scenario)
         if "kernel" in metafunc.fixturenames:
             ids = [name or "running" for name in self._run.kernels]
             metafunc.parametrize("kernel", self._run.kernels, ids=ids)
         if "scenario" in metafunc.fixturenames:
-            pairs = [
-                pytest.param(case, loader, id=f"{case.name}-{loader}")
+            able = [
+                (case, loader)
                 for case in self._run.programs.in_order()
                 for loader in run_options.loaders(option, case.loaders)
             ]
+            self._scenarios.update(case.name for case, _ in able)
+            pairs = [
+                pytest.param(case, loader, id=f"{case.name}-{loader}")
+                for case, loader in able
+                if not named or case.name in named
+            ]
             metafunc.parametrize("scenario,loader", pairs)
         elif "guest" in metafunc.fixturenames:
-            able = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
-            metafunc.parametrize("loader", run_options.loaders(option, able))
+            loaders = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
+            metafunc.parametrize("loader", run_options.loaders(option, loaders))
             mark = metafunc.definition.get_closest_marker("contends")
             if mark is not None:
                 both = bool(mark.kwargs.get("both"))
@@ -79,7 +89,7 @@ class Selection:
     def _keep_named(self, items: List[pytest.Item], names: Sequence[str]) -> None:
         """Keep the cases with these names. Raises pytest.UsageError for an unknown name."""
         named = [(cases.name(item), item) for item in items if cases.needs_guest(item)]
-        known = sorted({name for name, _ in named})
+        known = sorted(self._scenarios.union(name for name, _ in named))
         for name in names:
             if name not in known:
                 items.clear()  # else pytest_collection_finish still opens their kernels

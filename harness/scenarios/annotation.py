@@ -36,7 +36,7 @@ from harness.scenarios.scenario import (
     SourceFile,
     nearest,
 )
-from harness.scenarios.versions import covers, is_range, meet, releases
+from harness.scenarios.versions import is_range, meet, overlap
 
 CAPABILITIES = ("cap_bpf", "cap_net_admin", "cap_perfmon", "cap_sys_admin")
 
@@ -512,12 +512,10 @@ def _expectation(path: Path, clause: _Clause) -> Expectation:
 
 def _check_ranges(path: Path, clauses: Sequence[_Clause]) -> None:
     """Raise AnnotationError if two clauses apply to one kernel."""
-    if len(clauses) < 2:
-        return
-    for release in releases(*(clause.kernels for clause in clauses)):
-        hits = [c for c in clauses if covers(c.kernels, release)]
-        if len(hits) > 1:
-            raise AnnotationError(
-                f"{path}:{hits[1].line}: two clauses speak about kernel {release};"
-                " exactly one may."
-            )
+    twice = overlap(tuple(clause.kernels for clause in clauses)) if len(clauses) > 1 else None
+    if twice is not None:
+        number, release = twice
+        raise AnnotationError(
+            f"{path}:{clauses[number].line}: two clauses speak about kernel {release};"
+            " exactly one may."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import List
+from typing import List, Optional, Tuple
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -43,11 +43,27 @@ def meet(one: str, other: str) -> str:
     return ",".join(sorted(bounds, key=lambda bound: bound.startswith("<")))
 
 
+@lru_cache(maxsize=None)  # hundreds of cases have the same clauses
+def overlap(ranges: Tuple[str, ...]) -> Optional[Tuple[int, Version]]:
+    """Return the number of a range that includes a release of an earlier one, and that release.
+
+    None if no release is in two of the ranges.
+    """
+    for release in releases(*ranges):
+        hits = [number for number, kernels in enumerate(ranges) if covers(kernels, release)]
+        if len(hits) > 1:
+            return hits[1], release
+    return None
+
+
 def releases(*ranges: str) -> List[Version]:
     """Return sample releases. Each of the ranges includes one, if it includes any release."""
     minors = [f"{major}.{minor}" for major in (5, 6, 7) for minor in range(20)]
     named = [v for kernels in ranges for v in re.findall(r"\d+(?:\.\d+)*", kernels)]
-    return [Version(v) for name in (*minors, *named) for v in (name, f"{name}.1", f"{name}.999")]
+    return [_version(v) for name in (*minors, *named) for v in (name, f"{name}.1", f"{name}.999")]
+
+
+_version = lru_cache(maxsize=None)(Version)  # to parse one takes longer than to compare it
 
 
 def kernel_version(release: str, banner: str = "") -> Version:

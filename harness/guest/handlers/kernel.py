@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 from typing import Dict, List
 
-from harness.guest import calls, facts, terminal
+from harness.guest import calls, facts
 from harness.guest.dispatch import answers
 from harness.guest.state import LATE_SECONDS, Json, State
 
@@ -56,6 +56,8 @@ def command(state: State, call: calls.Command) -> calls.Finished:
 
 @answers(calls.Terminal)
 def interact(state: State, call: calls.Terminal) -> int:
+    from harness.guest import terminal  # only `spinlock shell` needs it
+
     return terminal.run(list(call.arguments), call.rows, call.columns, state.source, state.emit)
 
 
