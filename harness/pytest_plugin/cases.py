@@ -25,8 +25,12 @@ def _params(item: pytest.Item) -> Dict[str, Any]:
 
 def scenario(item: pytest.Item) -> Optional[Scenario]:
     """Return the scenario of a test, or None for a run-time test."""
-    case = _params(item).get("scenario")
-    return case if isinstance(case, Scenario) else None  # pytest's own mark, where none is asked for
+    return _params(item).get("scenario")
+
+
+def is_of_no_scenario(item: pytest.Item) -> bool:
+    """Tell whether a test of scenarios got none, since other cases are asked for."""
+    return _params(item).get("scenario", item) is None
 
 
 def loader(item: pytest.Item) -> str:

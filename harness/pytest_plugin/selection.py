@@ -41,7 +41,7 @@ class Selection:
                 for case, loader in able
                 if not named or case.name in named
             ]
-            metafunc.parametrize("scenario,loader", pairs)
+            metafunc.parametrize("scenario,loader", pairs or [pytest.param(None, None, id="none")])
         elif "guest" in metafunc.fixturenames:
             loaders = getattr(metafunc.module, "LOADERS", scenario.LOADERS)
             metafunc.parametrize("loader", run_options.loaders(option, loaders))
@@ -66,6 +66,7 @@ class Selection:
     @pytest.hookimpl(tryfirst=True)  # before xdist's, which reads the marks
     def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
         """Select the cases and order them by kernel. Cases of one request go to one worker."""
+        self._keep(items, [item for item in items if not cases.is_of_no_scenario(item)])
         for item in filter(cases.needs_guest, items):
             item.extra_keyword_matches.add(cases.name(item))  # -k matches the name in results
         if self._config.option.scenario:

@@ -210,3 +210,15 @@ def test_workers_say_which_scenario_there_is_not(tmp_path):
     done, _ = run(tmp_path, "--kernel", "6.12", "--scenario", "count_tb", "-n", "2")
     assert done.returncode == 4, done.stdout + done.stderr
     assert "There is no scenario 'count_tb' (did you mean 'count_tc'?)" in done.stdout + done.stderr
+
+
+def test_of_many_scenarios_only_the_named_ones_are_made(tmp_path):
+    verdicts = "def test_verdict(scenario, loader, verdict):\n    pass\n"
+    look = "--kernel", "6.12", "--collect-only", "-q"
+    named, _ = run(tmp_path, *look, "--scenario", "missing_unlock", tests=verdicts)
+    assert "test_verdict[6.12-missing_unlock-libbpf]" in named.stdout
+    assert "\n1 test collected" in named.stdout, "pytest made, and dropped, others"
+    none, _ = run(tmp_path, *look, "--scenario", "count_tc", tests=verdicts + TESTS)
+    assert "test_verdict" not in none.stdout and "test_count[6.12-libbpf-tc]" in none.stdout
+    wrong, _ = run(tmp_path, *look, "--scenario", "missing_unlok", tests=verdicts)
+    assert "(did you mean 'missing_unlock'?)" in wrong.stdout + wrong.stderr
