@@ -10,7 +10,7 @@ import sys
 from harness import paths
 from harness.commands import OK, SETUP, output
 from harness.machines import target
-from harness.provision import kernel_store, userland
+from harness.provision import kernel_store, parts, userland
 
 
 def declare(sub: argparse.ArgumentParser) -> None:
@@ -30,8 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "remove":
         return _remove()
     if options.what == "build":
-        userland.ensure(output.progress)
-        kernel_store.fetch(target.DEFAULT_KERNEL, output.progress)
+        parts.ensure(target.DEFAULT_KERNEL, output.progress)
     found, booted = userland.cached(), kernel_store.cached(target.DEFAULT_KERNEL)
     if found is None or booted is None:
         print("spinlock: not built; `spinlock image build` builds it", file=sys.stderr)

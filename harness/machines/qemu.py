@@ -17,7 +17,7 @@ from harness.machines.qemu_command import Machine
 from harness.machines.session import Session, Stream
 from harness.machines.target import DEFAULT_KERNEL, Settings
 from harness.progress import Progress
-from harness.provision import build, bytecode, kernel_store, userland
+from harness.provision import build, bytecode, kernel_store, parts
 
 Json = Dict[str, Any]
 
@@ -43,8 +43,7 @@ class Qemu:
         self.kernel = DEFAULT_KERNEL if settings.kernel is None else settings.kernel
         kernel_store.look(self.kernel)  # the cheapest check comes first
         qemu_guest.version()
-        self._image = userland.ensure(progress)
-        self._kernel = kernel_store.fetch(self.kernel, progress)
+        self._image, self._kernel = parts.ensure(self.kernel, progress)
         self._kept: Optional[Tuple[qemu_guest.Guest, Session]] = None
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
