@@ -72,7 +72,7 @@ def lock(path: Path) -> Iterator[None]:
     """
     held = FileLock(str(path))
     try:
-        with progress.waiting(lambda: f"{_made_under(path)}, which another process is making"):
+        with progress.waiting(lambda: f"{_made_under(path)}, which is being made"):
             held.acquire()
     except OSError as error:
         raise SetupError(

@@ -30,7 +30,7 @@ from harness import paths
 from harness.errors import SetupError, UsageError
 from harness.machines import qemu_command, qemu_guest
 from harness.progress import Progress
-from harness.provision import kernel_store, userland
+from harness.provision import parts
 from harness.provision.catalogue import DEFAULT, find
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
@@ -83,8 +83,7 @@ def build(kernel_name: str, progress: Progress) -> Tuple[Kernel, Image, Path]:
 
     Raises SetupError or UsageError.
     """
-    chosen = kernel_store.fetch(kernel_name or DEFAULT, progress)
-    image = userland.ensure(progress)
+    image, chosen = parts.ensure(kernel_name or DEFAULT, progress)
     return chosen, image, ensure_box(image, progress)
 
 
