@@ -63,4 +63,4 @@ def test_a_lock_of_the_cache_is_waited_for_with_what_it_guards(
         assert came.wait(PATIENCE)
     waiting.join()
     (line,) = lines
-    assert line.startswith("waiting for ") and f"{words}, which another process" in line
+    assert line.startswith("waiting for ") and f"{words}, which is being made" in line
