@@ -319,17 +319,23 @@ def _units(code: str, path: Path) -> List[str]:
     stack: List[str] = []
     result: List[str] = []
     for number, line in enumerate(code.splitlines(), 1):
-        unit = re.match(r"\s*#\s*if\s+UNIT\((\w+)\)", line)
-        if unit:
-            if any(stack):
-                raise AnnotationError(f"{path}:{number}: a UNIT block inside a UNIT block.")
-            stack.append(unit.group(1))
-        elif re.match(r"\s*#\s*if", line):
-            stack.append("")
-        elif re.match(r"\s*#\s*endif", line) and stack:
-            stack.pop()
+        if line.lstrip().startswith("#"):
+            _enter_or_leave(line, stack, f"{path}:{number}")
         result.append(next((name for name in stack if name), ""))
     return result
+
+
+def _enter_or_leave(line: str, stack: List[str], where: str) -> None:
+    """Note on a stack of blocks, UNIT ones by name, that a directive opens or closes one."""
+    unit = re.match(r"\s*#\s*if\s+UNIT\((\w+)\)", line)
+    if unit:
+        if any(stack):
+            raise AnnotationError(f"{where}: a UNIT block inside a UNIT block.")
+        stack.append(unit.group(1))
+    elif re.match(r"\s*#\s*if", line):
+        stack.append("")
+    elif re.match(r"\s*#\s*endif", line) and stack:
+        stack.pop()
 
 
 def _argument(code: str, start: int, where: str) -> Tuple[str, int]:

@@ -6,7 +6,9 @@ Their syntax is documented at the top of ``bpf_progs/spinlock.h``.
 
 from __future__ import annotations
 
+import bisect
 import errno
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,15 @@ def blank_comments(text: str) -> Tuple[str, List[Comment]]:
 
 def line_of(code: str, position: int) -> int:
     """Return the line number of a position, from 1."""
-    return code.count("\n", 0, position) + 1
+    return bisect.bisect_left(_ends(code), position) + 1
+
+
+@functools.lru_cache(
+    maxsize=2
+)  # files are read one after the other, each with thousands of positions
+def _ends(code: str) -> List[int]:
+    """Return the position of each line's end."""
+    return [found.start() for found in re.finditer("\n", code)]
 
 
 def unquoted(literal: str) -> str:

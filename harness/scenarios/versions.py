@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from functools import lru_cache
-from typing import List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.errors import UsageError
@@ -16,7 +16,29 @@ from harness.errors import UsageError
 @lru_cache(maxsize=None)
 def covers(kernels: str, release: Version) -> bool:
     """Tell whether a version range includes this release. The range "" includes all."""
-    return SpecifierSet(kernels).contains(release, prereleases=True)
+    return all(compare(release, version) for compare, version in _bounds(kernels))
+
+
+_Compare = Callable[[Version, Version], bool]
+_COMPARE: Dict[str, _Compare] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+@lru_cache(maxsize=None)
+def _bounds(kernels: str) -> Tuple[Tuple[_Compare, Version], ...]:
+    """Return the bounds of a range. packaging's SpecifierSet takes a second for those of all cases."""
+    bounds = [re.fullmatch(r"\s*([<>=!]+)\s*([\d.]+)\s*", each) for each in kernels.split(",")]
+    if not kernels:
+        return ()
+    if not all(bound and bound[1] in _COMPARE for bound in bounds):
+        raise ValueError(f"'{kernels}' is no range of versions, as in '>=6.1,<6.13'")
+    return tuple((_COMPARE[bound[1]], _version(bound[2])) for bound in bounds if bound)
 
 
 @lru_cache(maxsize=None)  # a few dozen ranges are used hundreds of times
