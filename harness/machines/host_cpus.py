@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -21,22 +22,30 @@ from harness import paths, progress
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Use the CPUs together with others. Waits while another user is alone or waits to be alone."""
+def together() -> Iterator[float]:
+    """Use the CPUs together with others. Waits while another user is alone or waits to be alone.
+
+    Yields the seconds of the wait.
+    """
+    asked = time.monotonic()
     with _file("gate") as gate, _file("cores") as cores:
         _lock(gate, fcntl.LOCK_EX)
         _lock(cores, fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
+        yield time.monotonic() - asked
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Use the CPUs alone. Waits until all others have ended; later users wait."""
+def alone() -> Iterator[float]:
+    """Use the CPUs alone. Waits until all others have ended; later users wait.
+
+    Yields the seconds of the wait.
+    """
+    asked = time.monotonic()
     with _file("gate") as gate, _file("cores") as cores:
         _lock(gate, fcntl.LOCK_EX)  # kept, so that nobody overtakes
         _lock(cores, fcntl.LOCK_EX)
-        yield
+        yield time.monotonic() - asked
 
 
 @contextmanager

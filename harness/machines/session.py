@@ -158,6 +158,7 @@ class Session:
         self.carry = carry  # see guest/carried_calls.py
         self.boot = boot  # how the guest started: {"kind": "cold"|"restored"|…, "seconds": …}
         self.waited = 0.0  # seconds not counted against a limit, because the host was busy
+        self.queued = 0.0  # seconds before calls, in which others had the CPUs; see host_cpus.py
         self.disturbed = False  # a case disturbed the guest, which must not be used again
         # Lets a debugger stop the guest's CPUs; None: the target cannot.
         self.debugged: Optional[Callable[[], ContextManager[Path]]] = None
@@ -198,7 +199,8 @@ class Session:
         if self._ended is not None:
             raise self._ended
         pulses = Pulse()
-        with host_cpus.alone() if request.alone else host_cpus.together():
+        with host_cpus.alone() if request.alone else host_cpus.together() as queued:
+            self.queued += queued
             try:
                 self._stream.send(request.to_json())
                 while True:

@@ -77,7 +77,8 @@ class Guest:
         self._path: Optional[str] = None  # of the lock; None: not observed
         self.kernel = self._target.kernel  # as the user named it; "" for a target with a fixed one
         self._loaded: Optional[Loaded] = None
-        self._waited = self._session.waited  # a guest may have been used before
+        # A guest may have been used before.
+        self._waited, self._queued = self._session.waited, self._session.queued
         self.facts: Dict[str, Any] = self._session.call(calls.Facts())
         self.release: Version = kernel_version(self.facts["release"], self.facts["version"])
         self.cpus: int = self.facts["cpus"]
@@ -249,6 +250,7 @@ class Guest:
         self._session.disturbed = verdict.kind not in quiet
         seconds["case"] = round(time.monotonic() - self._started, 4)
         seconds["waited"] = round(self._session.waited - self._waited, 4)
+        seconds["queued"] = round(self._session.queued - self._queued, 4)
         compiler, builds = made(self.loader, self.facts, self._built.values())
         facts = {**self.facts, **self._target.describe()}
         place = Place(

@@ -22,7 +22,7 @@ FACTS = {"release": "6.12.1-amd64", "version": "#1 SMP Debian 6.12.1-1", "cpus":
 
 class Session:
     boot = {"seconds": 0.5}
-    disturbed, waited = False, 0.0
+    disturbed, waited, queued = False, 0.0, 0.0
 
     fails = 0  # so many times at a command, which says how often it is unlucky
 

@@ -37,7 +37,7 @@ class Session:
     boot = {"seconds": 0.5}
 
     def __init__(self, **answers):
-        self.disturbed, self.waited = False, 0.0
+        self.disturbed, self.waited, self.queued = False, 0.0, 0.0
         self._answers = {
             "facts": FACTS,
             "begin": [],
