@@ -18,7 +18,7 @@ from harness.commands import FAILED, OK, output
 from harness.errors import UsageError
 from harness.judging.verdict import Kind
 from harness.provision import build
-from harness.reports import export, lock_paths, page, rulebook, terminal
+from harness.reports import export, lock_paths, page, rulebook, slowest, terminal
 from harness.results import (
     drift as drifting,
     expected_failures as known_list,
@@ -71,6 +71,12 @@ def _declare_form(sub: argparse.ArgumentParser) -> None:
     form.add_argument("--junit", action="store_true", help="print JUnit XML, a suite per kernel")
     form.add_argument("--ktap", action="store_true", help="print KTAP, a test per kernel")
     form.add_argument(
+        "--slowest",
+        type=_count,
+        metavar="N",
+        help="list the N cases that took longest, and in what",
+    )
+    form.add_argument(
         "--kcidb", metavar="ORIGIN", help="print KCIDB JSON with this origin, for KernelCI"
     )
     form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
@@ -88,6 +94,13 @@ def _declare_form(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-v", action="store_true", help="show every case, and the evidence of each failure"
     )
+
+
+def _count(text: str) -> int:
+    """Parse a number of cases. Raises argparse's error."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of cases: write 10, say")
+    return int(text)
 
 
 def _declare_comparison(sub: argparse.ArgumentParser) -> None:
@@ -188,6 +201,7 @@ def _no_other_form(options: argparse.Namespace) -> None:
         "--html": options.html,
         "--rules": options.rules,
         "--lock-paths": options.lock_paths,
+        "--slowest": options.slowest,
     }
     for name, value in others.items():
         if value:
@@ -255,6 +269,8 @@ def _report(
         return terminal.markdown(pivot, drift, known), options.output
     if options.lock_paths:
         return lock_paths.markdown(pivot), options.output
+    if options.slowest:
+        return slowest.text(pivot.results, options.slowest) + "\n", options.output
     if options.junit:
         return export.junit(pivot), options.output
     if options.ktap:
