@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "contends(both=False): CPUs contend for a lock, so its path matters; both: without --lock-path"
         " the test is run test-and-set and queued",
     )
+    # Of pytest-xdist, which may be absent.
+    config.addinivalue_line("markers", "xdist_group(name): tests that go to one worker")
     run = Run(config)
     if len(run.kernels) == 1 and hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # else xdist goes by size, and no rule is over early

@@ -37,7 +37,11 @@ SEC("tc") int two(struct __sk_buff *skb) { __u32 k = 1; return bpf_map_lookup_el
 """
 
 
-@pytest.fixture(scope="module", params=KERNELS)
+# With workers, the tests of a kernel go to one of them, which then boots it alone.
+BY_KERNEL = [pytest.param(name, marks=pytest.mark.xdist_group(f"check {name}")) for name in KERNELS]
+
+
+@pytest.fixture(scope="module", params=BY_KERNEL)
 def guests(request):
     found = choose.open_target(target.Settings("qemu", request.param, 4), lambda message: None)
     yield found

@@ -54,6 +54,7 @@ def provoked(tmp_path_factory):
     return run(tmp_path_factory.mktemp("provoked"), *arguments)
 
 
+@pytest.mark.xdist_group("annotated")
 @pytest.mark.parametrize(
     "name, kind, reason",
     [
@@ -72,6 +73,7 @@ def test_annotated(annotated, name, kind, reason):
     assert result["verdict"] == kind and re.search(reason, result["reason"]), result["reason"]
 
 
+@pytest.mark.xdist_group("annotated")
 def test_the_failing_run_says_so_and_how_to_repeat_it(annotated):
     done, _ = annotated
     assert done.returncode == 1
@@ -80,12 +82,14 @@ def test_the_failing_run_says_so_and_how_to_repeat_it(annotated):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.xdist_group("annotated")
 def test_a_hang_leaves_its_console(annotated):
     console = annotated[1]["hang"]["observation"]["console"]
     assert "Kernel panic" in console
     assert re.search(r"bpf_prog_\w+_hang\+", console), "the program's own frame must be there"
 
 
+@pytest.mark.xdist_group("provoked")
 @pytest.mark.parametrize(
     "name, kind, reason",
     [
@@ -131,6 +135,7 @@ def test_a_lock_without_irqsave_is_a_crash_of_the_case(tmp_path, where, reason):
     assert result["seconds"]["case"] - result["seconds"]["waited"] < 60
 
 
+@pytest.mark.xdist_group("provoked")
 def test_a_lockup_that_no_watchdog_sees_is_found_within_a_minute(provoked):
     result = provoked[1]["interrupts_off"]
     assert result["seconds"]["case"] < 60
