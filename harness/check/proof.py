@@ -3,12 +3,14 @@
 
 The model is what one CPU leaves: the same runs, one after the other, in several orders. Where all
 orders leave the same value, any other one is an error of the program, or of its lock: a *loss*. A
-field for which orders differ is not compared.
+field for which orders differ is not compared by itself; but two of them may always be equal, or have
+the same sum or difference, and where a run has one section, this holds whenever the lock is free.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from harness.check.nature import Nature
@@ -20,6 +22,7 @@ UNKNOWN, UNCHANGED = "unknown", "not changed"
 # What says more comes first: of two experiments the verdict that is kept.
 RANK = (ACCUSED, MATTERS, NO_POWER, UNKNOWN, UNCHANGED)
 _WORDS = (1, 2, 4, 8)
+LEAST_APART = 3  # different pairs of values, for a relation to be no accident
 
 Value = Optional[bytes]
 Place = Tuple[str, str]  # (map, key in hexadecimal)
@@ -49,18 +52,19 @@ class Seen:
     halfway: Mapping[str, Mapping[str, str]]
     after: Mapping[str, Mapping[str, str]]
     seconds: float
-    together: float = 0.0
+    looks: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     @staticmethod
-    def of(facts: Json) -> "Seen":
-        """Read the guest's answer."""
-        return Seen(
-            facts["before"],
-            facts.get("halfway", {}),
-            facts["after"],
-            facts["seconds"],
-            facts["together"],
-        )
+    def of_turns(facts: Json) -> "Seen":
+        """Read the guest's answer of runs one after the other."""
+        return Seen(facts["before"], facts["halfway"], facts["after"], facts["seconds"])
+
+    @staticmethod
+    def of_rounds(facts: Json) -> Tuple["Seen", ...]:
+        """Read the guest's answer of runs all at once; looks are those of all rounds."""
+        before, seconds = facts["before"], facts["seconds"]
+        rest = [Seen(before, {}, after, seconds) for after in facts["rounds"][1:]]
+        return (Seen(before, {}, facts["rounds"][0], seconds, facts["looks"]), *rest)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Loss:
     """A value that no order of the runs leaves."""
 
     key: str
-    expected: str
+    expected: str  # a value, or words on two of them
     found: str
     lost: Optional[int] = None  # of a counter: how many runs are not in it
 
@@ -105,9 +109,86 @@ class Proof:
     twin: Optional[Loss] = None  # of its twin
 
 
+@dataclass(frozen=True)
+class Relation:
+    """What two fields of an element have in common after every run, in every order."""
+
+    first: Part
+    second: Part
+    sign: int  # of the second one: -1 the difference is constant, 1 the sum
+    constant: int
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        first, second = self.first.field, self.second.field
+        if self.sign < 0 and not self.constant:
+            return f"{first} = {second}"
+        return f"{first} {'+' if self.sign > 0 else '-'} {second} = {self.constant:,}"
+
+    def holds(self, value: str) -> bool:
+        """Tell whether it holds in an element's value."""
+        return self._sum(self.first.of(value), self.second.of(value)) == self.constant
+
+    def _sum(self, first: Value, second: Value) -> int:
+        total = _number(first or b"") + self.sign * _number(second or b"")
+        return total % (1 << 8 * self.first.size)
+
+
+def relations(serial: Sequence[Seen], parts: Sequence[Part]) -> Tuple[Relation, ...]:
+    """Return the relations of fields that differ from order to order."""
+    found = []
+    for first, second in combinations(parts, 2):
+        if first.map != second.map or first.size != second.size or first.size not in _WORDS:
+            continue
+        values = [
+            value
+            for seen in serial
+            for state in (seen.halfway, seen.after)
+            for value in state.get(first.map, {}).values()
+        ]
+        for sign in (-1, 1):
+            relation = Relation(first, second, sign, 0)
+            sums = {relation._sum(first.of(v), second.of(v)) for v in values}
+            apart = {(first.of(v), second.of(v)) for v in values}
+            if len(sums) == 1 and len(apart) >= LEAST_APART:
+                found.append(replace(relation, constant=sums.pop()))
+                break
+    return tuple(found)
+
+
 def judge(done: Experiment, parts: Sequence[Part]) -> Tuple[Proof, ...]:
     """Return what an experiment says of each field."""
-    return tuple(_judge(done, part) for part in parts)
+    proofs = [_judge(done, part) for part in parts]
+    if done.nature.sections != 1 or done.nature.deletes:
+        return tuple(proofs)
+    named = {(each.map, each.field): number for number, each in enumerate(proofs)}
+    for relation in relations(done.serial, parts):
+        numbers = [named[part.map, part.field] for part in (relation.first, relation.second)]
+        if all(proofs[number].verdict == UNKNOWN for number in numbers):
+            for number in numbers:
+                proofs[number] = _by_relation(done, relation, proofs[number])
+    return tuple(proofs)
+
+
+def _by_relation(done: Experiment, relation: Relation, proof: Proof) -> Proof:
+    loss = _first_broken(done.together, relation)
+    twin = _first_broken(done.twin, relation)
+    verdict = ACCUSED if loss else MATTERS if twin else NO_POWER
+    return Proof(proof.map, proof.field, verdict, "", loss, twin)
+
+
+def _first_broken(runs: Sequence[Seen], relation: Relation) -> Optional[Loss]:
+    for seen in runs:
+        name = relation.first.map
+        values = [*seen.after.get(name, {}).items()]
+        values += [(key, v) for key, looks in seen.looks.get(name, {}).items() for v in looks]
+        for key, value in values:
+            if not relation.holds(value):
+                first, second = relation.first.of(value), relation.second.of(value)
+                found = f"{_shown(first or b'')} and {_shown(second or b'')}"
+                return Loss(key, relation.words, found)
+    return None
 
 
 def lost(turn: Seen, together: Seen, parts: Sequence[Part], runs: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field, replace
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Mapping, Sequence, Set, Tuple
 
 from harness.check import nature, proof, twin
 from harness.check.examine import OnKernel, Source, complaint, last_line
@@ -27,12 +27,13 @@ SECONDS = (0.4, 1.2)  # of all runs on one CPU, about; the longer ones if the tw
 MOST_RUNS = 1_000_000  # of all CPUs
 TRIAL_RUNS = 2000  # of a chunk, to see how long they take
 CHUNK_RUNS = 500  # about; between two chunks a lane may go on with another step
-TIMES = 2  # all at once
+TIMES = 4  # all at once
+FEW_RUNS, ROUNDS = 200, 40  # of a lane: many short runs, for what is soon full or soon the same
 MOST_PACKETS = 1  # of one program
-PAUSE = 1.0  # seconds at least, by which the slow order is slower
+PAUSE, PAUSE_TIMES = 1.0, 2  # seconds at least, by which the slow order is slower, and times
 CALL_SECONDS = 110.0
 
-_ORDERS = ("on_one", "from_last", "shuffled")  # after "in_turn"
+ORDERS = ("in_turn", "on_one", "from_last", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class Ran:
     packets: Tuple[str, ...] = ()  # names
     runs: int = 0  # on all CPUs
     seconds: float = 0.0
-    together: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -176,40 +176,56 @@ class _Prover:
         per_second = own.chunks * own.repeat * lanes / max(trial["seconds"], 0.001)
         for seconds in SECONDS:
             own = _sized(own, min(MOST_RUNS, int(seconds * per_second)) // lanes)
-            runs = own.chunks * own.repeat * lanes
-            first = self._turns(session, own)
-            twins = self._try_twin(session, replace(own, object=self._twin), Seen.of(first), runs)
-            if twins is None or proof.lost(Seen.of(first), twins[-1], self._parts, runs):
-                break
-        together = [Seen.of(self._together(session, own))]
-        for _ in range(TIMES - 1):
-            together.append(Seen.of(self._together(session, own)))
-        serial = [Seen.of(first)]
-        serial += [Seen.of(self._turns(session, own, order)) for order in _ORDERS]
-        pause = max(PAUSE, 2 * max(seen.seconds for seen in together))
-        serial.append(Seen.of(self._turns(session, own, "in_turn", pause)))
-        done = Experiment(kind, tuple(serial), tuple(together), tuple(twins or ()), runs)
-        self._proofs += proof.judge(done, self._parts)
+            turn = Seen.of_turns(self._turns(session, own))
+            twin_seen = self._twin_together(session, own)
+            if not twin_seen or proof.lost(turn, twin_seen[0], self._parts, _runs(own)):
+                break  # it has power, or can have none
+        again = self._maps_of_all(group) <= {part.map for part in self._parts}
+        done = self._compared(session, kind, own, TIMES if again else 1)
+        found = proof.judge(done, self._parts)
+        self._proofs += found
         packets = tuple(dict.fromkeys(self._packets[step.packet] for step in steps))
-        self._ran.append(Ran(group, packets, runs, together[0].seconds, together[0].together))
+        self._ran.append(Ran(group, packets, done.runs, done.together[0].seconds))
+        weak = [each for each in found if each.verdict in (proof.NO_POWER, proof.UNKNOWN)]
+        if weak and again:
+            few = _sized(own, FEW_RUNS)
+            self._proofs += proof.judge(self._compared(session, kind, few, ROUNDS), self._parts)
 
-    def _try_twin(
-        self, session: Session, work: calls.Lanes, turn: Seen, runs: int
-    ) -> Optional[List[Seen]]:
-        """Run the twin until it loses something, or often enough; None if it cannot be run."""
-        seen: List[Seen] = []
+    def _maps_of_all(self, programs: Sequence[str]) -> Set[str]:
+        """Return the maps of programs that can be written."""
+        names = {name for program in programs for name in self._maps_of(program)}
+        return {name for name in names if not name.startswith(".rodata")}
+
+    def _compared(
+        self, session: Session, kind: nature.Nature, own: calls.Lanes, rounds: int
+    ) -> Experiment:
+        """Run the same in several orders, all at once, and all at once without locks."""
+        serial = [Seen.of_turns(self._turns(session, own, order)) for order in ORDERS]
+        pause = max(PAUSE, PAUSE_TIMES * max(seen.seconds for seen in serial))
+        serial.append(Seen.of_turns(self._turns(session, own, "in_turn", pause)))
+        looks: Tuple[str, ...] = ()
+        if kind.sections == 1:
+            related = proof.relations(serial, self._parts)
+            looks = tuple(dict.fromkeys(each.first.map for each in related))
+        together: List[Seen] = []
+        for _ in range(TIMES if rounds == 1 else 1):
+            together += Seen.of_rounds(self._together(session, own, rounds, looks))
+        twin_seen = self._twin_together(session, own, rounds, looks)
+        return Experiment(kind, tuple(serial), tuple(together), twin_seen, _runs(own))
+
+    def _twin_together(
+        self, session: Session, own: calls.Lanes, rounds: int = 1, looks: Sequence[str] = ()
+    ) -> Tuple[Seen, ...]:
+        """Run the twin; nothing where it cannot be run."""
         self.at_twin = True
         try:
-            while len(seen) < TIMES:
-                seen.append(Seen.of(self._together(session, work)))
-                if proof.lost(turn, seen[-1], self._parts, runs):
-                    break
+            lanes = replace(own, object=self._twin)
+            return Seen.of_rounds(self._together(session, lanes, rounds, looks))
         except _NotRun as why:
             self.notes.append(f"no twin to compare with: without its locks {why}")
-            return None
+            return ()
         finally:
             self.at_twin = False
-        return seen
 
     def _turns(
         self, session: Session, lanes: calls.Lanes, order: str = "in_turn", pause: float = 0.0
@@ -217,9 +233,11 @@ class _Prover:
         """Have the guest run something, one chunk after the other. Raises _NotRun."""
         return self._ask(session, calls.TakeTurns(lanes, order, pause))
 
-    def _together(self, session: Session, lanes: calls.Lanes) -> calls.Json:
+    def _together(
+        self, session: Session, lanes: calls.Lanes, rounds: int, looks: Sequence[str]
+    ) -> calls.Json:
         """Have the guest run something on all CPUs at once. Raises _NotRun."""
-        return self._ask(session, calls.RunTogether(lanes))
+        return self._ask(session, calls.RunTogether(lanes, rounds, looks))
 
     def _lanes(self, steps: Sequence[Step], chunks: int, repeat: int) -> calls.Lanes:
         maps = list(dict.fromkeys(part.map for part in self._parts))
@@ -233,6 +251,11 @@ class _Prover:
         if "problem" in facts:
             raise _NotRun(facts["problem"])
         return facts
+
+
+def _runs(lanes: calls.Lanes) -> int:
+    """Return the runs of all lanes."""
+    return lanes.chunks * lanes.repeat * len(lanes.cpus)
 
 
 def _sized(lanes: calls.Lanes, runs: int) -> calls.Lanes:

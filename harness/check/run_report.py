@@ -42,8 +42,7 @@ def _of_kernel(proven: Proven) -> List[str]:
     for ran in proven.ran:
         given = f" ({', '.join(ran.packets)})" if any(ran.packets) else ""
         said.append(
-            f"  ran {' and '.join(ran.programs)}{given}: {ran.runs:,} times in {ran.seconds:.2f} s,"
-            f" all CPUs together for {ran.together:.2f} s"
+            f"  ran {' and '.join(ran.programs)}{given}: {ran.runs:,} times in {ran.seconds:.2f} s"
         )
     said += [f"  not run: {name}: {why}" for name, why in proven.left_out.items()]
     said += [f"  {note}" for note in proven.notes]
@@ -96,7 +95,6 @@ def to_json(answer: Answer, kernel: str) -> Optional[Json]:
                 "packets": list(ran.packets),
                 "runs": ran.runs,
                 "seconds": ran.seconds,
-                "together": ran.together,
             }
             for ran in proven.ran
         ],

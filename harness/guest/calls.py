@@ -263,6 +263,7 @@ class RunTogether(Call[Json], name="run_together", alone=True):
     """Run all lanes at once, each on its CPU; turns.py has the answer."""
 
     lanes: Lanes
+    rounds: int = 1  # so often from the same values on
     looks: Sequence[str] = ()  # maps of which values are read under their lock meanwhile
 
 

@@ -28,7 +28,7 @@ LIMIT_SECONDS = 100.0
 MOST_READ = 4096  # elements of one map
 MOST_TOLD = 64  # elements of one map that changed
 MOST_VALUE = 1 << 16  # bytes of one
-LOOKED_AT, MOST_LOOKS = 4, 256  # elements, and different values of each
+LOOKED_AT, MOST_LOOKED = 4, 1 << 17  # elements, and bytes of the different values of each
 
 _WITHOUT_PACKET = (
     uapi.BPF_PROG_TYPE_RAW_TRACEPOINT,
@@ -51,8 +51,8 @@ def take(wanted: Wanted) -> Json:
 
     "stirred" has the steps that change a value, "refused" the programs that the kernel does not run so,
     "before", "halfway" and "after" the values by map and
-    key (those that are other than at the start), "looks" the different values of some elements.
-    "seconds" is the time of all lanes, "together" that in which all ran.
+    key (those that are other than at the start), "rounds" those after each round, "looks" the different
+    values of some elements. "seconds" is the time of all lanes, "together" that in which all ran.
     """
     libbpf.log_buffer()  # before the fork, so that it is made once
     child = Child(lambda send: _take(send, wanted))
@@ -105,7 +105,7 @@ class _Turns:
     def __init__(self, elf: Object, lanes: calls.Lanes) -> None:
         self._lanes = lanes
         self._runs = [_Run(elf, step) for step in lanes.steps]
-        self._maps = {name: Map(elf.map_fd(full)) for name, full in _found(elf, lanes.maps)}
+        self._maps = _found(elf, lanes.maps)
         self._start: Dict[str, Values] = {}
 
     def facts(self, wanted: Wanted) -> Json:
@@ -115,10 +115,10 @@ class _Turns:
         facts: Json = {"stirred": stirred, "refused": refused, "before": self._told()}
         if self._lanes.chunks:
             if isinstance(wanted, calls.RunTogether):
-                facts.update(self._together(wanted.looks))
+                facts.update(self._rounds(wanted))
             else:
                 facts.update(self._serially(wanted.order, wanted.pause))
-            facts["after"] = self._told()
+                facts["after"] = self._told()
         return facts
 
     def _warm(self) -> Tuple[List[int], Dict[str, str]]:
@@ -130,7 +130,7 @@ class _Turns:
             try:
                 run.run(1)
             except OSError as error:
-                why = f"BPF_PROG_TEST_RUN: {uapi.errno_name(error.errno or 0)}"
+                why = f"BPF_PROG_TEST_RUN does not run it: {uapi.errno_name(error.errno or 0)}"
                 refused[self._lanes.steps[number].program] = why
             after = self._all()
             if after != before:
@@ -175,26 +175,50 @@ class _Turns:
         seconds = time.monotonic() - started
         return {"halfway": halfway, "seconds": round(seconds, 4), "together": 0.0}
 
-    def _together(self, looked_at: Sequence[str]) -> Json:
-        """Run each lane in a process of its own, all at once."""
+    def _rounds(self, wanted: calls.RunTogether) -> Json:
+        """Run all lanes at once, so often from the same values on."""
+        looks = _Looks(self._maps, self._places(wanted.looks))
+        begin = self._all()
+        rounds: List[Json] = []
+        seconds, together = [], []
+        for number in range(wanted.rounds):
+            if number:
+                self._restore(begin)
+            spans = self._together(looks)
+            wrong = [number for _, _, number in spans if number]
+            if wrong:
+                return {"problem": f"BPF_PROG_TEST_RUN: {uapi.errno_name(wrong[0])}"}
+            begun, ended = [span[0] for span in spans], [span[1] for span in spans]
+            seconds.append(max(ended) - min(begun))
+            together.append(max(0.0, min(ended) - max(begun)))
+            rounds.append(self._told())
+        return {
+            "rounds": rounds,
+            "looks": looks.told(),
+            "seconds": round(max(seconds), 4),
+            "together": round(sum(together), 4),
+        }
+
+    def _restore(self, begin: Dict[str, Values]) -> None:
+        """Give the maps these values again."""
+        for name, found in self._maps.items():
+            values = dict(_read(found))
+            for key in set(values) - set(begin[name]):
+                found.delete(key)
+            for key, value in begin[name].items():
+                if values.get(key) != value:
+                    found.update(key, value)
+
+    def _together(self, looks: "_Looks") -> List[Tuple[float, float, int]]:
+        """Run each lane in a process of its own, all at once; return when each began and ended."""
         count = len(self._lanes.cpus)
         shared = mmap.mmap(-1, mmap.PAGESIZE + _SPAN.size * count)  # a byte to begin, one per lane
         pids = [self._fork(lane, shared) for lane in range(count)]
         while not all(shared[1 : 1 + count]):
             os.sched_yield()
-        looks = _Looks(self._maps, self._places(looked_at))
         shared[0] = 1
         looks.until(pids)
-        spans = [_SPAN.unpack_from(shared, mmap.PAGESIZE + _SPAN.size * i) for i in range(count)]
-        wrong = [number for _, _, number in spans if number]
-        if wrong:
-            return {"problem": f"BPF_PROG_TEST_RUN: {uapi.errno_name(wrong[0])}"}
-        begun, ended = [s[0] for s in spans], [s[1] for s in spans]
-        return {
-            "looks": looks.told(),
-            "seconds": round(max(ended) - min(begun), 4),
-            "together": round(max(0.0, min(ended) - max(begun)), 4),
-        }
+        return [_SPAN.unpack_from(shared, mmap.PAGESIZE + _SPAN.size * i) for i in range(count)]
 
     def _fork(self, lane: int, shared: mmap.mmap) -> int:
         pid = os.fork()
@@ -248,7 +272,7 @@ class _Looks:
                     self._places.remove((name, key))
                     continue
                 seen = self._seen[name, key]
-                if len(seen) < MOST_LOOKS:
+                if len(seen) * len(value) < MOST_LOOKED:
                     seen[value] = None
             waiting = 0 if self._places else next(iter(left))
             pid, _ = os.waitpid(waiting or -1, os.WNOHANG if self._places else 0)
@@ -262,13 +286,16 @@ class _Looks:
         return told
 
 
-def _found(elf: Object, names: Sequence[str]) -> Iterator[Tuple[str, str]]:
-    """Yield (name in the object, name that libbpf gives it): sections of data get a prefix."""
-    own = elf.all_maps()
+def _found(elf: Object, names: Sequence[str]) -> Dict[str, Map]:
+    """Return hashes and arrays by their names in the object: libbpf gives sections of data a prefix."""
+    found: Dict[str, Map] = {}
     for name in names:
-        full = [each for each in own if each == name or (name[0] == "." and each.endswith(name))]
-        if full:
-            yield name, full[0]
+        for full in elf.all_maps():
+            if full == name or (name[0] == "." and full.endswith(name)):
+                each = Map(elf.map_fd(full))
+                if each.type in (uapi.BPF_MAP_TYPE_HASH, uapi.BPF_MAP_TYPE_ARRAY):
+                    found[name] = each
+    return found
 
 
 def _read(found: Map) -> Iterator[Tuple[bytes, bytes]]:

@@ -16,10 +16,10 @@ def value(count, last=0):
     return (bytes(4) + count.to_bytes(4, "little") + last.to_bytes(8, "little")).hex()
 
 
-def seen(count, last=0, half=None, seconds=1.0):
+def seen(count, last=0, half=None, seconds=1.0, looks=()):
     before, halfway = value(2), value(2 + (count - 2) // 2 if half is None else half)
     states = ({"items": {"00": each}} for each in (before, halfway, value(count, last)))
-    return proof.Seen(*states, seconds)
+    return proof.Seen(*states, seconds, {"items": {"00": list(looks)}})
 
 
 def done(together, twin, nature=ONE_SECTION, serial=(1002, 1002, 1002)):
@@ -103,3 +103,52 @@ def test_an_array_is_shown_where_it_differs():
     orders = tuple(seen(1002) for _ in range(2))
     found = only(Experiment(ONE_SECTION, orders, (seen(1001),), (), RUNS), part)
     assert found.loss.expected == "bytes 4 to 7: 1,002" and found.loss.found == "1,001"
+
+
+PAIR = [COUNT, Part("items", "again", 0, 4)]
+
+
+def pair(last, again=None):
+    return (last if again is None else again).to_bytes(4, "little").hex() + value(last)[8:]
+
+
+def stamped(*values, looks=()):
+    states = ({"items": {"00": pair(each)}} for each in values)
+    return proof.Seen({}, *states, 1.0, {"items": {"00": list(looks)}})
+
+
+ORDERS = (stamped(5, 9), stamped(6, 12), stamped(7, 15))
+
+
+def of_pair(together, twin, nature=ONE_SECTION):
+    return proof.judge(Experiment(nature, ORDERS, (together,), (twin,), RUNS), PAIR)
+
+
+def test_fields_that_are_equal_in_every_order():
+    (relation,) = proof.relations(ORDERS, PAIR)
+    assert relation.words == "count = again" and not relation.constant
+
+
+def test_a_relation_that_only_the_twin_breaks():
+    whole, torn = stamped(3, 4, looks=[pair(8)]), stamped(3, 4, looks=[pair(8), pair(8, 7)])
+    found = of_pair(whole, torn)
+    assert [each.verdict for each in found] == [MATTERS, MATTERS]
+    assert found[0].twin.expected == "count = again" and found[0].twin.found == "8 and 7"
+    assert [each.verdict for each in of_pair(torn, torn)] == [ACCUSED, ACCUSED]
+    assert [each.verdict for each in of_pair(whole, whole)] == [NO_POWER, NO_POWER]
+
+
+def test_between_two_sections_a_relation_may_be_broken():
+    torn = stamped(3, 4, looks=[pair(8, 7)])
+    assert [each.verdict for each in of_pair(torn, torn, Nature(2))] == [UNKNOWN, UNKNOWN]
+
+
+def test_few_values_make_no_relation():
+    assert not proof.relations((stamped(5, 5), stamped(5, 6)), PAIR)
+
+
+def test_the_sum_of_two_fields():
+    states = [{"items": {"00": pair(100 - n, n)}} for n in range(4)]
+    orders = [proof.Seen({}, states[n], states[n + 1], 1.0) for n in range(3)]
+    (relation,) = proof.relations(orders, PAIR)
+    assert relation.words == "count + again = 100"
