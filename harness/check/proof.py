@@ -98,6 +98,15 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Least:
+    """The least work that was seen to go wrong."""
+
+    cpus: int
+    runs: int  # of all of them
+    loss: Loss
+
+
+@dataclass(frozen=True)
 class Proof:
     """What is to be said of a field."""
 
@@ -107,6 +116,7 @@ class Proof:
     because: str = ""  # of UNKNOWN
     loss: Optional[Loss] = None  # of the program itself
     twin: Optional[Loss] = None  # of its twin
+    least: Optional[Least] = None  # of ACCUSED, if it was looked for
 
 
 @dataclass(frozen=True)

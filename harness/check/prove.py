@@ -16,8 +16,8 @@ from harness.check import nature, proof, twin
 from harness.check.examine import OnKernel, Source, complaint, last_line
 from harness.check.linked import Linked
 from harness.check.lockset import KERNELS, Findings
-from harness.check.proof import Experiment, Part, Proof, Seen
-from harness.guest import calls
+from harness.check.proof import Experiment, Least, Part, Proof, Seen
+from harness.guest import calls, uapi
 from harness.guest.calls import Call, Step
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError, Session
@@ -29,10 +29,14 @@ TRIAL_RUNS = 2000  # of a chunk, to see how long they take
 CHUNK_RUNS = 500  # about; between two chunks a lane may go on with another step
 TIMES = 4  # all at once
 FEW_RUNS, ROUNDS = 200, 40  # of a lane: many short runs, for what is soon full or soon the same
+FEWEST = (2, 20, FEW_RUNS)  # of a lane, until something is lost
 MOST_PACKETS = 1  # of one program
-PAUSE, PAUSE_TIMES = 1.0, 2  # seconds at least, by which the slow order is slower, and times
+# Of an order with pauses, in seconds: at least, and by how much it is slower than all rounds.
+PAUSE, PAUSE_TIMES, LEAST_ROUND = 1.0, 2, 0.05
 CALL_SECONDS = 110.0
 
+# Hashes and arrays, data among them, and what programs do not write.
+_RESTORED = (uapi.BPF_MAP_TYPE_HASH, uapi.BPF_MAP_TYPE_ARRAY, uapi.BPF_MAP_TYPE_PROG_ARRAY)
 ORDERS = ("in_turn", "on_one", "from_last", "shuffled")
 
 
@@ -108,6 +112,7 @@ class _Prover:
         self._proofs: List[Proof] = []
         self._ran: List[Ran] = []
         self._left_out: Dict[str, str] = {}
+        self._loaded: Tuple[str, ...] = ()  # (): those that are run
         self.notes: List[str] = []
         self.complaint = ""
         self.at_twin = False
@@ -129,9 +134,13 @@ class _Prover:
         """Run programs of the object, each by itself and those of the same maps together."""
         maps = {part.map for part in self._parts}
         wanted = self._inputs.programs or good
+        if self._calls_tails:
+            self._loaded = tuple(good)
         self._left_out.update({name: "it does not load" for name in wanted if name not in good})
-        names = [name for name in wanted if name in good and maps & self._maps_of(name)]
+        named = bool(self._inputs.programs)  # what is named may call the others
+        names = [n for n in wanted if n in good and (named or maps & self._maps_of(n))]
         if not names:
+            self.notes.append("nothing was run: no program that loads touches a value with a lock")
             return
         try:
             steps = self._stirring(session, names)
@@ -146,6 +155,18 @@ class _Prover:
                 self._experiment(session, group, [step for name in group for step in steps[name]])
             except _NotRun as why:
                 self.notes.append(f"{', '.join(group)}: {why}")
+
+    @property
+    def _calls_tails(self) -> bool:
+        """Tell whether one program may go on in another one."""
+        kinds = {declared.type for declared in self._source.object.maps.values()}
+        return uapi.BPF_MAP_TYPE_PROG_ARRAY in kinds
+
+    def _nature(self, group: Sequence[str]) -> nature.Nature:
+        """Return what a run of programs may do, in those that they go on in as well."""
+        programs = self._loaded or group
+        kind = nature.of_programs(self._source.object, programs, self._findings)
+        return replace(kind, sections=nature.MANY) if self._loaded else kind
 
     def _maps_of(self, program: str) -> Set[str]:
         return Linked(self._source.object.functions, program).maps()
@@ -167,7 +188,7 @@ class _Prover:
         return {name: found[name] for name in names if name not in self._left_out}
 
     def _experiment(self, session: Session, group: Tuple[str, ...], steps: Sequence[Step]) -> None:
-        kind = nature.of_programs(self._source.object, group, self._findings)
+        kind = self._nature(group)
         own = self._lanes(steps, 2 * len(steps), TRIAL_RUNS)
         trial = self._turns(session, own)
         if trial["before"] == trial["after"]:
@@ -180,29 +201,58 @@ class _Prover:
             twin_seen = self._twin_together(session, own)
             if not twin_seen or proof.lost(turn, twin_seen[0], self._parts, _runs(own)):
                 break  # it has power, or can have none
-        again = self._maps_of_all(group) <= {part.map for part in self._parts}
+        again = self._can_be_restored(group)
         done = self._compared(session, kind, own, TIMES if again else 1)
-        found = proof.judge(done, self._parts)
-        self._proofs += found
+        found = list(proof.judge(done, self._parts))
         packets = tuple(dict.fromkeys(self._packets[step.packet] for step in steps))
-        self._ran.append(Ran(group, packets, done.runs, done.together[0].seconds))
+        runs = done.runs * len(done.together)
+        self._ran.append(Ran(group, packets, runs, done.together[0].seconds))
         weak = [each for each in found if each.verdict in (proof.NO_POWER, proof.UNKNOWN)]
         if weak and again:
             few = _sized(own, FEW_RUNS)
-            self._proofs += proof.judge(self._compared(session, kind, few, ROUNDS), self._parts)
+            found += proof.judge(self._compared(session, kind, few, ROUNDS), self._parts)
+        if again:
+            found = self._with_least(session, kind, own, found)
+        self._proofs += found
 
-    def _maps_of_all(self, programs: Sequence[str]) -> Set[str]:
-        """Return the maps of programs that can be written."""
-        names = {name for program in programs for name in self._maps_of(program)}
-        return {name for name in names if not name.startswith(".rodata")}
+    def _with_least(
+        self, session: Session, kind: nature.Nature, own: calls.Lanes, found: Sequence[Proof]
+    ) -> List[Proof]:
+        """Find how little work on two CPUs goes wrong, for each field that is accused."""
+        accused = {(p.map, p.field) for p in found if p.verdict == proof.ACCUSED}
+        least: Dict[Tuple[str, str], Least] = {}
+        for runs in FEWEST:
+            if accused <= set(least):
+                break
+            few = replace(_sized(own, runs), cpus=own.cpus[:2])
+            serial = self._serial(session, few)
+            seen = Seen.of_rounds(self._together(session, few, ROUNDS, ()))
+            for each in proof.judge(
+                Experiment(kind, tuple(serial), seen, (), _runs(few)), self._parts
+            ):
+                if each.verdict == proof.ACCUSED and each.loss is not None:
+                    small = Least(len(few.cpus), _runs(few), each.loss)
+                    least.setdefault((each.map, each.field), small)
+        return [
+            replace(p, least=least.get((p.map, p.field))) if p.verdict == proof.ACCUSED else p
+            for p in found
+        ]
+
+    def _can_be_restored(self, programs: Sequence[str]) -> bool:
+        """Tell whether the guest can give all maps of programs the values of the start again."""
+        names = {name for program in self._loaded or programs for name in self._maps_of(program)}
+        maps = self._source.object.maps
+        return all(name in maps and maps[name].type in _RESTORED for name in names)
 
     def _compared(
         self, session: Session, kind: nature.Nature, own: calls.Lanes, rounds: int
     ) -> Experiment:
         """Run the same in several orders, all at once, and all at once without locks."""
-        serial = [Seen.of_turns(self._turns(session, own, order)) for order in ORDERS]
-        pause = max(PAUSE, PAUSE_TIMES * max(seen.seconds for seen in serial))
-        serial.append(Seen.of_turns(self._turns(session, own, "in_turn", pause)))
+        serial = self._serial(session, own)
+        if kind.clock:  # one order takes longer than the rounds will
+            fast = max(LEAST_ROUND, *(seen.seconds for seen in serial))
+            pause = PAUSE + PAUSE_TIMES * rounds * fast
+            serial.append(Seen.of_turns(self._turns(session, own, "in_turn", pause)))
         looks: Tuple[str, ...] = ()
         if kind.sections == 1:
             related = proof.relations(serial, self._parts)
@@ -212,6 +262,13 @@ class _Prover:
             together += Seen.of_rounds(self._together(session, own, rounds, looks))
         twin_seen = self._twin_together(session, own, rounds, looks)
         return Experiment(kind, tuple(serial), tuple(together), twin_seen, _runs(own))
+
+    def _serial(self, session: Session, own: calls.Lanes) -> List[Seen]:
+        """Run the same in several orders, among them those in which one of several steps is last."""
+        orders = [*ORDERS]
+        if len(own.steps) > 1:
+            orders += [f"in_turn {number}" for number in range(len(own.steps))]
+        return [Seen.of_turns(self._turns(session, own, order)) for order in orders]
 
     def _twin_together(
         self, session: Session, own: calls.Lanes, rounds: int = 1, looks: Sequence[str] = ()
@@ -241,7 +298,8 @@ class _Prover:
 
     def _lanes(self, steps: Sequence[Step], chunks: int, repeat: int) -> calls.Lanes:
         maps = list(dict.fromkeys(part.map for part in self._parts))
-        return calls.Lanes(self._source.encoded, steps, self._cpus, chunks, repeat, maps)
+        programs = self._loaded or tuple(dict.fromkeys(step.program for step in steps))
+        return calls.Lanes(self._source.encoded, programs, steps, self._cpus, chunks, repeat, maps)
 
     def _ask(self, session: Session, wanted: Call[calls.Json]) -> calls.Json:
         facts = session.call(wanted, limit=CALL_SECONDS)
@@ -262,7 +320,8 @@ def _sized(lanes: calls.Lanes, runs: int) -> calls.Lanes:
     """Return lanes of so many runs each, about: half of the chunks have each step as often."""
     least = 2 * len(lanes.steps)
     chunks = least * max(1, runs // (least * CHUNK_RUNS))
-    return replace(lanes, chunks=chunks, repeat=max(1, runs // chunks))
+    # An odd number, so that what is changed forth and back by turns does not look unchanged.
+    return replace(lanes, chunks=chunks, repeat=runs // chunks | 1)
 
 
 def _parts(source: Source, findings: Findings) -> Tuple[Part, ...]:

@@ -6,7 +6,17 @@ from __future__ import annotations
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from harness.check.answer import Answer
-from harness.check.proof import ACCUSED, MATTERS, NO_POWER, UNCHANGED, UNKNOWN, Json, Loss, Proof
+from harness.check.proof import (
+    ACCUSED,
+    MATTERS,
+    NO_POWER,
+    UNCHANGED,
+    UNKNOWN,
+    Json,
+    Least,
+    Loss,
+    Proof,
+)
 from harness.check.prove import Proven
 
 LIMITS = (
@@ -57,7 +67,11 @@ def _sentence(each: Proof) -> Sequence[str]:
         seen = [f"seen: {_words(each.loss)}"] if each.loss is not None else []
         return [f"unknown, because {each.because}", *seen]
     if each.verdict == ACCUSED and each.loss is not None:
-        return [ACCUSED, f"all at once: {_words(each.loss)}"]
+        seen = [f"all at once: {_words(each.loss)}"]
+        if each.least is not None:
+            work = f"{each.least.runs} runs on {each.least.cpus} CPUs"
+            seen.append(f"the least that was seen: {work}: {_words(each.least.loss)}")
+        return [ACCUSED, *seen]
     if each.verdict == MATTERS and each.twin is not None:
         return [MATTERS, f"without it: {_words(each.twin)}"]
     if each.verdict == NO_POWER:
@@ -67,7 +81,8 @@ def _sentence(each: Proof) -> Sequence[str]:
 
 def _words(loss: Loss) -> str:
     if loss.lost is not None:
-        return f"{loss.found} where one CPU leaves {loss.expected}: {loss.lost:,} runs are lost"
+        lost = f"{loss.lost:,} runs are" if loss.lost != 1 else "1 run is"
+        return f"{loss.found} where one CPU leaves {loss.expected}: {lost} lost"
     return f"{loss.found} where one CPU leaves {loss.expected}, in every order of the same runs"
 
 
@@ -86,6 +101,7 @@ def to_json(answer: Answer, kernel: str) -> Optional[Json]:
                 "because": each.because or None,
                 "loss": each.loss.to_json() if each.loss is not None else None,
                 "twin_loss": each.twin.to_json() if each.twin is not None else None,
+                "least": _least(each.least) if each.least is not None else None,
             }
             for each in proven.proofs
         ],
@@ -103,3 +119,7 @@ def to_json(answer: Answer, kernel: str) -> Optional[Json]:
         "complaint": proven.complaint or None,
         "limits": LIMITS,
     }
+
+
+def _least(least: Least) -> Json:
+    return {"cpus": least.cpus, "runs": least.runs, "loss": least.loss.to_json()}

@@ -242,6 +242,7 @@ class Lanes:
     """
 
     object: str  # base64; loaded anew
+    programs: Sequence[str]  # to load: those of the steps, and what they call by tail calls
     steps: Sequence[Step]
     cpus: Sequence[int]
     chunks: int

@@ -52,7 +52,8 @@ def take(wanted: Wanted) -> Json:
     "stirred" has the steps that change a value, "refused" the programs that the kernel does not run so,
     "before", "halfway" and "after" the values by map and
     key (those that are other than at the start), "rounds" those after each round, "looks" the different
-    values of some elements. "seconds" is the time of all lanes, "together" that in which all ran.
+    values of some elements. "seconds" is the time from the first run to the last,
+    "together" that in which all lanes ran.
     """
     libbpf.log_buffer()  # before the fork, so that it is made once
     child = Child(lambda send: _take(send, wanted))
@@ -67,8 +68,7 @@ def take(wanted: Wanted) -> Json:
 def _take(send: Emit, wanted: Wanted) -> None:
     libbpf.capture_messages()
     lanes = wanted.lanes
-    names = list(dict.fromkeys(step.program for step in lanes.steps))
-    elf = open_object(base64.b64decode(lanes.object), names)
+    elf = open_object(base64.b64decode(lanes.object), list(lanes.programs))
     try:
         elf.load()
     except OSError as error:
@@ -106,6 +106,7 @@ class _Turns:
         self._lanes = lanes
         self._runs = [_Run(elf, step) for step in lanes.steps]
         self._maps = _found(elf, lanes.maps)
+        self._all_maps = _found(elf, elf.all_maps())
         self._start: Dict[str, Values] = {}
 
     def facts(self, wanted: Wanted) -> Json:
@@ -154,14 +155,22 @@ class _Turns:
 
     # -- orders ------------------------------------------------------------------------------------
 
-    def _chunk(self, lane: int, number: int) -> _Run:
-        """Return what a lane runs in a chunk: the same as others at first, then shifted by its number."""
+    def _step(self, lane: int, number: int) -> int:
+        """Return the step of a lane's chunk: the same in all lanes at first, then shifted by the lane."""
         count = len(self._runs)
-        return self._runs[(number + lane * (number // count)) % count]
+        return (number + lane * (number // count)) % count
+
+    def _order(self, name: str) -> List[Tuple[int, int, int]]:
+        """Return (CPU, lane, chunk) in the order of a name."""
+        word, _, last = name.partition(" ")
+        order = SERIAL[word](len(self._lanes.cpus), self._lanes.chunks)
+        if not last:
+            return [*order]
+        return sorted(order, key=lambda each: self._step(each[1], each[2]) == int(last))
 
     def _serially(self, name: str, pause: float) -> Json:
         """Run the chunks of all lanes one after the other."""
-        order = list(SERIAL[name](len(self._lanes.cpus), self._lanes.chunks))
+        order = self._order(name)
         pauses = _pauses(len(order), pause)
         halfway: Json = {}
         started = time.monotonic()
@@ -169,7 +178,7 @@ class _Turns:
             if at == len(order) // 2:
                 halfway = self._told()
             os.sched_setaffinity(0, {self._lanes.cpus[cpu]})
-            self._chunk(lane, number).run(self._lanes.repeat)
+            self._runs[self._step(lane, number)].run(self._lanes.repeat)
             if at in pauses:
                 time.sleep(pauses[at])
         seconds = time.monotonic() - started
@@ -178,10 +187,12 @@ class _Turns:
     def _rounds(self, wanted: calls.RunTogether) -> Json:
         """Run all lanes at once, so often from the same values on."""
         looks = _Looks(self._maps, self._places(wanted.looks))
-        begin = self._all()
+        begin = {name: dict(_read(found)) for name, found in self._all_maps.items()}
+        most = wanted.rounds if all(map(_is_read_whole, self._all_maps.values())) else 1
         rounds: List[Json] = []
-        seconds, together = [], []
-        for number in range(wanted.rounds):
+        together = []
+        started = time.monotonic()
+        for number in range(most):
             if number:
                 self._restore(begin)
             spans = self._together(looks)
@@ -189,19 +200,18 @@ class _Turns:
             if wrong:
                 return {"problem": f"BPF_PROG_TEST_RUN: {uapi.errno_name(wrong[0])}"}
             begun, ended = [span[0] for span in spans], [span[1] for span in spans]
-            seconds.append(max(ended) - min(begun))
             together.append(max(0.0, min(ended) - max(begun)))
             rounds.append(self._told())
         return {
             "rounds": rounds,
             "looks": looks.told(),
-            "seconds": round(max(seconds), 4),
+            "seconds": round(time.monotonic() - started, 4),
             "together": round(sum(together), 4),
         }
 
     def _restore(self, begin: Dict[str, Values]) -> None:
         """Give the maps these values again."""
-        for name, found in self._maps.items():
+        for name, found in self._all_maps.items():
             values = dict(_read(found))
             for key in set(values) - set(begin[name]):
                 found.delete(key)
@@ -234,7 +244,7 @@ class _Turns:
                 os.sched_yield()
             begun = time.monotonic()
             for chunk in range(self._lanes.chunks):
-                self._chunk(lane, chunk).run(self._lanes.repeat)
+                self._runs[self._step(lane, chunk)].run(self._lanes.repeat)
             ended, number = time.monotonic(), 0
         except OSError as error:
             number = error.errno or -1
@@ -298,6 +308,10 @@ def _found(elf: Object, names: Sequence[str]) -> Dict[str, Map]:
     return found
 
 
+def _is_read_whole(found: Map) -> bool:
+    return found.entries <= MOST_READ and found.value_size <= MOST_VALUE
+
+
 def _read(found: Map) -> Iterator[Tuple[bytes, bytes]]:
     if found.value_size > MOST_VALUE:
         return
@@ -336,6 +350,7 @@ def _shuffled(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
         at[lane] += 1
 
 
+# A name may be followed by the number of a step whose chunks come last: "in_turn 2".
 SERIAL: Dict[str, _Order] = {
     "on_one": _on_one,
     "from_last": _from_last,
