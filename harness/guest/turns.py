@@ -2,7 +2,7 @@
 """`spinlock check --run` in the guest: programs of an object run one after the other, or all at once.
 
 The same work in another order: a lane per CPU, each with the same chunks of test runs. In the orders
-of SERIAL one chunk ends before the next one begins, so what they leave is what one CPU leaves. All at
+of orders.py one chunk ends before the next one begins, so what they leave is what one CPU leaves. All at
 once, each lane is a process, pinned to its CPU.
 """
 
@@ -12,12 +12,11 @@ import base64
 import ctypes as ct
 import mmap
 import os
-import random
 import struct
 import time
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
-from harness.guest import bindings, calls, libbpf, system, uapi
+from harness.guest import bindings, calls, libbpf, orders, system, uapi
 from harness.guest.calls import Step
 from harness.guest.confined import Child, Emit, Json
 from harness.guest.examine import open_object
@@ -155,30 +154,22 @@ class _Turns:
 
     # -- orders ------------------------------------------------------------------------------------
 
-    def _step(self, lane: int, number: int) -> int:
-        """Return the step of a lane's chunk: the same in all lanes at first, then shifted by the lane."""
-        count = len(self._runs)
-        return (number + lane * (number // count)) % count
-
-    def _order(self, name: str) -> List[Tuple[int, int, int]]:
-        """Return (CPU, lane, chunk) in the order of a name."""
-        word, _, last = name.partition(" ")
-        order = SERIAL[word](len(self._lanes.cpus), self._lanes.chunks)
-        if not last:
-            return [*order]
-        return sorted(order, key=lambda each: self._step(each[1], each[2]) == int(last))
+    def _run_chunk(self, lane: int, chunk: int) -> None:
+        step = orders.step_of(lane, chunk, len(self._runs))
+        self._runs[step].run(self._lanes.repeat)
 
     def _serially(self, name: str, pause: float) -> Json:
         """Run the chunks of all lanes one after the other."""
-        order = self._order(name)
-        pauses = _pauses(len(order), pause)
+        count = len(self._lanes.cpus)
+        order = orders.serial(name, count, self._lanes.chunks, len(self._runs))
+        pauses = orders.pauses(len(order), pause)
         halfway: Json = {}
         started = time.monotonic()
         for at, (cpu, lane, number) in enumerate(order):
             if at == len(order) // 2:
                 halfway = self._told()
             os.sched_setaffinity(0, {self._lanes.cpus[cpu]})
-            self._runs[self._step(lane, number)].run(self._lanes.repeat)
+            self._run_chunk(lane, number)
             if at in pauses:
                 time.sleep(pauses[at])
         seconds = time.monotonic() - started
@@ -244,7 +235,7 @@ class _Turns:
                 os.sched_yield()
             begun = time.monotonic()
             for chunk in range(self._lanes.chunks):
-                self._runs[self._step(lane, chunk)].run(self._lanes.repeat)
+                self._run_chunk(lane, chunk)
             ended, number = time.monotonic(), 0
         except OSError as error:
             number = error.errno or -1
@@ -322,50 +313,3 @@ def _read(found: Map) -> Iterator[Tuple[bytes, bytes]]:
             yield key, found.lookup(key)
         except OSError:
             pass  # it went meanwhile
-
-
-# -- orders: (CPU, lane, chunk), one after the other -----------------------------------------------
-
-_Order = Callable[[int, int], Iterator[Tuple[int, int, int]]]
-
-
-def _on_one(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
-    return ((0, lane, number) for lane in range(lanes) for number in range(chunks))
-
-
-def _from_last(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
-    return ((lane, lane, number) for lane in reversed(range(lanes)) for number in range(chunks))
-
-
-def _in_turn(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
-    return ((lane, lane, number) for number in range(chunks) for lane in range(lanes))
-
-
-def _shuffled(lanes: int, chunks: int) -> Iterator[Tuple[int, int, int]]:
-    left = [lane for lane in range(lanes) for _ in range(chunks)]
-    random.Random(lanes * chunks).shuffle(left)
-    at = [0] * lanes
-    for lane in left:
-        yield lane, lane, at[lane]
-        at[lane] += 1
-
-
-# A name may be followed by the number of a step whose chunks come last: "in_turn 2".
-SERIAL: Dict[str, _Order] = {
-    "on_one": _on_one,
-    "from_last": _from_last,
-    "in_turn": _in_turn,
-    "shuffled": _shuffled,
-}
-
-
-def _pauses(count: int, seconds: float) -> Dict[int, float]:
-    """Return after which of so many chunks to wait, and how long: few long waits, and many short ones."""
-    if not seconds:
-        return {}
-    shares: Dict[int, float] = {}
-    for part in (2, 8, 32):  # each third of the time
-        for number in range(part):
-            at = (2 * number + 1) * count // (2 * part)
-            shares[at] = shares.get(at, 0.0) + seconds / 3 / part
-    return shares
