@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.commands import OK, SETUP, kernels
+from harness.commands import OK, SETUP, kernels, output
 from harness.errors import SetupError, UsageError
 from harness.machines import qemu_guest, target
+from harness.machines.native_bcc import NativeBcc
 from harness.provision import build, kernel_store, userland
 
 
@@ -54,6 +55,12 @@ def run(options: argparse.Namespace) -> int:
             )
             line(
                 "accelerator", "ok" if accelerator == "kvm" else "note", f"{accelerator}: {meaning}"
+            )
+        if found_image is not None:
+            inside = NativeBcc(found_image, found_kernel, output.progress).why_inside()
+            slow = f"it works in the guest, which is slow, as {inside}"
+            line(
+                "bcc", "note" if inside else "ok", slow if inside else "it works outside the guest"
             )
     for tool, package in (("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools")):
         if found_image is None or found_kernel is None:

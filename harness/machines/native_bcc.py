@@ -13,6 +13,7 @@ import platform
 import signal
 import subprocess
 import tempfile
+import threading
 import zlib
 from typing import IO, Any, Dict, List, Optional
 
@@ -115,6 +116,28 @@ class NativeBcc:
         self._tree: Optional[Tree] = None
         self._unable = self._why_not()  # why bcc is in the guest only, if it is
         self._begin: Json = {}  # the text that is worked on
+        self._making: Optional[threading.Thread] = None
+
+    def prepare(self) -> None:
+        """Begin to make the tree: a guest boots meanwhile."""
+        if not self._unable:
+            self._making = threading.Thread(target=self._prepared)
+            self._making.start()
+
+    def _prepared(self) -> None:
+        try:
+            self._make_tree()
+        except SetupError:
+            pass  # the first text meets it again, and says it
+
+    def why_inside(self) -> str:
+        """Return why bcc works in the guest only; "" where its process starts on this machine."""
+        try:
+            if not self._unable:
+                _Process(self._make_tree()).close()
+        except SetupError as error:
+            self._unable = str(error)
+        return self._unable
 
     def answer(self, question: Json) -> Json:
         """Answer what the guest's agent asks, in the middle of a call."""
@@ -134,6 +157,8 @@ class NativeBcc:
 
     def close(self) -> None:
         """End bcc's process."""
+        if self._making is not None:
+            self._making.join()
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -149,15 +174,22 @@ class NativeBcc:
         """Begin with a text. Raises SetupError where this machine cannot do it."""
         if self._unable:
             return {"beyond": self._unable}
-        if self._tree is None:
-            self._tree = native_userland.ensure(self._image, self._kernel, self._progress)
-        if not self._tree.symbols.exists():
+        if self._making is not None:
+            self._making.join()
+        tree = self._make_tree()
+        if not tree.symbols.exists():
             return {"read": _SYMBOLS}
         if self._process is not None and self._process.busy:
             self.close()  # it failed, or the guest was lost in the middle of a text
         if self._process is None:
-            self._process = _Process(self._tree)
+            self._process = _Process(tree)
         return self._process.ask(self._begin)
+
+    def _make_tree(self) -> Tree:
+        """Return the tree, made when it is missing. Raises SetupError."""
+        if self._tree is None:
+            self._tree = native_userland.ensure(self._image, self._kernel, self._progress)
+        return self._tree
 
     def _keep_symbols(self, content: bytes) -> None:
         assert self._tree is not None

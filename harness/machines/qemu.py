@@ -48,6 +48,8 @@ class Qemu:
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
         self._bcc = NativeBcc(self._image, self._kernel, progress)
+        if settings.bcc:
+            self._bcc.prepare()
 
     @contextmanager
     def session(self, warm: bool = False) -> Iterator[Session]:

@@ -56,4 +56,5 @@ class Settings:
     memory_mib: int = 1024
     append: str = ""
     jit: bool = True  # False: programs are interpreted
+    bcc: bool = False  # it will be asked for: what it needs is made while the guest boots
     also: str = ""  # a test's words for the kernel's command line, in addition to the user's

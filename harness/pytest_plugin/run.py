@@ -51,7 +51,12 @@ class Run:
         self.loader: Optional[str] = config.option.loader or ("libbpf" if own else None)
         option = config.option
         settings = Settings(
-            option.target, None, option.cpus, append=option.append, jit=option.jit == "on"
+            option.target,
+            None,
+            option.cpus,
+            append=option.append,
+            jit=option.jit == "on",
+            bcc=self.loader != "libbpf" and not option.collectonly,
         )
         self._held = ExitStack()  # resources that are closed at the end of the run
         self.targets = self._held.enter_context(Targets(settings, self.kernels, self._progress))

@@ -4,6 +4,7 @@
 import base64
 import os
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -163,3 +164,25 @@ def test_a_kernel_without_headers(changes, why):
 def test_another_kind_of_machine(monkeypatch):
     monkeypatch.setattr(native_bcc.platform, "machine", lambda: "aarch64")
     assert "aarch64" in NativeBcc(None, kernel(), print).answer(begin("x"))["beyond"]
+
+
+def test_its_tree_is_made_while_the_guest_boots(bcc, monkeypatch):
+    made = threading.Event()
+
+    def slowly(*arguments):
+        time.sleep(0.2)
+        made.set()
+        return bcc.tree
+
+    monkeypatch.setattr(native_bcc.native_userland, "ensure", slowly)
+    bcc.prepare()
+    assert not made.is_set(), "the guest would boot after it"
+    bcc.answer(begin("x"))
+    assert made.is_set()
+
+
+def test_whether_it_works_here_is_tried_by_starting_it(bcc, monkeypatch):
+    assert bcc.why_inside() == ""
+    assert "no headers" in NativeBcc(None, kernel(headers=""), print).why_inside()
+    monkeypatch.setattr(native_bcc, "command", lambda tree, root: ["/no/unshare"])
+    assert bcc.why_inside() == "/no/unshare cannot be run (No such file or directory)"
