@@ -4,8 +4,10 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,23 +100,37 @@ def test_second(guest):
 """
 
 
-def run(place, *options, tests=TESTS, terminal=False):
+SLOW = """
+import time
+
+from harness.judging.verdict import Kind, Verdict
+
+
+def test_first(guest):
+    guest.conclude(Verdict(Kind.PASS, "done"))
+
+
+def test_second(guest):
+    time.sleep(60)
+"""
+
+
+def prepared(place, *options, tests=TESTS):
+    """Write the target and the tests; return the command that runs them, and its environment."""
     (place / "played.py").write_text(PLAYED)
     (place / "test_count.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "setup.cfg"), "test_count.py"]
     more = ["--results", "night", "--target", "qemu", "--loader", "libbpf", "-p", "played"]
     path = os.pathsep.join([str(ROOT), str(place)])
     command += [*more, "-p", "no:cacheprovider", *options]
+    return command, {**os.environ, "PYTHONPATH": path, "SPINLOCK_CACHE": str(place / "cache")}
+
+
+def run(place, *options, tests=TESTS, terminal=False):
+    command, env = prepared(place, *options, tests=tests)
     if terminal:
         command = ["script", "-qec", f"stty cols 80; {shlex.join(command)}", "/dev/null"]
-    done = subprocess.run(
-        command,
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": path, "SPINLOCK_CACHE": str(place / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=120)
     file = place / "night" / "results.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return done, {(row["name"], row["column"]): row for row in map(json.loads, lines)}
@@ -222,3 +238,27 @@ def test_of_many_scenarios_only_the_named_ones_are_made(tmp_path):
     assert "test_verdict" not in none.stdout and "test_count[6.12-libbpf-tc]" in none.stdout
     wrong, _ = run(tmp_path, *look, "--scenario", "missing_unlok", tests=verdicts)
     assert "(did you mean 'missing_unlock'?)" in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2", "--dist", "loadgroup")], ids=["one", "two"])
+def test_ctrl_c_leaves_the_table_no_process_and_a_run_that_can_be_resumed(tmp_path, workers):
+    if workers:
+        pytest.importorskip("xdist")
+    command, env = prepared(tmp_path, "--kernel", "6.12", *workers, tests=SLOW)
+    pipe, file = subprocess.PIPE, tmp_path / "night" / "results.jsonl"
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as running:
+        while not (file.exists() and file.read_text()):
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 2, out + err
+    assert "1 PASS on 6.12.1-amd64" in out and "Traceback" not in out + err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+    quick = SLOW.replace("time.sleep(60)", 'guest.conclude(Verdict(Kind.PASS, "awake"))')
+    again, results = run(tmp_path, "--kernel", "6.12", "--resume", *workers, tests=quick)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [name for name, _ in results] == ["first", "second"]
