@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Dict, List, Optional
 
 from harness import paths
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 from harness.machines import qemu_guest
 from harness.machines.qemu_command import Machine
 from harness.provision import host_tools, kernel_store, userland
@@ -133,7 +133,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as place:
             rows = measure(options.kernel, options.repeat, Path(place))
-    except SetupError as error:
+    except (SetupError, UsageError) as error:
         print(f"first_verdict: {error}", file=sys.stderr)
         return 4
     base = statistics.median(rows["virtme-ng"])
