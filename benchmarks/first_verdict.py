@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -110,6 +111,7 @@ def measure(name: str, repeat: int, place: Path) -> Dict[str, List[float]]:
     command = [vng, "--run", str(image), "--cpus", str(machine.cpus)]
     command += ["--memory", f"{machine.memory_mib}M", *(["--disable-kvm"] * emulated)]
     command += ["--exec", "uname -r"]
+    command = ["script", "-qec", shlex.join(command), "/dev/null"]  # it wants a terminal
     rows: Dict[str, List[float]] = {"virtme-ng": [], "never seen": [], "restored": []}
     for turn in range(repeat):
         cache = place / f"cache-{turn}"  # shares all but the saved guests

@@ -119,8 +119,8 @@ class NativeBcc:
         self._making: Optional[threading.Thread] = None
 
     def prepare(self) -> None:
-        """Begin to make the tree: a guest boots meanwhile."""
-        if not self._unable:
+        """Begin to make the tree, once: a guest boots meanwhile."""
+        if not self._unable and self._making is None:
             self._making = threading.Thread(target=self._prepared)
             self._making.start()
 

@@ -48,8 +48,6 @@ class Qemu:
         self._unbootable: Optional[SetupError] = None
         self._description: Json = {}
         self._bcc = NativeBcc(self._image, self._kernel, progress)
-        if settings.bcc:
-            self._bcc.prepare()
 
     @contextmanager
     def session(self, warm: bool = False) -> Iterator[Session]:
@@ -100,6 +98,8 @@ class Qemu:
         settings = self._settings
         words = [settings.append, settings.also, "" if settings.jit else jit.OFF]
         append = " ".join(filter(None, words))
+        if self._settings.bcc:
+            self._bcc.prepare()
         try:
             with host_cpus.together():
                 guest = qemu_guest.start(
