@@ -184,7 +184,10 @@ def _make_headers(guests: target.Target, tree: Path) -> None:
 
 def _compile(file: Path, tree: Path) -> examine.Source:
     tests = tree / TESTS
-    places = (tests, tests / "progs", tree / "tools/lib/include", tree / "tools/include/uapi")
+    places = (
+        *(tests, tests / "progs", tests / "libarena/include"),
+        *(tree / "tools/lib/include", tree / "tools/include/uapi"),
+    )
     command = [str(build.clang()), "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-std=gnu11"]
     command += ["-D__TARGET_ARCH_x86", "-D__x86_64__", "-DENABLE_ATOMICS_TESTS", "-Wno-everything"]
     command += [f"-I{place}" for place in places]
@@ -232,7 +235,7 @@ def _expectations(
     annotated = any("test_expect_" in tag for each in tags.values() for tag in each)
     found = {}
     for name in source.programs:
-        own = [tag[len(_COMMENT) :] for tag in tags.get(name, ()) if tag.startswith(_COMMENT)]
+        own = tags.get(name, [])
         said = {re.split(r"[=:]", tag, maxsplit=1)[0] for tag in own}
         if (stem, name) in tables:
             found[name] = Expected(False, [tables[stem, name]])
@@ -253,13 +256,13 @@ def _messages(tags: Sequence[str]) -> List[str]:
 
 
 def _tags(types: Btf) -> Dict[str, List[str]]:
-    """Return the tags of each function; since 6.13 they begin with a number that makes them differ."""
+    """Return the comments in the tags of each function, without the number that makes them differ."""
     found: Dict[str, List[str]] = {}
     for each in types.types:
         if each.kind == _DECL_TAG and 0 < each.ref < len(types.types):
             of = types.types[each.ref]
-            if of.kind == _FUNC:
-                found.setdefault(of.name, []).append(_COUNTED.sub("", each.name))
+            if of.kind == _FUNC and each.name.startswith(_COMMENT):
+                found.setdefault(of.name, []).append(_COUNTED.sub("", each.name[len(_COMMENT) :]))
     return found
 
 

@@ -148,6 +148,7 @@ CLASSES: Tuple[Class, ...] = (
             r"operation on \w+ expects arg#\d+ \w+ at offset=",
             r"bpf_(list_head|rb_root) not found at offset=",
             r"has no valid bpf_(list_head|rb_root)",
+            r"bpf_(list|rb)_node not found at offset=",
         ),
     ),
     Class(
@@ -186,7 +187,10 @@ CLASSES: Tuple[Class, ...] = (
         "an object that may not hold a lock, list or tree",
         "Allocate it by bpf_obj_new(); objects of bpf_percpu_obj_new() hold plain data only.",
         "No lock in a per-CPU object",
-        (r"type ID argument must not contain special fields",),
+        (
+            r"type ID argument must not contain special fields",
+            r"bpf_percpu_obj_new type size \(\d+\) is greater than",
+        ),
     ),
     Class(
         "type-forward",
@@ -194,7 +198,11 @@ CLASSES: Tuple[Class, ...] = (
         "Use the struct itself somewhere in the file (a variable, or sizeof), so that the compiler"
         " writes its members into the BTF.",
         "",
-        (r"type ID argument must be of a struct", r"unknown btf struct type ID"),
+        (
+            r"type ID argument must be (of a struct|in range)",
+            r"unknown btf struct type ID",
+            r"can't determine (key|value) size for type",
+        ),
     ),
     Class(
         "exception",
@@ -206,7 +214,51 @@ CLASSES: Tuple[Class, ...] = (
             r"cannot be called from callback subprog",
             r"cannot call exception cb directly",
             r"cannot be used as exception callback",
+            r"bpf_throw cannot be used inside",
         ),
+    ),
+    Class(
+        "exception-callback",
+        "a callback for exceptions that is none",
+        "Give the program one __exception_cb(function), a global one that takes one integer and returns"
+        " what the program itself may return.",
+        "",
+        (
+            r"exception cb only supports single integer argument",
+            r"multiple exception callback tags",
+            r"exception callback .* (must|should|not)",
+            r"Global function \S+ doesn't return scalar",
+        ),
+    ),
+    Class(
+        "return-value",
+        "a return value that this kind of program may not give",
+        "Return one of the values that the line names, on every path; bpf_throw() gives its argument"
+        " back, too.",
+        "",
+        (r"At (program|callback|async callback) (exit|return) the register R\d ",),
+    ),
+    Class(
+        "kernel-pointer",
+        "a kernel pointer in a value that is used as another",
+        "Put into a __kptr or __percpu_kptr member what has its very type, by bpf_kptr_xchg(), and drop"
+        " it by the function of its kind (bpf_obj_drop(), bpf_percpu_obj_drop()).",
+        "What else a value with a lock holds",
+        (
+            r"invalid kptr access",
+            r"store to referenced kptr disallowed",
+            r"arg#\d+ expected for bpf_(percpu_)?obj_drop",
+            r"kptr access (size|cannot|from)",
+            r"kptr cannot be accessed",
+        ),
+    ),
+    Class(
+        "object-start",
+        "a pointer into an object where its start is needed",
+        "Give back what the allocation returned: container_of() of a node, before bpf_obj_drop() and its"
+        " like.",
+        "",
+        (r"must have zero offset when passed to release func",),
     ),
     Class(
         "direct-access",
@@ -276,6 +328,7 @@ CLASSES: Tuple[Class, ...] = (
             r"doesn't have 'struct bpf_\w+'",
             r"is not a struct type or bpf_\w+ is mangled",
             r"has more than one 'struct bpf_\w+'",
+            r"doesn't have constant offset. bpf_(?!(res_)?spin_lock)\w+ has to be",
         ),
     ),
     Class(
@@ -325,6 +378,7 @@ CLASSES: Tuple[Class, ...] = (
             r"invalid mem access '\w+_or_null_?'",
             r"pointer arithmetic on \w+_or_null_? prohibited",
             r"type=\w+_or_null_? expected=",
+            r"dereference of modified \w+_or_null_? ptr",
             r"Possibly NULL pointer passed to",
         ),
     ),
@@ -335,6 +389,14 @@ CLASSES: Tuple[Class, ...] = (
         " through arithmetic that the verifier cannot follow, is a number to it.",
         "",
         (r"invalid mem access '(inv|scalar)'",),
+    ),
+    Class(
+        "argument",
+        "an argument of another kind than the function takes",
+        "Give the function what the line expects in that register (R1 is the first argument); what it"
+        " holds instead is said before.",
+        "",
+        (r"\bexpected=\w+", r"arg#\d+ (is|expected|must|should|doesn't|has) "),
     ),
     Class(
         "kernel-function",

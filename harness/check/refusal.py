@@ -130,8 +130,8 @@ def _refined(name: str, case: Circumstances) -> str:
         return "kernel-function"
     if name == "call-under-lock" and re.search(r"call bpf_(res_)?spin_lock\b", case.code):
         return "second-lock"
-    if name == "other" and re.search(r"expected=.*map_value", case.line):
-        return "lock-pointer" if "spin_" in case.code else "other"
+    if name == "argument" and "spin_" in case.code:
+        return "lock-pointer"
     if name == "helper-missing" and re.search(r"bpf_spin_(un)?lock#", case.line):
         return "program-type"
     places = re.search(r"off (\d+) doesn't point to .* that is at (\d+)", case.line)

@@ -150,7 +150,7 @@ def test_the_telling_line_and_its_place():
         ("unknown func bpf_spin_lock#93", "program-type"),
         ("unknown func bpf_loop#181", "helper-missing"),
         ("9: (85) call bpf_spin_lock#93\nR1 type=fp expected=map_value, ptr_", "lock-pointer"),
-        ("9: (85) call bpf_foo#3\nR1 type=fp expected=map_value", "other"),
+        ("9: (85) call bpf_foo#3\nR1 type=fp expected=map_value", "argument"),
         (
             "9: <invalid kfunc call>\nkfunc 'hid_bpf_get_data' is referenced but wasn't resolved",
             "kernel-function",
