@@ -218,7 +218,9 @@ class _Judge:
                 seen = replace(access, doubt=access.doubt or doubt)
                 self._by_field.setdefault((key, access.field), []).append(seen)
         self._gaps = [*walker.gaps]
-        self._gaps += [Gap("it is too large to be followed", p, p) for p in walker.unfinished]
+        self._gaps += [
+            Gap("the program is too large to be followed", p, p) for p in walker.unfinished
+        ]
 
     def findings(self) -> Findings:
         fields: List[Judged] = []

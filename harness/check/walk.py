@@ -21,7 +21,9 @@ from harness.provision import elf
 from harness.provision.btf import KERNEL, LOCKS, Field
 from harness.provision.elf import Function, Insn, Object
 
-MOST_STEPS = 200_000  # of one program, with the turns of loops apart; without, as many again
+# Of one program, with the turns of loops apart, and as much again without; and of all of an object.
+# An instruction is 1 and more by the values that are known there, and by the fields that it touches.
+MOST_STEPS, MOST_OF_ALL = 200_000, 600_000
 DEEPEST_CALLS = 8  # as the verifier has it
 MOST_HELD = 4
 TURNS = (66, 9, 1)  # walked one by one: of a loop, of one in it, of one in that
@@ -138,6 +140,9 @@ class _State:
             list(self.registers), [list(s) for s in self.saved], dict(self.slots), self.held
         )
 
+    def __len__(self) -> int:
+        return len(self.registers) + sum(map(len, self.saved)) + len(self.slots)
+
     def all(self) -> Iterator[Tuple[Any, Value]]:
         """Go through all values, with what finds them again."""
         for index, value in enumerate(self.registers):
@@ -185,6 +190,7 @@ class Walker:
         self.taken: Set[Key] = set()  # maps of whose locks one was taken
         self.touched: Set[Key] = set()
         self._program = ""
+        self._steps = 0
         self._most_turns: Tuple[int, ...] = TURNS
         self._clear()
         self._later: List[Tuple[str, Tuple[Value, ...]]] = []
@@ -233,19 +239,19 @@ class Walker:
         start.registers[1:6] = begin[1]
         start.registers[10] = Value(None, stacks=frozenset([StackSpot(0, 0, 0)]))
         self._reach(Point((), begin[0], 0), start)
-        left = MOST_STEPS
+        enough = self._steps + min(MOST_STEPS, MOST_OF_ALL - self._steps)
         while self._queue:
             _, _, ident, point = heapq.heappop(self._queue)
             self._waiting.discard(ident)
-            left = self._run(point, self._states[ident].copy(), left)
-            if left <= 0:
+            self._run(point, self._states[ident].copy(), enough)
+            if self._steps >= enough:
                 return False
         return True
 
-    def _run(self, point: Point, state: _State, left: int) -> int:
-        """Go on until paths part or meet; return how many steps are left."""
-        while left > 0:
-            left -= 1
+    def _run(self, point: Point, state: _State, enough: int) -> None:
+        """Go on until paths part or meet, or it is enough."""
+        while self._steps < enough:
+            self._steps += 1 + len(state) // 16
             found = self._step(point, state)
             if len(found) == 1 and found[0][0].at not in self._about(point.function).leaders:
                 point, state = found[0]
@@ -253,7 +259,6 @@ class Walker:
             for index, (after, then) in enumerate(found):
                 self._reach(after, then if index == 0 else then.copy())
             break
-        return left
 
     # -- where paths meet --------------------------------------------------------------------------
 
@@ -262,6 +267,7 @@ class Walker:
 
     def _reach(self, point: Point, state: _State) -> None:
         """Join a state into what is known of a place; look at the place again if that is news."""
+        self._steps += len(state) // 4
         ident = self._number(point)
         known = self._states.get(ident)
         if known is None:
@@ -396,6 +402,7 @@ class Walker:
             end = declared.value_size or max([f.offset + f.size for f in declared.fields] or [0])
             high = min(max(spot.high, 0) + most, max(end, low + least))
             parts = [f for f in declared.fields if f.overlaps(low, high - low)]
+            self._steps += len(declared.fields) // 16 + len(parts)
             for part in parts if high > low else ():
                 why = doubt
                 if spot.low != spot.high and len(parts) > 1:

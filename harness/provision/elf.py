@@ -7,6 +7,7 @@ verdict of the kernel. It serves to point at source lines, and lockset.py.
 
 from __future__ import annotations
 
+import bisect
 import struct
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
@@ -72,11 +73,14 @@ class Function:
     targets: Dict[int, Target] = field(default_factory=dict)  # by index of the instruction
     lines: Dict[int, Tuple[str, int]] = field(default_factory=dict)  # index -> (file, line)
     is_global: bool = False  # verified separately; static and hidden functions are not
+    _starts: List[int] = field(default_factory=list, repr=False, compare=False)  # of lines, sorted
 
     def line(self, index: int) -> Optional[Tuple[str, int]]:
         """Return the (file, line) of an instruction in the source, or None."""
-        before = [at for at in self.lines if at <= index]
-        return self.lines[max(before)] if before else None
+        if len(self._starts) != len(self.lines):
+            self._starts = sorted(self.lines)
+        before = bisect.bisect_right(self._starts, index)
+        return self.lines[self._starts[before - 1]] if before else None
 
 
 @dataclass(frozen=True)

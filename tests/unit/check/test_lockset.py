@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from harness.check import lockset
+from harness.check import lockset, walk
 from harness.provision import elf
 from harness.provision.btf import Field, Malformed
 
@@ -624,3 +624,11 @@ def test_a_loop_reaches_no_further_than_its_array(tmp_path):
     found = findings(tmp_path, body, extra)
     assert found.verdict("longs", "turns") == "never locked"
     assert found.verdict("longs", "before") == found.verdict("longs", "after") == "protected"
+
+
+def test_what_is_too_large_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(walk, "MOST_OF_ALL", 40)
+    found = findings(tmp_path, LOCKED)
+    assert found.unfinished == ("program",)
+    (first, *_) = found.fields
+    assert first.said.startswith("unknown, because the program is too large to be followed")
