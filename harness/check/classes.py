@@ -172,7 +172,7 @@ CLASSES: Tuple[Class, ...] = (
         "Structs of the kernel are for reading. An object of your own is for writing while you own it:"
         " newly allocated, taken out of its map, list or tree, or found there under the lock.",
         "",
-        (r"only read is supported",),
+        (r"only read is supported", r"may write into memory pointed by"),
     ),
     Class(
         "unreleased",
@@ -228,6 +228,8 @@ CLASSES: Tuple[Class, ...] = (
             r"multiple exception callback tags",
             r"exception callback .* (must|should|not)",
             r"Global function \S+ doesn't return scalar",
+            r"Global function \S+ return value not void or scalar",
+            r"exception cb cannot return void",
         ),
     ),
     Class(
@@ -247,7 +249,7 @@ CLASSES: Tuple[Class, ...] = (
         (
             r"invalid kptr access",
             r"store to referenced kptr disallowed",
-            r"arg#\d+ expected for bpf_(percpu_)?obj_drop",
+            r"(arg#|R)\d+ expected for bpf_(percpu_)?obj_drop",
             r"kptr access (size|cannot|from)",
             r"kptr cannot be accessed",
         ),
@@ -258,7 +260,10 @@ CLASSES: Tuple[Class, ...] = (
         "Give back what the allocation returned: container_of() of a node, before bpf_obj_drop() and its"
         " like.",
         "",
-        (r"must have zero offset when passed to release func",),
+        (
+            r"must have zero offset when passed to release func",
+            r"dereference of modified (?!\w*or_null)\w+ ptr",
+        ),
     ),
     Class(
         "direct-access",
@@ -396,7 +401,75 @@ CLASSES: Tuple[Class, ...] = (
         "Give the function what the line expects in that register (R1 is the first argument); what it"
         " holds instead is said before.",
         "",
-        (r"\bexpected=\w+", r"arg#\d+ (is|expected|must|should|doesn't|has) "),
+        (
+            r"\bexpected=\w+",
+            r"(arg#|R)\d+ (is \w+ expected|expected|must be|should|doesn't|has) ",
+        ),
+    ),
+    Class(
+        "map-function",
+        "a function that does not go with this type of map",
+        "Use the functions of the map's type: a local storage is asked by its owner"
+        " (bpf_sk_storage_get() and its like), not by a key.",
+        "",
+        (r"cannot pass map_type \d+ into func",),
+    ),
+    Class(
+        "open-section",
+        "a section of RCU, preemption or interrupts that is not ended in time",
+        "End the section on every path, before the return, the tail call or the exception.",
+        "",
+        (
+            r"cannot be used inside bpf_(rcu_read_lock|preempt_disable)-ed region",
+            r"bpf_rcu_read_(un)?lock is missing",
+            r"unmatched rcu read (un)?lock",
+            r"\d+ bpf_preempt_(enable|disable)",
+            r"unmatched attempt to enable preemption",
+        ),
+    ),
+    Class(
+        "sleep-in-section",
+        "a call that may sleep where nothing may",
+        "Make the call before the section (a lock, RCU, preemption or interrupts off) or after it.",
+        "",
+        (
+            r"sleepable helper \S+ in ",
+            r"kernel func \S+ is sleepable within",
+            r"sleepable global function \S+ called in",
+            r"may sleep in ",
+        ),
+    ),
+    Class(
+        "struct-access",
+        "an access beyond a member or a struct of the kernel's",
+        "Access members by their names and in their sizes, as this kernel's BTF has them (CO-RE).",
+        "",
+        (
+            r"access beyond (the end of member|struct)",
+            r"invalid (sock|sock_common|tcp_sock|xdp_sock) access",
+        ),
+    ),
+    Class(
+        "tracing-drop",
+        "an object that tracing programs may not drop",
+        "Drop it in a program of another type, or leave out of the object what is freed with it (kernel"
+        " pointers, lists, trees): tracing programs may run in an NMI.",
+        "",
+        (r"cannot be used in tracing programs on types with",),
+    ),
+    Class(
+        "struct-ops",
+        "another function of its struct_ops is refused",
+        "Mend the function that is named first: a struct_ops is made of all of its functions.",
+        "",
+        (r"another function of its struct_ops is refused",),
+    ),
+    Class(
+        "hook-denied",
+        "a function to which this kernel lets nothing of this kind attach",
+        "Attach to a function that calls it, or by another kind of program (kprobe, tracepoint).",
+        "",
+        (r"Attaching .* is rejected",),
     ),
     Class(
         "kernel-function",

@@ -198,11 +198,25 @@ def _load(data: bytes, program: Json, extends: Sequence[str]) -> Json:
 
 
 def _load_on(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:
-    """Load one program, others of its struct_ops being empty; return what was seen."""
+    """Load one program, others of its struct_ops being empty; return what was seen.
+
+    An empty one may be refused itself, where the kernel asks for more: then the others are as they are.
+    """
     if not program["section"].startswith("struct_ops"):
         return _load_once(data, program, target)
     with alone_in_struct_ops(data, program["name"]):
-        return _load_once(data, program, target)
+        seen = _load_once(data, program, target)
+    if seen["stage"] is None or seen["log"]:
+        return seen
+    with_others = _load_once(data, program, target)
+    if with_others["stage"] is None or with_others["log"]:
+        return with_others
+    named = re.findall(r"prog '(\w+)': BPF program load failed", "\n".join(with_others["messages"]))
+    others = [name for name in named if name != program["name"]]
+    if others:
+        told = f"another function of its struct_ops is refused: '{others[0]}'"
+        return {**with_others, "messages": [told]}
+    return with_others
 
 
 def _load_once(data: bytes, program: Json, target: Optional[Tuple[int, str]]) -> Json:

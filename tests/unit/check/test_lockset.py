@@ -630,5 +630,5 @@ def test_what_is_too_large_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(walk, "MOST_OF_ALL", 40)
     found = findings(tmp_path, LOCKED)
     assert found.unfinished == ("program",)
-    (first, *_) = found.fields
+    first, *_ = found.fields
     assert first.said.startswith("unknown, because the program is too large to be followed")
