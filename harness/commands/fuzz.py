@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from harness.commands import output
-from harness.errors import SetupError
-from harness.fuzz import campaign, findings, ir, listing, lower
+from harness.errors import SetupError, UsageError
+from harness.fuzz import campaign, defects, differential, findings, ir, listing, lower, rules
 from harness.guest.uapi import errno_name
 from harness.machines import choose, target
 from harness.machines.loss import GuestLost
 from harness.machines.session import AgentError
 from harness.provision import catalogue
 from harness.pytest_plugin import run_options
+from harness.scenarios.versions import kernel_version
 
 DEFAULT_PROGRAMS = 2000
+MOST_OF_POWER = 5000
 TOLD_EVERY_SECONDS = 10.0
 
 
@@ -70,6 +72,16 @@ def declare(sub: argparse.ArgumentParser) -> None:
         help="begin with the programs of this directory, and add those of findings",
     )
     sub.add_argument(
+        "--differential",
+        action="store_true",
+        help="ask all kernels about the same programs, and show which answers change and why",
+    )
+    sub.add_argument(
+        "--power",
+        action="store_true",
+        help="ask no kernel: show how many programs find each of many simulated defects",
+    )
+    sub.add_argument(
         "--known", action="store_true", help="show the programs of known findings as well"
     )
     sub.add_argument("--json", action="store_true", help="print JSON (see docs/formats.md)")
@@ -97,8 +109,12 @@ def run(options: argparse.Namespace) -> int:
     names: List[Optional[str]] = [*catalogue.expand(options.kernel)]
     for name in names:
         catalogue.find(str(name))
+    if options.power:
+        return _power(options, names)
     try:
-        return _replay(options, names) if options.replay else _campaigns(options, names)
+        if options.replay:
+            return _replay(options, names)
+        return (_differential if options.differential else _campaigns)(options, names)
     except (GuestLost, AgentError) as lost:
         raise SetupError(f"The guest was lost: {lost}.") from None
 
@@ -119,7 +135,13 @@ def _campaigns(options: argparse.Namespace, names: List[Optional[str]]) -> int:
     plan = campaign.Plan(options.seed, programs, 60 * (options.minutes or 0.0), tuple(first))
     outcomes = []
     for name, guests in _targets(options, names):
-        outcome = campaign.run(guests, plan, _Ticker(name))
+        ticker = _Ticker(name)
+        try:
+            outcome = campaign.run(guests, plan, ticker)
+        except KeyboardInterrupt:
+            if ticker.last is not None:  # what was found so far is not lost
+                output.put(_text(ticker.last, options.known), options.output)
+            raise
         outcomes.append(outcome)
         if options.corpus:
             findings.save(options.corpus, list(outcome.findings.values()), outcome.release)
@@ -148,13 +170,59 @@ def _replay(options: argparse.Namespace, names: List[Optional[str]]) -> int:
     return int(wrong)
 
 
+def _differential(options: argparse.Namespace, names: List[Optional[str]]) -> int:
+    """Compare neighbouring kernels; return 1 if an answer changed for no known cause."""
+    if len(names) < 2:
+        raise UsageError("--differential compares kernels: name two or more by --kernel.")
+    number = options.programs or DEFAULT_PROGRAMS
+    programs: List[ir.Program] = []
+
+    def make(kernel: rules.Kernel) -> List[ir.Program]:
+        programs.extend(() if programs else differential.programs(options.seed, number, kernel))
+        return programs
+
+    rows = [differential.ask(guests, make) for _, guests in _targets(options, names)]
+    lines, wrong = [], False
+    for before, after in zip(rows, rows[1:]):
+        changes = differential.compare(before, after)
+        wrong = wrong or not all(change.explained for change in changes)
+        lines.append(f"{before.release} -> {after.release}: {number} programs")
+        if not changes:
+            lines.append("  no answer changes")
+        for change in changes:
+            how = "accepted" if change.accepted else "refused"
+            mark = "" if change.explained else "UNEXPLAINED "
+            lines.append(f"  {mark}newly {how}: {change.times}: {change.cause}")
+            if options.known or not change.explained:
+                lines.append(ir.show(change.smallest))
+    output.put("\n".join(lines) + "\n", options.output)
+    return int(wrong)
+
+
+def _power(options: argparse.Namespace, names: List[Optional[str]]) -> int:
+    """Show after how many programs each simulated defect is found; return 1 if one is not."""
+    kernel = names[0] if names else target.DEFAULT_KERNEL
+    most = options.programs or MOST_OF_POWER
+    clauses = rules.of(kernel_version(str(kernel)))
+    found = defects.power(options.seed, clauses, most)
+    rows = defects.rows(found, most)
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{name:{width}}  {after:>7}  {rule}" for name, rule, after in rows]
+    there = sum(after is not None for after in found.values())
+    lines.append(f"{there} of {len(rows)} defects within {most} programs (kernel {kernel})")
+    output.put("\n".join(lines) + "\n", options.output)
+    return int(there < len(rows))
+
+
 class _Ticker:
     """Says every few seconds how far a campaign is."""
 
     def __init__(self, name: str) -> None:
         self._name, self._told = name, time.monotonic()
+        self.last: Optional[campaign.Outcome] = None
 
     def __call__(self, outcome: campaign.Outcome) -> None:
+        self.last = outcome
         if time.monotonic() - self._told < TOLD_EVERY_SECONDS:
             return
         self._told = time.monotonic()

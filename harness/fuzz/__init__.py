@@ -5,6 +5,5 @@
 by walking all its paths with exact states; `rules` has what differs between kernels. `lower` makes
 instructions of it, `world` has the maps they use, and `campaign` asks the kernel and compares. All
 but `campaign` are pure.
-May import: `machines`, `provision`, `judging`, `scenarios`, `guest.calls`, `guest.uapi`, `paths`,
-`errors`.
+May import: `machines`, `judging.splat`, `scenarios`, `guest.calls`, `guest.uapi`, `errors`.
 """

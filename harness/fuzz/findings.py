@@ -25,6 +25,11 @@ class Asked:
     errno: int
 
     @property
+    def accepted(self) -> bool:
+        """Tell whether the kernel loaded it."""
+        return self.errno == 0
+
+    @property
     def gave_up(self) -> bool:
         """Tell whether the verifier found the program too complex, which is no answer."""
         return self.errno in (_E2BIG, _ENOMEM)

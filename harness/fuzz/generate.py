@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from harness.fuzz import ir, rules, seeds, world
 
 _FROM_SEEDS = 0.2
 _DAMAGED = 0.75
 _OFTEN = 0.7
-_OTHER_TYPES = 0.15
+_CONFUSED = 0.08
+_OTHER_TYPES, _ONLY_INNER = 0.15, 0.04
 _HELPERS = (5, 7, 8)  # ktime_get_ns, get_prandom_u32, get_smp_processor_id
 _DEEPEST = 4
 _MOST_STATEMENTS = 60
@@ -50,6 +51,7 @@ class Generator:
         self._functions: List[ir.Function] = []
         self._weights: Dict[str, float] = {}
         self._bit = self._next_id = 0
+        self._only_inner = False  # the program's maps with locks are inner ones
 
     def program(self) -> ir.Program:
         """Return the next program."""
@@ -65,7 +67,7 @@ class Generator:
             made = replace(made, often=chance.random() < _OFTEN)
             return ir.trimmed(damage(made, chance, 1 + chance.randrange(2)))
         made = self._legal()
-        if chance.random() < _DAMAGED:
+        if not self._only_inner and chance.random() < _DAMAGED:
             made = damage(made, chance, 1 + chance.randrange(3))
         return ir.trimmed(made)
 
@@ -90,11 +92,16 @@ class Generator:
         self._weights["section"] = chance.choice((1, 3, 5))
         self._weights["lookup"] = chance.choice((1, 3))
         kind = "sched_cls"
-        if chance.random() < _OTHER_TYPES:
+        self._only_inner = self._kernel.inner_maps and chance.random() < _ONLY_INNER
+        if self._only_inner:
+            kind = chance.choice(rules.REFUSED_TYPES)
+            self._weights.update(inner=3, direct=0, for_each=0)
+        elif chance.random() < _OTHER_TYPES:
             kind = chance.choice([name for name in world.TYPES if name not in rules.REFUSED_TYPES])
         self._functions.append(ir.Function(ir.MAIN, ()))
         scope = _Scope(ir.MAIN)
-        body = self._lookup(scope) + self._body(scope, 3 + chance.randrange(6))
+        begin = self._inner(scope) if self._only_inner else self._lookup(scope)
+        body = begin + self._body(scope, 3 + chance.randrange(6))
         self._functions[0] = ir.Function(ir.MAIN, body)
         if not world.TYPES[kind].packets:
             self._functions = [
@@ -167,6 +174,8 @@ class Generator:
 
     def _lookup(self, scope: _Scope) -> ir.Body:
         names = [name for name, kind in world.MAPS.items() if not kind.inner]
+        if self._only_inner:
+            names = ["plain"]
         name = self._random.choice(names)
         key = self._random.randrange(world.MAPS[name].entries if name != "plain" else 1)
         return self._checked(scope, name, lambda var: ir.Lookup(var, name, key))
@@ -189,6 +198,15 @@ class Generator:
         _merge(scope, [inner], body)
         scope.known[var] = None
         return (look(var), ir.IfSet(var, body, ()))
+
+    def _check(self, scope: _Scope) -> ir.Body:
+        """A check for NULL of what is none."""
+        var = self._value(scope)
+        assert var is not None
+        inner = scope.inside()
+        body = self._body(inner, self._random.randrange(3))
+        _merge(scope, [inner], body)
+        return (ir.IfSet(var, body, ()),)
 
     def _direct(self, scope: _Scope) -> ir.Body:
         var = self._var(scope)
@@ -259,6 +277,8 @@ class Generator:
         at = world.MAPS[known[0]].layout.lock
         scope.held = var
         body = self._body(scope, self._random.randrange(4))
+        if self._random.random() < _CONFUSED:
+            return self._confused(scope, var, at, body)
         same = [v for v in range(ir.VARIABLES) if scope.known[v] == known]
         by = self._random.choice(same)
         scope.held = -1
@@ -274,6 +294,25 @@ class Generator:
             number = self._function(ir.STATIC, (unlock,))
             return (lock, *body, ir.Call(number))
         return (lock, *body, unlock)
+
+    def _confused(self, scope: _Scope, var: int, at: int, body: ir.Body) -> ir.Body:
+        """A section that is left by a variable which another element may have got on one way."""
+        known, by = scope.known[var], self._var(scope)
+        assert known is not None
+        rivals = [
+            each
+            for each, other in enumerate(scope.known)
+            if other and other != known and other[0] == known[0]
+        ]
+        scope.held = -1
+        lock, unlock = ir.Lock(var, at), ir.Unlock(var, at)
+        if not rivals or by is None or not scope.input:
+            return (lock, *body, unlock)
+        scope.known[by] = None
+        wrong = ir.Copy(by, self._random.choice(rivals))
+        ways = ((wrong,), ()) if self._random.random() < 0.3 else ((), (wrong,))
+        branch = ir.If(self._a_bit(), *ways)
+        return (ir.Copy(by, var), branch, lock, *body, ir.Unlock(by, at))
 
     def _a_bit(self) -> int:
         self._bit = (self._bit + 1) % ir.BITS
@@ -348,6 +387,7 @@ _MAKERS: Dict[str, Callable[[Generator, _Scope], ir.Body]] = {
     "direct": Generator._direct,
     "copy": Generator._copy,
     "access": Generator._access,
+    "check": Generator._check,
     "hand": Generator._hand,
     "helper": Generator._helper,
     "packet": Generator._packet,
@@ -360,10 +400,10 @@ _MAKERS: Dict[str, Callable[[Generator, _Scope], ir.Body]] = {
     "for_each": Generator._for_each,
     "bpf_loop": Generator._bpf_loop,
 }
-_UNDER_LOCK = ("copy", "access", "shift", "branch", "repeat", "static", "direct")
-_NESTING = ("branch", "repeat", "static", "global", "for_each", "bpf_loop")
+_UNDER_LOCK = ("copy", "access", "check", "shift", "branch", "repeat", "static", "direct")
+_NESTING = ("branch", "check", "repeat", "static", "global", "for_each", "bpf_loop")
 _CALLING = ("static", "global", "for_each", "bpf_loop")
-_OF_VALUES = ("copy", "access", "hand", "shift", "section")
+_OF_VALUES = ("copy", "access", "check", "hand", "shift", "section")
 
 
 def _merge(scope: _Scope, parts: List[_Scope], body: ir.Body) -> None:
@@ -394,29 +434,47 @@ def damage(program: ir.Program, chance: random.Random, times: int) -> ir.Program
     return program
 
 
+_Wanted = Callable[[ir.Statement], bool]
+
+
 def _edit(
-    program: ir.Program, chance: random.Random, change: Callable[[ir.Statement], ir.Body]
+    program: ir.Program,
+    chance: random.Random,
+    change: Callable[[ir.Statement], ir.Body],
+    wanted: _Wanted = lambda statement: True,
 ) -> ir.Program:
-    """Change one random statement that is not in a global function, or not by its input."""
-    number = chance.randrange(len(program.functions))
-    function = program.functions[number]
-    count = sum(1 for _ in ir.statements(function.body))
-    if not count:
+    """Change one random statement that is wanted. No global function gets a branch: it has no input."""
+    places = [
+        (number, at)
+        for number, function in enumerate(program.functions)
+        for at, statement in enumerate(_innermost_first(function.body))
+        if wanted(statement)
+    ]
+    if not places:
         return program
-    left = [chance.randrange(count)]
+    number, left = chance.choice(places)
+    function = program.functions[number]
 
     def visit(statement: ir.Statement) -> ir.Body:
-        left[0] -= 1
-        if left[0] != -1:
+        nonlocal left
+        left -= 1
+        if left != -1:
             return (statement,)
         changed = change(statement)
-        if function.kind == ir.GLOBAL and any(isinstance(s, ir.If) for s in ir.statements(changed)):
-            return (statement,)
-        return changed
+        branches = any(isinstance(each, ir.If) for each in ir.statements(changed))
+        return (statement,) if branches and function.kind == ir.GLOBAL else changed
 
     edited = replace(function, body=ir.rewritten(function.body, visit))
     functions = (*program.functions[:number], edited, *program.functions[number + 1 :])
     return replace(program, functions=functions)
+
+
+def _innermost_first(body: ir.Body) -> Iterator[ir.Statement]:
+    """Yield all statements in the order in which ir.rewritten() visits them."""
+    for statement in body:
+        for name in ir.body_names(type(statement)):
+            yield from _innermost_first(getattr(statement, name))
+        yield statement
 
 
 def _places(program: ir.Program) -> List[ir.Statement]:
@@ -522,6 +580,102 @@ def _wrap(program: ir.Program, chance: random.Random) -> ir.Program:
     return _edit(program, chance, lambda s: (ir.Lock(var, at), s, ir.Unlock(var, at)))
 
 
+def _is(*kinds: type) -> _Wanted:
+    return lambda statement: isinstance(statement, kinds)
+
+
+def _keep_locked(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Take an unlock away, or return before it."""
+    bit = chance.randrange(ir.BITS)
+    leave: ir.Body = (ir.Exit(),)
+    new = chance.choice(((), leave, (ir.If(bit, leave, ()),), (ir.If(bit, (), leave),)))
+    return _edit(program, chance, lambda s: (*new, s) if new else (), _is(ir.Unlock))
+
+
+def _under_lock(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Do after a lock what may not be done there."""
+    calls = [s for s in ir.everything(program) if isinstance(s, ir.Calling)]
+
+    def change(statement: ir.Statement) -> ir.Body:
+        assert isinstance(statement, ir.Lock)
+        var, at = statement.var, statement.at
+        other = chance.randrange(ir.VARIABLES)
+        news: List[ir.Statement] = [
+            ir.Helper(chance.choice(_HELPERS)),
+            ir.Lookup(other, "hash", 1),
+            ir.Inner(other, "outer", 0, 0),
+            ir.Pass(var, 0),
+            ir.LoadAbsolute(),
+            ir.Lock(var, at),
+            ir.Atomic(var, at, 4),
+            ir.Load(var, at, chance.choice((1, 2, 4))),
+            ir.Store(var, at + chance.randrange(4), 1),
+        ]
+        return (statement, chance.choice([*news, *calls]))
+
+    return _edit(program, chance, change, _is(ir.Lock))
+
+
+def _wrap_call(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Lock before a function is called, and unlock after it."""
+    locks = [s for s in ir.everything(program) if isinstance(s, ir.Lock)]
+    if not locks:
+        return program
+    lock = chance.choice(locks)
+    around = ir.Lock(lock.var, lock.at), ir.Unlock(lock.var, lock.at)
+    calls = (ir.Call, ir.ForEach, ir.BpfLoop)
+    return _edit(program, chance, lambda s: (around[0], s, around[1]), _is(*calls))
+
+
+def _call_under_lock(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Call an empty function after a lock."""
+    number = len(program.functions)
+    calls: List[Tuple[str, ir.Statement]] = [
+        (ir.STATIC, ir.Call(number)),
+        (ir.GLOBAL, ir.Call(number)),
+        (ir.EACH, ir.ForEach("hash", number)),
+        (ir.LOOP, ir.BpfLoop(number)),
+    ]
+    kind, call = chance.choice(calls)
+    called = replace(program, functions=(*program.functions, ir.Function(kind, ())))
+    return _edit(called, chance, lambda s: (s, call), _is(ir.Lock))
+
+
+def _take_another(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Let a lock's or unlock's variable be another element, on one way to it or on both."""
+
+    def change(statement: ir.Statement) -> ir.Body:
+        assert isinstance(statement, (ir.Lock, ir.Unlock))
+        copy = ir.Copy(statement.var, _assigned(program, chance))
+        bit = chance.randrange(ir.BITS)
+        ways: List[ir.Statement] = [copy, ir.If(bit, (copy,), ()), ir.If(bit, (), (copy,))]
+        return (chance.choice(ways), statement)
+
+    return _edit(program, chance, change, _is(ir.Lock, ir.Unlock))
+
+
+def _touch_by_moved(program: ir.Program, chance: random.Random) -> ir.Program:
+    """Reach for the lock through a pointer that was moved, by a known or an unknown number."""
+
+    def change(statement: ir.Statement) -> ir.Body:
+        assert isinstance(statement, ir.Lock)
+        var, at, other = statement.var, statement.at, chance.randrange(ir.VARIABLES)
+        moves = (ir.Move(other, 4), ir.Move(other, 0), ir.Shift(other, 3), ir.Shift(other, 7))
+        moved = chance.choice(moves)
+        start = at - moved.by if isinstance(moved, ir.Move) else at
+        uses: List[ir.Statement] = [
+            ir.Load(other, max(0, start), 4),
+            ir.Store(other, start, 1),
+            ir.Atomic(other, start, 4),
+            ir.Lock(other, start),
+            ir.Pass(other, start),
+            ir.Load(other, max(0, start - 4), 8),
+        ]
+        return (ir.Copy(other, var), moved, chance.choice(uses), statement)
+
+    return _edit(program, chance, change, _is(ir.Lock))
+
+
 def _move(program: ir.Program, chance: random.Random) -> ir.Program:
     """Move a simple statement to another place."""
     simple = [
@@ -555,7 +709,18 @@ def _retype(program: ir.Program, chance: random.Random) -> ir.Program:
 
 
 _DAMAGES = (
-    _delete,
+    _keep_locked,
+    _keep_locked,
+    _keep_locked,
+    _under_lock,
+    _under_lock,
+    _under_lock,
+    _wrap_call,
+    _call_under_lock,
+    _take_another,
+    _take_another,
+    _take_another,
+    _touch_by_moved,
     _delete,
     _unwrap,
     _rename,
@@ -569,5 +734,6 @@ _DAMAGES = (
     _wrap,
     _move,
     _twice,
+    _retype,
     _retype,
 )

@@ -159,7 +159,8 @@ class Oracle:
             if world.MAPS[name].layout.lock >= 0 and self.program.type in rules.REFUSED_TYPES:
                 if self.program.type in _WRITABLE and not self.kernel.writable_traces:
                     raise Unclear("this type has no such helper")
-                raise Bad(rules.PROGRAM_TYPE)
+                if not self.excuses_type():
+                    raise Bad(rules.PROGRAM_TYPE)
 
     def _explore(self, start: State) -> None:
         todo = [start]
@@ -169,19 +170,45 @@ class Oracle:
             step = steps[state.at]
             if step.joins:
                 state = _living(state, step.live)
-                if state in walk.seen:
+                key = self.key(state)
+                if key in walk.seen:
                     continue
-                walk.seen.add(state)
+                walk.seen.add(key)
             walk.states += 1
             if walk.states > MOST_STATES:
                 raise Unclear("too many states")
             try:
-                todo.extend(_STEPS[step.word](self, state, step))
+                todo.extend(self.after(state, step))
             except Bad as bad:
-                walk.reason = bad.reason
-                return
+                excused = self.excused(bad.reason, state, step)
+                if excused is None:
+                    walk.reason = bad.reason
+                    return
+                todo.extend(excused)
             except Unclear as unclear:
                 walk.unclear = walk.unclear or str(unclear)
+
+    # -- what a subclass may do otherwise ------------------------------------------------------------
+
+    def after(self, state: State, step: flow.Step) -> List[State]:
+        """Return the states after a step. Raises Bad, Unclear."""
+        return STEPS[step.word](self, state, step)
+
+    def key(self, state: State) -> State:
+        """Return what tells a state from others that were walked already."""
+        return state
+
+    def excused(self, reason: str, state: State, step: flow.Step) -> Optional[List[State]]:
+        """Return what follows a step that breaks a rule, if that is overlooked."""
+        return None
+
+    def excuses_type(self) -> bool:
+        """Tell whether it is overlooked that this type of program may not lock."""
+        return False
+
+    def callback_value(self, state: State, name: str) -> Pointer:
+        """Return the value that a callback is called for."""
+        return Pointer(name, self._fresh(state))
 
     # -- variables --------------------------------------------------------------------------------
 
@@ -368,7 +395,7 @@ class Oracle:
         self.call(state)
         value = None
         if isinstance(statement, ir.ForEach):
-            value = Pointer(statement.map, self._fresh(state))
+            value = self.callback_value(state, statement.map)
         kind = self.program.functions[statement.function].kind
         frames = (*state.frames, Frame(state.at, kind, value))
         inside = state._replace(at=self.flow.entries[statement.function], frames=frames)
@@ -386,6 +413,13 @@ class Oracle:
             raise Bad(rules.CALLBACK_LOCKED)
         if state.held and not self.kernel.static_calls:
             raise Bad(rules.EXIT_LOCKED)
+        return self.leave(state)
+
+    def leave(self, state: State) -> List[State]:
+        """Return from a function."""
+        frame = state.frames[-1]
+        if len(state.frames) == 1:
+            return []
         back = frame.back + 1 if self.once and frame.kind in (ir.EACH, ir.LOOP) else frame.back
         return [state._replace(at=back, frames=state.frames[:-1])]
 
@@ -448,7 +482,8 @@ def _layout(name: str) -> world.Layout:
     return world.MAPS[name[len(_INNER) :] if name.startswith(_INNER) else name].layout
 
 
-_STEPS: Dict[str, Callable[[Oracle, State, flow.Step], List[State]]] = {
+# By word of the step.
+STEPS: Dict[str, Callable[[Oracle, State, flow.Step], List[State]]] = {
     ir.Lookup.word: Oracle.lookup,
     ir.Inner.word: Oracle.lookup,
     ir.Direct.word: Oracle.direct,
