@@ -57,19 +57,21 @@ class Generator:
         """Return the next program."""
         while True:
             made = self._program()
-            if ir.size(made) <= _MOST_STATEMENTS and ir.fits(made):
-                return made
+            if ir.is_valid(made):
+                made = ir.trimmed(made)
+                if ir.size(made) <= _MOST_STATEMENTS:
+                    return made
 
     def _program(self) -> ir.Program:
         chance = self._random
         if chance.random() < _FROM_SEEDS:
             made = chance.choice(self._seeds())
             made = replace(made, often=chance.random() < _OFTEN)
-            return ir.trimmed(damage(made, chance, 1 + chance.randrange(2)))
+            return damage(made, chance, 1 + chance.randrange(2))
         made = self._legal()
         if not self._only_inner and chance.random() < _DAMAGED:
             made = damage(made, chance, 1 + chance.randrange(3))
-        return ir.trimmed(made)
+        return made
 
     def _seeds(self) -> List[ir.Program]:
         return [each for each in seeds.PROGRAMS if self._can(each)]

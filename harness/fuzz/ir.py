@@ -482,9 +482,13 @@ class _Parser:
         return UsageError(f"Line {self._lines[self._at - 1][0]}: {what}.")
 
 
-def fits(program: Program) -> bool:
-    """Tell whether a program has no more loops than there is room for."""
-    return sum(isinstance(each, Repeat) for each in everything(program)) <= MOST_LOOPS
+def is_valid(program: Program) -> bool:
+    """Tell whether a program is one of this language: damage may make recursion of a call."""
+    try:
+        _check(program)
+    except UsageError:
+        return False
+    return True
 
 
 _CALLED = {Call: (STATIC, GLOBAL), ForEach: (EACH,), BpfLoop: (LOOP,)}
@@ -492,7 +496,7 @@ _CALLED = {Call: (STATIC, GLOBAL), ForEach: (EACH,), BpfLoop: (LOOP,)}
 
 def _check(program: Program) -> None:
     """Raise UsageError for what no program of this language has."""
-    if not fits(program):
+    if sum(isinstance(each, Repeat) for each in everything(program)) > MOST_LOOPS:
         raise UsageError(f"A program has at most {MOST_LOOPS} loops.")
     for number, function in enumerate(program.functions):
         for statement in statements(function.body):

@@ -134,3 +134,9 @@ def test_the_btf_has_the_locks_where_the_layouts_say():
         assert read.size(number) == layout.size
         locks = [field.offset for field in read.fields(number) if field.lock]
         assert locks == ([layout.lock] if layout.lock >= 0 else [])
+
+
+def test_damage_makes_no_call_of_an_earlier_function():
+    """Once a call was put into the function that it calls."""
+    made = generate.Generator(5, KERNEL)
+    assert all(ir.is_valid(made.program()) for _ in range(300))
