@@ -17,6 +17,7 @@ def ensure(kernel: str, progress: Progress) -> Tuple[Image, Kernel]:
 
     Raises UnknownKernel; SetupError if one of them cannot be made, of two errors the image's.
     """
+    kernel_store.look(kernel)  # a wrong name is said before an image is built
     if userland.cached() is not None:
         return userland.ensure(progress), kernel_store.fetch(kernel, progress)
     with ThreadPoolExecutor(1) as other:
