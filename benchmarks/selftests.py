@@ -47,10 +47,14 @@ LOCKS = re.compile(r"spin_lock|linked_list\.h")
 _FUNC, _DECL_TAG = 12, 17  # kinds of BTF
 _COMMENT = "comment:"
 _COUNTED = re.compile(r"^\d+[=:]")
+_REFUSED = r"fail|restricted"  # in names of files of which nothing may load
 # A class that says more of the same text, from what the program did before.
 _CLOSER = (("not-a-pointer", "stale-reference"), ("call-under-lock", "second-lock"))
 # What the selftests bring along, a module, is in no kernel of a distribution.
 _MODULE = ("bpf_testmod", "bpf_kfunc_call_test", "bpf_iter_testmod", "bpf_kfunc_common_test")
+
+
+Answers = Dict[str, Dict[str, str]]
 
 
 @dataclass
@@ -76,7 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--kernel", action="append", metavar="NAME")
     parser.add_argument("--file", action="append", default=[], metavar="PATTERN")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="keep every answer here")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="keep answers here, and go on from them"
+    )
     options = parser.parse_args(arguments)
     different = False
     try:
@@ -113,10 +119,15 @@ def judge(kernel: str, patterns: Sequence[str], output: Optional[Path]) -> Found
                 found.left_out.append(f"{file.name}: {_first_error(str(error))}")
                 continue
             _say(f"{kernel}: {file.name}, {len(source.programs)} programs")
-            row = examine.examine(guests, kernel, source, source.programs)
-            _compare(source, row, _expectations(source, tables), found)
-            if output is not None:
-                _keep(output / kernel, source, row)
+            kept = output / kernel / f"{source.name}.json" if output is not None else None
+            if kept is not None and kept.exists():
+                answers: Answers = json.loads(kept.read_text())
+            else:
+                answers = _answers(examine.examine(guests, kernel, source, source.programs))
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(answers, indent=1))
+            _compare(source, answers, _expectations(source, tables), found)
     return found
 
 
@@ -124,14 +135,18 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _keep(directory: Path, source: examine.Source, row: examine.OnKernel) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    told = {
-        name: {"class": seen.refusal.name, "line": seen.refusal.line, "log": seen.log}
+def _answers(row: examine.OnKernel) -> Answers:
+    """Return, of each program, {} if it loads, else its class, line and log."""
+    if row.problem is not None:
+        return {"": {"class": row.problem.name, "line": row.problem.line, "log": ""}}
+    return {
+        name: (
+            {"class": seen.refusal.name, "line": seen.refusal.line, "log": seen.log}
+            if seen.refusal is not None
+            else {}
+        )
         for name, seen in row.programs.items()
-        if seen.refusal is not None
     }
-    (directory / f"{source.name}.json").write_text(json.dumps(told, indent=1))
 
 
 # -- sources ---------------------------------------------------------------------------------------
@@ -241,7 +256,7 @@ def _expectations(
             found[name] = Expected(False, [tables[stem, name]])
         elif "test_expect_failure" in said:
             found[name] = Expected(False, _messages(own))
-        elif "test_expect_success" in said or not (annotated or "fail" in stem):
+        elif "test_expect_success" in said or not (annotated or re.search(_REFUSED, stem)):
             found[name] = Expected(True)
     return found
 
@@ -294,48 +309,50 @@ def _text(literals: str) -> str:
 
 def _compare(
     source: examine.Source,
-    row: examine.OnKernel,
+    answers: Answers,
     expected: Mapping[str, Expected],
     found: Found,
 ) -> None:
     for name in source.programs:
         title = f"{source.name}: {name}"
-        seen = row.programs.get(name)
-        why = seen.refusal if seen is not None else row.problem
+        why = answers.get(name, answers.get(""))
         must = expected.get(name)
         needs = _of_module(source, name, why)
-        if must is None or seen is None:
-            reason = "nothing is said of it" if must is None else f"no answer: {row.problem}"
+        if must is None or why is None:
+            reason = "nothing is said of it" if must is None else "no answer"
             found.left_out.append(f"{title}: {reason}")
+        elif must.loads and why and why["class"] == "needs-target":
+            found.left_out.append(f"{title}: its test sets the target when it runs")
         elif needs:
             found.left_out.append(f"{title}: {needs}() is of the selftests' own module")
-        elif must.loads != (why is None):
+        elif must.loads != (not why):
             found.counts["differ in loads or refused"] += 1
-            told = f"{why.name}: {why.line}" if why is not None else f"loads, {must.messages}"
+            told = f"{why['class']}: {why['line']}" if why else f"loads, {must.messages}"
             found.wrong.append(f"{title}: must {'load' if must.loads else 'be refused'}: {told}")
         else:
             found.counts["agree on loads or refused"] += 1
-            if why is not None:
+            if why:
                 _compare_class(title, must, why, found)
 
 
-def _of_module(source: examine.Source, name: str, why: Optional[refusal.Refusal]) -> str:
+def _of_module(source: examine.Source, name: str, why: Optional[Dict[str, str]]) -> str:
     """Return what of the selftests' own module a program was refused for the want of, "" if nothing."""
-    if why is None or why.name not in ("kernel-function", "hook-missing"):
+    if not why or why["class"] not in ("kernel-function", "hook-missing"):
         return ""
     hook = source.object.functions[name].section.rpartition("/")[2]
-    names = [hook, *source.asked_names()] if why.name == "kernel-function" else [hook]
+    names = [hook, *source.asked_names()] if why["class"] == "kernel-function" else [hook]
     return next((each for each in names if each.startswith(_MODULE)), "")
 
 
-def _compare_class(title: str, must: Expected, why: refusal.Refusal, found: Found) -> None:
-    found.classes[why.name] += 1
+def _compare_class(title: str, must: Expected, why: Dict[str, str], found: Found) -> None:
+    name, line = why["class"], why["line"]
+    found.classes[name] += 1
     classes = {_class(message) for message in must.messages} - {"other"}
     classes |= {closer for wide, closer in _CLOSER if wide in classes}
-    if why.name == "other" or classes and why.name not in classes:
+    if name == "other" or classes and name not in classes:
         found.counts["differ in the class"] += 1
         fits = "/".join(sorted(classes)) or "none"
-        found.wrong.append(f"{title}: {why.name}: {why.line}; fitting: {fits}: {must.messages}")
+        found.wrong.append(f"{title}: {name}: {line}; fitting: {fits}: {must.messages}")
     else:
         found.counts["refused in the class of the text"] += 1
 

@@ -403,7 +403,7 @@ CLASSES: Tuple[Class, ...] = (
         "",
         (
             r"\bexpected=\w+",
-            r"(arg#|R)\d+ (is \w+ expected|expected|must be|should|doesn't|has) ",
+            r"(arg#|R)\d+ (is \w+ expected|expected|must be|should|has) ",
         ),
     ),
     Class(

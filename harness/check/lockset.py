@@ -191,7 +191,7 @@ def analyse(source: Object, programs: Sequence[str]) -> Findings:
     """Follow programs of an object; say what they do to the values that hold a lock."""
     maps = _maps(source)
     if not any(declared.locks for declared in maps.values()):
-        return Findings(())
+        return Findings((), tuple(_only_named(source, maps)))
     walker = Walker(source)
     for program in programs:
         if program in source.functions:
@@ -326,6 +326,7 @@ class _Judge:
 
     def _notes(self, fields: Sequence[Judged]) -> List[str]:
         return [
+            *_only_named(self._source, self._maps),
             *self._no_lock_possible(),
             *self._not_judged(fields),
             *self._torn_updates(),
@@ -387,6 +388,16 @@ class _Judge:
                 " itself is: the verifier has it changed under its lock only)"
             )
         return notes
+
+
+def _only_named(source: Object, maps: Mapping[Key, elf.Map]) -> List[str]:
+    """Say of which maps the value is a struct that the object does no more than name."""
+    types = source.types
+    return [
+        f"{declared.name}: the object only names the struct of its value: not judged"
+        for declared in maps.values()
+        if types is not None and declared.value_type and types.is_only_named(declared.value_type)
+    ]
 
 
 def _may_hold(declared: elf.Map) -> bool:

@@ -197,6 +197,10 @@ class Btf:
         sized = (_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _ENUM64, _DATASEC)
         return found.ref if found.kind in sized else 0
 
+    def is_only_named(self, number: int) -> bool:
+        """Tell whether a type is a struct or union of which the members are not told."""
+        return self.bare(number).kind == _FWD
+
     def struct_members(self, number: int) -> Dict[str, int]:
         """Return the members' types of a structure by name; {} for other types."""
         found = self.bare(number)

@@ -626,6 +626,16 @@ def test_a_loop_reaches_no_further_than_its_array(tmp_path):
     assert found.verdict("longs", "before") == found.verdict("longs", "after") == "protected"
 
 
+def test_a_struct_that_is_only_named_is_not_passed_over(tmp_path):
+    text = """
+    struct hidden; struct { __uint(type, 1); __uint(max_entries, 4); __type(key, __u32);
+        struct hidden *value; } named SEC(".maps");
+    SEC("tc") int program(__u32 *ctx) { return lookup(&named, ctx) ? 1 : 0; }"""
+    found = elf.read(compiled(tmp_path, text))
+    notes = lockset.analyse(found, found.programs).notes
+    assert "named: the object only names the struct of its value: not judged" in notes
+
+
 def test_what_is_too_large_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(walk, "MOST_OF_ALL", 40)
     found = findings(tmp_path, LOCKED)
