@@ -72,7 +72,7 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     words = sys.argv[1:] if arguments is None else arguments
     asked = next((word for word in words if word in _COMMANDS), None)
     options, more = _parser(asked).parse_known_args(words)
-    takes = {"names": str, "places": Path}
+    takes = {"names": str, "places": Path, "files": Path}
     listed = next((name for name in takes if hasattr(options, name)), None)
     if more and (listed is None or any(word.startswith("-") for word in more)):
         options.parser.error(f"unrecognized arguments: {' '.join(more)}")

@@ -9,6 +9,7 @@ May import: `machines`, `provision`, `judging.splat`, `scenarios`, `guest.calls`
 """
 
 from harness.check.answer import Answer, Group
-from harness.check.checking import Options, check
+from harness.check.checking import Options, check, check_loader
+from harness.check.own_loader import Loader, open_loader
 
-__all__ = ["Answer", "Group", "Options", "check"]
+__all__ = ["Answer", "Group", "Loader", "Options", "check", "check_loader", "open_loader"]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Tuple, Union
 
 from harness.check import bcc_source, lockset, since
+from harness.check.coming import Coming
 from harness.check.examine import OnKernel, Source
+from harness.check.own_loader import Loader
 from harness.check.prove import Proven
 from harness.check.refusal import Refusal
 from harness.provision import elf
@@ -34,12 +36,13 @@ class Group:
 class Answer:
     """What kernels said to a file, and what was found in it."""
 
-    source: Union[Source, bcc_source.Text]
+    source: Union[Source, bcc_source.Text, Loader]
     programs: Tuple[str, ...]
     kernels: Tuple[OnKernel, ...]  # in the order in which they were asked
     locks: Optional[lockset.Findings]  # None: there is no object in which to find them
     required: Tuple[str, ...] = ()  # kernels that must take everything
     proven: Mapping[str, Proven] = field(default_factory=dict)  # by kernel, where programs were run
+    coming: Optional[Coming] = None  # what is known of newer kernels; None: it was not asked
 
     @property
     def good(self) -> bool:

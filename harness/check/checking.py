@@ -7,10 +7,11 @@ import os
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence, Tuple, Union
+from typing import ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from harness.check import bcc_source, examine, inputs, lockset, prove
+from harness.check import bcc_source, coming, examine, inputs, lockset, own_loader, prove
 from harness.check.answer import Answer
+from harness.check.examine import OnKernel
 from harness.errors import UsageError
 from harness.machines import choose, target
 from harness.progress import Progress
@@ -33,6 +34,7 @@ class Options:
     run: bool = False  # also run what loads, with its locks and without
     packets: Tuple[str, ...] = ()  # to run it with: files, or bytes in hexadecimal
     entries: Tuple[str, ...] = ()  # programs to run; empty: all of them
+    next: bool = False  # also ask newer kernels, and the rule book of those that are not fetched
     target: Optional[str] = None  # "qemu", "vagrant" or "local"
     cpus: int = 4  # of the guest
     append: str = ""  # to the kernel's command line
@@ -62,29 +64,92 @@ def check(
     source = _open_at_once(path, options)
     if source is not None:
         examine.choose(source, options.programs)
-    rows, proven = [], {}
+    rows: List[OnKernel] = []
+    proven: Dict[str, prove.Proven] = {}
     locks: Optional[lockset.Findings] = None
-    asked: List[Optional[str]] = [*chosen]
-    for name in asked or [None]:  # None: the kernel of a running machine
-        settings = target.Settings(options.target, name, options.cpus, append=options.append)
-        with closing(choose.open_target(settings, progress)) as guests:
-            if source is None:
-                headers, defines = guests.headers(), options.defines
-                source = examine.open_source(path, headers, options.include, defines)
-            programs = examine.choose(source, options.programs)
-            shown = name or guests.name
-            progress(f"{source.name} on {shown}")
-            if isinstance(source, examine.Source) and locks is None:
-                # Of all programs: one that is not asked for may be the one that does not lock.
-                locks = lockset.analyse(source.object, source.programs)
-            rows.append(examine.examine(guests, shown, source, programs))
-            if isinstance(source, examine.Source) and locks is not None and given is not None:
-                examine.choose(source, given.programs)
-                progress(f"{source.name} runs on {shown}")
-                proven[shown] = prove.prove(guests, rows[-1], source, locks, given)
+    asking = _Asking(chosen, options, progress)
+    for shown, guests in asking.guests(rows):
+        if source is None:
+            headers, defines = guests.headers(), options.defines
+            source = examine.open_source(path, headers, options.include, defines)
+        programs = examine.choose(source, options.programs)
+        progress(f"{source.name} on {shown}")
+        if isinstance(source, examine.Source) and locks is None:
+            # Of all programs: one that is not asked for may be the one that does not lock.
+            locks = lockset.analyse(source.object, source.programs)
+        rows.append(examine.examine(guests, shown, source, programs))
+        if isinstance(source, examine.Source) and locks is not None and given is not None:
+            examine.choose(source, given.programs)
+            progress(f"{source.name} runs on {shown}")
+            proven[shown] = prove.prove(guests, rows[-1], source, locks, given)
     assert source is not None
     known = required if chosen else [row.kernel for row in rows]
-    return Answer(source, programs, tuple(rows), locks, tuple(known), proven)
+    newer = asking.newer(rows, source)
+    return Answer(source, programs, tuple(rows), locks, tuple(known), proven, newer)
+
+
+def check_loader(
+    loader: own_loader.Loader,
+    kernels: Sequence[str] = (),
+    options: Options = Options(),
+    progress: Progress = lambda message: None,
+) -> Answer:
+    """Run the user's own loader in each kernel's guest, and return what came of it.
+
+    Of `options`, `require`, `target`, `cpus` and `append` are meant; `kernels` and `progress` are as
+    for check(). Raises UsageError and SetupError; a loader that fails is part of the answer.
+    """
+    chosen, required = _kernels(kernels, options)
+    rows: List[OnKernel] = []
+    asking = _Asking(chosen, options, progress)
+    for shown, guests in asking.guests(rows):
+        progress(f"{loader.name} on {shown}")
+        rows.append(own_loader.examine_loader(guests, shown, loader))
+    known = required if chosen else [row.kernel for row in rows]
+    newer = asking.newer(rows, loader)
+    return Answer(loader, loader.programs, tuple(rows), None, tuple(known), coming=newer)
+
+
+class _Asking:
+    """The guests of the kernels to ask, one after the other; with `next` also of newer ones."""
+
+    def __init__(self, chosen: Sequence[str], options: Options, progress: Progress) -> None:
+        self._names: List[Optional[str]] = [*chosen] or [None]  # None: that of a running machine
+        self._options, self._progress = options, progress
+        self._base: Optional[OnKernel] = None
+        self._later: List[str] = []
+        self._left: List[str] = []
+
+    def guests(self, rows: Sequence[OnKernel]) -> Iterator[Tuple[str, target.Target]]:
+        """Yield (kernel, its guests); `rows` gets what came of it before the next one is asked for."""
+        for name in self._names:
+            with self._opened(name) as guests:
+                yield name or guests.name, guests
+        if self._options.next:
+            self._base = coming.newest(rows)
+            self._later, self._left = coming.newer(self._base)
+            if self._options.target not in (None, "qemu"):  # which has its one kernel
+                self._later, self._left = [], [*self._later, *self._left]
+        for name in self._later:
+            with self._opened(name) as guests:
+                yield name, guests
+
+    def _opened(self, name: Optional[str]) -> ContextManager[target.Target]:
+        how = self._options
+        settings = target.Settings(how.target, name, how.cpus, append=how.append)
+        return closing(choose.open_target(settings, self._progress))
+
+    def newer(
+        self, rows: Sequence[OnKernel], source: Union[Opened, own_loader.Loader]
+    ) -> Optional[coming.Coming]:
+        """Return what is known of newer kernels; None if that was not asked for."""
+        if self._base is None:
+            return None
+        asked = [row for row in rows if row.kernel in self._later]
+        found: Tuple[coming.Breach, ...] = ()
+        if isinstance(source, examine.Source):
+            found = coming.breaches(source, self._base, asked)
+        return coming.Coming(self._base.kernel, tuple(self._later), tuple(self._left), found)
 
 
 def _inputs(options: Options) -> Optional[prove.Inputs]:

@@ -721,6 +721,16 @@ CLASSES: Tuple[Class, ...] = (
         "Check another kernel: `spinlock kernels list` says which have headers.",
     ),
     Class("crash", "the kernel crashed on it", "This is a bug of the kernel: report it."),
+    Class(
+        "loader",
+        "your loader failed",
+        "Its last words tell why (--json has all of them); its exit code counts.",
+    ),
+    Class(
+        "loader-idle",
+        "your loader loaded nothing",
+        "Nothing speaks for this kernel then: let it load, or give it more time by --time-limit.",
+    ),
     Class("other", "another reason", "Read the verifier's log (--json has it)."),
 )
 BY_NAME: Dict[str, Class] = {row.name: row for row in CLASSES}

@@ -39,6 +39,7 @@ class Outcome:
     warning: str = ""  # the line by which the kernel complained, though it took the program
     log: str = ""
     seconds: float = 0.0
+    told: str = ""  # how the user's own loader ended, and what it loaded
 
     @property
     def good(self) -> bool:

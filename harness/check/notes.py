@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Dict, List, Tuple
 
-from harness.check import bcc_source, since
+from harness.check import bcc_source, coming, since
 from harness.check.answer import Answer
 from harness.check.examine import OnKernel, Source
 from harness.check.linked import Linked
+from harness.check.own_loader import Loader
 from harness.check.refusal import WITHOUT_LOCKS
 
 
@@ -19,6 +20,9 @@ def head(answer: Answer) -> List[str]:
     if isinstance(answer.source, bcc_source.Text):
         kinds = [f"{name} as {answer.source.sections[name]}" for name in answer.programs]
         return [f"{programs}, through bcc: {', '.join(kinds)}"]
+    if isinstance(answer.source, Loader):
+        carried = ", ".join(answer.source.files) or "none"
+        return [f"{answer.source.command}: the judge is this loader; files carried: {carried}"]
     maps = answer.maps
     locks = [f"{m.name}.{lock.name}" for m in maps.values() for lock in m.locks]
     locks += [
@@ -47,9 +51,7 @@ def _locks_unseen(answer: Answer) -> List[str]:
         bugs: Dict[str, List[str]] = {}
         for row in answer.kernels:
             if any(row.programs[p].refusal is None for p in _users(answer, name, row)):
-                scenario = "lock_and_inner_lock"
-                if all("." in lock.name for lock in declared.locks):
-                    scenario = "two_inner_locks"
+                scenario = coming.of_two_locks(declared)
                 bugs.setdefault(since.bug_of(scenario, row.version), []).append(row.kernel)
         for bug, kernels in bugs.items():
             found = f" (a bug of the kernel on record: {bug})" if bug else ""
@@ -98,6 +100,26 @@ def _of_type(answer: Answer, name: str) -> str:
         "; a map of its type holds no lock, and loaders that do not try again without BTF"
         " (cilium/ebpf, bcc since v6.2) refuse it"
     )
+
+
+def ends(answer: Answer) -> List[str]:
+    """Say how the user's own loader ended on each kernel, kernels with the same end together."""
+    alike: Dict[str, List[str]] = {}
+    for row in answer.kernels:
+        for seen in row.programs.values():
+            if seen.told:
+                alike.setdefault(seen.told, []).append(row.kernel)
+    return [f"{', '.join(kernels)}: {told}" for told, kernels in alike.items()]
+
+
+def outputs(answer: Answer) -> List[str]:
+    """Return what the user's own loader printed, the same on several kernels once."""
+    alike: Dict[str, List[str]] = {}
+    for row in answer.kernels:
+        for seen in row.programs.values():
+            if seen.told and seen.log.strip():
+                alike.setdefault(seen.log.rstrip(), []).append(row.kernel)
+    return [f"it printed, on {', '.join(kernels)}:\n{text}" for text, kernels in alike.items()]
 
 
 def warnings(answer: Answer) -> List[str]:

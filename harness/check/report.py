@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
-from harness.check import notes, run_report
+from harness.check import coming, notes, run_report
 from harness.check.answer import Answer, Group
 from harness.check.classes import PAGE
 from harness.scenarios.scenario import anchor
@@ -36,6 +36,8 @@ def terminal(answer: Answer, everything: bool = False) -> str:
     for name, cells in (heading, *rows):
         shown = "".join(f"{cell:<{column}}" for cell, column in zip(cells, columns))
         lines.append(f"{name:<{width}}{shown}".rstrip())
+    lines += ["", *ends] if (ends := notes.ends(answer)) else []
+    lines += [f"\n{text}" for text in notes.outputs(answer)] if everything else []
     lines += [f"\n{text}" for text in _turns(answer)]
     shown_groups, more = _groups(answer, everything)
     for group in shown_groups:
@@ -49,6 +51,8 @@ def terminal(answer: Answer, everything: bool = False) -> str:
     locked = _locked(answer)
     lines += ["", *locked] if locked else []
     lines += run_report.lines(answer)
+    newer = _newer(answer)
+    lines += ["", *newer] if newer else []
     return "\n".join([*lines, "", answer.conclusion()]) + "\n"
 
 
@@ -62,6 +66,7 @@ def markdown(answer: Answer, everything: bool = False) -> str:
             cell if cell in ("loads", "WARNS") else f"[{cell}]({PAGE}#{cell})" for cell in cells
         ]
         lines.append(f"| {name} | " + " | ".join(linked) + " |")
+    lines += ["", *(f"* {text}" for text in notes.ends(answer))]
     lines += [f"\n{text}" for text in _turns(answer)]
     shown, more = _groups(answer, everything)
     for group in shown:
@@ -77,6 +82,8 @@ def markdown(answer: Answer, everything: bool = False) -> str:
     lines += ["", "```", *locked, "```"] if locked else []
     runs = run_report.lines(answer)
     lines += ["", "```", *runs[1:], "```"] if runs else []
+    newer = _newer(answer)
+    lines += ["", "```", *newer, "```"] if newer else []
     return "\n".join([*lines, "", answer.conclusion()]) + "\n"
 
 
@@ -170,3 +177,7 @@ def _near(where: str) -> str:
 
 def _locked(answer: Answer) -> List[str]:
     return answer.locks.lines() if answer.locks is not None else []
+
+
+def _newer(answer: Answer) -> List[str]:
+    return coming.lines(answer.coming, answer.kernels) if answer.coming is not None else []

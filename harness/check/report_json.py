@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from harness.check import run_report
+from harness.check import coming, run_report
 from harness.check.answer import Answer
 from harness.check.classes import PAGE
 from harness.check.examine import Json, OnKernel
@@ -37,6 +37,7 @@ def to_json(answer: Answer) -> Json:
                         "refusal": _refusal_json(answer, row, name, seen.refusal),
                         "warning": seen.warning or None,
                         "log": seen.log,
+                        "told": seen.told or None,
                         "seconds": seen.seconds,
                     }
                     for name, seen in row.programs.items()
@@ -45,7 +46,32 @@ def to_json(answer: Answer) -> Json:
             }
             for row in answer.kernels
         ],
+        "next": _next_json(answer),
         "lockset": answer.locks.to_json() if answer.locks is not None else None,
+    }
+
+
+def _next_json(answer: Answer) -> Optional[Json]:
+    if answer.coming is None:
+        return None
+    return {
+        "base": answer.coming.base,
+        "asked": list(answer.coming.asked),
+        "not_asked": list(answer.coming.left),
+        "refused": [
+            {"program": name, "kernels": list(kernels), "class": of}
+            for name, kernels, of in coming.refused(answer.coming, answer.kernels)
+        ],
+        "by_rule_book": [
+            {
+                "what": breach.what,
+                "programs": list(breach.programs),
+                "rule": breach.rule,
+                "scenario": breach.scenario,
+                "taken_by": breach.taken,
+            }
+            for breach in answer.coming.breaches
+        ],
     }
 
 

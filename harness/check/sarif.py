@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from harness.check import lockset, notes
 from harness.check.answer import OBJECT, Answer, Group
 from harness.check.classes import BY_NAME, PAGE
-from harness.check.examine import Json
+from harness.check.examine import Json, Source
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -34,26 +34,31 @@ _LOCK_LEVELS = {
 _LOCK_HELP = f"docs/check.md#what-the-lock-analysis-sees has the verdicts. {lockset.LIMITS}"
 
 
-def to_sarif(answer: Answer, file: Path, version: str) -> Json:
-    """Return the answer as a SARIF log.
+def to_sarif(answers: Sequence[Tuple[Path, Answer]], version: str) -> Json:
+    """Return the answers as a SARIF log, with a run for each file that was checked.
 
-    `file` is what was checked, `version` that of the tool. Paths below the current directory become
-    relative to it, which is what GitHub expects of a checkout.
+    `version` is that of the tool. Paths below the current directory become relative to it, which is
+    what GitHub expects of a checkout.
     """
+    runs = [_run(answer, file, version) for file, answer in answers]
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
+
+
+def _run(answer: Answer, file: Path, version: str) -> Json:
     results = [*_refused(answer, file), *_warned(answer, file), *_unlocked(answer, file)]
     order = {name: at for at, name in enumerate(dict.fromkeys(r["ruleId"] for r in results))}
     for result in results:
         result["ruleIndex"] = order[result["ruleId"]]
     driver = {"name": "spinlock check", "version": version, "rules": [_rule(n) for n in order]}
     properties = {"kernels": {row.kernel: row.release for row in answer.kernels}}
-    run = {
+    return {
         "tool": {"driver": driver},
+        "automationDetails": {"id": f"spinlock check/{file}/"},  # runs of one log must differ in it
         "columnKind": "utf16CodeUnits",
         "invocations": [{"executionSuccessful": True}],
         "results": results,
         "properties": properties,
     }
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _rule(name: str) -> Json:
@@ -110,6 +115,7 @@ def _warned(answer: Answer, file: Path) -> Iterator[Json]:
 
 def _unlocked(answer: Answer, file: Path) -> Iterator[Json]:
     """Yield a result per finding on fields, alike ones together, as the report has them."""
+    paths = _paths(answer)
     alike: Dict[Tuple[object, ...], List[lockset.Judged]] = {}
     for each in answer.locks.fields if answer.locks is not None else ():
         if each.verdict not in _CALM:
@@ -121,17 +127,36 @@ def _unlocked(answer: Answer, file: Path) -> Iterator[Json]:
             "ruleId": re.sub(r"\W+", "-", first.verdict.lower()),
             "level": _LOCK_LEVELS.get(first.verdict, "note"),
             "message": {"text": f"{names}: {first.said}. {first.advice}".strip()},
-            "locations": [_location(a.where, file, [a.program]) for a in bad[:1]]
+            "locations": [_location(_whole(a.where, paths), file, [a.program]) for a in bad[:1]]
             or [_location("", file, ())],
         }
         places = {
             (access.where, access.kind, lockset.how_of(access)): access for access in first.accesses
         }
         result["relatedLocations"] = [
-            {**_location(where, file, [access.program]), "message": {"text": f"{kind} {how}"}}
+            {
+                **_location(_whole(where, paths), file, [access.program]),
+                "message": {"text": f"{kind} {how}"},
+            }
             for (where, kind, how), access in places.items()
         ]
         yield result
+
+
+def _paths(answer: Answer) -> Dict[str, str]:
+    """Return the paths of an object's sources by their last parts, where that is one path only."""
+    found: Dict[str, Dict[str, None]] = {}
+    functions = answer.source.object.functions if isinstance(answer.source, Source) else {}
+    for function in functions.values():
+        for path, _ in function.lines.values():
+            found.setdefault(path.rsplit("/", 1)[-1], {})[path] = None
+    return {name: next(iter(paths)) for name, paths in found.items() if len(paths) == 1}
+
+
+def _whole(where: str, paths: Mapping[str, str]) -> str:
+    """Return "path:line" for "name:line"."""
+    name, _, line = where.rpartition(":")
+    return f"{paths.get(name, name)}:{line}"
 
 
 def _location(where: str, file: Path, programs: Sequence[str]) -> Json:

@@ -148,6 +148,21 @@ def takes(scenario: str, release: Version) -> bool:
     return any(span.covers(release) for span in taken(_book()[scenario]))
 
 
+def spans(scenario: str) -> Tuple[Span, ...]:
+    """Return the kernels that take a scenario's program."""
+    return taken(_book()[scenario])
+
+
+def ends(scenario: str, release: Version) -> bool:
+    """Tell whether a kernel takes a scenario's program and a later one does not."""
+    return any(span.before and span.covers(release) for span in spans(scenario))
+
+
+def rule_of(scenario: str) -> str:
+    """Return the name of a scenario's rule."""
+    return _book()[scenario].rule
+
+
 def bug_of(scenario: str, release: Version) -> str:
     """Return the commit on record for what a kernel does wrong in a scenario, "" if it does not."""
     bugs = _book()[scenario].known_bugs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, Sequence
 
 from harness import paths
-from harness.check import checking, report, report_json, sarif
+from harness.check import checking, examine, own_loader, report, report_json, sarif
 from harness.check.answer import Answer
 from harness.commands import FAILED, OK, output, version
 from harness.errors import UsageError
@@ -25,7 +25,11 @@ def declare(sub: argparse.ArgumentParser) -> None:
         " 2 usage, 4 set-up error."
     )
     sub.add_argument(
-        "file", type=Path, metavar="FILE", help="a .bpf.c file, an object, or C for --loader bcc"
+        "files",
+        type=Path,
+        metavar="FILE",
+        nargs="*",
+        help="a .bpf.c file, an object, or C for --loader bcc; none with --command",
     )
     sub.add_argument(
         "--kernel",
@@ -42,6 +46,12 @@ def declare(sub: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KERNEL",
         help="with --kernel all: this kernel (or all) must accept the file; repeatable",
+    )
+    sub.add_argument(
+        "--next",
+        action="store_true",
+        help="also ask the newer kernels that are fetched, and the rule book for the others: what of"
+        " it will be refused; required of none",
     )
     sub.add_argument(
         "--program",
@@ -64,6 +74,7 @@ def declare(sub: argparse.ArgumentParser) -> None:
         help="with --loader bcc: the program type as in SEC(), needed if the program's argument does"
         " not show it; repeatable",
     )
+    _declare_own_loader(sub)
     _declare_guest(sub)
     sub.add_argument(
         "-I", type=Path, action="append", default=[], metavar="DIR", help="passed to clang"
@@ -84,6 +95,32 @@ def declare(sub: argparse.ArgumentParser) -> None:
         help="also write SARIF 2.1.0 to a file, for code scanning and editors",
     )
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file")
+
+
+def _declare_own_loader(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--command",
+        metavar="COMMAND",
+        help="the judge is your own loader: './loader prog.o' runs in the guest, with the files that it"
+        " names",
+    )
+    sub.add_argument(
+        "--with",
+        dest="more",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="with --command: carry these files and directories into the guest, too",
+    )
+    sub.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="with --command: end it after so long; what is loaded then counts"
+        f" (default: {own_loader.SECONDS:g})",
+    )
 
 
 def _declare_guest(sub: argparse.ArgumentParser) -> None:
@@ -132,16 +169,52 @@ def run(options: argparse.Namespace) -> int:
         run=options.run,
         packets=tuple(options.packet),
         entries=tuple(options.entry),
+        next=options.next,
         target=options.target,
         cpus=options.cpus,
         append=options.append,
     )
-    answer = checking.check(options.file, options.kernel, how, output.progress)
+    _agree(options)
+    if options.command is not None:
+        seconds = own_loader.SECONDS if options.time_limit is None else options.time_limit
+        loader = own_loader.open_loader(options.command, options.more, seconds)
+        answers = [checking.check_loader(loader, options.kernel, how, output.progress)]
+        files = [Path(loader.name)]
+    else:
+        for file in options.files[1:]:
+            examine.look(file)  # of several, before the first one takes its time
+        files = options.files
+        answers = [checking.check(f, options.kernel, how, output.progress) for f in files]
     if options.sarif is not None:
-        log = sarif.to_sarif(answer, options.file, version.version(paths.root()))
+        log = sarif.to_sarif([*zip(files, answers)], version.version(paths.root()))
         output.write(json.dumps(log, indent=1) + "\n", options.sarif)
-    output.put(_text(answer, options), options.output)
-    return OK if answer.good else FAILED
+    output.put("\n".join(_text(answer, options) for answer in answers), options.output)
+    return OK if all(answer.good for answer in answers) else FAILED
+
+
+def _agree(options: argparse.Namespace) -> None:
+    """Raise UsageError for options of which one has no meaning with another."""
+    if options.command is None:
+        if not options.files:
+            raise UsageError("There is no file to check: name a .bpf.c file or an object.")
+        if options.more or options.time_limit is not None:
+            word = "--with" if options.more else "--time-limit"
+            raise UsageError(f"{word} goes with --command.")
+        if options.json and len(options.files) > 1:
+            raise UsageError("--json is of one file: check the others by calls of their own.")
+        return
+    if options.files:
+        raise UsageError("--command is instead of a file: carry it by --with.")
+    given = {
+        "--program": options.program,
+        "--section": options.section,
+        "--run": options.run,
+        "--loader": options.loader != "libbpf",
+        "-I": options.I,
+        "-D": options.D,
+    }
+    for word in (word for word, value in given.items() if value):
+        raise UsageError(f"{word} does not go with --command: the loader alone decides that.")
 
 
 def _text(answer: Answer, options: argparse.Namespace) -> str:

@@ -268,6 +268,36 @@ class RunTogether(Call[Json], name="run_together", alone=True):
     looks: Sequence[str] = ()  # maps of which values are read under their lock meanwhile
 
 
+class LoaderRan(TypedDict):
+    """How the user's own loader ended, and what it loaded.
+
+    `status` is as of subprocess: negative for a signal, None where it still ran when its time was
+    over, or where something is `missing` and it was not run. `loaded` counts the programs that the
+    kernel took meanwhile; `left` names those of them that were there at the end.
+    """
+
+    status: Optional[int]
+    output: str
+    missing: List[str]
+    loaded: int
+    left: List[str]
+    seconds: float
+    kernel_log: Optional[List[str]]
+
+
+@dataclass(frozen=True)
+class RunLoader(Call[LoaderRan], name="run_loader"):
+    """Run a command of the user's by the shell, for `seconds` at most, where its files are.
+
+    `files` are by path: base64 of what zlib compressed. `executable` are those that may be run.
+    """
+
+    command: str
+    files: Mapping[str, str]
+    executable: Sequence[str]
+    seconds: float
+
+
 # -- programs that stay ------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.guest import calls, examine, turns
+from harness.guest import calls, examine, own_loader, turns
 from harness.guest.dispatch import answers
 from harness.guest.state import Json, State
 
@@ -24,3 +24,10 @@ def take_turns(state: State, call: calls.TakeTurns) -> Json:
 def run_together(state: State, call: calls.RunTogether) -> Json:
     state.begin("turns")
     return {**turns.take(call), "kernel_log": state.log_lines()}
+
+
+@answers(calls.RunLoader)
+def run_loader(state: State, call: calls.RunLoader) -> calls.LoaderRan:
+    state.begin("loader")
+    ran = own_loader.run(call)
+    return {**ran, "kernel_log": state.log_lines()}

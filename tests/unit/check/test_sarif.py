@@ -26,7 +26,7 @@ FIELDS = (
 
 
 def log(answer, file=Path("src/a b.c")):
-    made = json.loads(json.dumps(sarif.to_sarif(answer, file, "1.2")))
+    made = json.loads(json.dumps(sarif.to_sarif([(file, answer)], "1.2")))
     jsonschema.Draft4Validator(
         SCHEMA, format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER
     ).validate(made)
@@ -102,7 +102,27 @@ def test_a_file_elsewhere_has_a_uri_of_its_own(tmp_path):
 
 
 def test_the_schema_refuses_what_is_no_sarif():
-    made = sarif.to_sarif(answer({"one": Outcome(WHY)}), Path("a.c"), "1")
+    made = sarif.to_sarif([(Path("a.c"), answer({"one": Outcome(WHY)}))], "1")
     made["runs"][0]["results"][0]["level"] = "fatal"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft4Validator(SCHEMA).validate(made)
+
+
+def test_each_file_has_a_run_of_its_own():
+    pair = [(Path(name), answer({"one": Outcome(WHY)})) for name in ("a.c", "b.c")]
+    made = sarif.to_sarif(pair, "1")
+    jsonschema.Draft4Validator(SCHEMA).validate(made)
+    ids = [run["automationDetails"]["id"] for run in made["runs"]]
+    assert ids == ["spinlock check/a.c/", "spinlock check/b.c/"]
+
+
+def test_an_access_has_the_whole_path_of_its_source():
+    code = [elf.Insn(0x95, 0, 0, 0, 0)]
+    function = elf.Function("one", "tc", code, lines={0: ("src/deep/x.c", 7)})
+    found = answer(
+        {"one": Outcome()}, fields=(replace(FIELDS[0], accesses=(replace(RACY, where="x.c:7"),)),)
+    )
+    source = examine.Source("a.o", b"", elf.Object({"one": function}, ("one",), {}))
+    (result,) = log(replace(found, source=source))["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "src/deep/x.c"
