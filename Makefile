@@ -68,7 +68,7 @@ lint: $(VENV)/linters ## Formatting, types and import rules
 	$(VENV)/bin/flake8 harness tests benchmarks docs
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports setup.cfg
-	shellcheck vagrant/*.sh .ci/run
+	shellcheck vagrant/*.sh .ci/run contrib/*/*.sh
 
 transcripts: setup ## Make the pages' transcripts anew, on this machine
 	$(VENV)/bin/python docs/transcripts.py

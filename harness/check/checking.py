@@ -58,7 +58,7 @@ def check(
     """
     path = Path(file)
     chosen, required = _kernels(kernels, options)
-    _agree(options)
+    _agree(path, options)
     given = _inputs(options)
     examine.look(path)
     source = _open_at_once(path, options)
@@ -171,8 +171,14 @@ def _kernels(names: Sequence[str], options: Options) -> Tuple[List[str], List[st
     return chosen, required
 
 
-def _agree(options: Options) -> None:
-    """Raise UsageError for options of which one has no meaning with another."""
+def _agree(path: Path, options: Options) -> None:
+    """Raise UsageError for options of which one has no meaning with another, or with the file."""
+    if path.suffix != ".c" and options.loader != "bcc" and (options.include or options.defines):
+        word = "-I" if options.include else "-D"
+        raise UsageError(f"{word} is for the compiler, and {path} is compiled already.")
+    for directory in options.include:
+        if not directory.is_dir():
+            raise UsageError(f"-I {directory}: there is no such directory.")
     for word, given in (("--packet", options.packets), ("--entry", options.entries)):
         if given and not options.run:
             raise UsageError(f"{word} goes with --run.")

@@ -29,6 +29,17 @@ from harness.scenarios.versions import kernel_version
 Json = Dict[str, Any]
 PROGRAM_SECONDS = 60.0  # for one program on one kernel, emulated
 HEADERS = "vmlinux.h"
+_ELF = b"\x7fELF"
+_CPP = "C++, which is not compiled here (clang++ -target bpf -g -O2 -c)"
+# Sources that are no C: suffix -> what they are, and what compiles them.
+_OTHERS = {
+    **dict.fromkeys((".cpp", ".cc", ".cxx"), _CPP),
+    ".rs": "Rust, which is not compiled here",
+    ".go": "Go, whose objects are made by bpf2go",
+    ".ll": "LLVM's text (llc -march=bpf -filetype=obj)",
+    ".bc": "LLVM's bitcode (llc -march=bpf -filetype=obj)",
+    ".h": "a header: name the .bpf.c file that includes it, or, if it is a skeleton, see --command",
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,11 @@ def open_source(
     try:
         return Source(path.name, data, elf.read(data))
     except Malformed as error:
+        told = _OTHERS.get(path.suffix)
+        if told is not None and not data.startswith(_ELF):
+            raise UsageError(
+                f"{path} is {told}: compile it to an object, and check that."
+            ) from None
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -175,6 +175,9 @@ def run(options: argparse.Namespace) -> int:
         append=options.append,
     )
     _agree(options)
+    for path in (options.output, options.sarif):
+        if path is not None:
+            output.look(path)
     if options.command is not None:
         seconds = own_loader.SECONDS if options.time_limit is None else options.time_limit
         loader = own_loader.open_loader(options.command, options.more, seconds)

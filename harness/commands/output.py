@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Optional
 
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 
 
 def progress(message: str) -> None:
@@ -22,6 +23,16 @@ def put(text: str, output: Optional[Path]) -> None:
         return
     write(text, output)
     print(output)
+
+
+def look(path: Path) -> None:
+    """Raise UsageError for a file that cannot be written, before the work of which it is to tell."""
+    if path.is_dir():
+        raise UsageError(f"Cannot write {path}: it is a directory.")
+    if not path.parent.is_dir():
+        raise UsageError(f"Cannot write {path}: there is no directory {path.parent}.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"Cannot write {path}: permission denied.")
 
 
 def write(text: str, output: Path) -> None:

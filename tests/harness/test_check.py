@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.check import examine
+from harness.check import classes, examine, own_loader
 from harness.machines import choose, target
 
 HERE = Path(__file__).parent
@@ -154,6 +154,36 @@ def test_the_command_says_no_by_its_exit_code():
     assert "tutorial_1.bpf.c" in programs["count"]["refusal"]["where"]
     verdicts = {field["field"]: field["verdict"] for field in data["lockset"]["fields"]}
     assert verdicts["packets"] == "NOT PROTECTED" and verdicts["bytes"] == "protected"
+
+
+LOADER = """\
+#!/bin/sh
+exec bpftool prog load "$1" /sys/fs/bpf/own
+"""
+
+
+def test_own_loader_is_believed(guests, tmp_path, monkeypatch):
+    """By its exit code, by the verifier's log that it prints, and by what it has loaded."""
+    monkeypatch.chdir(tmp_path)
+    file = HERE / "check/refused.bpf.c"
+    data = examine.open_source(file, guests.headers(), (), ["EACH"]).data
+    (tmp_path / "refused.o").write_bytes(data)
+    (tmp_path / "good.o").write_bytes(
+        examine.open_source(HERE / "check/tutorial_3.bpf.c", guests.headers()).data
+    )
+    (tmp_path / "mine").write_text(LOADER)
+    (tmp_path / "mine").chmod(0o755)
+    seen = {}
+    for command in ("./mine good.o", "./mine refused.o", "bpftool version", "./mine gone.o"):
+        loader = own_loader.open_loader(command, [], 30.0)
+        row = own_loader.examine_loader(guests, guests.kernel, loader)
+        seen[command] = row.programs[loader.name]
+    assert seen["./mine good.o"].good and "exit code 0" in seen["./mine good.o"].told
+    assert seen["./mine refused.o"].refusal.name in classes.BY_NAME
+    assert "BEGIN PROG LOAD LOG" in seen["./mine refused.o"].log
+    assert seen["./mine refused.o"].refusal.name != "loader"
+    assert seen["bpftool version"].refusal.name == "loader-idle"
+    assert seen["./mine gone.o"].refusal.name == "loader"
 
 
 def test_the_example_in_python_prints_what_the_page_says():

@@ -351,3 +351,35 @@ def test_no_room_for_temporary_files_is_not_blamed_on_the_cache(tmp_path: Path) 
     Plan.kernel.initrd.write_bytes(b"")  # type: ignore[attr-defined]
     with pytest.raises(SetupError, match=f"^Cannot write {tmp_path}/gone/initrd .*set TMPDIR"):
         qemu_guest._Plan._launch(Plan, Guest, None, incoming=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["prog.cpp"], "prog.cpp is C++, which is not compiled here"),
+        (["prog.rs"], "prog.rs is Rust"),
+        (["prog.bc"], "is LLVM's bitcode (llc -march=bpf -filetype=obj): compile it to an object"),
+        (["prog.skel.h"], "is a header: name the .bpf.c file"),
+        (["text"], "This is not an ELF file"),
+        (["prog.o", "-I", "."], "-I is for the compiler, and prog.o is compiled already"),
+        (["prog.o", "-D", "X"], "-D is for the compiler, and prog.o is compiled already"),
+        (["prog.c", "-I", "gone"], "-I gone: there is no such directory"),
+        (["prog.c", "--sarif", "gone/x"], "Cannot write gone/x: there is no directory gone"),
+        (["prog.c", "-o", "."], "Cannot write .: it is a directory"),
+        (["prog.c", "gone.c"], "Cannot read gone.c (No such file or directory)"),
+        (["prog.c", "prog.c", "--json"], "--json is of one file"),
+        ([], "There is no file to check"),
+    ],
+)
+def test_check_says_in_a_sentence_what_is_wrong_with_its_arguments(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("prog.c", "prog.cpp", "prog.rs", "prog.bc", "prog.skel.h", "prog.o", "text"):
+        (tmp_path / name).write_text("nothing of use\n")
+    assert command.main(["check", *arguments]) == command.USAGE
+    assert words in capsys.readouterr().err
