@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote
 
-from harness.check import lockset, notes
+from harness.check import lockset, notes, proof
 from harness.check.answer import OBJECT, Answer, Group
 from harness.check.classes import BY_NAME, PAGE
 from harness.check.examine import Json, Source
@@ -20,7 +20,22 @@ from harness.check.examine import Json, Source
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-_WARNS = "kernel-warning"
+_WARNS, _ACCUSED, _NEWER = "kernel-warning", "accused", "newer-kernels"
+# Rules that are neither a class of refusals nor a verdict of the lock analysis: (title, help).
+_OTHERS = {
+    _WARNS: (
+        "the kernel complained",
+        "The kernel took the program and printed a warning: report it to the kernel's list.",
+    ),
+    _ACCUSED: (
+        "a field that CPUs changed together is wrong",
+        "`--run` found a value that no order of the same runs leaves: find the access without the lock.",
+    ),
+    _NEWER: (
+        "a newer kernel refuses it",
+        "By the rule book, not by asking: fetch that kernel, and `--next` asks it.",
+    ),
+}
 _CALM = (lockset.PROTECTED, lockset.ONLY_READ, lockset.UNTOUCHED, lockset.KERNELS)
 # What is accused, and what is only said to be uncertain, at its level.
 _LOCK_LEVELS = {
@@ -46,6 +61,7 @@ def to_sarif(answers: Sequence[Tuple[Path, Answer]], version: str) -> Json:
 
 def _run(answer: Answer, file: Path, version: str) -> Json:
     results = [*_refused(answer, file), *_warned(answer, file), *_unlocked(answer, file)]
+    results += [*_accused(answer, file), *_coming(answer, file)]
     order = {name: at for at, name in enumerate(dict.fromkeys(r["ruleId"] for r in results))}
     for result in results:
         result["ruleIndex"] = order[result["ruleId"]]
@@ -67,9 +83,9 @@ def _rule(name: str) -> Json:
         of = BY_NAME[name]
         rule = f" The rule: {of.rule} (docs/rules.md)." if of.rule else ""
         title, text, page = of.title, f"{of.advice}{rule}", f"{PAGE}#{name}"
-    elif name == _WARNS:
-        title, page = "the kernel complained", "docs/check.md"
-        text = "The kernel took the program and printed a warning: report it to the kernel's list."
+    elif name in _OTHERS:
+        title, text = _OTHERS[name]
+        page = "docs/check.md"
     else:
         title, page = f"a field with a lock: {name.replace('-', ' ')}", "docs/check.md"
         text = _LOCK_HELP
@@ -141,6 +157,43 @@ def _unlocked(answer: Answer, file: Path) -> Iterator[Json]:
             for (where, kind, how), access in places.items()
         ]
         yield result
+
+
+def _accused(answer: Answer, file: Path) -> Iterator[Json]:
+    """Yield a result per field that runs have shown to be wrong, where the field is touched."""
+    paths = _paths(answer)
+    fields = answer.locks.fields if answer.locks is not None else ()
+    for kernel, proven in answer.proven.items():
+        for each in proven.proofs:
+            if each.verdict != proof.ACCUSED or each.loss is None:
+                continue
+            accesses = [
+                access
+                for judged in fields
+                if (judged.map, judged.field) == (each.map, each.field)
+                for access in judged.accesses
+            ]
+            accesses.sort(key=lambda access: bool(access.tied))  # without the lock first
+            places = [_location(_whole(a.where, paths), file, [a.program]) for a in accesses[:1]]
+            seen = f"{each.loss.found} where one CPU leaves {each.loss.expected}"
+            yield {
+                "ruleId": _ACCUSED,
+                "level": "error",
+                "message": {"text": f"{each.map}.{each.field}: in runs on {kernel}, {seen}."},
+                "locations": places or [_location("", file, ())],
+            }
+
+
+def _coming(answer: Answer, file: Path) -> Iterator[Json]:
+    for breach in answer.coming.breaches if answer.coming is not None else ():
+        yield {
+            "ruleId": _NEWER,
+            "level": "note",
+            "message": {
+                "text": f"{breach.what}: {breach.taken} take that, others refuse it ({breach.rule})."
+            },
+            "locations": [_location("", file, breach.programs)],
+        }
 
 
 def _paths(answer: Answer) -> Dict[str, str]:

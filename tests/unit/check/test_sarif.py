@@ -8,8 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness.check import classes, examine, lockset, sarif
+from harness.check import classes, examine, lockset, proof, prove, sarif
 from harness.check.answer import Answer
+from harness.check.coming import Breach, Coming
 from harness.check.examine import OnKernel, Outcome
 from harness.check.refusal import Refusal
 from harness.check.walk import Access
@@ -126,3 +127,21 @@ def test_an_access_has_the_whole_path_of_its_source():
     (result,) = log(replace(found, source=source))["results"]
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "src/deep/x.c"
+
+
+def test_what_runs_accuse_and_the_rule_book_says_are_results():
+    loss = proof.Loss("00000000", "200", "117", 83)
+    judged = proof.Proof("m", "sum", proof.ACCUSED, loss=loss)
+    fine = proof.Proof("m", "count", proof.MATTERS)
+    breach = Breach("map 'm' has 2 locks in a value", "two_inner_locks", ("one",))
+    found = replace(
+        answer({"one": Outcome()}, fields=FIELDS[:1]),
+        proven={"6.12": prove.Proven(4, (judged, fine))},
+        coming=Coming("6.12", (), ("7.3",), (breach,)),
+    )
+    _, accused, newer = log(found)["results"]
+    assert (accused["ruleId"], accused["level"]) == ("accused", "error")
+    assert "m.sum: in runs on 6.12, 117 where one CPU leaves 200." == accused["message"]["text"]
+    assert accused["locations"][0]["physicalLocation"]["region"]["startLine"] == 7
+    assert (newer["ruleId"], newer["level"]) == ("newer-kernels", "note")
+    assert "One lock per value" in newer["message"]["text"]
