@@ -37,7 +37,7 @@ _WITHOUT_PACKET = (
 )
 _ONE_BY_ONE = _WITHOUT_PACKET[:3]  # their test run has no repeat
 _CONTEXT = {uapi.BPF_PROG_TYPE_SYSCALL: bytes(256), uapi.BPF_PROG_TYPE_RAW_TRACEPOINT: bytes(96)}
-_SPAN = struct.Struct("<ddq")  # of a lane: when it began and ended, and an errno
+_ERRNO = struct.Struct("<q")  # of a lane
 
 Values = Dict[bytes, bytes]
 
@@ -49,10 +49,9 @@ def take(wanted: Wanted) -> Json:
     """Carry out a call; return {"problem": why}, or what was seen.
 
     "stirred" has the steps that change a value, "refused" the programs that the kernel does not run so,
-    "before", "halfway" and "after" the values by map and
-    key (those that are other than at the start), "rounds" those after each round, "looks" the different
-    values of some elements. "seconds" is the time from the first run to the last,
-    "together" that in which all lanes ran.
+    "before", "halfway" and "after" the values by map and key (those that are other than at the start),
+    "rounds" those after each round, "looks" the different values of some elements, "seconds" the time
+    from the first run to the last.
     """
     libbpf.log_buffer()  # before the fork, so that it is made once
     child = Child(lambda send: _take(send, wanted))
@@ -173,7 +172,7 @@ class _Turns:
             if at in pauses:
                 time.sleep(pauses[at])
         seconds = time.monotonic() - started
-        return {"halfway": halfway, "seconds": round(seconds, 4), "together": 0.0}
+        return {"halfway": halfway, "seconds": round(seconds, 4)}
 
     def _rounds(self, wanted: calls.RunTogether) -> Json:
         """Run all lanes at once, so often from the same values on."""
@@ -181,23 +180,18 @@ class _Turns:
         begin = {name: dict(_read(found)) for name, found in self._all_maps.items()}
         most = wanted.rounds if all(map(_is_read_whole, self._all_maps.values())) else 1
         rounds: List[Json] = []
-        together = []
         started = time.monotonic()
         for number in range(most):
             if number:
                 self._restore(begin)
-            spans = self._together(looks)
-            wrong = [number for _, _, number in spans if number]
+            wrong = [number for number in self._together(looks) if number]
             if wrong:
                 return {"problem": f"BPF_PROG_TEST_RUN: {uapi.errno_name(wrong[0])}"}
-            begun, ended = [span[0] for span in spans], [span[1] for span in spans]
-            together.append(max(0.0, min(ended) - max(begun)))
             rounds.append(self._told())
         return {
             "rounds": rounds,
             "looks": looks.told(),
             "seconds": round(time.monotonic() - started, 4),
-            "together": round(sum(together), 4),
         }
 
     def _restore(self, begin: Dict[str, Values]) -> None:
@@ -210,37 +204,36 @@ class _Turns:
                 if values.get(key) != value:
                     found.update(key, value)
 
-    def _together(self, looks: "_Looks") -> List[Tuple[float, float, int]]:
-        """Run each lane in a process of its own, all at once; return when each began and ended."""
+    def _together(self, looks: "_Looks") -> List[int]:
+        """Run each lane in a process of its own, all at once; return an errno of each, or 0."""
         count = len(self._lanes.cpus)
-        shared = mmap.mmap(-1, mmap.PAGESIZE + _SPAN.size * count)  # a byte to begin, one per lane
+        shared = mmap.mmap(-1, mmap.PAGESIZE + _ERRNO.size * count)  # a byte to begin, one per lane
         pids = [self._fork(lane, shared) for lane in range(count)]
         while not all(shared[1 : 1 + count]):
             os.sched_yield()
         shared[0] = 1
         looks.until(pids)
-        return [_SPAN.unpack_from(shared, mmap.PAGESIZE + _SPAN.size * i) for i in range(count)]
+        places = range(mmap.PAGESIZE, mmap.PAGESIZE + _ERRNO.size * count, _ERRNO.size)
+        return [_ERRNO.unpack_from(shared, place)[0] for place in places]
 
     def _fork(self, lane: int, shared: mmap.mmap) -> int:
         pid = os.fork()
         if pid:
             return pid
         number = -1  # as long as it did not end well
-        begun = ended = 0.0
         try:
             system.die_with_parent()
             os.sched_setaffinity(0, {self._lanes.cpus[lane]})
             shared[1 + lane] = 1
             while not shared[0]:
                 os.sched_yield()
-            begun = time.monotonic()
             for chunk in range(self._lanes.chunks):
                 self._run_chunk(lane, chunk)
-            ended, number = time.monotonic(), 0
+            number = 0
         except OSError as error:
             number = error.errno or -1
         finally:
-            _SPAN.pack_into(shared, mmap.PAGESIZE + _SPAN.size * lane, begun, ended, number)
+            _ERRNO.pack_into(shared, mmap.PAGESIZE + _ERRNO.size * lane, number)
             os._exit(0)
 
     def _places(self, names: Sequence[str]) -> List[Tuple[str, bytes]]:
@@ -293,7 +286,10 @@ def _found(elf: Object, names: Sequence[str]) -> Dict[str, Map]:
     for name in names:
         for full in elf.all_maps():
             if full == name or (name[0] == "." and full.endswith(name)):
-                each = Map(elf.map_fd(full))
+                try:
+                    each = Map(elf.map_fd(full))
+                except OSError:  # it was not created: a struct_ops without its programs
+                    continue
                 if each.type in (uapi.BPF_MAP_TYPE_HASH, uapi.BPF_MAP_TYPE_ARRAY):
                     found[name] = each
     return found

@@ -63,7 +63,7 @@ class Guests:
                 "items": {"00000000": (bytes(4) + count.to_bytes(4, "little") + bytes(8)).hex()}
             }
 
-        facts = {"before": state(warm), "seconds": 0.2, "together": 0.1, "kernel_log": []}
+        facts = {"before": state(warm), "seconds": 0.2, "kernel_log": []}
         if not lanes.chunks:
             return {**facts, "stirred": [*range(len(lanes.steps))], "refused": {}}
         if together:
