@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Mapping, Optional, Sequence, Tuple
 
+from harness.judging import jit
 from harness.judging.verdict import Kind, Verdict
 
 OFF = "n"
@@ -26,18 +27,16 @@ class Feature:
     option: str
     probe: str  # a program of bpf_progs/driven/lacking.bpf.c that uses nothing else
     needs: str  # a name in the kernel's BTF without which the probe says nothing
-    errno: str
-    words: str  # of the verifier
+    lines: Tuple[str, ...]  # of the verifier, any of them
 
 
 FEATURES = (
     Feature(
-        "kernel functions",
+        "some programs",
         "CONFIG_BPF_JIT",
         "calls_kernel_function",
         "bpf_rcu_read_lock",
-        "ENOTSUPP",
-        "JIT is required for calling kernel function",
+        jit.LINES,
     ),
     # The unwinder finds the frames that bpf_throw() ends: see
     # commit f18b03fabaa9 ("bpf: Implement BPF exceptions") (in v6.7).
@@ -46,8 +45,7 @@ FEATURES = (
         "CONFIG_UNWINDER_ORC",
         "throws",
         "bpf_throw",
-        "ENOTSUPP",
-        "JIT does not support calling kfunc bpf_throw",
+        ("JIT does not support calling kfunc bpf_throw",),
     ),
 )
 ALL_OFF = {feature.option: OFF for feature in FEATURES}
@@ -64,18 +62,20 @@ def probed(options: Mapping[str, str], there: Mapping[str, bool]) -> Mapping[str
     return {**options, **{option: THERE for option, found in there.items() if found}}
 
 
-def left_out(errno: Optional[str], log: str, options: Mapping[str, str]) -> Optional[Verdict]:
+def left_out(log: str, options: Mapping[str, str]) -> Optional[Verdict]:
     """Return SKIP if a program was refused for what the kernel was built without, else None."""
     for feature in FEATURES:
-        if options.get(feature.option) == OFF and refused_for(feature, errno, log):
+        line = telling(feature, log)
+        if options.get(feature.option) == OFF and line:
             reason = f"the kernel was built without {feature.option}, which {feature.name} need"
-            return Verdict(Kind.SKIP, reason, (feature.words,))
+            return Verdict(Kind.SKIP, f"{reason}: {line}")
     return None
 
 
-def refused_for(feature: Feature, errno: Optional[str], log: str) -> bool:
-    """Tell whether a refusal is that of a kernel without the feature."""
-    return errno == feature.errno and feature.words in log
+def telling(feature: Feature, log: str) -> str:
+    """Return the verifier's line that only a kernel without the feature says; "" if there is none."""
+    said = (line.strip() for line in log.splitlines() if any(w in line for w in feature.lines))
+    return next(said, "")
 
 
 _FEWER_CPUS = re.compile(r"(?:^| )((?:maxcpus|nr_cpus)=[01]|nosmp)(?= |$)")

@@ -54,7 +54,7 @@ def judge(
     interpreted = jit.refused(observation.log, options.get(jit.ENABLED))
     if verdict.kind is Kind.FAIL and interpreted is not None:
         return interpreted
-    absent = configuration.left_out(observation.errno, observation.log, options)
+    absent = configuration.left_out(observation.log, options)
     if absent is not None and verdict.kind is Kind.FAIL:
         return absent
     if verdict.kind is Kind.FAIL and options.get(_RT) == "y" and _is_for_rt(observation):

@@ -134,11 +134,11 @@ class Guest:
 
     def _left_out(self, refusal: KernelRefusal) -> Optional[Verdict]:
         """Return SKIP if the kernel refused what it was built without, else None."""
-        if configuration.left_out(refusal.errno, refusal.log, configuration.ALL_OFF) is None:
+        if configuration.left_out(refusal.log, configuration.ALL_OFF) is None:
             return None  # a refusal of another kind: nothing to ask
         configured = self._session.call(calls.Options(configuration.OPTIONS))
         options = lacking.probed(self._session, configured, self._target.headers())
-        return configuration.left_out(refusal.errno, refusal.log, options)
+        return configuration.left_out(refusal.log, options)
 
     @property
     def lock_path(self) -> str:

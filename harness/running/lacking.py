@@ -37,5 +37,5 @@ def _lacks(session: Session, feature: configuration.Feature, headers: Path) -> b
     try:
         session.call(calls.Load(source.request(), [calls.Program(feature.probe, "tc")]))
     except KernelRefusal as refusal:
-        return configuration.refused_for(feature, refusal.errno, refusal.log)
+        return configuration.telling(feature, refusal.log) != ""
     return False
