@@ -13,7 +13,7 @@ from harness.machines.loss import EmulatorFailed, GuestLost
 from harness.machines.session import AgentError, KernelRefusal
 from harness.provision import build
 from harness.results.record import Case
-from harness.running import driven, experiment
+from harness.running import driven, experiment, lacking
 from harness.running.driven import Contest, Guest, Unmet
 from harness.running.maps import Loaded
 from harness.scenarios.programs import Programs
@@ -58,6 +58,7 @@ def guest(session=None, case=CASE, name="qemu", also=None, contest=None):
         target = SimpleNamespace(
             name=name,
             kernel="6.12",
+            cpus=4,
             describe=lambda: {"qemu": "9", "also": words},
             headers=lambda: Path("/none"),
         )
@@ -170,6 +171,21 @@ def test_what_the_kernel_is_too_old_for_is_skipped():
     with pytest.raises(Unmet) as unmet:
         lacking.needs("bpf_res_spin_lock", "6.15")
     assert lacking.finish(unmet.value).verdict is Kind.SKIP
+
+
+@pytest.mark.parametrize("smp, kind", [("n", Kind.SKIP), ("y", Kind.ERROR)])
+def test_two_cpus_are_needed(smp, kind):
+    guest().needs_two_cpus("one CPU never meets another")  # it has four
+    one = {**FACTS, "cpus": 1, "command_line": "quiet"}
+    alone = guest(Session(facts=one, options={"CONFIG_SMP": smp}))
+    with pytest.raises(Unmet) as unmet:
+        alone.needs_two_cpus("one CPU never meets another")
+    assert alone.finish(unmet.value).verdict is kind
+
+
+def test_a_kernel_with_every_option_is_asked_for_no_feature():
+    options = {"CONFIG_UNWINDER_ORC": "y", "CONFIG_BPF_JIT": "y"}
+    assert lacking.probed(Session(has=AssertionError("asked")), options, Path("/none")) == options
 
 
 def test_bcc_without_headers_loads_nothing():
