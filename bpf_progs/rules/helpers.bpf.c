@@ -373,28 +373,28 @@ int lookup_other_cpu_under_lock(struct __sk_buff *skb)
 extern const int bpf_prog_active __ksym;
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __success __retval(1)
+__needs(bpf_prog_active, "5.11", CONFIG_SMP) __success __retval(1)
 int this_cpus_variable_before_lock(struct __sk_buff *skb)
 {
 	CALL_BEFORE_LOCK(bpf_this_cpu_ptr(&bpf_prog_active))
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __twin(this_cpus_variable_before_lock) __refused(call_under_lock)
+__needs(bpf_prog_active, "5.11", CONFIG_SMP) __twin(this_cpus_variable_before_lock) __refused(call_under_lock)
 int this_cpus_variable_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_this_cpu_ptr(&bpf_prog_active))
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __success __retval(1)
+__needs(bpf_prog_active, "5.11", CONFIG_SMP) __success __retval(1)
 int other_cpus_variable_before_lock(struct __sk_buff *skb)
 {
 	CALL_BEFORE_LOCK(bpf_per_cpu_ptr(&bpf_prog_active, 0))
 }
 
 SEC("tc") __rule("No calls while holding the lock") __loader(libbpf)
-__needs(bpf_prog_active, "5.11") __twin(other_cpus_variable_before_lock) __refused(call_under_lock)
+__needs(bpf_prog_active, "5.11", CONFIG_SMP) __twin(other_cpus_variable_before_lock) __refused(call_under_lock)
 int other_cpus_variable_under_lock(struct __sk_buff *skb)
 {
 	CALL_UNDER_LOCK(bpf_per_cpu_ptr(&bpf_prog_active, 0))

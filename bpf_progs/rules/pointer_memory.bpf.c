@@ -46,7 +46,7 @@ extern const int bpf_prog_active __ksym;
 
 /* commit 63d9b80dcf2c ("bpf: Introducte bpf_this_cpu_ptr()") (in v5.10). */
 SEC("tc") __rule("The lock lives in a map value, not on the stack, in ctx or in a packet")
-__loader(libbpf) __needs(bpf_prog_active, "5.11") __twin(lock_in_value) __refused(memory_for_lock)
+__loader(libbpf) __needs(bpf_prog_active, "5.11", CONFIG_SMP) __twin(lock_in_value) __refused(memory_for_lock)
 int per_cpu_variable_as_lock(struct __sk_buff *skb)
 {
 	void *lock = bpf_this_cpu_ptr(&bpf_prog_active);

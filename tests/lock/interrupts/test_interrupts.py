@@ -174,6 +174,12 @@ PREEMPT_COUNTS = {
 
 def test_preempt_count_is_balanced(guest):
     """commit 5861d1e8dbc4 ("bpf: Allow bpf_spin_{lock,unlock} in sleepable progs") (in v6.6)"""
+    options = guest.call(calls.Options(["CONFIG_PREEMPT_COUNT", "CONFIG_SMP"]))
+    if options.get("CONFIG_SMP") == "n":
+        # Per-CPU variables are ordinary ones then, and BTF does not describe those.
+        reason = "the kernel was built without CONFIG_SMP: its BTF has no per-CPU variables"
+        guest.conclude(Verdict(Kind.SKIP, reason))
+        return
     named = guest.call(calls.Has(list(PREEMPT_COUNTS)))
     name = next((name for name in PREEMPT_COUNTS if named[name]), None)
     if name is None:
@@ -190,7 +196,6 @@ def test_preempt_count_is_balanced(guest):
     guest.check(
         count.unbalanced == 0, "the count is after unlock what it was before the lock", seen
     )
-    options = guest.call(calls.Options(["CONFIG_PREEMPT_COUNT"]))
     counts = options.get("CONFIG_PREEMPT_COUNT") == "y"
     if counts and guest.release >= Version("6.6"):
         guest.check(count.higher == count.runs, "the lock forbids preemption", seen)

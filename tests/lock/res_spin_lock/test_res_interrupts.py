@@ -140,7 +140,7 @@ def test_interrupts_are_on_after_refusal(guest):
 def test_res_spin_lock_preempt_count(guest, way):
     """The lock forbids preemption; unlock and refusal restore the preempt count."""
     needs_lock(guest)
-    guest.needs("__preempt_count", "6.15")
+    guest.needs("__preempt_count", "6.15", "CONFIG_SMP")
     program = f"read_preempt_count_{way}"
     guest.load(FILE, [program])
     told = guest.call(calls.TestRun(program, cpu=0))["retval"]
