@@ -158,7 +158,8 @@ def main() -> int:
     parser.add_argument("--built", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only-build", action="store_true")
-    arguments, words = parser.parse_known_args()
+    ours, words = _cut(sys.argv[1:])
+    arguments = parser.parse_args(ours)
     wrong = [name for name in arguments.names if name not in every]
     if wrong:
         parser.error(f"there is no configuration {wrong[0]}: name one of {', '.join(every)}")
@@ -191,6 +192,12 @@ def main() -> int:
         for line in wrong:
             print(f"    {line}", flush=True)
     return 1 if bad else 0
+
+
+def _cut(words: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Cut the command line at "--", behind which are words for `spinlock run`."""
+    at = list(words).index("--") if "--" in words else len(words)
+    return list(words[:at]), list(words[at + 1 :])
 
 
 def _pairs(parser: argparse.ArgumentParser, words: Sequence[str]) -> Dict[str, Path]:
