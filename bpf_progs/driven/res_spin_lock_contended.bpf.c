@@ -313,6 +313,7 @@ int follow_long_route(struct __sk_buff *skb)
 struct circle {
 	__u32 cpus; /* user space says how many */
 	__u32 ready;
+	__u32 early; /* went on before all had theirs: the host may not run one of them */
 };
 
 MAP(ARRAY, circle, __u32, struct circle, 1)
@@ -345,6 +346,8 @@ int close_circle(struct __sk_buff *skb)
 	bpf_for(i, 0, MOST_LOOKS)
 		if (READ_ONCE(c->ready) >= READ_ONCE(c->cpus))
 			break;
+	if (READ_ONCE(c->ready) < READ_ONCE(c->cpus))
+		__sync_fetch_and_add(&c->early, 1);
 	result = bpf_res_spin_lock(&b->lock);
 	if (!result)
 		bpf_res_spin_unlock(&b->lock);

@@ -5,6 +5,7 @@ Lines from the host            Lines to the host
                                {"hello": kernel release}, once, when it is ready
 {"ping": n}                    {"pong": n}
 {"lacking": true}              {"lacking": [missing kernel configuration option, …]}
+{"symbols": [name, …]}         {"symbols": {name: address in the kernel, …}}
 {"warm": true}                 {"warm": true}, after all imports that are slow
 {"session": {"now": seconds}}  {"session": "open"}, then, from a new process:
   {"call": name, "with": {…}}    events, and {"return": value}
@@ -101,6 +102,10 @@ def serve(source: BinaryIO, sink: BinaryIO, is_port: bool) -> None:
             from harness.guest import facts
 
             _send(sink, {"lacking": facts.lacking()})
+        elif "symbols" in request:
+            from harness.guest import symbols
+
+            _send(sink, {"symbols": symbols.addresses(request["symbols"])})
         elif "warm" in request:
             _warm()
             _send(sink, {"warm": True})

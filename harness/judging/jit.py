@@ -16,6 +16,7 @@ STAYS_ON = "jit_stays_on"  # the stage of a case that could not be tried without
 # commit e6ac2450d6de ("bpf: Support bpf program calling kernel function") (in v5.13)
 # commit 69c087ba6225 ("bpf: Add bpf_for_each_map_elem() helper") (in v5.13)
 # commit e411901c0b77 ("bpf: allow for tailcalls in BPF subprograms for x64 JIT") (in v5.10)
+# commit be8704ff07d2 ("bpf: Introduce dynamic program extensions") (in v5.6)
 # commit 317460317a02 ("bpf: Introduce bpf_arena.") (in v6.9)
 LINES = (
     "JIT is required for calling kernel function",
@@ -23,6 +24,8 @@ LINES = (
     "callbacks are not allowed in non-JITed programs",
     "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls",
     "JIT is required to use arena",
+    "Extension programs should be JITed",
+    "Can attach to only JITed progs",
 )
 
 

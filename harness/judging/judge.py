@@ -49,8 +49,6 @@ def judge(
     if expectation is None:
         return Verdict(Kind.SKIP, f"no expectation for kernel {release}")
     verdict = compare(expectation, observation)
-    if verdict.kind is Kind.FAIL and observation.bare is False:
-        return _unavailable(scenario.section, release, options)
     interpreted = jit.refused(observation.log, options.get(jit.ENABLED))
     if verdict.kind is Kind.FAIL and interpreted is not None:
         return interpreted

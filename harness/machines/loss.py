@@ -40,9 +40,15 @@ class EmulatorFailed(GuestLost):
 
 
 def why_lost(
-    timed_out: bool, exit_reason: Optional[str], console: str, accelerator: str = ""
+    timed_out: bool,
+    exit_reason: Optional[str],
+    console: str,
+    accelerator: str = "",
+    queues: str = "",
 ) -> GuestLost:
     """Return why a guest is gone, from its console and the exit reason of QEMU.
+
+    `queues` says which of its CPUs waited for each other, if it is known.
 
     The kernel is at fault if the console shows a splat, or if the guest hung or rebooted by itself.
     A QEMU that was killed from outside is no crash.
@@ -60,6 +66,7 @@ def why_lost(
         where = ", ".join(f"CPU {cpu} was in {place}" for cpu, place in (busy or {}).items())
         if busy is not None and not busy:
             where = "every CPU was idle, so a task waits for an event that does not come"
+        where = "; ".join(filter(None, (where, queues)))
         words = "the guest stopped answering without a word" + (f": {where}" if where else "")
         return Silent(words, tail)
     if found is not None:

@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Mapping, Tuple
 # period is waited for. But the CPU sets its timer no more, so long calls check for that.
 PULSE_SECONDS = 1.0
 STUCK_PULSES = 12
+ASLEEP_PULSES = 30  # with every CPU idle: what a call waits for does not come any more
 STUCK_RAN_SECONDS = 3.0  # of host CPU time since then: a vCPU that waits for a core is not stuck
 MOST_PATIENCE = 9  # the most extra time of a call on a busy host, as a multiple of its limit
 TIMER_VECTOR = 236  # LOCAL_TIMER_VECTOR, arch/x86/include/asm/irq_vectors.h: since before v5.10
@@ -103,6 +104,7 @@ class Pulse:
         self._looks: List[Mapping[int, Look]] = []  # the last ones, the newest at the end
         self._count = 0
         self._since: Dict[int, Tuple[int, Look]] = {}  # CPU -> the first of its equal looks
+        self._idle = 0  # looks in a row that found every CPU idle
 
     def stuck(self, looks: Mapping[int, Look]) -> Dict[int, str]:
         """Look once more at all CPUs. Return the stuck ones, each with the two looks in words.
@@ -117,6 +119,8 @@ class Pulse:
             since[cpu] = (number, first) if same else (self._count, look)
         self._count, self._since = self._count + 1, since
         self._looks = [*self._looks[-STUCK_PULSES:], looks]
+        asleep = bool(looks) and all(look.idle for look in looks.values())
+        self._idle = self._idle + 1 if asleep else 0
         return {
             cpu: f"{_at(first)}{first.armed}, and after the host had run it for {ran:.1f} s"
             f" {_at(overdue[cpu])}the same"
@@ -124,6 +128,10 @@ class Pulse:
             for ran in [overdue[cpu].ran - first.ran]
             if self._count - number >= STUCK_PULSES and ran >= STUCK_RAN_SECONDS
         }
+
+    def asleep(self) -> bool:
+        """Tell whether every CPU has been idle for long, so that the call will not be answered."""
+        return self._idle >= ASLEEP_PULSES
 
     def progress(self) -> str:
         """Return in words which CPUs worked between the oldest and the newest look; "": none.

@@ -69,10 +69,13 @@ class Qemu:
         guest = self._boot()
 
         def lost(timed_out: bool) -> GuestLost:
+            waiting: Mapping[int, str] = {}
             if timed_out and guest.alive():
+                waiting = asked(lambda: {0: guest.queues()})
                 guest.inject_nmi()  # unknown_nmi_panic prints where the CPUs are
             guest.wait_for_end(_DYING_SECONDS, _QUIET_SECONDS)
-            why = why_lost(timed_out, guest.exit_reason(), guest.console(), guest.accelerator)
+            end = guest.exit_reason()
+            why = why_lost(timed_out, end, guest.console(), guest.accelerator, waiting.get(0, ""))
             if isinstance(why, EmulatorFailed):  # reported, since the case may silently run again
                 self._progress(f"guest {guest.kernel}: the emulator failed at an instruction")
             return why

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from harness import paths
 from harness.errors import SetupError
 from harness.judging import splat
-from harness.machines import qemu_command
+from harness.machines import qemu_command, queues
 from harness.machines.pulse import Look, Registers, Timer, owes, registers, timer
 from harness.machines.qemu_command import QEMU, Machine, Memory, Runtime
 from harness.machines.qmp import Qmp
@@ -41,7 +41,7 @@ from harness.provision.initramfs import cpio
 from harness.provision.kernel_store import Kernel
 from harness.provision.userland import Image
 
-FORMAT = 2  # increase if saved guests of older releases must not be used
+FORMAT = 3  # increase if saved guests of older releases must not be used
 
 BOOT_LIMIT_S = 180.0  # an emulated guest on a busy machine; normal is 5
 RESTORE_LIMIT_S = 60.0  # likewise; normal is under 1
@@ -100,6 +100,7 @@ class Guest:
         self.kernel, self.accelerator, self.cpus = kernel, accelerator, cpus
         self.boot: dict[str, Any] = {}
         self.hello = ""
+        self.symbols: dict[str, int] = {}  # of the kernel: see queues.py
         self.command: list[str] = []
         self._scratch = paths.Scratch()
         self.runtime = self._scratch.path
@@ -208,8 +209,30 @@ class Guest:
         return looks
 
     def _registers(self, cpu: int) -> Registers:
-        self._qmp.human(f"cpu {cpu}")
-        return registers(self._qmp.human("info registers"))
+        return registers(self._dump(cpu))
+
+    def _dump(self, cpu: int) -> str:
+        return self._qmp.human("info registers", cpu)
+
+    def queues(self) -> str:
+        """Return in words which CPUs wait for each other in queues of locks; "" if none or unknown."""
+        if not self.symbols:
+            return ""
+
+        def read(address: int, words: int) -> list[int]:
+            return queues.words_of(self._qmp.human(f"x /{words}xg {address:#x}"))
+
+        dumps = [self._dump(cpu) for cpu in range(self.cpus)]
+        found = []
+        for array, lock in queues.ARRAYS.items():
+            nodes = queues.nodes_in_use(self.symbols, array, self.cpus, read)
+            if nodes:
+                locks = queues.lock_words(dumps, nodes, read)
+                parts = [queues.word_in_words(*each) for each in locks.items()]
+                found.append(
+                    f"in the queue of a {lock}: " + "; ".join([*parts, queues.in_words(nodes)])
+                )
+        return "; ".join(found)
 
     def waited(self) -> dict[int, float]:
         """Return the seconds that each vCPU has been runnable without a core of the host.
@@ -470,6 +493,9 @@ class _Plan:
             with guest.closed_on_failure():
                 if self.kernel.modules is None:  # Debian's kernels have all of them
                     self._check_options(guest)
+                # Only these queue for locks: other guests find their hypervisor.
+                if self.kernel.modules is None or self._machine.append:
+                    guest.symbols = self._symbols(guest)
                 _save(guest, building, warm=False)
                 building.rename(saved)
                 guest._qmp.execute("cont")
@@ -516,6 +542,13 @@ class _Plan:
                 " harness needs: build it in."
             )
 
+    def _symbols(self, guest: Guest) -> dict[str, int]:
+        """Ask a guest for the symbols that queues of locks are found by."""
+        question = json.dumps({"symbols": queues.SYMBOLS})
+        guest.channel.sendall(question.encode() + b"\n")
+        symbols: dict[str, int] = guest._read_line(BOOT_LIMIT_S, "word of its symbols")["symbols"]
+        return symbols
+
     def restore(self, saved: Path, kept: Path | None = None) -> Guest:
         """Restore a saved guest and wait until its agent answers.
 
@@ -525,7 +558,8 @@ class _Plan:
         os.utime(saved)
         guest = Guest(self.kernel.name, self.accelerator, self._machine.cpus)
         with guest.closed_on_failure():
-            guest.hello = json.loads((saved / "guest.json").read_text())["hello"]
+            facts = json.loads((saved / "guest.json").read_text())
+            guest.hello, guest.symbols = facts["hello"], facts["symbols"]
             memory = Memory(kept or saved / "memory", kept is not None)
             self._launch(guest, memory, incoming=True)
             guest._qmp.load(saved / "state")
@@ -589,7 +623,12 @@ def _save(guest: Guest, building: Path, *, warm: bool) -> None:
     guest._qmp.save(building / "state")
     _copy_memory(building / "running", building / "memory")
     (building / "running").unlink()  # QEMU has it mapped
-    facts = {"hello": guest.hello, "boot": guest.boot, "warm": warm}
+    facts = {
+        "hello": guest.hello,
+        "boot": guest.boot,
+        "warm": warm,
+        "symbols": guest.symbols,
+    }
     (building / "guest.json").write_text(json.dumps(facts))
 
 

@@ -45,9 +45,13 @@ class Qmp:
             if "error" in message:
                 raise SetupError(f"QEMU refused {command}: {message['error']['desc']}.")
 
-    def human(self, command: str) -> str:
-        """Run one command of QEMU's human monitor and return its output."""
-        text: str = self.execute("human-monitor-command", **{"command-line": command})
+    def human(self, command: str, cpu: int = 0) -> str:
+        """Run one command of QEMU's human monitor, as seen by a CPU, and return its output.
+
+        The monitor's own command `cpu` would not do: each call gets a monitor of its own.
+        """
+        question = {"command-line": command, "cpu-index": cpu}
+        text: str = self.execute("human-monitor-command", **question)
         return text
 
     def save(self, state: Path) -> None:

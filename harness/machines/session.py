@@ -256,6 +256,8 @@ class Session:
             stuck = pulses.stuck(self._look())
             if stuck:
                 raise Gone(timed_out=True, stuck=stuck)
+            if pulses.asleep():
+                raise Gone(timed_out=True)
 
     def interact(self, arguments: Sequence[str]) -> int:
         """Connect this process's terminal to a program in the guest. Return its exit status."""

@@ -122,7 +122,7 @@ class Guest:
             self._built[file, unit] = self._loaded.source
         except KernelRefusal as refusal:
             interpreted = jit.refused(refusal.log, self.facts.get("jit"))
-            if interpreted is not None:
+            if interpreted is not None and self._target.describe().get("jit_off"):
                 raise Unmet(interpreted) from None
             old = locks_since and self.release < Version(locks_since)
             if old and "unknown func bpf_spin_lock" in refusal.log:

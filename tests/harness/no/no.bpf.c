@@ -108,6 +108,14 @@ int hang(struct __sk_buff *skb)
 	return 0;
 }
 
+/* The same in a timer interrupt, whose handler has not set the timer again yet. */
+SEC("tp_btf/local_timer_entry")
+int hang_in_tick(void *ctx)
+{
+	bpf_loop(1 << 23, spin, NULL, 0);
+	return 0;
+}
+
 /* Leaves the lock taken, as only an iterator can: whoever takes it next spins with interrupts off. */
 SEC("iter/bpf_map_elem")
 int takes_for_good(unsigned long long *ctx)

@@ -34,6 +34,20 @@ def test_interrupts_off(guest):
     guest.call(calls.TestRun("healthy"))
 
 
+def test_stuck_in_tick(guest):
+    guest.load("no.bpf.c", ["hang_in_tick"])
+    guest.call(calls.Attach("hang_in_tick"))
+    guest.call(calls.Command(["sleep", "3600"]))
+
+
+def test_stuck_in_queue(guest):
+    guest.boot_with("clearcpuid=159")
+    guest.load("no.bpf.c", ["takes_for_good", "healthy"])
+    guest.call(calls.MapIterate("counters", "takes_for_good"))
+    order = calls.Order("test_run", "healthy", 0, range(1, guest.cpus), 1)
+    guest.call(calls.Drive([order]))
+
+
 def test_busy_cpu(guest):
     # Its kernel is well, but nothing else runs there: real-time throttling and, since v6.12, the
     # fair server would see to that.

@@ -272,6 +272,9 @@ def test_locks_taken_in_a_circle(guest):
     outer, inner = total(guest, OUTER), total(guest, INNER)
     guest.check(outer.taken == len(cpus), "each CPU takes a lock", outer)
     guest.check(inner.taken + inner.refused == len(cpus), "each that asks is answered", inner)
+    # Each holds its lock until it is answered, so the first answer cannot be that it got another's.
+    early = guest.map("circle")[0].early
+    guest.check(early > 0 or inner.refused > 0, "a circle of holders is not all served", inner)
     check_as_new(guest)
     kind = Kind.PASS if inner.refused else Kind.INCONCLUSIVE
     guest.conclude(Verdict(kind, f"in a circle of {len(cpus)}, {inner}"), inner=str(inner))

@@ -175,6 +175,18 @@ def test_a_guest_whose_cpus_are_idle_is_hung(session, looks):
     assert lost.value.crashed
 
 
+def test_a_guest_that_sleeps_for_long_is_not_waited_for(session, monkeypatch):
+    monkeypatch.setattr(pulse, "ASLEEP_PULSES", 3)
+    with pytest.raises(GuestLost, match="^stopped answering$") as lost:
+        session(working(idle=True)).call(TEST_RUN, limit=3600)
+    assert lost.value.crashed
+    now_and_then = ({0: Look("7", idle=look % 3 > 0)} for look in itertools.count())
+    with pytest.raises(GuestLost):
+        session(now_and_then).call(TEST_RUN, limit=0.3)
+    pulses = pulse.Pulse()
+    assert not any(pulses.stuck({}) or pulses.asleep() for _ in range(9)), "nothing was seen"
+
+
 def test_a_complaint_of_the_kernel_counts_though_it_was_at_work(session):
     with pytest.raises(GuestLost, match="^stopped answering$") as lost:
         session(working(), lost=lambda *of: GuestLost(of[0], True, of[1])).call(TEST_RUN, limit=0.3)
