@@ -52,6 +52,8 @@ def judge(
     interpreted = jit.refused(observation.log, options.get(jit.ENABLED))
     if verdict.kind is Kind.FAIL and interpreted is not None:
         return interpreted
+    if verdict.kind is Kind.FAIL and observation.bare is False:
+        return _unavailable(scenario.section, release, options)
     absent = configuration.left_out(observation.log, options)
     if absent is not None and verdict.kind is Kind.FAIL:
         return absent
