@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Programs that only the JIT can run, each beside one that the interpreter runs too. They are driven by
- * tests/lock/interpreter/test_interpreter.py. The contest there is that of counter.bpf.c.
+ * tests/lock/serialization/test_interpreter.py. The contest there is that of counter.bpf.c.
  *
  * libbpf only: bcc has neither kernel functions nor callbacks.
  */
