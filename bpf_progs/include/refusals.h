@@ -167,3 +167,45 @@
  * EINVAL "bpf_res_spin_unlock cannot be out of order"
  * The lock that was taken last is released first.
  */
+
+/*
+ * Refusal: lock_of_list_not_held
+ * EINVAL "must be held for bpf_list_head"
+ * A list is changed without its lock, which is at an offset of the compiler's choice.
+ */
+
+/*
+ * Refusal: variable_object_offset
+ * EACCES "variable ptr_ access var_off=(0x0; 0x8) disallowed"
+ * A place in an allocated object that is known only when the program runs.
+ */
+
+/*
+ * Refusal: not_value_or_object
+ * EINVAL "expected pointer to map value or allocated object"
+ * A list head or tree root that is in neither.
+ */
+
+/*
+ * Refusal: unchecked_node
+ * EACCES "invalid mem access 'ptr_or_null_'"
+ * What a function of lists and trees returned and was not compared with NULL.
+ */
+
+/*
+ * Refusal: no_lock_in_object
+ * EINVAL "local 'kptr' has no valid bpf_spin_lock"
+ * An allocated object has no lock at the place that is locked.
+ */
+
+/*
+ * Refusal: head_accessed
+ * EACCES "bpf_list_head cannot be accessed directly by load/store"
+ * A load or store that touches a list head in a map's value.
+ */
+
+/*
+ * Refusal: unreleased_reference
+ * EINVAL "Unreleased reference"
+ * The program ends and owns an object still.
+ */

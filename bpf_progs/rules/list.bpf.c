@@ -539,12 +539,6 @@ int global_list_under_its_lock(struct __sk_buff *skb)
 	return drop(node);
 }
 
-/*
- * Refusal: lock_of_list_not_held
- * EINVAL "must be held for bpf_list_head"
- * The same, where the lock's offset varies with the compiler's layout.
- */
-
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
 __needs(bpf_list_pop_front, "6.2") __twin(global_list_under_its_lock)
 __refused(lock_of_list_not_held)

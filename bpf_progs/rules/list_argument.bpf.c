@@ -66,6 +66,24 @@ struct {
 		return pop(l);                                       \
 	} while (0)
 
+/*
+ * Refusal: no_head_there
+ * EINVAL "bpf_list_head not found at offset=0"
+ * Another field of the value or object than its list head.
+ */
+
+/*
+ * Refusal: node_accessed
+ * EACCES "direct access to bpf_list_node is disallowed"
+ * A load or store that touches a list node of an allocated object.
+ */
+
+/*
+ * Refusal: head_of_object_accessed
+ * EACCES "direct access to bpf_list_head is disallowed"
+ * A load or store that touches a list head of an allocated object.
+ */
+
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __success __retval(5)
 int push_node_behind_head(struct __sk_buff *skb)
@@ -90,8 +108,7 @@ int push_node_at_odd_offset(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("variable ptr_ access var_off=(0x0; 0x8) disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(variable_object_offset)
 int push_node_at_variable_offset(struct __sk_buff *skb)
 {
 	PUSH(&l->head, (void *)&i->node + (skb->mark & 8));
@@ -107,15 +124,14 @@ int push_behind_head_at_wrong_offset(struct __sk_buff *skb)
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EINVAL)
-__msg("bpf_list_head has to be at the constant offset")
+__msg("doesn't have constant offset. bpf_list_head has to be at the constant offset")
 int push_behind_head_at_variable_offset(struct __sk_buff *skb)
 {
 	PUSH((void *)&l->head + (skb->mark & 8), &i->node);
 }
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EINVAL)
-__msg("bpf_list_head not found at offset=0")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(no_head_there)
 __description("the lock is no head")
 int push_behind_lock(struct __sk_buff *skb)
 {
@@ -155,8 +171,7 @@ int push_memory_of_map_value(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EINVAL)
-__msg("expected pointer to map value or allocated object")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(not_value_or_object)
 int push_behind_head_on_stack(struct __sk_buff *skb)
 {
 	struct list on_stack = {};
@@ -165,8 +180,7 @@ int push_behind_head_on_stack(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EINVAL)
-__msg("bpf_list_head not found at offset=0")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(no_head_there)
 int push_behind_node_of_object(struct __sk_buff *skb)
 {
 	PUSH(&i->node, &i->node);
@@ -213,8 +227,7 @@ int push_item_to_list_of_other_type(struct __sk_buff *skb)
 
 /* What is popped may be NULL, under the lock and after it. */
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("invalid mem access 'ptr_or_null_'")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(unchecked_node)
 int read_popped_item_without_null_check(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -252,8 +265,7 @@ int drop_popped_item_without_null_check(struct __sk_buff *skb)
 
 /* The address of a node is not that of a lock. */
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EINVAL)
-__msg("local 'kptr' has no valid bpf_spin_lock")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(no_lock_in_object)
 int lock_popped_node(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -274,8 +286,7 @@ int lock_popped_node(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("direct access to bpf_list_node is disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(node_accessed)
 int read_node_of_object(struct __sk_buff *skb)
 {
 	struct item *i = new_item(5);
@@ -289,8 +300,7 @@ int read_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("direct access to bpf_list_node is disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(node_accessed)
 int write_node_of_object(struct __sk_buff *skb)
 {
 	struct item *i = new_item(5);
@@ -303,8 +313,7 @@ int write_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("direct access to bpf_list_node is disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(node_accessed)
 int write_last_byte_of_node_of_object(struct __sk_buff *skb)
 {
 	struct item *i = new_item(5);
@@ -317,8 +326,7 @@ int write_last_byte_of_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("bpf_list_head cannot be accessed directly by load/store")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(head_accessed)
 int write_list_head_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -339,8 +347,7 @@ struct object_with_list {
 };
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("direct access to bpf_list_head is disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(head_of_object_accessed)
 int read_list_head_of_object(struct __sk_buff *skb)
 {
 	struct object_with_list *o = object_new(struct object_with_list);
@@ -354,8 +361,7 @@ int read_list_head_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("direct access to bpf_list_head is disallowed")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(head_of_object_accessed)
 int write_list_head_of_object_under_lock(struct __sk_buff *skb)
 {
 	struct object_with_list *o = object_new(struct object_with_list);
@@ -402,8 +408,7 @@ int list_in_inner_map(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list is touched only under its own lock") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_inner_map) __failure __errno(EINVAL)
-__msg("must be held for bpf_list_head")
+__needs(bpf_list_push_back_impl, "6.4") __twin(list_in_inner_map) __refused(lock_of_list_not_held)
 int list_in_inner_map_without_lock(struct __sk_buff *skb)
 {
 	return in_inner_maps(0, 1);

@@ -14,8 +14,7 @@
  */
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __failure __errno(EACCES)
-__msg("bpf_list_head cannot be accessed directly by load/store")
+__needs(bpf_list_pop_front, "6.2") __twin(push_back_pop_front) __refused(head_accessed)
 int read_list_head_under_lock(struct __sk_buff *skb)
 {
 	__u32 key = 0;

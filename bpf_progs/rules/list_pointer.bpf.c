@@ -247,8 +247,7 @@ int drop_popped_item_under_lock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
-__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __failure __errno(EINVAL)
-__msg("Unreleased reference")
+__needs(bpf_list_pop_front, "6.2") __twin(drop_popped_item_after_unlock) __refused(unreleased_reference)
 int popped_item_never_dropped(struct __sk_buff *skb)
 {
 	__u32 key = 0;

@@ -64,8 +64,7 @@ int lock_object_without_null_check(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("An allocated object's lock is locked like a map value's") __loader(libbpf)
-__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __failure __errno(EINVAL)
-__msg("local 'kptr' has no valid bpf_spin_lock")
+__needs(bpf_obj_new_impl, "6.2") __twin(lock_object) __refused(no_lock_in_object)
 int lock_object_without_lock(struct __sk_buff *skb)
 {
 	struct unlocked *o = object_new(struct unlocked);

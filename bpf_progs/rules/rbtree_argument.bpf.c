@@ -118,6 +118,24 @@ static __always_inline __u64 take_first(struct tree *t)
  * commit bd1279ae8a69 ("bpf: Add bpf_rbtree_{add,remove,first} kfuncs") (in v6.3)
  */
 
+/*
+ * Refusal: lock_of_tree_not_held
+ * EINVAL "must be held for bpf_rb_root"
+ * A tree is changed without its lock.
+ */
+
+/*
+ * Refusal: tree_node_accessed
+ * EACCES "direct access to bpf_rb_node is disallowed"
+ * A load or store that touches a tree node of an allocated object.
+ */
+
+/*
+ * Refusal: root_of_object_accessed
+ * EACCES "direct access to bpf_rb_root is disallowed"
+ * A load or store that touches a tree root of an allocated object.
+ */
+
 SEC("tc") __rule("A tree's functions take its own roots and nodes") __loader(libbpf)
 __needs(bpf_rbtree_add_impl, "6.4") __success __retval(5)
 int add_node_to_root(struct __sk_buff *skb)
@@ -142,8 +160,7 @@ int add_node_at_odd_offset(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree's functions take its own roots and nodes") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("variable ptr_ access var_off=(0x0; 0x8) disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(variable_object_offset)
 int add_node_at_variable_offset(struct __sk_buff *skb)
 {
 	ADD(&t->root, (void *)&l->node + (skb->mark & 8));
@@ -159,7 +176,7 @@ int add_to_root_at_wrong_offset(struct __sk_buff *skb)
 
 SEC("tc") __rule("A tree's functions take its own roots and nodes") __loader(libbpf)
 __needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EINVAL)
-__msg("bpf_rb_root has to be at the constant offset")
+__msg("doesn't have constant offset. bpf_rb_root has to be at the constant offset")
 int add_to_root_at_variable_offset(struct __sk_buff *skb)
 {
 	ADD((void *)&t->root + (skb->mark & 8), &l->node);
@@ -200,8 +217,7 @@ int add_memory_of_map_value(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree's functions take its own roots and nodes") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EINVAL)
-__msg("expected pointer to map value or allocated object")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(not_value_or_object)
 int add_to_root_on_stack(struct __sk_buff *skb)
 {
 	struct tree on_stack = {};
@@ -249,8 +265,7 @@ int add_leaf_to_tree_of_other_type(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree's functions take its own roots and nodes") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("invalid mem access 'ptr_or_null_'")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(unchecked_node)
 int read_first_without_null_check(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -268,8 +283,7 @@ int read_first_without_null_check(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EINVAL)
-__msg("must be held for bpf_rb_root")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(lock_of_tree_not_held)
 int remove_first_after_unlock(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -290,8 +304,7 @@ int remove_first_after_unlock(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("What is popped or removed is dropped after the section") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EINVAL)
-__msg("Unreleased reference")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(unreleased_reference)
 int removed_leaf_never_dropped(struct __sk_buff *skb)
 {
 	__u32 key = 0;
@@ -309,8 +322,7 @@ int removed_leaf_never_dropped(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("direct access to bpf_rb_node is disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(tree_node_accessed)
 int read_tree_node_of_object(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(5);
@@ -324,8 +336,7 @@ int read_tree_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("direct access to bpf_rb_node is disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(tree_node_accessed)
 int write_tree_node_of_object(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(5);
@@ -338,8 +349,7 @@ int write_tree_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("direct access to bpf_rb_node is disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(tree_node_accessed)
 int write_last_byte_of_tree_node_of_object(struct __sk_buff *skb)
 {
 	struct leaf *l = new_leaf(5);
@@ -352,8 +362,7 @@ int write_last_byte_of_tree_node_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("direct access to bpf_rb_root is disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(root_of_object_accessed)
 int read_tree_root_of_object(struct __sk_buff *skb)
 {
 	struct object_with_tree *o = object_new(struct object_with_tree);
@@ -367,8 +376,7 @@ int read_tree_root_of_object(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list head or tree root is no memory to read or write") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __failure __errno(EACCES)
-__msg("direct access to bpf_rb_root is disallowed")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(add_node_to_root) __refused(root_of_object_accessed)
 int write_tree_root_of_object_under_lock(struct __sk_buff *skb)
 {
 	struct object_with_tree *o = object_new(struct object_with_tree);
@@ -415,8 +423,7 @@ int tree_in_inner_map(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A tree is touched only under its own lock") __loader(libbpf)
-__needs(bpf_rbtree_add_impl, "6.4") __twin(tree_in_inner_map) __failure __errno(EINVAL)
-__msg("must be held for bpf_rb_root")
+__needs(bpf_rbtree_add_impl, "6.4") __twin(tree_in_inner_map) __refused(lock_of_tree_not_held)
 int tree_in_inner_map_without_lock(struct __sk_buff *skb)
 {
 	return in_inner_maps(0, 1);

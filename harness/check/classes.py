@@ -329,6 +329,7 @@ CLASSES: Tuple[Class, ...] = (
         "What else a value with a lock holds",
         (
             r"doesn't point to 'struct bpf_\w+'",
+            r"expected pointer to map value or allocated object",
             r"has no valid bpf_\w+",
             r"doesn't have 'struct bpf_\w+'",
             r"is not a struct type or bpf_\w+ is mangled",
