@@ -165,12 +165,9 @@ exec bpftool prog load "$1" /sys/fs/bpf/own
 def test_own_loader_is_believed(guests, tmp_path, monkeypatch):
     """By its exit code, by the verifier's log that it prints, and by what it has loaded."""
     monkeypatch.chdir(tmp_path)
-    file = HERE / "check/refused.bpf.c"
-    data = examine.open_source(file, guests.headers(), (), ["EACH"]).data
-    (tmp_path / "refused.o").write_bytes(data)
-    (tmp_path / "good.o").write_bytes(
-        examine.open_source(HERE / "check/tutorial_3.bpf.c", guests.headers()).data
-    )
+    for name, file in (("good.o", "tutorial_3.bpf.c"), ("refused.o", "tutorial_1.bpf.c")):
+        source = examine.open_source(HERE / "check" / file, guests.headers())
+        (tmp_path / name).write_bytes(source.data)
     (tmp_path / "mine").write_text(LOADER)
     (tmp_path / "mine").chmod(0o755)
     seen = {}

@@ -100,8 +100,9 @@ def test_both_ways_say_the_same(guests):
         assert all(built.startswith("by bcc in the guest") for built in by)
         stages.update(observation["stage"] for observation in seen.values())
     # The sample is worth something only as long as it has all of them.
-    without_kernel = {"compile", "open"} if guests.kernel == WHOLE else set()
-    assert stages >= {"None", "prog_load", "map_create"} | without_kernel
+    # bcc makes a refused map again without BTF before v6.2, so that only WHOLE has all of them.
+    others = {"compile", "open", "map_create"} if guests.kernel == WHOLE else set()
+    assert stages >= {"None", "prog_load"} | others
 
 
 @pytest.mark.parametrize("guests", BY_KERNEL[:1], indirect=True)
