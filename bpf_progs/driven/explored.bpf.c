@@ -21,6 +21,8 @@
 struct place {
 	__u64 element; /* address of the value */
 	__u64 bucket;  /* address of the hash bucket and its lock, 0 for an array */
+	__u64 map;     /* address of the kernel's structure */
+	__u64 entry;   /* address of the first entry in the bucket's list */
 };
 
 MAP(ARRAY, places, __u32, struct place, 1)
@@ -37,7 +39,13 @@ MAP(HASH, prepared, __u32, struct big, 1)
 MAP_FLAGS(HASH, allocated, __u32, struct big, 1, BPF_F_NO_PREALLOC)
 MAP(ARRAY, plain, __u32, struct big, 4)
 
-static __always_inline int find(void *map)
+struct bpf_htab {
+	void *buckets;
+} __attribute__((preserve_access_index));
+
+#define OFFSET_OF_BUCKETS __builtin_preserve_field_info(((struct bpf_htab *)0)->buckets, 0)
+
+static __always_inline int find(void *map, int is_hash)
 {
 	__u32 key = 0;
 	struct place *place = map_lookup(places, &key);
@@ -46,25 +54,32 @@ static __always_inline int find(void *map)
 	if (!place || !value)
 		return 1;
 	place->element = (__u64)value;
+	place->map = (__u64)map; /* read back below, as a number: a map's pointer has no arithmetic */
+	if (is_hash) {
+		bpf_probe_read_kernel(&place->bucket, sizeof(place->bucket),
+				      (void *)READ_ONCE(place->map) + OFFSET_OF_BUCKETS);
+		bpf_probe_read_kernel(&place->entry, sizeof(place->entry),
+				      (void *)READ_ONCE(place->bucket));
+	}
 	return 0;
 }
 
 SEC("tc")
 int find_state(struct __sk_buff *skb)
 {
-	return find(&state);
+	return find(&state, 0);
 }
 
 SEC("tc")
 int find_plain(struct __sk_buff *skb)
 {
-	return find(&plain);
+	return find(&plain, 0);
 }
 
 SEC("tc")
 int find_prepared(struct __sk_buff *skb)
 {
-	return find(&prepared);
+	return find(&prepared, 1);
 }
 
 SEC("tc")

@@ -3,6 +3,6 @@
 
 `schedule` enumerates, `steps` carries out through QEMU's gdb stub, `verdicts` judges, `cases` says
 what is explored, `proof` puts them together.
-May import: `running`, `machines`, `results`, `provision`, `judging`, `scenarios`, `guest.calls`,
-`guest.uapi`, `errors`.
+May import: `running`, `check`, `machines`, `results`, `provision`, `judging`, `scenarios`, `guest.calls`,
+`guest.uapi`, `paths`, `errors`.
 """

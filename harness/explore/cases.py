@@ -66,6 +66,17 @@ class Walk:
     first: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LockCode:
+    """A case: two actors count under a lock, each preempted at each instruction of the lock's code."""
+
+    name: str
+    description: str
+    lock: str  # the functions that take it and let it go
+    unlock: str
+    counter: Case
+
+
 # Says what is wrong with the value at the end, given the number of all calls; "" if nothing.
 Invariant = Callable[[Any, int], str]
 
@@ -88,6 +99,7 @@ class Case:
     excludes: bool = True
     preemptions: int = 1
     preempted: str = "ABC"
+    joins: bool = False  # B adds the element between A's first two accesses to the hash
     bug: Optional[KnownBug] = None
     first: Mapping[str, Any] = field(default_factory=dict)  # members of the element at the begin
 
@@ -164,6 +176,28 @@ REUSE = Case(
     first={"words": [7] * 8},
 )
 
+
+def _added(flags: int) -> Actors:
+    """An update that finds no element, while another CPU, which has deleted it, adds and reads it."""
+    deletes = Call("delete", "prepared", may=(ENOENT,))
+    adds = Call("update", "prepared", 0xB, BPF_F_LOCK)
+    reads = Call("lookup", "prepared", flags=flags)
+    return (Call("update", "prepared", 0xA, BPF_F_LOCK),), (deletes, adds, reads)
+
+
+# The window is between two lookups of one call: see docs/detection.md, "Missed".
+JUST_ADDED = Case(
+    name="just_added",
+    description="An update finds an element that another CPU has added since it looked first.",
+    map="prepared",
+    programs=("find_prepared",),
+    reals=(Variant("", _added(BPF_F_LOCK)),),
+    twins=(Variant("read without the flag", _added(0)),),
+    invariant=whole,
+    joins=True,
+    first={"words": [7] * 8},
+)
+
 _BATCH = (ENOENT, ENOSPC)  # a batch of one element may end the map, or be too small for the next
 
 
@@ -220,15 +254,26 @@ COPY_INTERRUPTS = Walk(
     first={"words": [7] * 8},
 )
 
-Either = Union[Case, Walk]
+LOCK_CODE = LockCode(
+    name="lock_code",
+    description="A CPU is preempted at each instruction of taking a lock and of letting it go.",
+    lock="bpf_spin_lock",
+    unlock="bpf_spin_unlock",
+    counter=COUNTER,
+)
+
+Either = Union[Case, Walk, LockCode]
 ALL: Dict[str, Either] = {
     case.name: case
     for case in (
         COUNTER,
         REUSE,
+        JUST_ADDED,
         _matrix("plain", "an array"),
+        _matrix("prepared", "a hash"),
         INTERRUPTS,
         COPY_INTERRUPTS,
+        LOCK_CODE,
     )
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Carries out schedules on a stopped guest: one actor runs at a time, from access to access.
 
-An actor's gate is the word that it reads before its first operation. Between two schedules every
+An actor's gate is the word that it reads before each turn of its operations. Between two schedules every
 actor stands at its gate.
 """
 
@@ -10,8 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from harness.explore.schedule import Move, Schedule, Step, What
-from harness.guest.calls import ACTOR_GATE, ACTOR_RESULT, ACTOR_STRIDE, ACTORS
+from harness.explore.schedule import END, NEXT, Move, Schedule, Step, What
+from harness.guest.calls import (
+    ACTOR_GATE,
+    ACTOR_ORDER,
+    ACTOR_RESULT,
+    ACTOR_STRIDE,
+    ACTOR_TURN,
+    ACTORS,
+)
 from harness.machines.gdb_stub import READ, NoStop, Region, Stub
 
 # A move that takes longer is given up as unknown. A frozen CPU must stay below the guest's limit for
@@ -22,6 +29,7 @@ _TOGETHER_SECONDS = 0.02
 _TO_GATE_TRIES = 60
 _STACK_BYTES, _STACK_SIZE = 512, 16384  # compared, and the alignment of the kernel's stacks
 _ROUNDS = 6  # in which those left over are finished
+_CALLS = 4  # of a turn at which an actor can be stopped
 _MOST_ACCESSES = 20_000  # of one move
 _MOST_INSTRUCTIONS = 3_000  # of a function
 _IF = 1 << 9  # in eflags: interrupts are on
@@ -29,10 +37,10 @@ _IF = 1 << 9  # in eflags: interrupts are on
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory under test: what is watched, its lock word, and all that an actor may wait for."""
+    """The memory under test: what is watched, its lock words, and all that an actor may wait for."""
 
-    element: Region
-    lock: Region
+    elements: Tuple[Region, ...]
+    locks: Tuple[Region, ...]
     waits: Tuple[Region, ...]
 
 
@@ -60,16 +68,20 @@ class Stepper:
         memory: Memory,
     ) -> None:
         """`actors` gives the CPU of each."""
-        self._stub, self._actors, self._memory = stub, dict(actors), memory
+        self._stub, self._actors, self.memory = stub, dict(actors), memory
         # CPUs without an actor run along: they answer IPIs and end RCU's grace periods.
         self._others = [cpu for cpu in range(cpus) if cpu not in actors.values()]
-        self._gate = Region(ACTORS + ACTOR_GATE, 8)
+        self._gate = Region(ACTOR_TURN, 8)
+        self._calls = tuple(
+            Region(ACTORS + number * ACTOR_STRIDE + ACTOR_GATE, 8) for number in range(_CALLS)
+        )
         self._watched: Tuple[Region, ...] = ()
         self.at_gate: Set[str] = set()
+        self.entries: Dict[str, int] = {}  # of the functions of moves
         stub.watch(self._gate, READ)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, since a watchpoint would stop the guest with nobody there to let it go on."""
         self._watch(())
         self._stub.unwatch(self._gate, READ)
 
@@ -85,6 +97,10 @@ class Stepper:
         """Return what the last system call of that number returned: 0 or more, or -errno."""
         place = Region(ACTORS + operation * ACTOR_STRIDE + ACTOR_RESULT, 8)
         return int.from_bytes(self._stub.read(self._actors[actor], place), "little", signed=True)
+
+    def order(self, actor: str, operations: Sequence[int]) -> None:
+        """Say which of an actor's operations its next turns have. It must stand at its gate."""
+        self._stub.write(self._actors[actor], ACTOR_ORDER, bytes([len(operations), *operations]))
 
     def private(self, actor: str, operation: int, offset: int, length: int) -> bytes:
         """Return a part of an actor's own memory, for example what a lookup wrote there."""
@@ -115,16 +131,15 @@ class Stepper:
     def to_gates(self) -> None:
         """Let each actor that is not there run to its gate."""
         self._watch(())
-        for actor in self._actors:
-            for _ in range(_TO_GATE_TRIES):
-                if actor in self.at_gate:
-                    break
-                try:
-                    self._run(actor, _TO_GATE_SECONDS)
-                except NoStop:
-                    self._together()
-            else:
-                raise Failed(f"actor {actor} does not come to the begin of its operation")
+        for _ in range(_TO_GATE_TRIES):
+            left = [actor for actor in self._actors if actor not in self.at_gate]
+            if not left:
+                return
+            try:
+                self._run(left[0], _TO_GATE_SECONDS)
+            except NoStop:
+                self._together()
+        raise Failed(f"actor {left[0]} does not come to the begin of its operations")
 
     def _together(self) -> None:
         """Let all run for a moment. They pass their gates."""
@@ -143,17 +158,22 @@ class Stepper:
             left = [actor for actor in self._actors if actor not in self.at_gate]
             if not left or any(step.what is What.UNKNOWN for step in steps):
                 break
-            steps += [self.move(Move(actor, None)) for actor in left]
+            steps += [self.move(Move(actor, END)) for actor in left]
         return tuple(steps)
 
     def move(self, move: Move) -> Step:
         """Carry out one move."""
+        if move.function:
+            return self._instructions(move)
+        begins = move.actor in self.at_gate
         self.at_gate.discard(move.actor)
-        ends = move.points is None
-        self._watch(self._memory.waits if ends else (self._memory.element,))
+        if move.points == NEXT:
+            return self._next(move, begins)
+        ends = move.points == END
+        self._watch(self.memory.waits if ends else self.memory.elements)
         seen: Dict[Tuple[int, ...], Optional[bytes]] = {}
         made, place = 0, 0
-        while move.points is None or made < move.points:
+        while ends or made < move.points:
             try:
                 if self._run(move.actor, PATIENCE_SECONDS):
                     return Step(move, What.DONE, made)
@@ -167,14 +187,11 @@ class Stepper:
                 place = self._stub.registers(self._actors[move.actor])["rip"]
                 return Step(move, What.BLOCKED, made, hex(place))
         place = self._stub.registers(self._actors[move.actor])["rip"]
-        held = any(self.read(self._memory.lock))
+        held = self._held()
         return Step(move, What.POINT, made, hex(place), held)
 
-    def trace(self, actor: str, entry: int) -> Tuple[Instruction, ...]:
-        """Run an actor from its gate to a function, then through it, instruction by instruction.
-
-        Raises Failed if it does not come there, or does not return.
-        """
+    def _to_function(self, actor: str, entry: int) -> Dict[str, int]:
+        """Run an actor from its gate to a function; return its registers. Raises Failed."""
         self._watch(())
         self.at_gate.discard(actor)
         cpu = self._actors[actor]
@@ -188,18 +205,50 @@ class Stepper:
         begin = self._stub.registers(cpu)
         if begin["rip"] != entry:
             raise Failed(f"actor {actor} does not come to the function at {entry:#x}")
+        return begin
+
+    def _instructions(self, move: Move) -> Step:
+        """Carry out a move into a function."""
+        self._to_function(move.actor, self.entries[move.function])
+        for _ in range(move.points):
+            self._stub.step(self._actors[move.actor])
+        place = self._stub.registers(self._actors[move.actor])["rip"]
+        return Step(move, What.POINT, 0, hex(place), self._held())
+
+    def trace(self, actor: str, entry: int) -> Tuple[Instruction, ...]:
+        """Run an actor from its gate to a function, then through it, instruction by instruction.
+
+        Raises Failed if it does not come there, or does not return.
+        """
+        begin = self._to_function(actor, entry)
+        cpu = self._actors[actor]
         found: List[Instruction] = []
         registers = begin
         while registers["rsp"] <= begin["rsp"]:
             if len(found) > _MOST_INSTRUCTIONS:
                 raise Failed(f"the function at {entry:#x} does not return")
-            held = any(self.read(self._memory.lock))
+            held = self._held()
             found.append(Instruction(registers["rip"], bool(registers["eflags"] & _IF), held))
             self._stub.step(cpu)
             registers = self._stub.registers(cpu)
-        held = any(self.read(self._memory.lock))
+        held = self._held()
         found.append(Instruction(registers["rip"], bool(registers["eflags"] & _IF), held))
         return tuple(found)
+
+    def _next(self, move: Move, begins: bool) -> Step:
+        """Let an actor run to where it makes its next call; one that has none ends."""
+        self._watch(self._calls)
+        try:
+            at_gate = self._run(move.actor, PATIENCE_SECONDS)
+            if begins and not at_gate:  # from its gate it has come to its first call
+                at_gate = self._run(move.actor, PATIENCE_SECONDS)
+        except NoStop:
+            place = self._stub.registers(self._actors[move.actor])["rip"]
+            return Step(move, What.UNKNOWN, 0, hex(place))
+        return Step(move, What.DONE if at_gate else What.CALL, 0)
+
+    def _held(self) -> bool:
+        return any(any(self.read(lock)) for lock in self.memory.locks)
 
     def _repeats(self, actor: str, seen: Dict[Tuple[int, ...], Optional[bytes]]) -> bool:
         """Tell whether an actor has come back to registers and stack that it had at an access.
@@ -219,11 +268,3 @@ class Stepper:
             return True
         seen[state] = stack
         return False
-
-    def check_results(self, allowed: Mapping[str, Sequence[Sequence[int]]]) -> None:
-        """Raise Failed unless each system call succeeded, or failed with an allowed errno."""
-        for actor, calls in allowed.items():
-            for number, errnos in enumerate(calls):
-                result = self.result(actor, number)
-                if result < 0 and -result not in errnos:
-                    raise Failed(f"system call {number} of actor {actor} failed: errno {-result}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, Mapping, Sequence, Tuple
 
-from harness.explore.schedule import ACTORS, Outcome, What, marks
+from harness.explore.schedule import ACTORS, Outcome, What, mark, marks
 from harness.judging.verdict import Kind, Verdict
 
 
@@ -32,7 +32,7 @@ class Explored:
     @property
     def kept_out(self) -> Tuple[Outcome, ...]:
         """The schedules in which one actor was blocked where the other held the lock."""
-        return tuple(each for each in self.outcomes if _first_holds(each) and _blocked(each))
+        return tuple(each for each in self.outcomes if _holds(each) and _blocked(each))
 
     @property
     def unknown(self) -> Tuple[Outcome, ...]:
@@ -45,21 +45,24 @@ class Explored:
         for actor in ACTORS[: len(self.points)]:
             found = marks(self.outcomes, actor)
             if found:
-                rows.append(f"{self.name or 'locked':<36} {actor} preempted  {found}")
+                rows.append(f"{self.name or 'as it is':<36} {actor} preempted  {found}")
         return rows
 
 
-def _first_holds(outcome: Outcome) -> bool:
-    first = outcome.steps[0]
-    return first.what is What.POINT and first.held
+def _holds(outcome: Outcome) -> bool:
+    """Tell whether a lock was held where the last preemption was."""
+    if outcome.pivot < 0:
+        return False
+    step = outcome.step(outcome.pivot)
+    return step.what is What.POINT and step.held
 
 
 def _blocked(outcome: Outcome) -> bool:
-    return len(outcome.steps) > 1 and outcome.step(1).what is What.BLOCKED
+    return outcome.answer.what is What.BLOCKED
 
 
 def _entered(outcome: Outcome) -> bool:
-    return _first_holds(outcome) and len(outcome.steps) > 1 and outcome.step(1).what is What.DONE
+    return _holds(outcome) and outcome.answer.what is What.DONE
 
 
 def judge(
@@ -98,6 +101,33 @@ def judge(
     return Verdict(Kind.PASS, proven(reals, twins), tuple(evidence))
 
 
+def judge_serial(explored: Explored, replay: str) -> Verdict:
+    """Judge the user's own programs: each schedule must end as some order of them does.
+
+    Its memory is "broken" where it ended otherwise.
+    """
+    evidence = explored.lines()
+    if explored.broken:
+        first = explored.broken[0]
+        where = f"in {len(explored.broken)} of {len(explored.outcomes)} schedules"
+        shown = (*evidence, *told(first, replay))
+        return Verdict(Kind.FAIL, f"{first.broken}, {where}: {first.schedule}", shown)
+    if explored.unknown:
+        first = explored.unknown[0]
+        reason = f"a schedule came to no end in time, which shows nothing: {first.schedule}"
+        return Verdict(Kind.INCONCLUSIVE, reason, (*evidence, *told(first, replay)))
+    if not all(explored.points.values()):
+        idle = ", ".join(name for name, count in explored.points.items() if not count)
+        reason = f"{idle} touched none of the watched elements, so there is nothing to interleave"
+        return Verdict(Kind.INCONCLUSIVE, reason, tuple(evidence))
+    blocked = len(explored.kept_out)
+    reason = (
+        f"PROVEN for these paths: each of {len(explored.outcomes)} schedules ended as one program"
+        f" after the other does; blocked at {blocked} points under a lock"
+    )
+    return Verdict(Kind.PASS, reason, tuple(evidence))
+
+
 def _of(explored: Explored) -> str:
     return f" ({explored.name})" if explored.name else ""
 
@@ -113,16 +143,16 @@ def _caught(twin: Explored, excludes: bool) -> bool:
     it never is.
     """
     let_in = any(
-        each.step(0).what is What.POINT and each.step(1).what is What.DONE
+        each.step(each.pivot).what is What.POINT and each.answer.what is What.DONE
         for each in twin.outcomes
-        if len(each.schedule.moves) > 2
+        if each.pivot >= 0
     )
     return bool(twin.broken) or (excludes and not twin.kept_out and let_in)
 
 
 def proven(reals: Sequence[Explored], twins: Sequence[Explored]) -> str:
     """Return what a PASS has shown, in words."""
-    held = sum(_first_holds(each) for real in reals for each in real.outcomes)
+    held = sum(_holds(each) for real in reals for each in real.outcomes)
     count = sum(len(each.outcomes) for each in (*reals, *twins))
     inner = f"blocked at all {held} points under the lock" if held else "the memory stayed right"
     pairs = f" of {len(reals)} pairs" if len(reals) > 1 else ""
@@ -186,5 +216,67 @@ def judge_order(states: Sequence[Tuple[bool, bool]], places: Mapping[int, str]) 
     reason = (
         f"PROVEN for this path: interrupts are off at all {len(held)} instructions under the lock,"
         f" of {len(states)}, and on before and after"
+    )
+    return Verdict(Kind.PASS, reason, tuple(evidence))
+
+
+def timeline(explored: Sequence[Explored], excludes: bool = False) -> List[List[str]]:
+    """Return the steps of the first schedule that went wrong, for a drawing; [] if none did.
+
+    Each is its actor, what it was to do, what became of it, and where it stood.
+    """
+    for each in explored:
+        for outcome in (*each.broken, *(each.entered if excludes else ())):
+            return [
+                [
+                    step.move.actor,
+                    str(step.move).partition(":")[2],
+                    step.what.name,
+                    step.line or step.place,
+                ]
+                for step in outcome.steps
+            ]
+    return []
+
+
+def is_wrong(outcome: Outcome) -> bool:
+    """Tell whether the other actor was let in while the lock was held, or kept out while it was not."""
+    return _holds(outcome) == (outcome.answer.what is What.DONE)
+
+
+def judge_code(
+    lengths: Mapping[str, int],
+    alone: Sequence[Outcome],
+    handed: Sequence[Outcome],
+    wrong: Sequence[Outcome],
+    replay: str,
+) -> Verdict:
+    """Judge the schedules of a lock's own code.
+
+    In `alone`, one actor stood at an instruction of a function of `lengths`; in `handed`, it waited
+    there while the other let go of the lock. `wrong` has the first that went wrong, if any.
+    """
+    evidence = [
+        f"{name}: {count} instructions  "
+        + "".join(mark(each) for each in alone if each.schedule.moves[0].function == name)
+        for name, count in lengths.items()
+    ]
+    evidence.append(f"handed over at {len(handed)} instructions of a CPU that waits")
+    if wrong:
+        what = wrong[0].broken or "a held lock let another in, or a free one kept it out"
+        reason = f"{what}: {wrong[0].schedule}"
+        return Verdict(Kind.FAIL, reason, (*evidence, *told(wrong[0], replay)))
+    late = [each for each in (*alone, *handed) if each.unknown]
+    if late:
+        reason = f"{len(late)} schedules came to no end in time: {late[0].schedule}"
+        return Verdict(Kind.INCONCLUSIVE, reason, tuple(evidence))
+    held = sum(map(_holds, alone))
+    if not held or held == len(alone) or not handed:
+        reason = "the lock was not seen both held and free"
+        return Verdict(Kind.INCONCLUSIVE, reason, tuple(evidence))
+    reason = (
+        f"PROVEN for these paths: the other CPU was blocked at the {held} instructions at which the"
+        f" lock is held and let in at the {len(alone) - held} others; it got the lock at each of"
+        f" {len(handed)} instructions of its waiting"
     )
     return Verdict(Kind.PASS, reason, tuple(evidence))

@@ -21,8 +21,11 @@ from harness.guest.calls import (
     ACTOR_ATTR,
     ACTOR_GATE,
     ACTOR_KEYS,
+    ACTOR_LONGEST,
+    ACTOR_ORDER,
     ACTOR_RESULT,
     ACTOR_STRIDE,
+    ACTOR_TURN,
     ACTOR_VALUES,
     ACTORS,
 )
@@ -112,8 +115,8 @@ def start(cpu: int, operations: List[Operation]) -> Callable[[], None]:
 
 
 def _act(operations: List[Operation]) -> None:
-    size = len(operations) * ACTOR_STRIDE
-    if _libc.mmap(ACTORS, size, _PROTECTION, _MAPPING, -1, 0) != ACTORS:
+    size = (1 + len(operations)) * ACTOR_STRIDE
+    if _libc.mmap(ACTOR_TURN, size, _PROTECTION, _MAPPING, -1, 0) != ACTOR_TURN:
         raise OSError(ct.get_errno(), "the place of an actor's operations is taken")
     calls = []
     for number, operation in enumerate(operations):
@@ -124,10 +127,14 @@ def _act(operations: List[Operation]) -> None:
         result = ct.c_int64.from_address(place(number, ACTOR_RESULT))
         at = ct.c_void_p(place(number, ACTOR_ATTR))
         calls.append((gate, operation.command, at, attr, len(operation.attr), result))
+    turn = ct.c_uint64.from_address(ACTOR_TURN)
+    order = (ct.c_uint8 * (1 + ACTOR_LONGEST)).from_address(ACTOR_ORDER)
     while True:
-        for gate, command, at, attr, length, result in calls:
+        turn.value  # the host stops the actor here
+        for number in order[1 : 1 + order[0]]:
+            gate, command, at, attr, length, result = calls[number]
             ct.memmove(at, attr, _ATTR_BYTES)  # the kernel writes to it
-            gate.value  # the host stops the actor here
+            gate.value  # or here
             done = _syscall(uapi.NR_BPF, command, at, length)
             result.value = done if done >= 0 else -ct.get_errno()
 
@@ -170,3 +177,40 @@ def addresses(names: Sequence[str]) -> Dict[str, int]:
         if short in wanted:
             found[short] = address
     return found
+
+
+# struct bpf_prog_info of linux/bpf.h, up to what is needed here; all members but these are skipped.
+_INFO = struct.Struct("<16xI128xI Q Q I I I 52x")
+_LINE_BYTES, _COLUMN_BITS = 16, 10
+
+
+def lines(program: int) -> List[List[int]]:
+    """Return [address, file's name, line] for the machine code of a program, by its fd.
+
+    The last one is its end, without a name and line. Raises OSError.
+    """
+    size, _, _, _, count, line_bytes, _ = _INFO.unpack(_info(program, 0, 0, 0))
+    if not count:
+        return []
+    table = ct.create_string_buffer(count * line_bytes)
+    places = ct.create_string_buffer(count * 8)
+    _info(program, count, ct.addressof(table), ct.addressof(places))
+    found = []
+    for number in range(count):
+        (address,) = struct.unpack_from("<Q", places, number * 8)
+        _, name, _, column = struct.unpack_from("<IIII", table, number * line_bytes)
+        found.append([address, name, column >> _COLUMN_BITS])
+    found.sort()
+    return [*found, [found[0][0] + size, 0, 0]]
+
+
+def _info(program: int, count: int, table: int, places: int) -> bytes:
+    """Return struct bpf_prog_info; the kernel fills `count` lines and their addresses."""
+    info = ct.create_string_buffer(
+        _INFO.pack(0, count, table, places, count, _LINE_BYTES, 8), _INFO.size
+    )
+    attr = struct.pack("<IIQ", program, _INFO.size, ct.addressof(info))
+    buffer = ct.create_string_buffer(attr, _ATTR_BYTES)
+    if _syscall(uapi.NR_BPF, uapi.BPF_OBJ_GET_INFO_BY_FD, buffer, len(attr)) < 0:
+        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
+    return info.raw

@@ -406,6 +406,9 @@ class Race(Call[float], name="race", alone=True):
 # -errno, union bpf_attr, the keys, and the values.
 ACTORS, ACTOR_STRIDE = 0x51B0_1000_0000, 0x4000
 ACTOR_GATE, ACTOR_RESULT, ACTOR_ATTR, ACTOR_KEYS, ACTOR_VALUES = 0, 8, 64, 0x800, 0x1000
+# Before the first one stand the word that it reads before each turn, and, which the host may change
+# then, how many operations a turn has and their numbers, a byte each.
+ACTOR_TURN, ACTOR_ORDER, ACTOR_LONGEST = ACTORS - ACTOR_STRIDE, ACTORS - ACTOR_STRIDE + 8, 32
 
 
 @dataclass(frozen=True)
@@ -423,7 +426,7 @@ class Operation:
 class Act(Call[None], name="act"):
     """Start an actor: a process on a CPU that makes these system calls over and over, in turn.
 
-    It goes with Rest, or with the loaded unit.
+    At first, its turns have none of them. It goes with Rest, or with the loaded unit.
     """
 
     cpu: int
@@ -440,6 +443,17 @@ class Symbols(Call[List[str]], name="symbols"):
     """Return "function+0xoffset" for each address of kernel or program code."""
 
     addresses: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Lines(Call[List[List[int]]], name="lines"):
+    """Return the machine code's lines of a loaded program, by address, with its end as the last.
+
+    Each is an address, the file's name as an offset in the strings of the program's BTF, and the
+    line. [] for a program that is interpreted.
+    """
+
+    program: str
 
 
 @dataclass(frozen=True)

@@ -234,8 +234,9 @@ class Session:
         if self.debugged is None:
             raise NotStepped("a schedule needs a guest under QEMU's emulation, not KVM")
         try:
-            with self.debugged() as place, closing(gdb_stub.connect(place)) as stub:
-                yield stub
+            with host_cpus.together(), self.debugged() as place:
+                with closing(gdb_stub.connect(place)) as stub:
+                    yield stub
         except EOFError:
             raise self._lost(False) from None
 

@@ -157,6 +157,7 @@ def _cell(result: Result) -> Dict[str, Any]:
             [commit, kernels, matrix.covers(kernels, release)]
             for commit, kernels in result.known_bugs
         ],
+        "timeline": (seen.measurements or {}).get("timeline") or [],
         "evidence": [line[:_LINE] for line in result.evidence[:60]],
         "seen": in_words(result.observation, text=False) if result.observation else "",
         "log": _end(log, limit),

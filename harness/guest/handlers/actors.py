@@ -37,3 +37,8 @@ def symbols(state: State, call: calls.Symbols) -> List[str]:
 @answers(calls.Addresses)
 def addresses(state: State, call: calls.Addresses) -> Dict[str, int]:
     return actors.addresses(call.names)
+
+
+@answers(calls.Lines)
+def lines(state: State, call: calls.Lines) -> List[List[int]]:
+    return actors.lines(state.program(call.program))
