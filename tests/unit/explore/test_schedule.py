@@ -5,13 +5,14 @@ import pytest
 
 from harness.errors import UsageError
 from harness.explore import schedule
-from harness.explore.schedule import Move, Outcome, Schedule, Step, What, parse
+from harness.explore.schedule import END, Move, Outcome, Schedule, Step, What, parse
 
 
 def outcome(text, *whats, broken="", held=False):
     moves = parse(text, 3)
     steps = tuple(
-        Step(move, what, move.points or 5, "0x10", held) for move, what in zip(moves.moves, whats)
+        Step(move, what, max(move.points, 0), "0x10", held)
+        for move, what in zip(moves.moves, whats)
     )
     return Outcome(moves, steps, broken)
 
@@ -19,7 +20,7 @@ def outcome(text, *whats, broken="", held=False):
 def test_a_schedule_is_written_as_it_is_read():
     text = "A:3 B:end A:end"
     assert str(parse(text, 2)) == text
-    assert parse(text, 2) == Schedule((Move("A", 3), Move("B", None), Move("A", None)))
+    assert parse(text, 2) == Schedule((Move("A", 3), Move("B", END), Move("A", END)))
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,31 @@ def test_marks_are_one_per_point():
     ]
     assert schedule.marks(outcomes, "A") == ".#!?"
     assert schedule.marks(outcomes, "B") == "#"
+
+
+def test_an_element_is_added_between_two_accesses_of_an_update():
+    found = [str(each) for each in schedule.joined(2)]
+    assert found[1] == "B:next A:1 B:next A:2 B:end A:end"
+    assert parse(found[1], 2).moves[0].points == schedule.NEXT
+
+
+def test_the_answer_is_that_of_the_other_after_the_last_preemption():
+    joined = outcome(
+        "B:next A:1 B:next A:2 B:end A:end",
+        *(What.CALL, What.POINT, What.CALL, What.POINT, What.BLOCKED, What.DONE),
+    )
+    assert joined.pivot == 3 and joined.answer.what is What.BLOCKED
+    assert schedule.marks([joined], "A") == "#"
+    short = outcome("A:9 B:end A:end", What.DONE, What.DONE, What.DONE)
+    assert short.shortened and not joined.shortened
+
+
+def test_a_move_into_a_function_is_written_and_read():
+    text = "A:bpf_spin_lock+12 B:end A:end"
+    assert str(parse(text, 2)) == text
+    assert parse(text, 2).moves[0] == Move("A", 12, "bpf_spin_lock")
+    found = [str(each) for each in schedule.at_instructions({"bpf_spin_lock": 3})]
+    assert found == ["A:bpf_spin_lock+1 B:end A:end", "A:bpf_spin_lock+2 B:end A:end"]
+    assert [str(each) for each in schedule.handed_over(3, "bpf_spin_lock", 2)] == [
+        "A:3 B:bpf_spin_lock+1 A:end B:end"
+    ]

@@ -102,3 +102,52 @@ def test_what_is_left_behind_is_a_failure():
 def test_a_way_without_the_lock_proves_nothing():
     assert order(ON, OFF, ON).kind is Kind.INCONCLUSIVE
     assert order(OFF, TAKEN, OFF).kind is Kind.INCONCLUSIVE
+
+
+def test_the_first_schedule_that_went_wrong_is_drawn():
+    wrong = explored(preempted(1, What.DONE, held=False), preempted(2, What.DONE, broken="lost"))
+    assert verdicts.timeline([LOCKED]) == []
+    assert verdicts.timeline([LOCKED, wrong]) == [
+        ["A", "2", "POINT", "copy+0x1"],
+        ["B", "end", "DONE", "copy+0x1"],
+        ["A", "end", "DONE", "copy+0x1"],
+    ]
+
+
+LENGTHS = {"lock": 3, "unlock": 2}
+
+
+def at(function, number, second, held, broken=""):
+    wanted = parse(f"A:{function}+{number} B:end A:end", 2)
+    whats = (What.POINT, second, What.DONE)
+    steps = tuple(
+        Step(move, what, 0, "", held and what is What.POINT)
+        for move, what in zip(wanted.moves, whats)
+    )
+    return Outcome(wanted, steps, broken)
+
+
+FREE, HELD = at("lock", 1, What.DONE, False), at("lock", 2, What.BLOCKED, True)
+LET_GO = at("unlock", 1, What.DONE, False)
+
+
+def code(*alone, handed=(HELD,)):
+    wrong = [each for each in alone if each.broken or verdicts.is_wrong(each)]
+    return verdicts.judge_code(LENGTHS, alone, handed, wrong, "spinlock explore counter")
+
+
+def test_the_locks_code_lets_in_exactly_where_the_lock_is_free():
+    verdict = code(FREE, HELD, LET_GO)
+    assert verdict.kind is Kind.PASS and "at the 1 instructions" in verdict.reason
+    assert verdict.evidence[:2] == ("lock: 3 instructions  .#", "unlock: 2 instructions  .")
+
+
+def test_a_held_lock_that_lets_in_and_a_free_one_that_does_not_are_failures():
+    assert code(FREE, at("lock", 2, What.DONE, True)).kind is Kind.FAIL
+    assert code(at("lock", 1, What.BLOCKED, False), HELD).kind is Kind.FAIL
+    assert code(FREE, at("lock", 2, What.BLOCKED, True, "1 of 2 updates lost")).kind is Kind.FAIL
+
+
+def test_a_lock_that_was_only_free_proves_nothing():
+    assert code(FREE).kind is Kind.INCONCLUSIVE
+    assert code(FREE, HELD, handed=()).kind is Kind.INCONCLUSIVE
