@@ -120,13 +120,6 @@ def test_the_verdict_on_own_programs():
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["nothing"], "no case 'nothing' to explore: counter"),
-        (["counter", "--replay", "A"], "no move of a schedule"),
-        (["--replay", "A:end"], "--replay goes with the NAME of one case"),
-        (["counter", "--times", "3"], "--variant and --times go with --replay"),
-        (["counter", "--replay", "A:end", "--times", "0"], "--times must be 1 or more"),
-        (["counter", "--replay", "A:end", "--variant", "x"], "no variant 'x'"),
-        (["interrupts_of_copy", "--replay", "A:end"], "no --replay"),
         (["counter", "--program", "x"], "--program goes with a FILE"),
         (["a.bpf.c", "b.bpf.c"], "stands alone"),
         (["missing.bpf.c"], "missing.bpf.c"),
