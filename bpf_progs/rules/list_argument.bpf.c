@@ -67,6 +67,12 @@ struct {
 	} while (0)
 
 /*
+ * Refusal: maybe_null
+ * EACCES "Possibly NULL pointer passed to trusted"
+ * A function that wants a pointer is given one that may be NULL.
+ */
+
+/*
  * Refusal: no_head_there
  * EINVAL "bpf_list_head not found at offset=0"
  * Another field of the value or object than its list head.
@@ -140,8 +146,8 @@ int push_behind_lock(struct __sk_buff *skb)
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
 __needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head)
-__failure
-__msg("{{expected pointer to allocated object|Possibly NULL pointer passed to trusted}}")
+__kernel("<7.0") __refused(not_an_object)
+__kernel(">=7.0") __refused(maybe_null)
 int push_null(struct __sk_buff *skb)
 {
 	PUSH(&l->head, 0);
@@ -246,8 +252,7 @@ int read_popped_item_without_null_check(struct __sk_buff *skb)
 }
 
 SEC("tc") __rule("A list's functions take its own heads and nodes") __loader(libbpf)
-__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __failure __errno(EACCES)
-__msg("Possibly NULL pointer passed to trusted")
+__needs(bpf_list_push_back_impl, "6.4") __twin(push_node_behind_head) __refused(maybe_null)
 int drop_popped_item_without_null_check(struct __sk_buff *skb)
 {
 	__u32 key = 0;
