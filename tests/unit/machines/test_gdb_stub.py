@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The protocol of QEMU's gdb stub, against a conversation as QEMU 7.2 had it."""
+"""The protocol of QEMU's gdb stub, against answers in the format of QEMU 7.2."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from harness.errors import SetupError
 from harness.machines import gdb_stub
 from harness.machines.gdb_stub import NoStop, Region, Stub, packet, stopped, unpacked
 
-# What QEMU answers, by the packet: taken from a guest with four vCPUs.
+# Answers of a guest with four vCPUs, by the packet. They are written by hand, not recorded.
 GREETING = "T02thread:p01.01;"
 ANSWERS = {
     "qSupported:multiprocess+;vContSupported+": "PacketSize=1000;qXfer:features:read+;"
